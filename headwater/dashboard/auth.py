@@ -1,0 +1,95 @@
+"""Who may see the page.
+
+On loopback: whoever is on the machine, but only under a loopback host name, so that a web site which points its own
+name at 127.0.0.1 (DNS rebinding) reads nothing. Off loopback: whoever has the token, made at the first start, shown
+once and kept in a file of mode 0600. A browser trades it for a cookie at `/login`; a program sends it as
+`Authorization: Bearer TOKEN`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from http.cookies import SimpleCookie
+from urllib.parse import quote
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from headwater.errors import UserError
+
+COOKIE = "headwater_page"
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/login", "/static/page.css"})
+_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+
+def load_token(path: str) -> tuple[str, bool]:
+    """The token in the file at `path`, made (0600) when there is none; and whether it was made just now."""
+    try:
+        with open(path, encoding="ascii") as file:
+            token = file.read().strip()
+    except FileNotFoundError:
+        token = secrets.token_urlsafe(24)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            file.write(token + "\n")
+        return token, True
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"the page's token in {path} cannot be read: {error}", hint="Mend or remove that file."
+        ) from None
+    if len(token) < 16:
+        raise UserError(
+            f"the page's token in {path} is shorter than 16 characters",
+            hint="Remove the file to have a new one made at the next start.",
+        )
+    return token, False
+
+
+def cookie_value(token: str) -> str:
+    """What the cookie holds: proof of the token, not the token."""
+    return hmac.new(token.encode(), b"headwater page", hashlib.sha256).hexdigest()
+
+
+def host_name(header: str) -> str:
+    """The name in a Host header, without the port."""
+    return header if header.endswith("]") else header.rpartition(":")[0] or header
+
+
+class Gate:
+    """ASGI middleware in front of every route; `token` None means loopback only."""
+
+    def __init__(self, app: ASGIApp, *, token: str | None) -> None:
+        self._app = app
+        self._token = token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        if self._token is None:
+            if host_name(headers.get("host", "")) in _LOOPBACK_NAMES:
+                await self._app(scope, receive, send)
+            else:
+                await PlainTextResponse("This page answers to localhost only.\n", 421)(scope, receive, send)
+        elif scope["path"] in OPEN_PATHS or self._admits(self._token, headers):
+            await self._app(scope, receive, send)
+        elif "text/html" in headers.get("accept", ""):
+            await RedirectResponse(f"/login?next={quote(scope['path'])}", 303)(scope, receive, send)
+        else:
+            refusal = {"error": "the page's token is needed: Authorization: Bearer TOKEN"}
+            await JSONResponse(refusal, 401, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
+
+    @staticmethod
+    def _admits(token: str, headers: Headers) -> bool:
+        scheme, _, offered = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and hmac.compare_digest(offered.strip().encode(), token.encode()):
+            return True
+        cookies: SimpleCookie = SimpleCookie()
+        cookies.load(headers.get("cookie", ""))
+        held = cookies[COOKIE].value if COOKIE in cookies else ""
+        return hmac.compare_digest(held.encode(), cookie_value(token).encode())

@@ -1,0 +1,116 @@
+"""The node in Prometheus' words: one collector over the status document and the page's model.
+
+Names follow Prometheus' conventions: base units (seconds, bytes), `_total` on counters, timestamps as
+`_timestamp_seconds`. `docs/operations.md` lists them; `deploy/prometheus/headwater.rules.yml` alerts on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from headwater.dashboard.model import PageModel
+
+ALERT_STATES = ("inactive", "pending", "firing", "recovering", "resolved")
+
+_INGEST_COUNTERS = {
+    "received": "Messages taken from devices.",
+    "stored": "Readings appended to the log.",
+    "repeats": "Messages recognised as repeats and not stored again.",
+    "dead_letters": "Messages that could not be decoded, kept in topic deadletter.",
+    "refused": "Messages refused by a limit or by policy.",
+    "late": "Readings behind their node's mark.",
+}
+
+
+class NodeCollector(Collector):
+    """Turns the node's last status document into metrics at each scrape."""
+
+    def __init__(self, status: Callable[[], dict[str, Any] | None], model: PageModel) -> None:
+        self._status = status
+        self._model = model
+
+    def collect(self) -> Iterable[Metric]:
+        status = self._status()
+        yield _gauge("headwater_up", "1 while the node's core process answers.", 0 if status is None else 1)
+        yield self._alerts()
+        if status is None:
+            return
+        info = GaugeMetricFamily("headwater_info", "The node and its version.", labels=["node", "version"])
+        info.add_metric([str(status.get("node")), str(status.get("version"))], 1)
+        yield info
+        yield from _central(status.get("central"))
+        yield from _ingest(status.get("ingest"), status.get("now_ms", 0))
+        yield from _disk(status)
+
+    def _alerts(self) -> Metric:
+        metric = GaugeMetricFamily(
+            "headwater_alert_state", "1 for the state that an alert is in.", labels=["rule", "instance", "state"]
+        )
+        for alert in self._model.alerts.values():
+            for state in ALERT_STATES:
+                metric.add_metric(
+                    [str(alert["rule"]), str(alert["instance"]), state], 1 if alert["state"] == state else 0
+                )
+        return metric
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value=value)
+
+
+def _central(central: dict[str, Any] | None) -> Iterator[Metric]:
+    if central is None:
+        return
+    yield _gauge("headwater_central_up", "1 while the link to the central is up.", central.get("state") == "up")
+    yield _gauge("headwater_backlog_records", "Records not yet at the central.", central.get("backlog_records", 0))
+    yield _gauge("headwater_backlog_bytes", "Bytes not yet at the central.", central.get("backlog_bytes", 0))
+    if (last_ms := central.get("last_success_ms")) is not None:
+        text = "When the central last committed a transaction of this node."
+        yield _gauge("headwater_last_success_timestamp_seconds", text, last_ms / 1000)
+    for key, text in (
+        ("transactions", "Transactions committed at the central."),
+        ("aborted", "Transactions given up and sent again."),
+        ("fenced", "Times that the central had fenced this node's producer."),
+    ):
+        yield CounterMetricFamily(f"headwater_central_{key}", text, value=central.get(key, 0))
+
+
+def _ingest(ingest: dict[str, Any] | None, now_ms: int) -> Iterator[Metric]:
+    if ingest is None:
+        return
+    for key, text in _INGEST_COUNTERS.items():
+        if key in ingest:
+            yield CounterMetricFamily(f"headwater_ingest_{key}", text, value=ingest[key])
+    connected = GaugeMetricFamily("headwater_source_connected", "1 while a source is connected.", labels=["source"])
+    age = GaugeMetricFamily("headwater_source_age_seconds", "Seconds since a source's last reading.", labels=["source"])
+    for source in ingest.get("sources", ()):
+        connected.add_metric([source["id"]], 1 if source.get("connected") else 0)
+        if source.get("last_ms"):
+            age.add_metric([source["id"]], max(0.0, (now_ms - source["last_ms"]) / 1000))
+    yield connected
+    yield age
+
+
+def _disk(status: dict[str, Any]) -> Iterator[Metric]:
+    for key, value in (status.get("disk") or {}).items():
+        yield _gauge(f"headwater_disk_{key}", f"Disk: {key.replace('_', ' ')}.", value)
+    topics = (status.get("log") or {}).get("topics", {})
+    end = CounterMetricFamily(
+        "headwater_log_records", "Offsets given out, by topic and partition.", labels=["topic", "partition"]
+    )
+    for topic, one in sorted(topics.items()):
+        for partition, ends in enumerate(one.get("partitions", ())):
+            end.add_metric([topic, str(partition)], ends.get("end", 0))
+    yield end
+
+
+def registry(status: Callable[[], dict[str, Any] | None], model: PageModel) -> CollectorRegistry:
+    """A registry of this node alone: nothing of the process's default one."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(NodeCollector(status, model))
+    return registry

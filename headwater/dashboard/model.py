@@ -1,0 +1,243 @@
+"""What the page shows, in bounded memory: series, windows, alerts, devices and nodes.
+
+The model is fed whole blocks of records by `feed.py` and read by `web.py`. It never looks at a clock: the newest
+record decides what is old. A chart holds one raw point per second and series (the second's last reading), since a
+screen has no room for more; the log has them all.
+
+Every change gets a growing number, so that a browser asks for what is new since the number it has seen.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from gateway.log.records import decode_headers
+
+GATEWAY_DEVICE = "$gateway"
+_MARK = b"hw-mark"
+_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_values = msgspec.json.Decoder(list[dict[str, Any]]).decode
+
+
+class Point(NamedTuple):
+    """One charted raw value: change number, event time in ms, value."""
+
+    change: int
+    time_ms: int
+    value: float
+
+
+class WindowPoint(NamedTuple):
+    """One window's aggregates of one field, as charted; a revision replaces its window's earlier point."""
+
+    change: int
+    start_ms: int
+    end_ms: int
+    revision: int
+    complete: bool
+    aggregates: dict[str, float | None]
+
+
+class Series:
+    """The charted past of one field of one device."""
+
+    __slots__ = ("raw", "windows")
+
+    def __init__(self, points_max: int, windows_max: int) -> None:
+        self.raw: deque[Point] = deque(maxlen=points_max)
+        self.windows: OrderedDict[int, WindowPoint] = OrderedDict()
+        self.windows_trim(windows_max)
+
+    def windows_trim(self, windows_max: int) -> None:
+        while len(self.windows) > windows_max:
+            self.windows.popitem(last=False)
+
+
+class PageModel:
+    """Bounded by its settings: `devices_max`, `series_max`, `history_s`; alerts and nodes by 1,000 each."""
+
+    NAMED_MAX = 1000
+
+    def __init__(self, *, history_s: int, devices_max: int, series_max: int) -> None:
+        self.change = 0
+        self.history_s = history_s
+        self.devices_max = devices_max
+        self.series_max = series_max
+        self.series: dict[tuple[str, str], Series] = {}
+        self.devices: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self.alerts: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self.nodes: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self.readings = 0
+        self.windows = 0
+        self.series_left_out = 0
+
+    # --- readings and their marks -------------------------------------------------------------------
+
+    def readings_block(
+        self,
+        keys: list[bytes | None],
+        timestamps: list[int],
+        values: list[bytes | None],
+        headers: list[bytes],
+        now_ms: int,
+    ) -> None:
+        """One block of topic `readings`, in log order."""
+        self.change += 1
+        for blob in headers:
+            if _MARK in blob:
+                self._mark(blob, now_ms)
+        fields_of = _decode_values(b"[" + b",".join(value or b"{}" for value in values) + b"]")
+        for key, time_ms, fields in zip(keys, timestamps, fields_of, strict=True):
+            device = (key or b"?").decode("utf-8", "replace")
+            if not device.endswith("/" + GATEWAY_DEVICE):
+                self._reading(device, time_ms, fields, now_ms)
+
+    def _reading(self, device: str, time_ms: int, fields: dict[str, Any], now_ms: int) -> None:
+        self.readings += 1
+        row = self.devices.get(device)
+        if row is None:
+            row = self.devices[device] = {"device": device, "readings": 0, "fields": {}}
+            if len(self.devices) > self.devices_max:
+                self._forget_device(next(iter(self.devices)))
+        row["time_ms"] = time_ms
+        row["seen_ms"] = now_ms
+        row["readings"] += 1
+        row["fields"] |= fields
+        row["change"] = self.change
+        self.devices.move_to_end(device)
+        for name, value in fields.items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                self._point(device, name, time_ms, float(value))
+
+    def _forget_device(self, device: str) -> None:
+        del self.devices[device]
+        for key in [key for key in self.series if key[0] == device]:
+            del self.series[key]
+
+    def _series(self, device: str, field: str) -> Series | None:
+        series = self.series.get((device, field))
+        if series is None:
+            if len(self.series) >= self.series_max:
+                self.series_left_out += 1
+                return None
+            series = self.series[device, field] = Series(self.history_s, self.history_s)
+        return series
+
+    def _point(self, device: str, field: str, time_ms: int, value: float) -> None:
+        series = self._series(device, field)
+        if series is None:
+            return
+        raw = series.raw
+        if raw and raw[-1].time_ms // 1000 == time_ms // 1000:
+            raw[-1] = Point(self.change, time_ms, value)  # one point a second: the last one
+        else:
+            raw.append(Point(self.change, time_ms, value))
+
+    def _mark(self, blob: bytes, now_ms: int) -> None:
+        for name, value in decode_headers(blob):
+            if name == "hw-mark" and value is not None:
+                mark = _decode_object(value)
+                node = self._node(str(mark.get("node", "?")))
+                node |= {"mark": mark.get("n"), "live_ms": mark.get("live"), "clock": mark.get("clock")}
+                node["mark_seen_ms"] = now_ms
+                sources = node.setdefault("sources", {})
+                sources |= {source: state[0] for source, state in mark.get("src", {}).items()}
+
+    def _node(self, name: str) -> dict[str, Any]:
+        node = self.nodes.setdefault(name, {"node": name})
+        node["change"] = self.change
+        self._bound(self.nodes)
+        return node
+
+    def _bound(self, table: OrderedDict[str, dict[str, Any]]) -> None:
+        while len(table) > self.NAMED_MAX:
+            table.popitem(last=False)
+
+    # --- what the other topics say ------------------------------------------------------------------
+
+    def progress_block(self, values: Iterable[bytes | None], now_ms: int) -> None:
+        """Topic `headwater.progress`: how far behind each node is, and which version it runs."""
+        self.change += 1
+        for value in values:
+            if value is None:
+                continue
+            record = _decode_object(value)
+            parts = record.get("parts", {}).values()
+            node = self._node(str(record.get("node", "?")))
+            node["version"] = record.get("version")
+            node["backlog_records"] = sum(max(0, part["end"] - part["done"]) for part in parts)
+            node["progress_seen_ms"] = now_ms
+            node["transactions"] = record.get("txn")
+
+    def aggregates_block(self, values: Iterable[bytes | None]) -> None:
+        """Topic `aggregates`: a window's newest revision replaces the earlier ones."""
+        self.change += 1
+        for value in values:
+            if value is None:
+                continue
+            result = _decode_object(value)
+            self.windows += 1
+            for field, aggregates in result["fields"].items():
+                series = self._series(result["group"], field)
+                if series is None:
+                    continue
+                point = WindowPoint(
+                    self.change, result["start"], result["end"], result["revision"], result["complete"], aggregates
+                )
+                series.windows[result["start"]] = point
+                series.windows_trim(self.history_s)
+
+    def alerts_block(self, keys: Iterable[bytes | None], values: Iterable[bytes | None]) -> None:
+        """Topic `alerts`: the newest transition of each instance."""
+        self.change += 1
+        for key, value in zip(keys, values, strict=True):
+            name = (key or b"?").decode("utf-8", "replace")
+            if value is None:
+                self.alerts.pop(name, None)
+                continue
+            self.alerts[name] = _decode_object(value) | {"change": self.change}
+            self.alerts.move_to_end(name)
+            self._bound(self.alerts)
+
+    # --- what a browser reads -----------------------------------------------------------------------
+
+    def since(self, change: int) -> dict[str, Any]:
+        """Everything that changed after number `change`; 0 asks for all. JSON-ready.
+
+        Series are `{field: {device: {"raw": [[ms, value]…], "windows": [[start, end, revision, complete, {…}]…]}}}`.
+        """
+        series: dict[str, dict[str, dict[str, Any]]] = {}
+        for (device, field), one in self.series.items():
+            raw = [(point.time_ms, point.value) for point in _newer(one.raw, change)]
+            windows = [tuple(point)[1:] for point in one.windows.values() if point.change > change]
+            if raw or windows:
+                series.setdefault(field, {})[device] = {"raw": raw, "windows": windows}
+        return {
+            "change": self.change,
+            "since": change,
+            "series": series,
+            "devices": [row for row in self.devices.values() if row["change"] > change],
+            "alerts": [row for row in self.alerts.values() if row["change"] > change],
+            "nodes": [row for row in self.nodes.values() if row["change"] > change],
+            "totals": {
+                "readings": self.readings,
+                "windows": self.windows,
+                "devices": len(self.devices),
+                "series_left_out": self.series_left_out,
+            },
+        }
+
+
+def _newer(points: deque[Point], change: int) -> list[Point]:
+    """The points after `change`: they stand at the end, so stop at the first older one."""
+    newer = []
+    for point in reversed(points):
+        if point.change <= change:
+            break
+        newer.append(point)
+    newer.reverse()
+    return newer
