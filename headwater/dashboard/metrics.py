@@ -49,7 +49,7 @@ class NodeCollector(Collector):
 
     def _alerts(self) -> Metric:
         metric = GaugeMetricFamily(
-            "headwater_alert_state", "1 for the state that an alert is in.", labels=["rule", "instance", "state"]
+            "headwater_alert_state", "1 for the state that an alert is in.", labels=["rule", "alert_instance", "state"]
         )
         for alert in self._model.alerts.values():
             for state in ALERT_STATES:

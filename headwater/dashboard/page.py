@@ -83,7 +83,7 @@ def _listen(host: str, port: int) -> socket.socket:
             f"the page cannot listen on {host}:{port}: {error.strerror}{held}",
             hint="Choose another address with listen under [page], or stop that process.",
         ) from None
-    listening.setblocking(False)
+    listening.settimeout(0)
     return listening
 
 
