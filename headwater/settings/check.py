@@ -1,0 +1,162 @@
+"""Compare a table with the settings types and say in plain words what does not fit, and where.
+
+All unknown keys are found by walking the types; wrong values are msgspec's findings, one after the other: each is
+reported at its line, taken out, and the rest is tried again, so that one run names every mistake.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import inspect
+
+from headwater.settings.locate import Path, show_path
+from headwater.settings.source import Source
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+_PROBLEMS_MAX = 20
+_WORDS = {
+    "`int`": "a whole number",
+    "`float`": "a number",
+    "`str`": "text in quotes",
+    "`bool`": "true or false",
+    "`array`": "a list [...]",
+    "`object`": "a table",
+    "`null`": "nothing",
+}
+
+
+def convert(source: Source, kind: type[T]) -> T | None:
+    """The table as `kind`; None when something does not fit, each mistake then being in `source.problems`."""
+    shape = inspect.type_info(kind)
+    homes = _key_homes(shape)
+    _drop_unknown(source, source.table, shape, (), homes)
+    while len(source.problems) < _PROBLEMS_MAX:
+        try:
+            value = msgspec.convert(source.table, kind)
+        except msgspec.ValidationError as error:
+            message, path = _parse(str(error), source)
+            if _literal_from_environment(source, path):
+                continue
+            source.problem(path, _plain(message, path, kind=_missing_of(message)))
+            if not path or not _remove(source.table, path) or "missing required" in message:
+                return None
+        else:
+            return None if source.problems else value
+    return None
+
+
+def struct_at(shape: inspect.Type) -> inspect.StructType | None:
+    """The settings struct behind a type: itself, or the one inside `X | None`."""
+    if isinstance(shape, inspect.UnionType):
+        return next((inner for inner in shape.types if isinstance(inner, inspect.StructType)), None)
+    return shape if isinstance(shape, inspect.StructType) else None
+
+
+def item_at(shape: inspect.Type) -> inspect.Type | None:
+    """The type of a list's items, or None."""
+    if isinstance(shape, (inspect.VarTupleType, inspect.ListType)):
+        return shape.item_type
+    return None
+
+
+def _drop_unknown(source: Source, value: Any, shape: inspect.Type, path: Path, homes: dict[str, list[str]]) -> None:
+    struct = struct_at(shape)
+    item = item_at(shape)
+    if struct is not None and isinstance(value, dict):
+        fields = {field.encode_name: field.type for field in struct.fields}
+        for key in list(value):
+            if key in fields:
+                _drop_unknown(source, value[key], fields[key], (*path, key), homes)
+            else:
+                source.problem((*path, key), _unknown(key, path, list(fields), homes))
+                del value[key]
+    elif item is not None and isinstance(value, list):
+        for index, inner in enumerate(value):
+            _drop_unknown(source, inner, item, (*path, index), homes)
+
+
+def _unknown(key: str, path: Path, known: list[str], homes: dict[str, list[str]]) -> str:
+    where = f" in [{show_path(path)}]" if path else ""
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    if near:
+        return f"unknown key “{key}”{where}; did you mean “{near[0]}”?"
+    elsewhere = [home for home in homes.get(key, []) if home != show_path(path)]
+    if elsewhere:
+        return f"unknown key “{key}”{where}; it belongs in {' or '.join(f'[{home}]' for home in elsewhere)}"
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.3)
+    if near:
+        return f"unknown key “{key}”{where}; the nearest known one is “{near[0]}”"
+    return f"unknown key “{key}”{where}; known here: {', '.join(sorted(known))}"
+
+
+def _key_homes(shape: inspect.Type) -> dict[str, list[str]]:
+    """For each key of a section, the sections that know it."""
+    homes: dict[str, list[str]] = {}
+    top = struct_at(shape)
+    for section in top.fields if top else ():
+        inner = struct_at(section.type) or struct_at(item_at(section.type) or section.type)
+        for field in inner.fields if inner else ():
+            homes.setdefault(field.encode_name, []).append(section.encode_name)
+    return homes
+
+
+def _parse(error: str, source: Source) -> tuple[str, Path]:
+    message, _, where = error.partition(" - at `$")
+    path: Path = ()
+    for name, index in re.findall(r"\.([^.\[`]+)|\[(\d+|\.\.\.)\]", where.rstrip("`")):
+        if name:
+            path += (name,)
+        elif index == "...":  # msgspec names no index for some collections: the list itself is named then
+            break
+        else:
+            path += (int(index),)
+    return message, path
+
+
+def _missing_of(message: str) -> str:
+    match = re.search(r"missing required field `([^`]+)`", message)
+    return match[1] if match else ""
+
+
+def _plain(message: str, path: Path, *, kind: str) -> str:
+    name = show_path(path) or "the file"
+    if kind:
+        return f"{name} needs the key “{kind}”"
+    for code, words in _WORDS.items():
+        message = message.replace(code, words)
+    match = re.fullmatch(r"Expected (.+?)(?:, got (.+))?", message)
+    if match:
+        got = f", not {match[2]}" if match[2] else ""
+        return f"{name} must be {match[1].replace(' | ', ' or ')}{got}"
+    return f"{name}: {message[:1].lower() + message[1:]}"
+
+
+def _literal_from_environment(source: Source, path: Path) -> bool:
+    """A whole value that came from the environment is text; where a number is asked for, read it as TOML would."""
+    if path not in source.from_environment:
+        return False
+    source.from_environment.discard(path)
+    holder: Any = source.table
+    for part in path[:-1]:
+        holder = holder[part]
+    try:
+        holder[path[-1]] = tomllib.loads(f"value = {holder[path[-1]]}")["value"]
+    except tomllib.TOMLDecodeError:
+        return False
+    return True
+
+
+def _remove(table: Any, path: Path) -> bool:
+    for part in path[:-1]:
+        table = table[part]
+    try:
+        del table[path[-1]]
+    except (KeyError, IndexError, TypeError):
+        return False
+    return True

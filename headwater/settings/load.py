@@ -1,0 +1,197 @@
+"""From files to `Settings`: merge, environment, secrets from files, types, then what only the whole can tell.
+
+`load_settings` raises one `UserError` that names every mistake with its file and line.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import socket
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import inspect
+
+from headwater import resources
+from headwater.errors import UserError
+from headwater.net import parse_address
+from headwater.settings.check import convert, item_at, struct_at
+from headwater.settings.locate import Path, show_path
+from headwater.settings.model import DEFAULTS, Settings
+from headwater.settings.source import Source, read_source
+
+NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+REFUSED_NAMES = ("raspberrypi", "localhost")
+_PATH_KEYS = ("_file", "_dir", "_path")
+_SECRET_KEY = re.compile(r"(password|secret|token|credential|passphrase|private_key)$")
+
+
+class Loaded(NamedTuple):
+    """A node's settings and where they came from."""
+
+    settings: Settings
+    file: str
+    files: list[str]
+    secrets: frozenset[Path]
+    """Paths whose value was read from a file; never shown."""
+
+
+def load_settings(file: str, *, environ: Mapping[str, str] = os.environ, host_name: str | None = None) -> Loaded:
+    """Read, merge, check. `host_name` is the machine's own unless given. Raises UserError naming every mistake."""
+    file = os.path.abspath(file)
+    source = read_source(file)
+    source.expand(environ)
+    shape = inspect.type_info(Settings)
+    secrets: set[Path] = set()
+    _read_secrets(source, source.table, shape, (), secrets)
+    explicit_node = source.table.get("node")
+    _apply_role(source)
+    settings = convert(source, Settings)
+    if settings is not None:
+        settings = msgspec.structs.replace(settings, node=settings.node or _host(host_name))
+        _check_node(source, settings.node, explicit=bool(explicit_node))
+        settings = msgspec.convert(_resolve(msgspec.to_builtins(settings), os.path.dirname(file)), Settings)
+        _check_addresses(source, settings)
+        _check_files(source, settings)
+    if settings is None or source.problems:
+        raise _error(source)
+    return Loaded(settings, file, source.files, frozenset(secrets))
+
+
+def masked(loaded: Loaded) -> dict[str, Any]:
+    """The settings as plain values, secrets replaced by stars."""
+    return _mask(msgspec.to_builtins(loaded.settings), (), loaded.secrets)  # type: ignore[no-any-return]
+
+
+def fit_node_name(name: str) -> bool:
+    """Whether a name may be a node's."""
+    return NODE_NAME.fullmatch(name) is not None and name.lower() not in REFUSED_NAMES
+
+
+def _host(host_name: str | None) -> str:
+    return (host_name if host_name is not None else socket.gethostname()).split(".")[0]
+
+
+def _apply_role(source: Source) -> None:
+    role = source.table.get("role", "edge")
+    for section, values in DEFAULTS.get(role, {}).items() if isinstance(role, str) else ():
+        table = source.table.setdefault(section, {})
+        if isinstance(table, dict):
+            for key, value in values.items():
+                table.setdefault(key, value)
+
+
+def _read_secrets(source: Source, table: Any, shape: inspect.Type, path: Path, secrets: set[Path]) -> None:
+    """Put the content of `<key>_file` into `<key>`, for every text key that has no `<key>_file` of its own."""
+    struct, item = struct_at(shape), item_at(shape)
+    if item is not None and isinstance(table, list):
+        for index, inner in enumerate(table):
+            _read_secrets(source, inner, item, (*path, index), secrets)
+    if struct is None or not isinstance(table, dict):
+        return
+    fields = {field.encode_name: field.type for field in struct.fields}
+    for key in list(table):
+        base = key.removesuffix("_file")
+        if key in fields:
+            _read_secrets(source, table[key], fields[key], (*path, key), secrets)
+        elif base != key and _is_text(fields.get(base)):
+            _take_secret(source, table, key, base, path, secrets)
+
+
+def _take_secret(source: Source, table: dict[str, Any], key: str, base: str, path: Path, secrets: set[Path]) -> None:
+    name = table.pop(key)
+    here = (*path, key)
+    if base in table:
+        source.problem(here, f"both “{base}” and “{key}” are set; keep one")
+        return
+    file = os.path.join(os.path.dirname(source.main), str(name))
+    try:
+        with open(file, encoding="utf-8") as handle:
+            table[base] = handle.read().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        source.problem(here, f"{show_path(here)}: cannot read {file}: {reason}")
+    secrets.add((*path, base))
+    source.places[(*path, base)] = source.place(here)
+
+
+def _is_text(shape: inspect.Type | None) -> bool:
+    if isinstance(shape, inspect.UnionType):
+        return any(isinstance(inner, inspect.StrType) for inner in shape.types)
+    return isinstance(shape, inspect.StrType)
+
+
+def _check_node(source: Source, name: str, *, explicit: bool) -> None:
+    if fit_node_name(name):
+        return
+    cure = 'write node = "a-name-of-its-own", such as the place where it stands'
+    if name.lower() in REFUSED_NAMES:
+        whose = "the node's name" if explicit else "the host name, which names the node when nothing else does,"
+        reason = f"{whose} is “{name}”, as on thousands of machines, and nodes are told apart by name"
+    else:
+        reason = f"“{name}” cannot name a node: letters, digits, “.”, “_” and “-” only, 63 at most"
+    source.problem(("node",) if explicit else (), f"{reason}; {cure}")
+
+
+def _resolve(value: Any, folder: str, key: str = "") -> Any:
+    if isinstance(value, dict):
+        return {name: _resolve(inner, folder, name) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_resolve(inner, folder, key) for inner in value]
+    if isinstance(value, str) and value:
+        is_file = key in ("profiles", "rules") and value.endswith(".toml")
+        if is_file or key.endswith(_PATH_KEYS):
+            return os.path.normpath(os.path.join(folder, os.path.expanduser(value)))
+    return value
+
+
+def _check_addresses(source: Source, settings: Settings) -> None:
+    taken: dict[int, str] = {}
+    for section in ("kafka", "mqtt", "page"):
+        listen = getattr(getattr(settings, section), "listen", None)
+        if listen is None:
+            continue
+        path = (section, "listen")
+        try:
+            _, port = parse_address(listen)
+        except UserError as error:
+            source.problem(path, f"{section}.listen: {error.what}; {error.hint[:1].lower() + error.hint[1:]}")
+            continue
+        if port and port in taken:
+            source.problem(path, f"{section}.listen and {taken[port]}.listen are both port {port}; choose another")
+        taken[port] = section
+
+
+def _check_files(source: Source, settings: Settings) -> None:
+    for key, names in (("profiles", settings.profiles), ("rules", settings.rules)):
+        shipped = resources.config_names(key)
+        for index, name in enumerate(names):
+            path: Path = (key, index)
+            if name.endswith(".toml"):
+                if not os.path.isfile(name):
+                    source.problem(path, f"{key}: there is no file {name}")
+            elif name not in shipped:
+                near = difflib.get_close_matches(name, shipped, n=1, cutoff=0.3)
+                meant = f"did you mean “{near[0]}”?" if near else f"shipped are: {', '.join(shipped) or 'none'}"
+                source.problem(path, f"{key}: “{name}” is not shipped with Headwater; {meant} (a path ends in .toml)")
+    ports = [port.port for port in settings.serial]
+    for index, port in enumerate(ports):
+        if port in ports[:index]:
+            source.problem(("serial", index, "port"), f"serial port {port} is set up twice")
+
+
+def _error(source: Source) -> UserError:
+    command = f"headwater config check {source.main}"
+    return UserError("\n".join(source.problems), hint=f"Mend the above, then try `{command}`.")
+
+
+def _mask(value: Any, path: Path, secrets: frozenset[Path]) -> Any:
+    if isinstance(value, dict):
+        return {key: _mask(inner, (*path, key), secrets) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_mask(inner, (*path, index), secrets) for index, inner in enumerate(value)]
+    secret = path in secrets or (bool(path) and isinstance(path[-1], str) and _SECRET_KEY.search(path[-1]) is not None)
+    return "********" if secret and isinstance(value, str) and value else value

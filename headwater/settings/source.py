@@ -1,0 +1,147 @@
+"""Read a node's TOML file and the `conf.d/*.toml` beside it into one table that remembers where each key stands.
+
+Merge: files of `conf.d` come after the main file, in the order of their names. Tables are merged key by key, lists of
+tables (`[[serial]]`) are joined, any other value (a plain list too) replaces the earlier one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from headwater.errors import UserError
+from headwater.settings.locate import Path, key_lines
+
+_ENV = re.compile(r"(\$?)\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+class Place(NamedTuple):
+    """A line of a file."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}" if self.line else self.file
+
+
+class Source:
+    """The merged table, and the place of every path in it."""
+
+    def __init__(self, main: str) -> None:
+        self.main = main
+        self.files: list[str] = []
+        self.table: dict[str, Any] = {}
+        self.places: dict[Path, Place] = {}
+        self.from_environment: set[Path] = set()
+        self.problems: list[str] = []
+
+    def place(self, path: Path) -> Place:
+        """Where a path stands; else its nearest parent; else the main file."""
+        while path:
+            if path in self.places:
+                return self.places[path]
+            path = path[:-1]
+        return Place(self.main, 0)
+
+    def problem(self, path: Path, message: str) -> None:
+        self.problems.append(f"{self.place(path)}: {message}")
+
+    def add_file(self, file: str) -> None:
+        """Merge one more file over what is there; raises UserError when it cannot be read or is no TOML."""
+        text = _read_text(file)
+        try:
+            table = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise UserError(
+                f"{_toml_error(file, str(error))}", hint="Mend that line; strings stand in quotes."
+            ) from None
+        self.files.append(file)
+        lines = {path: Place(file, line) for path, line in key_lines(text).items()}
+        self._merge(self.table, table, (), (), lines)
+
+    def _merge(
+        self, into: dict[str, Any], table: dict[str, Any], at: Path, read_at: Path, lines: dict[Path, Place]
+    ) -> None:
+        for key, value in table.items():
+            path, source = (*at, key), (*read_at, key)
+            old = into.get(key)
+            if isinstance(old, dict) and isinstance(value, dict):
+                self.places.setdefault(path, lines.get(source, Place(self.main, 0)))
+                self._merge(old, value, path, source, lines)
+            elif isinstance(old, list) and _is_table_list(old) and _is_table_list(value):
+                self._take_places(path, source, lines, shift=len(old))
+                old.extend(value)
+            else:
+                self._take_places(path, source, lines, shift=0)
+                into[key] = value
+
+    def _take_places(self, path: Path, source: Path, lines: dict[Path, Place], *, shift: int) -> None:
+        depth = len(source)
+        for found, place in lines.items():
+            if found[:depth] != source:
+                continue
+            rest = found[depth:]
+            if shift and rest:
+                rest = (int(rest[0]) + shift, *rest[1:])
+            self.places[(*path, *rest)] = place
+
+    def expand(self, environ: Mapping[str, str]) -> None:
+        """Put the environment into `${NAME}`; `$${NAME}` is the text `${NAME}` itself."""
+        self.table = self._expand(self.table, (), environ)
+
+    def _expand(self, value: Any, path: Path, environ: Mapping[str, str]) -> Any:
+        if isinstance(value, dict):
+            return {key: self._expand(inner, (*path, key), environ) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [self._expand(inner, (*path, index), environ) for index, inner in enumerate(value)]
+        if not isinstance(value, str) or "${" not in value:
+            return value
+
+        def replace(match: re.Match[str]) -> str:
+            if match[1]:
+                return match[0][1:]
+            if match[2] not in environ:
+                self.problem(path, f"the environment has no {match[2]}; set it, or write the value here")
+            self.from_environment.add(path)
+            return environ.get(match[2], "")
+
+        return _ENV.sub(replace, value)
+
+
+def read_source(file: str) -> Source:
+    """The main file and its `conf.d`, merged; raises UserError for a file that cannot be read."""
+    source = Source(file)
+    source.add_file(file)
+    folder = os.path.join(os.path.dirname(file) or ".", "conf.d")
+    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+        if name.endswith(".toml") and not name.startswith("."):
+            source.add_file(os.path.join(folder, name))
+    return source
+
+
+def _is_table_list(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
+
+
+def _read_text(file: str) -> str:
+    try:
+        with open(file, encoding="utf-8") as handle:
+            return handle.read()
+    except FileNotFoundError:
+        hint = "Write one with `headwater init edge` or `headwater init central`, or name another with --config."
+        raise UserError(f"{file}: there is no such file", hint=hint) from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: not UTF-8 at byte {error.start}", hint="Save the file as UTF-8.") from None
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}", hint="Check the path and its permissions.") from None
+
+
+def _toml_error(file: str, message: str) -> str:
+    match = re.search(r" \(at line (\d+), column \d+\)$", message)
+    if match is None:
+        return f"{file}: no valid TOML: {message}"
+    return f"{file}:{match[1]}: no valid TOML: {message[: match.start()]}"
