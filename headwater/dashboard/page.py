@@ -15,10 +15,10 @@ from headwater.clock import Clock
 from headwater.dashboard.auth import load_token
 from headwater.dashboard.feed import Feed
 from headwater.dashboard.model import PageModel
-from headwater.dashboard.settings import PageSettings
 from headwater.dashboard.web import Status, create_app
 from headwater.errors import UserError
 from headwater.net import Net, is_loopback, parse_address, port_holder
+from headwater.settings.page import PageSettings
 
 log = logging.getLogger(__name__)
 
