@@ -1,0 +1,17 @@
+"""Numbers of the record batch header that several modules share (Kafka's DefaultRecordBatch)."""
+
+from __future__ import annotations
+
+import struct
+
+MAGIC = 2
+HEADER_BYTES = 61
+# base offset, length, leader epoch, magic, CRC, attributes, last offset delta, base timestamp, max timestamp,
+# producer id, producer epoch, base sequence, count
+HEADER_STRUCT = struct.Struct(">qiibIhiqqqhii")
+LENGTH_OFFSET = 12  # base offset and the length itself: what `length` does not count
+
+CODEC_MASK = 0x07
+ATTRIBUTE_LOG_APPEND_TIME = 0x08
+ATTRIBUTE_TRANSACTIONAL = 0x10
+ATTRIBUTE_CONTROL = 0x20
