@@ -1,0 +1,107 @@
+"""The status document: what a node says of itself, and the verdict good, degraded or down.
+
+`headwater status`, the page, `/metrics` and `/readyz` all read this one document, so they never disagree. The keys of
+the part documents are each part's own; this module names the parts and judges.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Mapping
+from typing import Any
+
+VERSION_DATE_MS = 1_760_000_000_000
+"""A wall clock before this version was written is wrong, whatever the kernel believes."""
+
+DISK_LOW_BYTES = 256 << 20
+DISK_LOW_SHARE = 0.05
+CONNECTING_GRACE_MS = 15_000
+_TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
+
+EXIT_STATUS = {"good": 0, "degraded": 1, "down": 2}
+
+
+def judge(document: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """The state and, worst first, one sentence for everything that is not well."""
+    fatal = _log_problems(document.get("log") or {})
+    problems = [
+        *fatal,
+        *_listener_problems(document.get("listeners") or {}),
+        *_central_problems(document.get("central"), document["now_ms"]),
+        *_source_problems(document.get("ingest")),
+        *_work_problems(document.get("work")),
+        *_disk_problems(document.get("disk") or {}),
+        *_clock_problems(document.get("clock") or {}),
+    ]
+    return ("down" if fatal else "degraded" if problems else "good"), problems
+
+
+def clock_trusted() -> bool | None:
+    """Whether the kernel says that the wall clock is synchronised; None where it cannot be asked (no Linux libc)."""
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        state = libc.adjtimex(ctypes.create_string_buffer(256))  # struct timex, all zero: read only
+    except (OSError, AttributeError):
+        return None
+    return None if state < 0 else state != _TIME_ERROR
+
+
+def data_bytes(directory: str) -> int:
+    """Bytes that the files under a directory hold; a file that vanishes meanwhile counts nothing."""
+    total = 0
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(folder, name)).st_blocks * 512
+            except OSError:
+                continue
+    return total
+
+
+def _log_problems(log: Mapping[str, Any]) -> list[str]:
+    failed = log.get("failed") or log.get("alarm")
+    return [f"the log cannot be written: {failed}; nothing is acknowledged"] if failed else []
+
+
+def _listener_problems(listeners: Mapping[str, str]) -> list[str]:
+    return [f"{name}: {problem}" for name, problem in listeners.items()]
+
+
+def _central_problems(central: Mapping[str, Any] | None, now_ms: int) -> list[str]:
+    if central is None or central.get("state") == "up":
+        return []
+    since_ms = now_ms - (central.get("since_ms") or now_ms)
+    state = central.get("state")
+    if state == "connecting" and since_ms < CONNECTING_GRACE_MS:
+        return []
+    cause = f": {central['error']}" if central.get("error") else ""
+    where = central.get("bootstrap", "")
+    if state == "stopped":
+        return [f"replication to the central {where} has stopped{cause}"]
+    return [f"no link to the central {where} for {since_ms // 1000} s{cause}"]
+
+
+def _source_problems(ingest: Mapping[str, Any] | None) -> list[str]:
+    sources = (ingest or {}).get("sources", ())
+    return [f"{source['id']}: {source['problem']}" for source in sources if source.get("problem")]
+
+
+def _work_problems(work: Mapping[str, Any] | None) -> list[str]:
+    if work is None or work.get("state") == "running":
+        return []
+    return [f"processors and page are not running: the work process {work.get('last_end') or 'has not started'}"]
+
+
+def _disk_problems(disk: Mapping[str, Any]) -> list[str]:
+    free, total = disk.get("free_bytes"), disk.get("total_bytes")
+    if free is None or not total or free >= min(DISK_LOW_BYTES, total * DISK_LOW_SHARE):
+        return []
+    return [f"the disk is nearly full: {free >> 20} MiB of {total >> 20} MiB free"]
+
+
+def _clock_problems(clock: Mapping[str, Any]) -> list[str]:
+    wall_ms = clock.get("wall_ms")
+    if wall_ms is None or wall_ms >= VERSION_DATE_MS:
+        return []
+    return ["the wall clock stands before this version was written; event times are wrong until it is set"]

@@ -1,0 +1,116 @@
+"""Runs the work process beside the core and starts it again when it ends; the core never waits for it.
+
+The work process holds processors, users' code and the page: it may hang, burn CPU, run out of memory or crash, and no
+PUBACK is later for it. It ends with the core: its stdin is a pipe that closes, and it asks the kernel for the rest
+(`headwater.app.work`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from headwater.clock import Clock
+
+log = logging.getLogger(__name__)
+
+STEADY_MS = 30_000
+"""A process that lived this long starts again at once; a shorter life doubles the wait."""
+STOP_S = 6.0
+USER_ERROR = 2
+"""The exit status of a mistake that waiting may mend (a taken port) and trying ten times a second will not."""
+
+
+class Backoff:
+    """How long to wait before the next start, from how long the last one lived."""
+
+    def __init__(self, *, first_ms: float = 200, most_ms: float = 10_000) -> None:
+        self._first_ms = first_ms
+        self._most_ms = most_ms
+        self._next_ms = first_ms
+
+    def after(self, lived_ms: float, *, hopeless: bool = False) -> float:
+        """Milliseconds to wait; `hopeless` for an end that a quick restart would only repeat."""
+        if lived_ms >= STEADY_MS:
+            self._next_ms = self._first_ms
+        wait_ms = max(self._next_ms, 2_000 if hopeless else 0)
+        self._next_ms = min(wait_ms * 2, self._most_ms)
+        return wait_ms
+
+
+class Supervisor:
+    """Keeps one child process running until stopped."""
+
+    def __init__(self, command: Sequence[str], *, clock: Clock, event: Callable[..., Any] | None = None) -> None:
+        self._command = list(command)
+        self._clock = clock
+        self._event = event
+        self._process: asyncio.subprocess.Process | None = None
+        self.state = "stopped"
+        self.restarts = 0
+        self.last_end: str | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id while it runs."""
+        return self._process.pid if self._process and self._process.returncode is None else None
+
+    def status(self) -> dict[str, Any]:
+        """`state` is running, waiting (between two starts) or stopped."""
+        return {"state": self.state, "restarts": self.restarts, "pid": self.pid, "last_end": self.last_end}
+
+    async def run(self) -> None:
+        """Start, watch, start again; cancel to stop, which ends the child cleanly, then by force."""
+        backoff = Backoff()
+        try:
+            while True:
+                started_ms = self._clock.monotonic_ms()
+                code = await self._live()
+                wait_ms = backoff.after(self._clock.monotonic_ms() - started_ms, hopeless=code == USER_ERROR)
+                self.state = "waiting"
+                self.last_end = _ending(code)
+                log.warning("the work process %s; it starts again in %.1f s", self.last_end, wait_ms / 1000)
+                if self._event is not None:
+                    self._event("work stopped", cause=self.last_end)
+                await asyncio.sleep(wait_ms / 1000)
+                self.restarts += 1
+        finally:
+            self.state = "stopped"
+            await asyncio.shield(self._end())
+
+    async def _live(self) -> int:
+        try:
+            self._process = await asyncio.create_subprocess_exec(*self._command, stdin=asyncio.subprocess.PIPE)
+        except OSError as error:  # no memory, no more processes: the core goes on and tries again
+            log.error("the work process cannot be started: %s", error)
+            return 1
+        self.state = "running"
+        log.info("the work process runs (pid %d)", self._process.pid)
+        return await self._process.wait()
+
+    async def _end(self) -> None:
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), STOP_S)
+        except TimeoutError:
+            log.warning("the work process did not end within %.0f s and was killed", STOP_S)
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+
+def work_command(config: str, *, level: str, form: str) -> list[str]:
+    """The command line of a node's work process."""
+    return [sys.executable, "-m", "headwater.app.work", "--config", config, "--log-level", level, "--log-format", form]
+
+
+def _ending(code: int) -> str:
+    return f"was ended by signal {-code}" if code < 0 else f"ended with status {code}"
