@@ -1,0 +1,158 @@
+"""The page over HTTP: who is let in, what it serves, what Prometheus and a supervisor see."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+
+from headwater.dashboard.auth import COOKIE, host_name, load_token
+from headwater.dashboard.model import PageModel
+from headwater.dashboard.web import create_app
+from headwater.errors import UserError
+
+STATUS: dict[str, Any] = {
+    "node": "edge", "version": "0.1", "state": "good", "problems": [], "now_ms": 10_000,
+    "central": {
+        "state": "up", "backlog_records": 3, "backlog_bytes": 300, "last_success_ms": 9_000,
+        "transactions": 4, "aborted": 1, "fenced": 1,
+    },
+    "ingest": {
+        "received": 5, "stored": 4, "dead_letters": 1,
+        "sources": [{"id": "mqtt:t1", "connected": True, "last_ms": 8_000}],
+    },
+    "disk": {"free_bytes": 10, "total_bytes": 20},
+    "log": {"topics": {"readings": {"partitions": [{"end": 7}]}}},
+}  # fmt: skip
+TOKEN = "a-token-of-fair-length"
+
+
+def app(status: dict[str, Any] | None = STATUS, token: str | None = None) -> Starlette:
+    return create_app(status=lambda: status, model=make_model(), token=token)
+
+
+def make_model() -> PageModel:
+    return PageModel(history_s=60, devices_max=10, series_max=10)
+
+
+def ask(application: Starlette, method: str, path: str, *, host: str = "127.0.0.1:8080", **more: Any) -> httpx.Response:
+    async def once() -> httpx.Response:
+        transport = httpx.ASGITransport(app=application)
+        async with httpx.AsyncClient(transport=transport, base_url=f"http://{host}") as client:
+            return await client.request(method, path, **more)
+
+    return asyncio.run(once())
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/static/page.js", "/static/page.css", "/static/plotly.min.js", "/api/v1/snapshot"]
+)
+def test_loopback_needs_no_token(path: str) -> None:
+    answer = ask(app(), "GET", path)
+    assert answer.status_code == 200
+    assert "default-src 'self'" in answer.headers["content-security-policy"]
+
+
+def test_another_host_name_on_loopback_is_refused() -> None:
+    assert ask(app(), "GET", "/api/v1/snapshot", host="evil.example").status_code == 421
+
+
+def test_unknown_static_file() -> None:
+    assert ask(app(), "GET", "/static/../auth.py").status_code == 404
+    assert ask(app(), "GET", "/static/settings.py").status_code == 404
+
+
+def test_a_browser_that_has_the_file_is_told_so() -> None:
+    application = app()
+    tag = ask(application, "GET", "/static/page.js").headers["etag"]
+    assert ask(application, "GET", "/static/page.js", headers={"If-None-Match": tag}).status_code == 304
+
+
+def test_off_loopback_the_token_is_needed() -> None:
+    application = app(token=TOKEN)
+    assert ask(application, "GET", "/api/v1/snapshot", host="pi:8080").status_code == 401
+    assert ask(application, "GET", "/metrics", host="pi:8080").status_code == 401
+    wrong = {"Authorization": "Bearer nonsense"}
+    assert ask(application, "GET", "/metrics", host="pi:8080", headers=wrong).status_code == 401
+    right = {"Authorization": f"Bearer {TOKEN}"}
+    assert ask(application, "GET", "/metrics", host="pi:8080", headers=right).status_code == 200
+    assert ask(application, "GET", "/healthz", host="pi:8080").status_code == 200
+
+
+def test_a_browser_is_sent_to_sign_in_and_gets_a_cookie(monkeypatch: pytest.MonkeyPatch) -> None:
+    application = app(token=TOKEN)
+    page = ask(application, "GET", "/", host="pi:8080", headers={"Accept": "text/html"})
+    assert (page.status_code, page.headers["location"]) == (303, "/login?next=/")
+
+    async def at_once(_seconds: float) -> None:
+        return
+
+    monkeypatch.setattr("headwater.dashboard.web.asyncio.sleep", at_once)
+    assert ask(application, "POST", "/login", host="pi:8080", data={"token": "guess"}).status_code == 401
+    signed_in = ask(application, "POST", "/login", host="pi:8080", data={"token": TOKEN})
+    cookie = signed_in.headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert TOKEN not in cookie
+    value = cookie.partition("=")[2].partition(";")[0]
+    again = ask(application, "GET", "/", host="pi:8080", headers={"Cookie": f"{COOKIE}={value}"})
+    assert again.status_code == 200
+
+
+def test_metrics() -> None:
+    text = ask(app(), "GET", "/metrics").text
+    for line in (
+        "headwater_up 1.0",
+        "headwater_backlog_records 3.0",
+        "headwater_last_success_timestamp_seconds 9.0",
+        'headwater_source_age_seconds{source="mqtt:t1"} 2.0',
+        "headwater_ingest_dead_letters_total 1.0",
+        'headwater_log_records_total{partition="0",topic="readings"} 7.0',
+    ):
+        assert line in text, line
+
+
+def test_metrics_of_alerts() -> None:
+    model = make_model()
+    model.alerts["hot/edge/t1"] = {"rule": "hot", "instance": "edge/t1", "state": "firing", "change": 1}
+    text = ask(create_app(status=lambda: STATUS, model=model, token=None), "GET", "/metrics").text
+    assert 'headwater_alert_state{alert_instance="edge/t1",rule="hot",state="firing"} 1.0' in text
+    assert 'headwater_alert_state{alert_instance="edge/t1",rule="hot",state="resolved"} 0.0' in text
+
+
+def test_a_core_that_does_not_answer() -> None:
+    application = app(status=None)
+    assert "headwater_up 0.0" in ask(application, "GET", "/metrics").text
+    assert ask(application, "GET", "/healthz").status_code == 503
+    assert ask(application, "GET", "/readyz").status_code == 503
+
+
+def test_a_degraded_node_is_still_ready() -> None:
+    degraded = STATUS | {"state": "degraded", "problems": ["link down"]}
+    answer = ask(app(status=degraded), "GET", "/readyz")
+    assert (answer.status_code, answer.json()) == (200, {"ready": True, "problems": ["link down"]})
+
+
+def test_the_token_is_made_once_and_private(tmp_path: Path) -> None:
+    path = str(tmp_path / "page-token")
+    token, made = load_token(path)
+    assert made
+    assert os.stat(path).st_mode & 0o777 == 0o600
+    assert load_token(path) == (token, False)
+
+
+def test_a_short_token_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "page-token").write_text("short\n")
+    with pytest.raises(UserError, match="shorter than 16"):
+        load_token(str(tmp_path / "page-token"))
+
+
+@pytest.mark.parametrize(
+    ("header", "name"), [("localhost:80", "localhost"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]"), ("pi", "pi")]
+)
+def test_host_name(header: str, name: str) -> None:
+    assert host_name(header) == name
