@@ -1,0 +1,149 @@
+"""An MQTT device's publishing side: paho-mqtt driven by its owner's loop, with a queue that survives an outage.
+
+QoS 1 with a persistent session. What has been handed to paho is in flight and is sent again by paho itself, with
+DUP, after a reconnect; what has not waits here, in order. Nothing is handed over between CONNECT and CONNACK,
+because a new message would then overtake the repeated ones.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable
+from random import Random
+from typing import Any
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+
+KEEP_ALIVE_S = 10
+CONNECT_TIMEOUT_S = 1.0
+BACKOFF_MIN_MS, BACKOFF_MAX_MS = 100.0, 1000.0
+_RESENT = "Sending PUBLISH (d1"  # how paho's log names a PUBLISH with DUP=1
+
+Token = Hashable
+
+
+class Publisher:
+    """One client. Its owner calls `service` when `fd` is ready and `tick` a few times a second.
+
+    `on_sent(token)` is called when a message is first handed to the socket, `on_acked(token)` at its PUBACK.
+    Counters: `resent` (PUBLISH packets with DUP), `connects`, `sessions_present`, `refused`.
+    """
+
+    def __init__(
+        self,
+        client_id: str,
+        host: str,
+        port: int,
+        *,
+        on_sent: Callable[[Token], None],
+        on_acked: Callable[[Token], None],
+        inflight_max: int = 20,
+        queued_max: int = 20_000,
+    ) -> None:
+        self.resent = self.connects = self.sessions_present = self.refused = 0
+        self.connected = False
+        self.problem = ""
+        self._on_sent, self._on_acked = on_sent, on_acked
+        self._inflight_max, self._queued_max = inflight_max, queued_max
+        self._queue: deque[tuple[str, bytes, Token]] = deque()
+        self._inflight: dict[int, Token] = {}
+        self._backoff_ms = BACKOFF_MIN_MS
+        self._reconnect_at_ms = 0.0
+        self._random = Random(client_id)  # noqa: S311 - jitter
+        self._client = client = paho.Client(CallbackAPIVersion.VERSION2, client_id=client_id, clean_session=False)
+        client.max_inflight_messages_set(0)  # the window is kept here
+        client.connect_timeout = CONNECT_TIMEOUT_S
+        client.connect_async(host, port, KEEP_ALIVE_S)
+        client.on_connect, client.on_disconnect = self._connected, self._disconnected
+        client.on_publish, client.on_log = self._published, self._logged
+
+    # paho's callbacks
+
+    def _connected(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+        if reason.is_failure:
+            self.refused += 1
+            self.problem = f"the gateway refused the connection: {reason}"
+            return
+        self.connected = True
+        self.connects += 1
+        self.sessions_present += bool(flags.session_present)
+        self.problem = ""
+        self._backoff_ms = BACKOFF_MIN_MS
+
+    def _disconnected(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+        self.connected = False
+
+    def _published(self, client: Any, userdata: Any, mid: int, reason: Any, properties: Any) -> None:
+        token = self._inflight.pop(mid, None)
+        if token is not None:
+            self._on_acked(token)
+
+    def _logged(self, client: Any, userdata: Any, level: Any, text: str) -> None:
+        self.resent += text.startswith(_RESENT)
+
+    # the owner's side
+
+    @property
+    def fd(self) -> int | None:
+        """The socket to wait on; None while there is none."""
+        socket = self._client.socket()
+        return None if socket is None else int(socket.fileno())
+
+    @property
+    def wants_write(self) -> bool:
+        return bool(self._client.want_write())
+
+    @property
+    def queued(self) -> int:
+        """Messages not yet handed to the socket."""
+        return len(self._queue)
+
+    @property
+    def inflight(self) -> int:
+        """Messages sent and not yet acknowledged."""
+        return len(self._inflight)
+
+    def publish(self, topic: str, payload: bytes, token: Token) -> bool:
+        """Take a message for sending; False when the queue is full and it was not taken. `token` is not None."""
+        if len(self._queue) >= self._queued_max:
+            return False
+        self._queue.append((topic, payload, token))
+        self._flush()
+        return True
+
+    def service(self, *, readable: bool, writable: bool) -> None:
+        """The socket is ready."""
+        if readable:
+            self._client.loop_read(64)
+        if writable and self._client.socket() is not None:
+            self._client.loop_write()
+        self._flush()
+
+    def tick(self, now_ms: float) -> None:
+        """Keep-alive, and reconnecting with a back-off of at most one second."""
+        if self._client.socket() is not None:
+            self._client.loop_misc()
+            self._reconnect_at_ms = now_ms + self._backoff_ms * self._random.uniform(0.5, 1.0)
+            return
+        if now_ms < self._reconnect_at_ms:
+            return
+        self._backoff_ms = min(BACKOFF_MAX_MS, self._backoff_ms * 2.0)
+        self._reconnect_at_ms = now_ms + self._backoff_ms * self._random.uniform(0.5, 1.0)
+        try:
+            self._client.reconnect()
+        except OSError as error:
+            self.problem = f"cannot connect: {error.strerror or error}"
+
+    def disconnect(self) -> None:
+        """A clean DISCONNECT."""
+        if self._client.socket() is not None:
+            self._client.disconnect()
+
+    def _flush(self) -> None:
+        while self._queue and self.connected and len(self._inflight) < self._inflight_max:
+            topic, payload, token = self._queue.popleft()
+            # A PUBACK cannot come before this returns: reading happens in `service` alone.
+            info = self._client.publish(topic, payload, qos=1)
+            self._inflight[info.mid] = token
+            self._on_sent(token)
