@@ -1,0 +1,298 @@
+"""JSON to Readings, a group of messages in one msgspec call.
+
+With a profile that lists fields only those are read, type-checked in C, and whatever else the message holds is
+skipped. Without fields, or without a profile, every member is a field: nested objects become `outer.inner`, and a
+bare number, text or boolean is the field `value`. An array is refused: which element is which, no name says.
+
+Messages of a group are joined by newlines and decoded as one stream. A stream of JSON values can be split
+in more than one way, so one sender could shift another's values; hence the guard in `_one_value_each`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, TypedDict
+
+import msgspec
+
+from devices.profiles import Profile, TimestampSpec, TopicMatcher
+from devices.reading import Reading, Scalar, Undecodable
+
+Message = tuple[str, bytes]
+Result = list[Reading] | Undecodable
+
+DEPTH_MAX = 8
+FIELDS_MAX = 1_000
+_DEVICES_CACHED_MAX = 16_384
+_ERRORS = (ValueError, RecursionError)  # msgspec's DecodeError and a UnicodeDecodeError are ValueErrors
+_MISSING: Any = object()
+
+
+def decode_group(profile: Profile | None, messages: Sequence[Message]) -> list[Result]:
+    """One result per (topic, payload), in order: a list of readings, or why there is none."""
+    return _plan(profile).decode(messages)
+
+
+class _Plan:
+    """What can be worked out once per profile."""
+
+    def __init__(self, profile: Profile | None) -> None:
+        self.profile = profile
+        self._devices: dict[str, str] = {}
+        self._matcher = TopicMatcher([profile] if profile is not None else [])
+        self._timestamp = profile.timestamp if profile is not None else None
+        self._natural_path = profile.natural_key if profile is not None else None
+        self._natural_field = profile.natural_field if profile is not None else None
+        self._moved: list[tuple[str, str, float, float]] = []
+        self._flat = True
+        if profile is not None and profile.fields:
+            self._moved = [(name, spec.path or name, spec.scale, spec.offset) for name, spec in profile.fields.items()]
+            self._flat = all(
+                name == path and (scale, offset) == (1.0, 0.0) and "." not in path
+                for name, path, scale, offset in self._moved
+            )
+        self._listed = bool(self._moved)
+        self._simple = self._simple_names()
+        self._decoder = self._typed_decoder() if self._listed else msgspec.json.Decoder()
+
+    def _typed_decoder(self) -> msgspec.json.Decoder[Any]:
+        tree: dict[str, Any] = {}
+        paths = [path for _, path, _, _ in self._moved]
+        paths += [path for path in (self._timestamp and self._timestamp.path, self._natural_path) if path]
+        for path in paths:
+            node = tree
+            *parents, leaf = path.split(".")
+            for parent in parents:
+                if not isinstance(node.get(parent), dict):
+                    node[parent] = {}
+                node = node[parent]
+            node.setdefault(leaf, None)
+        return msgspec.json.Decoder(_typed_dict("Message", tree))
+
+    def decode(self, messages: Sequence[Message]) -> list[Result]:
+        joined = b"\n".join([payload for _, payload in messages])
+        if _one_value_each(joined, len(messages)):
+            try:
+                values = self._decoder.decode_lines(joined)
+            except _ERRORS:
+                pass  # one of them is bad: each alone tells which, and why
+            else:
+                if self._simple is not None:
+                    return self._simple_results(messages, values, *self._simple)
+                return [self._result(topic, value) for (topic, _), value in zip(messages, values, strict=True)]
+        return [self._decode_one(topic, payload) for topic, payload in messages]
+
+    def _simple_names(self) -> tuple[str, str] | None:
+        """(timestamp, natural key) members when no message needs more than taking these two out; else None."""
+        timestamp = self._timestamp
+        if not self._listed or not self._flat or timestamp is None or self._natural_field is None:
+            return None
+        return (timestamp.path, self._natural_field) if timestamp.unit == "ms" and "." not in timestamp.path else None
+
+    def _simple_results(
+        self, messages: Sequence[Message], values: list[dict[str, Any]], timestamp: str, natural: str
+    ) -> list[Result]:
+        """`_result` for the common shape, without its calls: it is most of an edge's decoding time."""
+        results: list[Result] = []
+        devices = self._devices
+        new = tuple.__new__  # a NamedTuple's own constructor costs three times this
+        for (topic, _), value in zip(messages, values, strict=True):
+            device = devices.get(topic)
+            event_ms = value.get(timestamp)
+            key = value.get(natural)
+            if device is None or type(event_ms) is not int or type(key) is not int or len(value) < 2:
+                results.append(self._result(topic, value))
+                continue
+            del value[timestamp]
+            results.append([new(Reading, (device, value, event_ms, key))])
+        return results
+
+    def _decode_one(self, topic: str, payload: bytes) -> Result:
+        try:
+            value = self._decoder.decode(payload)
+        except _ERRORS as error:
+            return Undecodable(_reason(payload, error))
+        return self._result(topic, value)
+
+    def _result(self, topic: str, value: Any) -> Result:
+        try:
+            return [self._listed_reading(topic, value) if self._listed else self._free_reading(topic, value)]
+        except Undecodable as error:
+            return error
+
+    def _listed_reading(self, topic: str, value: dict[str, Any]) -> Reading:
+        event_ms: int | None = None
+        natural: Any = None
+        timestamp = self._timestamp
+        if self._flat:
+            # the decoded object is the fields already; only what is no field is taken out
+            if timestamp is not None and (claim := _take(value, timestamp.path)) is not None:
+                event_ms = _milliseconds(claim, timestamp)
+            fields: dict[str, Scalar] = value
+            if self._natural_field is not None:
+                natural = value.get(self._natural_field)
+        else:
+            fields = {}
+            for name, path, scale, offset in self._moved:
+                got = _look_up(value, path)
+                if got is not _MISSING:
+                    fields[name] = got if scale == 1.0 and offset == 0.0 else _scaled(got, scale, offset, name)
+            if timestamp is not None and (claim := _look_up(value, timestamp.path)) not in (None, _MISSING):
+                event_ms = _milliseconds(claim, timestamp)
+            if self._natural_field is not None and self._natural_path is not None:
+                natural = _look_up(value, self._natural_path)
+                if natural is not _MISSING:
+                    fields[self._natural_field] = natural
+        return self._reading(topic, fields, event_ms, natural)
+
+    def _free_reading(self, topic: str, value: Any) -> Reading:
+        event_ms: int | None = None
+        natural: Any = None
+        if type(value) is dict:
+            timestamp = self._timestamp
+            if timestamp is not None and (claim := _take(value, timestamp.path)) is not None:
+                event_ms = _milliseconds(claim, timestamp)
+            for member in value.values():
+                if type(member) is dict or type(member) is list:
+                    value = _flatten(value)
+                    break
+            if self._natural_path is not None and self._natural_field is not None:
+                natural = value.get(self._natural_path)
+                if natural is not None:
+                    value[self._natural_field] = natural
+            return self._reading(topic, value, event_ms, natural)
+        if type(value) is list:
+            raise Undecodable("a JSON array has no field names: send an object, or name the elements in a profile")
+        if value is None:
+            raise Undecodable("the message is null: there is nothing to store")
+        return self._reading(topic, {"value": value}, None, None)
+
+    def _reading(self, topic: str, fields: dict[str, Scalar], event_ms: int | None, natural: Any) -> Reading:
+        if not fields:
+            raise Undecodable(
+                "the object holds none of the profile's fields" if self._listed else "the object is empty"
+            )
+        if len(fields) > FIELDS_MAX:
+            raise Undecodable(f"{len(fields)} fields in one message; {FIELDS_MAX} is the most")
+        if (kind := type(natural)) is not int and kind is not str:
+            # 7.0 is the number 7; anything else tells no reading from another
+            natural = int(natural) if kind is float and natural.is_integer() else None
+        if self._natural_path is not None and self._natural_field is None:
+            natural = event_ms
+        return Reading(self._device(topic), fields, event_ms, natural)
+
+    def _device(self, topic: str) -> str:
+        device = self._devices.get(topic)
+        if device is None:
+            matched, device = self._matcher.match(topic)
+            if matched is None and self.profile is not None and self.profile.device is not None:
+                device = self.profile.device
+            if len(self._devices) >= _DEVICES_CACHED_MAX:
+                self._devices.clear()
+            self._devices[topic] = device
+        return device
+
+
+def _one_value_each(joined: bytes, count: int) -> bool:
+    """True when a newline stands between any two payloads and nowhere else, with `}` before and `{` after it.
+
+    Then a decoder that accepts the whole stream has found exactly one object in each payload. No value can span
+    such a newline (raw ones are forbidden in strings, and after `}` a `{` cannot go on a value), so there
+    are at least `count` values; and `count` values in all leave one for each.
+    """
+    return (
+        joined[:1] == b"{"
+        and joined[-1:] == b"}"
+        and joined.count(b"\n") == count - 1
+        and joined.count(b"}\n{") == count - 1
+    )
+
+
+def _typed_dict(name: str, tree: dict[str, Any]) -> Any:
+    members = {key: Scalar if below is None else _typed_dict(key, below) for key, below in tree.items()}
+    return TypedDict(name, members, total=False)  # type: ignore[operator]
+
+
+def _take(value: dict[str, Any], path: str) -> Any:
+    """The member at `path`, removed from its object; None when it is not there."""
+    if "." not in path:
+        return value.pop(path, None)
+    *parents, leaf = path.split(".")
+    node: Any = value
+    for parent in parents:
+        node = node.get(parent) if type(node) is dict else None
+    return node.pop(leaf, None) if type(node) is dict else None
+
+
+def _look_up(value: Any, path: str) -> Any:
+    for part in path.split("."):
+        if type(value) is not dict or (value := value.get(part, _MISSING)) is _MISSING:
+            return _MISSING
+    return value
+
+
+def _scaled(value: Any, scale: float, offset: float, name: str) -> Scalar:
+    if value is None:
+        return None
+    if type(value) is not int and type(value) is not float:
+        raise Undecodable(f"field “{name}” is scaled but holds {value!r:.40}, which is no number")
+    try:
+        return value * scale + offset
+    except OverflowError:
+        raise Undecodable(f"field “{name}” is too large to scale") from None
+
+
+def _flatten(value: dict[str, Any]) -> dict[str, Scalar]:
+    flat: dict[str, Scalar] = {}
+    waiting: list[tuple[str, dict[str, Any], int]] = [("", value, 1)]
+    while waiting:
+        prefix, node, depth = waiting.pop()
+        for key, member in node.items():
+            name = prefix + key
+            if type(member) is dict:
+                if depth >= DEPTH_MAX:
+                    raise Undecodable(f"member “{name[:80]}” is nested deeper than {DEPTH_MAX} levels")
+                waiting.append((name + ".", member, depth + 1))
+            elif type(member) is list:
+                raise Undecodable(f"member “{name[:80]}” is an array: name its elements in a profile")
+            else:
+                flat[name] = member
+    return flat
+
+
+def _milliseconds(claim: Any, spec: TimestampSpec) -> int:
+    """The device's time in ms since the epoch. Raises `Undecodable`."""
+    try:
+        if spec.unit == "iso8601" and type(claim) is str:
+            moment = datetime.fromisoformat(claim)
+            moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+            return round(moment.timestamp() * 1000)
+        if spec.unit != "iso8601" and type(claim) in (int, float):
+            return int(round(claim * 1000) if spec.unit == "s" else round(claim))
+    except (ValueError, OverflowError):
+        pass
+    raise Undecodable(f"timestamp “{spec.path}” should be {spec.unit} and holds {claim!r:.60}")
+
+
+def _reason(payload: bytes, error: Exception) -> str:
+    if not payload:
+        return "the message is empty"
+    if isinstance(error, RecursionError):
+        return "the JSON is nested too deeply"
+    if isinstance(error, UnicodeDecodeError):
+        return f"no JSON: byte {error.start} is not UTF-8"
+    return str(error) if isinstance(error, msgspec.ValidationError) else f"no JSON: {error}"
+
+
+_PLANS: dict[int, tuple[Profile | None, _Plan]] = {}
+
+
+def _plan(profile: Profile | None) -> _Plan:
+    """Compiled once per profile object; the entry keeps the profile alive, so its id stays its own."""
+    found = _PLANS.get(id(profile))
+    if found is None:
+        if len(_PLANS) >= 256:
+            _PLANS.clear()
+        found = _PLANS[id(profile)] = (profile, _Plan(profile))
+    return found[1]

@@ -1,0 +1,43 @@
+"""Profiles by name or path: the shipped ones (in a wheel `headwater/config/profiles`) and a user's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from devices.profiles import Profile, load_profiles
+from headwater.errors import UserError
+
+
+def shipped_directory() -> Traversable:
+    """The shipped profiles: inside the installed package, else beside the source tree's packages."""
+    inside = resources.files("headwater") / "config" / "profiles"
+    return inside if inside.is_dir() else Path(__file__).resolve().parent.parent / "config" / "profiles"
+
+
+def shipped_names() -> list[str]:
+    """The names that `profiles = [...]` accepts without a path."""
+    return sorted(
+        entry.name.removesuffix(".toml") for entry in shipped_directory().iterdir() if entry.name.endswith(".toml")
+    )
+
+
+def read_profiles(names: Iterable[str], *, base: str = ".") -> list[Profile]:
+    """Each name is a shipped profile's, or the path of a TOML file (relative to `base`). Raises `UserError`."""
+    return load_profiles(_read(name, base) for name in names)
+
+
+def _read(name: str, base: str) -> tuple[str, str]:
+    if "/" not in name and not name.endswith(".toml"):
+        if name not in (known := shipped_names()):
+            raise UserError(f"no shipped profile is called “{name}”", hint=f"There are {', '.join(known)}; or a path.")
+        return f"profiles/{name}.toml", (shipped_directory() / f"{name}.toml").read_text(encoding="utf-8")
+    path = Path(base) / name
+    try:
+        return str(path), path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"profile {path} cannot be read: {error}", hint="Check the path and its permissions."
+        ) from error

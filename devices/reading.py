@@ -1,0 +1,30 @@
+"""What a device said, whatever it said it in: one `Reading`, or the reason why its bytes are none."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+Scalar = float | int | str | bool | None
+
+
+class Reading(NamedTuple):
+    """One set of fields that a device measured together.
+
+    `event_ms` is the device's own claim in milliseconds since the epoch (None: it claims none);
+    `natural_key` is what tells this reading from the device's other ones (a sequence number or a
+    name; None: nothing does).
+    """
+
+    device: str
+    fields: dict[str, Scalar]
+    event_ms: int | None = None
+    natural_key: int | str | None = None
+
+
+class Undecodable(Exception):  # noqa: N818 - it is a value in a list as often as it is raised
+    """Bytes that are no reading; `reason` is one sentence for the dead letter, `decoder` who says so."""
+
+    def __init__(self, reason: str, *, decoder: str = "json") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.decoder = decoder
