@@ -1,0 +1,73 @@
+"""`headwater config check|show|schema`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from headwater.cli.find import need_config
+from headwater.settings.load import load_settings, masked
+from headwater.settings.schema import settings_schema
+
+
+def check(file: str | None) -> None:
+    """Print what the node would do, or raise a UserError that names every mistake."""
+    from headwater.app.parts import check_parts
+
+    loaded = load_settings(need_config(file))
+    settings = loaded.settings
+    parts = check_parts(settings)
+    does = [f"serves Kafka on {settings.kafka.listen}"]
+    if settings.mqtt is not None:
+        does.append(f"takes MQTT on {settings.mqtt.listen}")
+    does += [f"reads serial port {port.port}" for port in settings.serial]
+    if settings.central is not None:
+        does.append(f"replicates to the central {settings.central.bootstrap_servers}")
+    does += parts
+    if settings.page is not None:
+        does.append(f"shows its page on {settings.page.listen}")
+    print(f"ok: {', '.join(loaded.files)}")
+    print(f"{settings.role} node {settings.node}, data in {settings.data_dir}")
+    for line in does:
+        print(f"  {line}")
+
+
+def show(file: str | None, *, as_json: bool) -> None:
+    """Print the settings in force, secrets masked."""
+    values = masked(load_settings(need_config(file)))
+    sys.stdout.write(json.dumps(values, indent=2) + "\n" if as_json else to_toml(values))
+
+
+def schema_text() -> str:
+    """The JSON Schema as committed."""
+    return json.dumps(settings_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def to_toml(table: dict[str, Any]) -> str:
+    """A table of plain values as TOML; None is left out, since TOML has no such value."""
+    lines: list[str] = []
+    _write_table(table, "", lines)
+    return "\n".join(lines) + "\n"
+
+
+def _write_table(table: dict[str, Any], name: str, lines: list[str]) -> None:
+    nested = {key: value for key, value in table.items() if _is_section(value)}
+    for key, value in table.items():
+        if key not in nested and value is not None:
+            lines.append(f"{key} = {_toml_value(value)}")
+    for key, value in nested.items():
+        path = f"{name}.{key}" if name else key
+        for one in [value] if isinstance(value, dict) else value:
+            lines += ["", f"[{path}]" if isinstance(value, dict) else f"[[{path}]]"]
+            _write_table(one, path, lines)
+
+
+def _is_section(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and bool(value) and isinstance(value[0], dict))
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_toml_value(one) for one in value) + "]"
+    return json.dumps(value, ensure_ascii=False)  # JSON's strings, numbers and booleans are TOML's too

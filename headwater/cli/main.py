@@ -1,0 +1,243 @@
+"""The `headwater` command: declarations only; what a command does is imported when it runs, so that help is quick."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any, Optional
+
+import typer
+
+from headwater.errors import HeadwaterError, UserError
+
+_HELP = """Headwater: from sensors to a central log, exactly once, through broken links and power cuts.
+
+A first node:
+
+\b
+  headwater init edge     write headwater.toml here
+  headwater run           start the node
+  headwater tail          see readings as they come
+  headwater status        is all well?
+
+`headwater demo` runs a central, an edge and a simulated wind farm side by side.
+"""
+
+# No rich help: importing rich costs more than a third of a second on a small machine.
+app = typer.Typer(
+    help=_HELP, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False
+)
+config_app = typer.Typer(
+    help="Look at a configuration: check, show, schema.", no_args_is_help=True, rich_markup_mode=None
+)
+simulate_app = typer.Typer(
+    help="Simulated devices to try a node with: a wind farm, a met mast, a recording.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(config_app, name="config")
+app.add_typer(simulate_app, name="simulate")
+
+# typer reads these annotations at run time; Optional is what it understands on every Python from 3.11 on
+Config = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--config", "-c", metavar="FILE", help="The node's file; ./headwater.toml when left out."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
+) -> None:
+    if version:
+        from headwater.version import version as read_version
+
+        print(f"headwater {read_version()}")
+        raise typer.Exit
+
+
+@app.command()
+def init(
+    role: Annotated[str, typer.Argument(help="edge (beside the devices) or central (where edges report to).")],
+    folder: Annotated[str, typer.Option("--dir", metavar="DIR", help="Where to write.")] = ".",
+    node: Annotated[
+        str, typer.Option("--node", metavar="NAME", help="The node's name; the host name if left out.")
+    ] = "",
+) -> None:
+    """Write a node's configuration and say what comes next.
+
+    \b
+    Examples:
+      headwater init edge
+      headwater init central --dir /etc/headwater --node office
+    """
+    from headwater.cli.init import init_node
+
+    init_node(role, folder, node)
+
+
+@app.command()
+def run(
+    config: Config = None,
+    log_level: Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")] = "info",
+    log_format: Annotated[str, typer.Option("--log-format", help="text or json (one object a line).")] = "text",
+) -> None:
+    """Run a node until Ctrl-C or SIGTERM; its log goes to stderr.
+
+    \b
+    Examples:
+      headwater run
+      headwater run --config /etc/headwater/headwater.toml --log-format json
+    """
+    from headwater.cli.run import run_node
+
+    raise typer.Exit(run_node(config, log_level, log_format))
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def demo(context: typer.Context) -> None:
+    """Run the whole river in one terminal: a central, an edge and a simulated wind farm.
+
+    \b
+    Examples:
+      headwater demo
+      headwater demo --for 60s --report verdict.json
+    """
+    from headwater.cli.lazy import call_main
+
+    raise typer.Exit(call_main("headwater.demo.main", ["headwater demo", *context.args], "demo"))
+
+
+def _simulate(name: str, text: str) -> None:
+    def command(context: typer.Context) -> None:
+        from headwater.cli.lazy import call_main
+
+        arguments = [f"headwater simulate {name}", *context.args]
+        raise typer.Exit(call_main(f"simulators.{name}", arguments, "demo"))
+
+    settings = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+    simulate_app.command(name, help=text, context_settings=settings)(command)
+
+
+_simulate("farm", "A wind farm that speaks MQTT. Options: headwater simulate farm --help")
+_simulate("mast", "A met mast that speaks NMEA 0183 over a serial line. Options: headwater simulate mast --help")
+_simulate("replay", "Play a recording (CSV) with its own timestamps. Options: headwater simulate replay --help")
+
+
+@config_app.command("check")
+def config_check(
+    file: Annotated[Optional[str], typer.Argument(help="The node's file; ./headwater.toml when left out.")] = None,  # noqa: UP045
+) -> None:
+    """Say whether a configuration is good, naming every mistake with file and line.
+
+    \b
+    Examples:
+      headwater config check
+      headwater config check /etc/headwater/headwater.toml
+    """
+    from headwater.cli.config import check
+
+    check(file)
+
+
+@config_app.command("show")
+def config_show(config: Config = None, as_json: AsJson = False) -> None:
+    """Print the configuration as the node sees it: merged, defaults filled in, secrets masked."""
+    from headwater.cli.config import show
+
+    show(config, as_json=as_json)
+
+
+@config_app.command("schema")
+def config_schema() -> None:
+    """Print the JSON Schema of a node's file, for editors that complete and check TOML."""
+    from headwater.cli.config import schema_text
+
+    sys.stdout.write(schema_text())
+
+
+@app.command()
+def topics(config: Config = None, as_json: AsJson = False) -> None:
+    """List a running node's topics with their offsets.
+
+    \b
+    Example:
+      headwater topics
+    """
+    from headwater.cli.tail import topics as print_topics
+
+    print_topics(config, as_json=as_json)
+
+
+@app.command()
+def tail(
+    topic: Annotated[str, typer.Argument(help="The topic.")] = "readings",
+    config: Config = None,
+    start: Annotated[
+        str, typer.Option("--from", metavar="WHERE", help="start, end or an offset (-5: the last 5); else the last 10.")
+    ] = "",
+    number: Annotated[Optional[int], typer.Option("-n", metavar="N", min=1, help="End after N records.")] = None,  # noqa: UP045
+    as_json: AsJson = False,
+) -> None:
+    """Print a running node's records as they come: time, key, value. Ctrl-C ends it.
+
+    \b
+    Examples:
+      headwater tail
+      headwater tail deadletter --from start
+      headwater tail readings --from end -n 100 --json
+    """
+    from headwater.cli.tail import tail as follow
+
+    _asynchronously(lambda: follow(config, topic, start=start, number=number, as_json=as_json))
+
+
+@app.command()
+def status(config: Config = None, as_json: AsJson = False) -> None:
+    """Show how a node is: link, backlog, last success, sources, clock, disk. Exit 0 good, 1 degraded, 2 down.
+
+    \b
+    Examples:
+      headwater status
+      headwater status --json --config /etc/headwater/headwater.toml
+    """
+    from headwater.cli.status import show_status
+
+    raise typer.Exit(show_status(config, as_json=as_json))
+
+
+def _asynchronously(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    import asyncio
+
+    try:
+        asyncio.run(work())
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def main() -> None:
+    """The entry point: a mistake is one message and the next step, exit status 2, never a traceback."""
+    try:
+        app()
+    except UserError as error:
+        _fail(error)
+    except (HeadwaterError, ConnectionError, TimeoutError) as error:
+        if isinstance(error, BrokenPipeError):
+            _quiet_end()
+        _fail(error)
+
+
+def _fail(error: Exception) -> None:
+    what, hint = (error.what, error.hint) if isinstance(error, HeadwaterError) else (str(error), "")
+    lines = [f"error: {what}", *([f"  {hint}"] if hint else [])]
+    print("\n".join(lines), file=sys.stderr)
+    sys.exit(2)
+
+
+def _quiet_end() -> None:
+    """The reader of a pipe has gone (`headwater tail | head`): nothing is wrong."""
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(141)

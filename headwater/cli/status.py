@@ -1,0 +1,140 @@
+"""`headwater status`: one screen about one node."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from headwater.cli import words
+from headwater.cli.find import find_node
+
+SOURCES_SHOWN = 8
+PROBLEMS_SHOWN = 5
+_COLOURS = {"good": "green", "degraded": "yellow", "down": "red"}
+_EXIT = {"good": 0, "degraded": 1, "down": 2}
+
+
+def show_status(config: str | None, *, as_json: bool) -> int:
+    """Print the status; returns the exit status: 0 good, 1 degraded, 2 down."""
+    from headwater.app.control import read_status
+
+    ref = find_node(config)
+    status = read_status(ref.data_dir)
+    if status is None:
+        problem = f"the node does not run (data in {ref.data_dir}); start it with `headwater run --config {ref.config}`"
+        status = {"node": ref.node, "state": "down", "problems": [problem]}
+    if as_json:
+        import msgspec
+
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(status), indent=2).decode() + "\n")
+    else:
+        _print(status)
+    return _EXIT.get(str(status.get("state")), 2)
+
+
+def _print(status: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False, soft_wrap=False)
+    state = status["state"]
+    head = Text.assemble((status["node"], "bold"), "  ", (f" {state} ", f"bold reverse {_COLOURS.get(state, 'red')}"))
+    if "pid" in status:
+        head.append(f"  headwater {status['version']}, up {_up(status)}, pid {status['pid']}")
+    console.print(head)
+    for problem in status.get("problems", [])[:PROBLEMS_SHOWN]:
+        console.print(Text(f"  ! {problem}", style=_COLOURS.get(state, "red")))
+    if "pid" not in status:
+        return
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in lines(status):
+        grid.add_row(name, value)
+    console.print(grid)
+    sources = source_rows(status)
+    if sources:
+        table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+        for column in ("source", "state", "last reading", "readings"):
+            table.add_column(column, justify="right" if column == "readings" else "left", no_wrap=True)
+        for row in sources[:SOURCES_SHOWN]:
+            table.add_row(*row)
+        console.print(table)
+        if len(sources) > SOURCES_SHOWN:
+            console.print(f"and {len(sources) - SOURCES_SHOWN} more sources; all of them with --json", style="dim")
+
+
+def _up(status: dict[str, Any]) -> str:
+    return words.duration(status["now_ms"] - status["started_ms"])
+
+
+def lines(status: dict[str, Any]) -> list[tuple[str, str]]:
+    """The lines above the sources, as (name, text)."""
+    now_ms = status["now_ms"]
+    rows = [*_central_lines(status.get("central"), now_ms)]
+    if status.get("ingest"):
+        rows.append(("ingest", _ingest_line(status["ingest"])))
+    rows.append(("log", _log_line(status.get("log") or {})))
+    disk = status["disk"]
+    free = f"{words.size(disk['free_bytes'])} of {words.size(disk['total_bytes'])} free"
+    rows.append(("disk", f"{free}; data {words.size(disk['data_bytes'])}"))
+    rows.append(("clock", _clock_line(status["clock"])))
+    if status.get("work"):
+        work = status["work"]
+        rows.append(("work process", f"{work['state']}, {words.count(work['restarts'], 'restart')}"))
+    addresses = {name: where for name, where in status["addresses"].items() if where}
+    rows.append(("addresses", "  ".join(f"{name} {where}" for name, where in addresses.items())))
+    return rows
+
+
+def source_rows(status: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """One row per source, those with a problem first, then the longest silent."""
+    sources = (status.get("ingest") or {}).get("sources", [])
+    ordered = sorted(sources, key=lambda one: (not one.get("problem"), one.get("last_ms") or 0))
+    return [
+        (
+            str(one["id"]),
+            "connected" if one.get("connected") else "gone",
+            words.ago(one.get("last_ms"), status["now_ms"]),
+            f"{one.get('readings', 0):,}",
+        )
+        for one in ordered
+    ]
+
+
+def _central_lines(central: dict[str, Any] | None, now_ms: int) -> list[tuple[str, str]]:
+    if central is None:
+        return [("link", "no central configured: everything stays on this node")]
+    since = words.duration(now_ms - central["since_ms"]) if central.get("since_ms") else "some time"
+    backlog = f"{words.count(central['backlog_records'], 'record')}, {words.size(central['backlog_bytes'])}"
+    return [
+        ("link", f"{central['state']} for {since}, central {central['bootstrap']}"),
+        ("backlog", backlog),
+        ("end to end", f"last success {words.ago(central.get('last_success_ms'), now_ms)}"),
+    ]
+
+
+def _ingest_line(ingest: dict[str, Any]) -> str:
+    text = f"{ingest.get('received', 0):,} received, {ingest.get('stored', 0):,} stored"
+    for key, name in (("repeats", "repeats"), ("dead_letters", "dead letters"), ("refused", "refused")):
+        if ingest.get(key):
+            text += f", {ingest[key]:,} {name}"
+    return text
+
+
+def _log_line(log: dict[str, Any]) -> str:
+    parts = []
+    for name, topic in (log.get("topics") or {}).items():
+        if not name.startswith("__"):
+            records = sum(one["end"] - one["start"] for one in topic["partitions"])
+            parts.append(f"{name} {records:,}")
+    return ", ".join(parts) or "empty"
+
+
+def _clock_line(clock: dict[str, Any]) -> str:
+    from datetime import UTC, datetime
+
+    when = datetime.fromtimestamp(clock["wall_ms"] / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    trusted = clock.get("trusted")
+    return when if trusted is None else f"{when}, {'synchronised' if trusted else 'not synchronised'}"

@@ -1,0 +1,56 @@
+"""The JSON Schema of a node's file, for editors; the sentences under the fields of the settings types are its texts."""
+
+from __future__ import annotations
+
+import ast
+import inspect as source_inspect
+import itertools
+import textwrap
+from typing import Any
+
+import msgspec
+
+from headwater.settings.model import Settings
+
+
+def settings_schema() -> dict[str, Any]:
+    """Made from the types, so it cannot differ from what `load_settings` accepts (bar `<key>_file` for secrets)."""
+    schema = msgspec.json.schema(Settings)
+    kinds = {kind.__name__: kind for kind in _structs()}
+    for name, definition in schema["$defs"].items():
+        texts = field_texts(kinds[name])
+        for key, member in definition["properties"].items():
+            if key in texts:
+                member["description"] = texts[key]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A Headwater node", **schema}
+
+
+def field_texts(kind: type) -> dict[str, str]:
+    """The sentence that stands under each field of a settings type."""
+    tree = ast.parse(textwrap.dedent(source_inspect.getsource(kind)))
+    body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
+    texts = {}
+    for field, after in itertools.pairwise(body):
+        if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
+            continue
+        if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and isinstance(after.value.value, str):
+            texts[field.target.id] = " ".join(after.value.value.split())
+    return texts
+
+
+def _structs() -> list[type]:
+    from msgspec import inspect
+
+    from headwater.settings.check import item_at, struct_at
+
+    found: list[type] = []
+
+    def visit(shape: inspect.Type) -> None:
+        struct = struct_at(shape) or struct_at(item_at(shape) or shape)
+        if struct is not None and struct.cls not in found:
+            found.append(struct.cls)
+            for field in struct.fields:
+                visit(field.type)
+
+    visit(inspect.type_info(Settings))
+    return found
