@@ -4,7 +4,7 @@ Fixed-size neighbours share one pre-built `struct.Struct`; loops are unrolled do
 field of the message: those that the version does not have carry their default. `records` stay views of the input.
 
 Hostile input: an array's count is held against the bytes that remain and against a total of elements per message,
-and any failure becomes a `PeerError`. Some bounds are checked once, at the end: slices past the end are short, never wild.
+and any failure becomes a `PeerError`. Some bounds are checked once, at the end: a slice past the end is only short.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SIZES = {"int8": 1, "int16": 2, "int32": 4, "int64": 8, "bool": 1, "uuid": 16, 
 
 
 class _Source:
-    """Lines of a function under construction, and the group of fixed-size fields not yet written out."""
+    """The lines of a function under construction, and the group of fixed-size fields not yet written out."""
 
     def __init__(self, version: int, *, flexible: bool, elements_max: int) -> None:
         self.version = version

@@ -6,8 +6,9 @@
 
 `@` left out means every version, a bare `?` every version too, and a field with `{ … }` is a structure
 (`[]` before it: an array of them). `#n@7+` is a tagged field (KIP-482). A field without a default must be given when a
-message is encoded. Names are Kafka's in snake case, but for AddPartitionsToTxn, whose `v3_and_below` is left out.
-The source is the protocol guide; a test holds every line against the JSON that kafka-python ships.
+message is encoded; ListOffsets' replica_id has the only default that is not Kafka's. Names are Kafka's in snake case,
+but for AddPartitionsToTxn, whose `v3_and_below` is left out. The source is the protocol guide; a test holds every line
+against the JSON that kafka-python ships.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ response
 
 ListOffsets 2 1-9 flexible 6
 request
-  replica_id:int32 isolation_level:int8@2+=0
+  replica_id:int32=-1 isolation_level:int8@2+=0
   topics[] { name:string partitions[] { partition_index:int32 current_leader_epoch:int32@4+=-1 timestamp:int64 } }
 response
   throttle_time_ms:int32@2+=0

@@ -1,0 +1,149 @@
+"""A connection to a broker for asyncio code: the only module of the wire that knows an event loop.
+
+`call` may be pipelined; answers come in the order of the calls. Anything that goes wrong closes the channel: a peer
+whose answer timed out may be a black hole, and an answer that cannot be read leaves no frame boundary to trust.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+from gateway.wire.compiler import Body
+from gateway.wire.schema import ApiKey
+from gateway.wire.session import ClientSession
+from headwater.errors import PeerError
+from headwater.net import Net
+
+# Requests that wait in our memory for a slow peer: past this many bytes `call` waits for room.
+_WRITE_BUFFER_BYTES_MAX = 4 << 20
+
+
+class _Connection(asyncio.Protocol):
+    """Moves bytes between a transport and a session, and answers to their futures."""
+
+    def __init__(self, session: ClientSession, loop: asyncio.AbstractEventLoop) -> None:
+        self.session = session
+        self.loop = loop
+        self.transport: asyncio.Transport | None = None
+        self.futures: dict[int, asyncio.Future[Body]] = {}
+        self.ready: asyncio.Future[None] = loop.create_future()
+        self.room: asyncio.Future[None] | None = None
+        self.error: Exception | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES_MAX)
+        self.flush()
+
+    def data_received(self, data: bytes) -> None:
+        session = self.session
+        try:
+            session.feed(data, self.loop.time() * 1000)
+        except PeerError as error:
+            self.fail(error)
+            return
+        if session.negotiated and not self.ready.done():
+            self.ready.set_result(None)
+        for response in session.responses:
+            future = self.futures.pop(response.correlation_id, None)
+            if future is not None and not future.done():
+                future.set_result(response.body)
+        session.responses.clear()
+        self.flush()
+
+    def flush(self) -> None:
+        if self.session.out and self.transport is not None:
+            self.transport.write(b"".join(self.session.out))
+            self.session.out.clear()
+
+    def pause_writing(self) -> None:
+        self.room = self.loop.create_future()
+
+    def resume_writing(self) -> None:
+        if self.room is not None and not self.room.done():
+            self.room.set_result(None)
+        self.room = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.fail(ConnectionResetError(f"the broker closed the connection{f': {exc}' if exc else ''}"))
+
+    def fail(self, error: Exception) -> None:
+        """Close, and give `error` to everyone who waits; only the first one counts."""
+        if self.error is not None:
+            return
+        self.error = error
+        waiting: list[asyncio.Future[Body] | asyncio.Future[None]] = [*self.futures.values(), self.ready]
+        if self.room is not None:
+            waiting.append(self.room)
+        self.futures.clear()
+        for future in waiting:
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # nobody may be waiting for it any more
+        if self.transport is not None:
+            self.transport.abort()
+
+
+class Channel:
+    """An open connection whose versions are negotiated; see the module."""
+
+    def __init__(self, connection: _Connection, *, request_timeout_ms: int) -> None:
+        self._connection = connection
+        self._request_timeout_ms = request_timeout_ms
+
+    @classmethod
+    async def connect(
+        cls, net: Net, host: str, port: int, *, client_id: str, request_timeout_ms: int = 3000
+    ) -> Channel:
+        """Connect and negotiate. Raises `OSError`, `TimeoutError`, `PeerError`."""
+        loop = asyncio.get_running_loop()
+        connection = _Connection(ClientSession(client_id=client_id, now_ms=loop.time() * 1000), loop)
+        try:
+            async with asyncio.timeout(request_timeout_ms / 1000):
+                await net.connect(lambda: connection, host, port)
+                await asyncio.shield(connection.ready)
+        except BaseException as error:
+            connection.fail(error if isinstance(error, Exception) else ConnectionAbortedError("given up"))
+            raise
+        return cls(connection, request_timeout_ms=request_timeout_ms)
+
+    @property
+    def closed(self) -> bool:
+        return self._connection.error is not None
+
+    @property
+    def versions(self) -> dict[ApiKey, int]:
+        """The version that each API is spoken in."""
+        return self._connection.session.versions
+
+    async def call(self, api: ApiKey, body: Body, *, timeout_ms: float | None = None) -> Body:
+        """Send one request and give its answer's body, whose `records` may be kept.
+
+        A Produce with `acks` 0 returns {} at once. Raises `TimeoutError`, `ConnectionError`, `PeerError`; all three
+        close the channel (but a PeerError for an API that the broker does not speak, and a cancelled call, do not).
+        """
+        connection = self._connection
+        limit_ms = self._request_timeout_ms if timeout_ms is None else timeout_ms
+        deadline = connection.loop.time() + limit_ms / 1000
+        try:
+            async with asyncio.timeout_at(deadline):
+                while connection.room is not None and connection.error is None:
+                    await asyncio.shield(connection.room)
+                if connection.error is not None:
+                    raise ConnectionError(f"the channel is closed: {connection.error}") from connection.error
+                correlation_id = connection.session.send(api, body, now_ms=connection.loop.time() * 1000)
+                connection.flush()
+                if api is ApiKey.PRODUCE and body["acks"] == 0:
+                    return {}
+                future: asyncio.Future[Body] = connection.loop.create_future()
+                connection.futures[correlation_id] = future
+                return await future
+        except TimeoutError:
+            error = TimeoutError(f"no answer to {api.name} within {limit_ms:g} ms")
+            connection.fail(error)
+            raise error from None
+
+    def close(self) -> None:
+        """Close at once; calls that wait raise `ConnectionError`. A second call does nothing."""
+        self._connection.fail(ConnectionAbortedError("closed here"))

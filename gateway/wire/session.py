@@ -1,0 +1,253 @@
+"""Both ends of a Kafka connection, sans-IO: bytes in, requests or responses out, and the other way round.
+
+Request header 1 or 2 (KIP-482): API key, version, correlation id, client id, and tags when the version is flexible.
+Response header 0 or 1: correlation id, and tags likewise; ApiVersions always answers with header 0, so that a
+client that asked in a version unknown here can read the answer (KIP-511).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from gateway.wire.compiler import Body, decoder, encoder
+from gateway.wire.errors import ErrorCode
+from gateway.wire.framing import Buffer, FrameReader, join_frame
+from gateway.wire.primitives import MalformedError, skip_tags
+from gateway.wire.schema import BY_KEY, SERVED, ApiKey, Versions
+from headwater.errors import LimitError, PeerError
+
+FRAME_BYTES_MAX = 32 << 20
+SMALL_FRAME_BYTES_MAX = 1 << 20  # every request but Produce
+PENDING_MAX = 1000
+
+_HEADER = struct.Struct(">hhih")
+_REQUEST = struct.Struct(">hhi")
+_CORRELATION = struct.Struct(">i")
+_NAMES = {key: BY_KEY[key].name for key in ApiKey}
+
+
+class Request(NamedTuple):
+    """One request as a server got it; a `body` of None is an ApiVersions in a version that is not served."""
+
+    api: ApiKey
+    version: int
+    correlation_id: int
+    client_id: str | None
+    body: Body | None
+
+
+class Response(NamedTuple):
+    """One answer as a client got it."""
+
+    correlation_id: int
+    api: ApiKey
+    body: Body
+
+
+def _client_id(view: memoryview, length: int) -> tuple[str | None, int]:
+    if length < 0:
+        return None, _HEADER.size
+    end = _HEADER.size + length
+    if end > len(view):
+        raise MalformedError("request header: the client id does not fit")
+    try:
+        return str(view[_HEADER.size : end], "utf-8"), end
+    except UnicodeDecodeError:
+        raise MalformedError("request header: the client id is no UTF-8") from None
+
+
+class ServerSession:
+    """The server's end of one connection.
+
+    `feed` bytes, call `next_request` until it gives None, then `keep`. `records` in a body are views of what was
+    fed: use them up before `keep`, or the memory that was fed may change under them.
+    Raises `PeerError` (close the connection): no frame, an API or a version that is not served.
+    """
+
+    def __init__(self, *, frame_bytes_max: int = FRAME_BYTES_MAX, served: Mapping[ApiKey, Versions] = SERVED) -> None:
+        self._frames = FrameReader(frame_bytes_max=frame_bytes_max)
+        self._served = served
+        self.feed = self._frames.feed
+        self.keep = self._frames.keep
+
+    @property
+    def unread_bytes(self) -> int:
+        return self._frames.unread_bytes
+
+    def next_request(self) -> Request | None:
+        """The next whole request, or None."""
+        length = self._frames.peek_length()
+        if length is not None and length > SMALL_FRAME_BYTES_MAX:
+            key = self._frames.peek_key()
+            if key is not None and key != ApiKey.PRODUCE:
+                raise LimitError(
+                    f"a request of {length} bytes that is no Produce; the limit is {SMALL_FRAME_BYTES_MAX}"
+                )
+        frame = self._frames.next()
+        return None if frame is None else self._decode(frame)
+
+    def _decode(self, frame: memoryview) -> Request:
+        if len(frame) < _HEADER.size:
+            raise MalformedError(f"a request of {len(frame)} bytes has no header")
+        key, version, correlation_id, length = _HEADER.unpack_from(frame)
+        versions = self._served.get(key)
+        if versions is None:
+            raise PeerError(f"API {key} is not served here")
+        api = ApiKey(key)
+        client_id, position = _client_id(frame, length)
+        if not versions[0] <= version <= versions[1]:
+            if api is ApiKey.API_VERSIONS:
+                return Request(api, version, correlation_id, client_id, None)
+            raise PeerError(f"{_NAMES[api]} version {version} is not served here")
+        if BY_KEY[key].is_flexible(version):
+            try:
+                position = skip_tags(frame, position)
+            except IndexError:
+                raise MalformedError("request header: cut short") from None
+        body, _ = decoder(_NAMES[api], version)(frame, position)
+        return Request(api, version, correlation_id, client_id, body)
+
+
+def encode_response(request: Request, body: Body) -> bytes:
+    """The frame of the answer to `request`."""
+    api, version = request.api, request.version
+    parts = [b"", _CORRELATION.pack(request.correlation_id)]
+    if request.body is None:
+        version = 0
+    elif api is not ApiKey.API_VERSIONS and BY_KEY[api].is_flexible(version):
+        parts.append(b"\x00")
+    encoder(_NAMES[api], version, response=True)(body, parts.append)
+    return join_frame(parts)
+
+
+def encode_request(api: ApiKey, version: int, correlation_id: int, client_id: str, body: Body) -> bytes:
+    """The frame of a request."""
+    name = client_id.encode()
+    parts = [b"", _REQUEST.pack(api, version, correlation_id), len(name).to_bytes(2, "big"), name]
+    if BY_KEY[api].is_flexible(version):
+        parts.append(b"\x00")
+    encoder(_NAMES[api], version)(body, parts.append)
+    return join_frame(parts)
+
+
+class _Waiting(NamedTuple):
+    correlation_id: int
+    api: ApiKey
+    version: int
+    sent_ms: float
+
+
+class ClientSession:
+    """The client's end of one connection to one broker.
+
+    It asks for the broker's versions first and uses the highest that both know; requests sent before wait in order.
+    The caller drains `out` (bytes to send) and `responses`; bodies alias the memory that was fed, so feed `bytes`
+    that nobody changes. Every failure is a `PeerError` and ends the connection.
+    """
+
+    def __init__(
+        self, *, client_id: str, now_ms: float = 0.0, software: str = "headwater", software_version: str = "0",
+        frame_bytes_max: int = 128 << 20,
+    ) -> None:  # fmt: skip
+        self.client_id = client_id
+        self.out: list[bytes] = []
+        self.responses: list[Response] = []
+        self.versions: dict[ApiKey, int] = {}
+        self.negotiated = False
+        self._software = (software, software_version)
+        self._frames = FrameReader(frame_bytes_max=frame_bytes_max)
+        self._correlation_id = 0
+        self._waiting: deque[_Waiting] = deque()
+        self._unsent: list[tuple[int, ApiKey, Body]] = []
+        self._ask_versions(SERVED[ApiKey.API_VERSIONS][1] - 1, now_ms)  # 3: the first flexible one, known since 2.4
+
+    @property
+    def waiting(self) -> int:
+        """Requests that have no answer yet."""
+        return len(self._waiting) + len(self._unsent)
+
+    @property
+    def oldest_sent_ms(self) -> float | None:
+        """When the oldest unanswered request was sent."""
+        return self._waiting[0].sent_ms if self._waiting else None
+
+    def send(self, api: ApiKey, body: Body, *, now_ms: float) -> int:
+        """Queue a request; returns its correlation id. A Produce with `acks` 0 gets no answer.
+
+        Raises `PeerError` when the broker does not speak that API, `LimitError` past PENDING_MAX unanswered ones.
+        """
+        if self.waiting >= PENDING_MAX:
+            raise LimitError(f"{PENDING_MAX} requests are without an answer")
+        self._correlation_id += 1
+        if self.negotiated:
+            self._write(self._correlation_id, api, body, now_ms)
+        else:
+            self._unsent.append((self._correlation_id, api, body))
+        return self._correlation_id
+
+    def feed(self, data: Buffer, now_ms: float = 0.0) -> None:
+        """Take bytes from the broker; answers go to `responses`."""
+        self._frames.feed(data)
+        while (frame := self._frames.next()) is not None:
+            self._take(frame, now_ms)
+        self._frames.keep()
+
+    def _write(self, correlation_id: int, api: ApiKey, body: Body, now_ms: float) -> None:
+        version = self.versions.get(api)
+        if version is None:
+            raise PeerError(f"the broker does not speak {_NAMES[api]} in a version that Headwater knows")
+        self.out.append(encode_request(api, version, correlation_id, self.client_id, body))
+        if api is not ApiKey.PRODUCE or body["acks"] != 0:
+            self._waiting.append(_Waiting(correlation_id, api, version, now_ms))
+
+    def _ask_versions(self, version: int, now_ms: float) -> None:
+        self._correlation_id += 1
+        body = {"client_software_name": self._software[0], "client_software_version": self._software[1]}
+        self.out.append(encode_request(ApiKey.API_VERSIONS, version, self._correlation_id, self.client_id, body))
+        self._waiting.append(_Waiting(self._correlation_id, ApiKey.API_VERSIONS, version, now_ms))
+
+    def _take(self, frame: memoryview, now_ms: float) -> None:
+        if len(frame) < 4:
+            raise MalformedError(f"an answer of {len(frame)} bytes")
+        (correlation_id,) = _CORRELATION.unpack_from(frame)
+        if not self._waiting or self._waiting[0].correlation_id != correlation_id:
+            expected = self._waiting[0].correlation_id if self._waiting else "none"
+            raise PeerError(f"an answer to request {correlation_id}, where {expected} is due")
+        asked = self._waiting.popleft()
+        if asked.api is ApiKey.API_VERSIONS:
+            self._take_versions(frame, asked, now_ms)
+            return
+        position = 4
+        if BY_KEY[asked.api].is_flexible(asked.version):
+            try:
+                position = skip_tags(frame, position)
+            except IndexError:
+                raise MalformedError("response header: cut short") from None
+        body, _ = decoder(_NAMES[asked.api], asked.version, response=True)(frame, position)
+        self.responses.append(Response(correlation_id, asked.api, body))
+
+    def _take_versions(self, frame: memoryview, asked: _Waiting, now_ms: float) -> None:
+        code = int.from_bytes(frame[4:6], "big", signed=True)
+        unsupported = code == ErrorCode.UNSUPPORTED_VERSION
+        body, _ = decoder("ApiVersions", 0 if unsupported else asked.version, response=True)(frame, 4)
+        if unsupported and asked.version > 0:
+            self._ask_versions(0, now_ms)
+            return
+        if code:
+            raise PeerError(f"the broker refused ApiVersions with error {code}")
+        self._negotiate(body)
+        unsent, self._unsent = self._unsent, []
+        for correlation_id, api, request in unsent:
+            self._write(correlation_id, api, request, now_ms)
+
+    def _negotiate(self, body: Body) -> None:
+        for offered in body["api_keys"]:
+            ours = SERVED.get(offered["api_key"])
+            if ours is not None:
+                version = min(offered["max_version"], ours[1])
+                if version >= max(offered["min_version"], ours[0]):
+                    self.versions[ApiKey(offered["api_key"])] = version
+        self.negotiated = True
