@@ -1,0 +1,58 @@
+"""What every test shares: foreign peers that may be missing, and skips that CI does not accept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+from functools import lru_cache
+
+import pytest
+
+from tests.support import peers
+
+IN_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
+missing_peer = lru_cache(peers.missing)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose foreign program is missing, and say which and what to do."""
+    for mark in item.iter_markers("peer"):
+        for name in mark.args:
+            if (reason := missing_peer(name)) is not None:
+                pytest.skip(reason)
+
+
+def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """In CI everything that tests need has been installed, so a skip would only hide that a test no longer runs."""
+    if IN_CI and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which CI=true does not accept: {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _refuse_skip(report)
+    return report
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[peers.Kafka]:
+    """One Apache Kafka for the whole run; tests use topics of their own. Mark the test `@pytest.mark.peer("kafka")`."""
+    if (reason := missing_peer("kafka")) is not None:
+        pytest.skip(reason)
+    node = peers.Kafka.start(tmp_path_factory.mktemp("kafka"))
+    yield node
+    node.stop()

@@ -1,0 +1,78 @@
+"""Who may import whom: the parts import downwards, and the cores have no clock, socket, task or chance of their own."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.tree import ROOT, modules, parsed
+
+# Codecs, state machines and decisions: they are handed bytes, `now` and a Random, so that they can be tested whole,
+# byte by byte, on an imaginary wire and in a simulated night.
+CORES = (
+    "gateway/log/records.py",
+    "gateway/log/index.py",
+    "gateway/log/chain.py",
+    "gateway/log/producers.py",
+    "gateway/wire/schema.py",
+    "gateway/wire/compiler.py",
+    "gateway/wire/session.py",
+    "gateway/wire/framing.py",
+    "gateway/ingest/mqtt/packets.py",
+    "gateway/ingest/mqtt/session.py",
+    "gateway/ingest/marks.py",
+    "gateway/ingest/repeats.py",
+    "gateway/ingest/eventtime.py",
+    "gateway/replicate/core.py",
+    "gateway/replicate/progress.py",
+    "gateway/replicate/copies.py",
+    "processors/windows.py",
+    "processors/aggregates.py",
+    "processors/alerts.py",
+    "processors/marks.py",
+    "processors/columns.py",
+    "processors/rules.py",
+    "devices/**/*.py",
+)
+KEPT_OUT = {"asyncio", "socket", "ssl", "threading", "time", "random", "os", "pathlib"}
+
+
+def imported(path: Path) -> Iterator[tuple[int, str]]:
+    """The top-level names of what a module imports anywhere in it, with line numbers."""
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name.split(".")[0]) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.lineno, node.module.split(".")[0]
+
+
+def core_modules() -> list[Path]:
+    known = modules()
+    found = {path.relative_to(ROOT) for pattern in CORES for path in ROOT.glob(pattern)}
+    return sorted(found & known.keys())
+
+
+def test_cores_take_time_chance_and_bytes_as_arguments() -> None:
+    wrong = [
+        f"{path}:{line}: a core imports {name}"
+        for path in core_modules()
+        for line, name in imported(path)
+        if name in KEPT_OUT
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("pattern", CORES)
+def test_every_core_in_the_list_is_there(pattern: str) -> None:
+    assert list(ROOT.glob(pattern)), f"{pattern} was moved: name its new place here, or the rule guards nothing"
+
+
+def test_the_parts_import_downwards_only() -> None:
+    linter = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([linter, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
