@@ -7,15 +7,15 @@ import importlib
 from headwater.errors import UserError
 
 
-def call_main(module: str, arguments: list[str], extra: str) -> int:
-    """Call `module.main(arguments)`, where `arguments[0]` is the command's name; returns its exit status."""
+def call_main(module: str, command: str, arguments: list[str], extra: str) -> int:
+    """Call `module.main(arguments)`; returns its exit status. Raises UserError when a package it needs is missing."""
     try:
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name and error.name.split(".")[0] in module.split("."):
             raise
         raise UserError(
-            f"`{arguments[0]}` needs the package {error.name}, which is not installed",
+            f"`{command}` needs the package {error.name}, which is not installed",
             hint=f"Install it with: pip install 'headwater[{extra}]'",
         ) from None
     try:

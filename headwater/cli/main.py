@@ -106,15 +106,14 @@ def demo(context: typer.Context) -> None:
     """
     from headwater.cli.lazy import call_main
 
-    raise typer.Exit(call_main("headwater.demo.main", ["headwater demo", *context.args], "demo"))
+    raise typer.Exit(call_main("headwater.demo.main", "headwater demo", context.args, "demo"))
 
 
 def _simulate(name: str, text: str) -> None:
     def command(context: typer.Context) -> None:
         from headwater.cli.lazy import call_main
 
-        arguments = [f"headwater simulate {name}", *context.args]
-        raise typer.Exit(call_main(f"simulators.{name}", arguments, "demo"))
+        raise typer.Exit(call_main(f"simulators.{name}", f"headwater simulate {name}", context.args, "demo"))
 
     settings = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
     simulate_app.command(name, help=text, context_settings=settings)(command)

@@ -163,6 +163,11 @@ def _check_addresses(source: Source, settings: Settings) -> None:
         if port and port in taken:
             source.problem(path, f"{section}.listen and {taken[port]}.listen are both port {port}; choose another")
         taken[port] = section
+    if settings.central is not None:
+        try:
+            settings.central.addresses()
+        except UserError as error:
+            source.problem(("central", "bootstrap_servers"), f"central.bootstrap_servers: {error.what}; {error.hint}")
 
 
 def _check_files(source: Source, settings: Settings) -> None:

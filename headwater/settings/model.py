@@ -10,15 +10,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from gateway.replicate.settings import UplinkSettings
 from headwater.settings.page import PageSettings
-from headwater.settings.parts import (
-    KafkaSettings,
-    LogSettings,
-    MarkSettings,
-    MqttSettings,
-    SerialSettings,
-    UplinkSettings,
-)
+from headwater.settings.parts import KafkaSettings, LogSettings, MarkSettings, MqttSettings, SerialSettings
 
 Role = Literal["edge", "central"]
 

@@ -36,9 +36,3 @@ class MarkSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """How event time is reported upstream."""
 
     every_ms: int = 1000
-
-
-class UplinkSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Replication to the central."""
-
-    bootstrap_servers: str

@@ -1,0 +1,24 @@
+"""`headwater run`: a node in the foreground."""
+
+from __future__ import annotations
+
+import asyncio
+
+from headwater.app.core import run_node as run_core
+from headwater.app.logs import LEVELS, set_up_logging
+from headwater.app.parts import check_parts
+from headwater.cli.find import need_config
+from headwater.errors import UserError
+from headwater.settings.load import load_settings
+
+
+def run_node(config: str | None, level: str, form: str) -> int:
+    """Run until told to stop; returns 0 after a clean end, 1 when the core failed. Raises UserError at the start."""
+    if level not in LEVELS:
+        raise UserError(f"--log-level {level} is not known", hint=f"It is one of {', '.join(LEVELS)}.")
+    if form not in ("text", "json"):
+        raise UserError(f"--log-format {form} is not known", hint="It is text or json.")
+    loaded = load_settings(need_config(config))
+    check_parts(loaded.settings)
+    set_up_logging(loaded.settings.node, level=level, form="json" if form == "json" else "text")
+    return asyncio.run(run_core(loaded.settings, config=loaded.file, level=level, form=form))

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from headwater.app.status import clock_trusted, judge
+
+NOW = 1_800_000_000_000
+
+
+def document(**parts: Any) -> dict[str, Any]:
+    disk = {"free_bytes": 10 << 30, "total_bytes": 20 << 30}
+    return {"now_ms": NOW, "log": {}, "disk": disk, "clock": {"wall_ms": NOW}, **parts}
+
+
+def central(state: str, since_s: int, error: str | None = None) -> dict[str, Any]:
+    return {"state": state, "since_ms": NOW - since_s * 1000, "bootstrap": "c:9092", "error": error}
+
+
+def test_nothing_wrong_is_good() -> None:
+    assert judge(document(central=central("up", 1), work={"state": "running"})) == ("good", [])
+
+
+def test_a_link_just_being_made_is_no_problem_yet() -> None:
+    assert judge(document(central=central("connecting", 3)))[0] == "good"
+    assert judge(document(central=central("connecting", 60)))[0] == "degraded"
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"central": central("down", 60, "timed out")}, "no link to the central c:9092 for 60 s: timed out"),
+        ({"central": central("stopped", 1, "twin")}, "replication to the central c:9092 has stopped: twin"),
+        ({"ingest": {"sources": [{"id": "serial:x", "problem": "no such port"}]}}, "serial:x: no such port"),
+        ({"work": {"state": "waiting", "last_end": "ended with status 1"}}, "the work process ended with status 1"),
+        ({"disk": {"free_bytes": 1 << 20, "total_bytes": 1 << 30}}, "nearly full: 1 MiB of 1024 MiB"),
+        ({"clock": {"wall_ms": 5}}, "the wall clock stands before"),
+        ({"listeners": {"mqtt": "port 1883 is held by mosquitto (pid 5)"}}, "mqtt: port 1883 is held"),
+    ],
+)
+def test_each_trouble_degrades_and_is_named(parts: dict[str, Any], words: str) -> None:
+    state, problems = judge(document(**parts))
+    assert state == "degraded"
+    assert len(problems) == 1
+    assert words in problems[0]
+
+
+def test_a_log_that_cannot_be_written_is_down() -> None:
+    state, problems = judge(document(log={"failed": "Input/output error"}, central=central("down", 60)))
+    assert state == "down"
+    assert "nothing is acknowledged" in problems[0]
+    assert len(problems) == 2
+
+
+def test_a_tiny_disk_is_judged_by_its_share() -> None:
+    assert judge(document(disk={"free_bytes": 40 << 20, "total_bytes": 100 << 20}))[0] == "good"
+
+
+def test_the_kernel_can_be_asked_about_its_clock() -> None:
+    assert clock_trusted() in (True, False, None)

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from headwater.app.supervisor import Backoff, Supervisor
+from headwater.clock import SystemClock
+
+
+def test_short_lives_wait_longer_and_a_long_one_forgives() -> None:
+    backoff = Backoff(first_ms=100, most_ms=500)
+    assert [backoff.after(5) for _ in range(4)] == [100, 200, 400, 500]
+    assert backoff.after(60_000) == 100
+
+
+def test_a_mistake_of_the_user_is_not_retried_at_once() -> None:
+    assert Backoff().after(5, hopeless=True) == 2_000
+
+
+async def until(condition: object, within_s: float = 10) -> None:
+    assert callable(condition)
+    async with asyncio.timeout(within_s):
+        while not condition():  # noqa: ASYNC110 - the child's state has no event to wait for
+            await asyncio.sleep(0.01)
+
+
+def test_a_child_that_dies_is_started_again_and_the_end_ends_it(tmp_path: Path) -> None:
+    count = tmp_path / "count"
+    script = (
+        "import os, sys\n"
+        f"open({str(count)!r}, 'a').write('x')\n"
+        f"starts = os.path.getsize({str(count)!r})\n"
+        "sys.exit(3) if starts == 1 else sys.stdin.read()\n"
+    )
+
+    async def run() -> None:
+        events: list[tuple[str, str]] = []
+        supervisor = Supervisor(
+            [sys.executable, "-c", script],
+            clock=SystemClock(),
+            event=lambda kind, *, cause: events.append((kind, cause)),
+        )
+        task = asyncio.create_task(supervisor.run())
+        await until(lambda: supervisor.restarts == 1 and supervisor.state == "running")
+        assert supervisor.last_end == "ended with status 3"
+        assert events == [("work stopped", "ended with status 3")]
+        pid = supervisor.pid
+        assert pid is not None
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert supervisor.status()["state"] == "stopped"
+        gone.append(pid)
+
+    gone: list[int] = []
+    asyncio.run(run())
+    assert not Path(f"/proc/{gone[0]}").exists()
