@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from gateway.ingest.mqtt.settings import MqttSettings
 from gateway.replicate.settings import UplinkSettings
 from headwater.settings.page import PageSettings
-from headwater.settings.parts import KafkaSettings, LogSettings, MarkSettings, MqttSettings, SerialSettings
+from headwater.settings.parts import KafkaSettings, LogSettings, MarkSettings, SerialSettings
 
 Role = Literal["edge", "central"]
 

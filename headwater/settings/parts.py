@@ -20,12 +20,6 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     advertised: str | None = None
 
 
-class MqttSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The MQTT listener."""
-
-    listen: str = "127.0.0.1:1883"
-
-
 class SerialSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One serial port."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect as source_inspect
 import itertools
+import re
 import textwrap
 from typing import Any
 
@@ -19,22 +20,40 @@ def settings_schema() -> dict[str, Any]:
     kinds = {kind.__name__: kind for kind in _structs()}
     for name, definition in schema["$defs"].items():
         texts = field_texts(kinds[name])
+        definition["description"] = (source_inspect.getdoc(kinds[name]) or "").split("\n\n")[0]
         for key, member in definition["properties"].items():
+            if "$ref" in member:
+                member.pop("default", None)  # a section's defaults stand with its own keys
             if key in texts:
                 member["description"] = texts[key]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A Headwater node", **schema}
 
 
 def field_texts(kind: type) -> dict[str, str]:
-    """The sentence that stands under each field of a settings type."""
-    tree = ast.parse(textwrap.dedent(source_inspect.getsource(kind)))
-    body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
-    texts = {}
+    """What each field of a settings type is: the sentence under it, or its line `name   text` in the class's own."""
+    definition = ast.parse(textwrap.dedent(source_inspect.getsource(kind))).body[0]
+    body = definition.body if isinstance(definition, ast.ClassDef) else []
+    texts = _listed_texts(kind)
     for field, after in itertools.pairwise(body):
         if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
             continue
         if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and isinstance(after.value.value, str):
             texts[field.target.id] = " ".join(after.value.value.split())
+    return texts
+
+
+def _listed_texts(kind: type) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    name = ""
+    for line in (source_inspect.getdoc(kind) or "").splitlines():
+        match = re.fullmatch(r"([a-z_]+) {2,}(\S.*)", line)
+        if match:
+            name = match[1]
+            texts[name] = match[2]
+        elif name and line.startswith("  "):
+            texts[name] += " " + line.strip()
+        else:
+            name = ""
     return texts
 
 
