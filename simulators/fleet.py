@@ -8,7 +8,6 @@ sends, now and then, bytes that are no JSON.
 
 from __future__ import annotations
 
-import select
 from random import Random
 from typing import Any
 
@@ -16,7 +15,7 @@ import msgspec
 
 from headwater.clock import Clock
 from simulators.ledger import Ledger
-from simulators.publisher import Publisher, Token
+from simulators.publisher import Publisher, Token, wait_for
 from simulators.signals import Turbine, Wind
 
 FAST_CLOCK_MS = 3_600_000
@@ -78,7 +77,7 @@ class Fleet:
         return Publisher(name, host, port, on_sent=self._on_sent, on_acked=self._on_acked)
 
     def _on_sent(self, token: Token) -> None:
-        kind, device, number = _parts(token)
+        kind, device, number = token
         ts, payload = self._payloads.pop(token)
         if kind == "r":
             self.sent += 1
@@ -88,7 +87,7 @@ class Fleet:
             self._ledger.garbage(device, number, ts, payload)
 
     def _on_acked(self, token: Token) -> None:
-        kind, device, number = _parts(token)
+        kind, device, number = token
         if kind == "r":
             self.acknowledged += 1
             self._ledger.acked(device, number, self._clock.wall_ms())
@@ -151,24 +150,7 @@ class Fleet:
             self._commit_ms = now_ms + COMMIT_EVERY_MS
             self.commit()
         until_ms = min(min(self._due_ms) if measuring else self._tick_ms, self._tick_ms)
-        return self._wait(max(0.0, until_ms - self._clock.monotonic_ms()), extra_fds)
-
-    def _wait(self, timeout_ms: float, extra_fds: list[int]) -> list[int]:
-        poll = select.poll()
-        owners: dict[int, Publisher] = {}
-        for publisher in self._publishers:
-            if (fd := publisher.fd) is not None:
-                owners[fd] = publisher
-                poll.register(fd, select.POLLIN | (select.POLLOUT if publisher.wants_write else 0))
-        for fd in extra_fds:
-            poll.register(fd, select.POLLIN)
-        ready = []
-        for fd, events in poll.poll(timeout_ms):
-            if (owner := owners.get(fd)) is not None:
-                owner.service(readable=bool(events & ~select.POLLOUT), writable=bool(events & select.POLLOUT))
-            else:
-                ready.append(fd)
-        return ready
+        return wait_for(self._publishers, extra_fds, max(0.0, until_ms - self._clock.monotonic_ms()))
 
     @property
     def unacknowledged(self) -> int:
@@ -205,8 +187,3 @@ class Fleet:
         for publisher in self._publishers:
             publisher.disconnect()
         self.commit()
-
-
-def _parts(token: Token) -> tuple[str, str, int]:
-    kind, device, number = token  # type: ignore[misc]  # as made by this module
-    return kind, device, number

@@ -19,9 +19,11 @@ from types import TracebackType
 from typing import NamedTuple
 
 _TABLES = """
-CREATE TABLE IF NOT EXISTS sent(device TEXT, seq INTEGER, ts INTEGER, fields BLOB, PRIMARY KEY(device, seq)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sent(device TEXT, seq INTEGER, ts INTEGER, fields BLOB,
+  PRIMARY KEY(device, seq)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS acked(device TEXT, seq INTEGER, at INTEGER, PRIMARY KEY(device, seq)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS garbage(device TEXT, n INTEGER, at INTEGER, payload BLOB, PRIMARY KEY(device, n)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS garbage(device TEXT, n INTEGER, at INTEGER, payload BLOB,
+  PRIMARY KEY(device, n)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS garbage_acked(device TEXT, n INTEGER, at INTEGER, PRIMARY KEY(device, n)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS totals(name TEXT PRIMARY KEY, value INTEGER) WITHOUT ROWID;
 """
@@ -144,7 +146,9 @@ class LedgerView:
 
     def acked_seqs(self, device: str) -> Iterator[int]:
         """The sequence numbers of a device's acknowledged readings, ascending."""
-        with contextlib.closing(self._db.execute("SELECT seq FROM acked WHERE device=? ORDER BY seq", (device,))) as rows:
+        with contextlib.closing(
+            self._db.execute("SELECT seq FROM acked WHERE device=? ORDER BY seq", (device,))
+        ) as rows:
             for row in rows:
                 yield row[0]
 

@@ -17,6 +17,7 @@ import fcntl
 import os
 import select
 import struct
+import sys
 import termios
 import tty
 from random import Random
@@ -125,15 +126,15 @@ def run(link: str, *, seed: int, console: Console, clock: Clock | None = None) -
         console.say("stopped", {"said": said, "unheard": unheard})
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m simulators.mast", description="a met mast on a pseudo-terminal")
+def main(arguments: list[str]) -> int:
+    """The command line, `arguments[0]` being the command's name; see the module's docstring."""
+    parser = argparse.ArgumentParser(prog=arguments[0], description="a met mast on a pseudo-terminal")
     parser.add_argument("--link", required=True, help="path of the symbolic link that names the serial line")
     parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args(argv)
+    options = parser.parse_args(arguments[1:])
     run(options.link, seed=options.seed, console=Console())
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(["python -m simulators.mast", *sys.argv[1:]]))

@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import select
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -77,7 +78,7 @@ class Proxy:
     def listen(self, address: tuple[str, int]) -> tuple[str, int]:
         """Start; the address that it got."""
         self._listener = socket.create_server(address, backlog=128)
-        self._listener.setblocking(False)
+        self._listener.setblocking(False)  # noqa: FBT003
         self._start(self._accept(self._listener))
         host, port = self._listener.getsockname()[:2]
         return host, port
@@ -85,12 +86,12 @@ class Proxy:
     def arm(self, seconds: float) -> None:
         """Open the hole for `seconds` right after the next Produce request, in `ARMED_MS_MAX` at the latest."""
         if self._armed is None and self._open.is_set():
-            late = asyncio.get_running_loop().call_later(ARMED_MS_MAX / 1000.0, self._open_hole, seconds, False)
+            late = asyncio.get_running_loop().call_later(ARMED_MS_MAX / 1000.0, self._open_hole, seconds)
             self._armed = (seconds, late)
 
     def hole(self, seconds: float) -> None:
         """Open the hole now."""
-        self._open_hole(seconds, False)
+        self._open_hole(seconds)
 
     def restore(self) -> None:
         """End the hole."""
@@ -108,7 +109,7 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _open_hole(self, seconds: float, after_produce: bool) -> None:  # noqa: FBT001 - a timer's argument
+    def _open_hole(self, seconds: float, *, after_produce: bool = False) -> None:
         if self._armed is not None:
             self._armed[1].cancel()
             self._armed = None
@@ -132,7 +133,7 @@ class Proxy:
             if len(self._tasks) >= CONNECTIONS_MAX:
                 near.close()
                 continue
-            near.setblocking(False)
+            near.setblocking(False)  # noqa: FBT003
             near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._start(self._serve(near))
 
@@ -145,7 +146,7 @@ class Proxy:
                 return
             loop = asyncio.get_running_loop()
             with socket.socket(socket.AF_INET6 if ":" in self._target[0] else socket.AF_INET) as far:
-                far.setblocking(False)
+                far.setblocking(False)  # noqa: FBT003
                 try:
                     await loop.sock_connect(far, self._target)
                 except OSError:
@@ -179,7 +180,7 @@ class Proxy:
                     continue
                 await loop.sock_sendall(sink, data)
                 if scan is not None and scan.feed(data) and self._armed is not None:
-                    self._open_hole(self._armed[0], True)
+                    self._open_hole(self._armed[0], after_produce=True)
 
 
 def _hung_up(near: socket.socket) -> bool:
@@ -225,15 +226,15 @@ def _seconds(command: list[str]) -> float:
         return 15.0
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m simulators.proxy", description="a TCP proxy with a black hole")
+def main(arguments: list[str]) -> int:
+    """The command line, `arguments[0]` being the command's name; see the module's docstring."""
+    parser = argparse.ArgumentParser(prog=arguments[0], description="a TCP proxy with a black hole")
     parser.add_argument("--listen", default="127.0.0.1:0")
     parser.add_argument("--target", required=True)
-    options = parser.parse_args(argv)
+    options = parser.parse_args(arguments[1:])
     asyncio.run(run(parse_address(options.listen), parse_address(options.target), Console()))
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(["python -m simulators.proxy", *sys.argv[1:]]))

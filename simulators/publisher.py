@@ -7,8 +7,9 @@ because a new message would then overtake the repeated ones.
 
 from __future__ import annotations
 
+import select
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -20,7 +21,7 @@ CONNECT_TIMEOUT_S = 1.0
 BACKOFF_MIN_MS, BACKOFF_MAX_MS = 100.0, 1000.0
 _RESENT = "Sending PUBLISH (d1"  # how paho's log names a PUBLISH with DUP=1
 
-Token = Hashable
+Token = tuple[str, str, int]  # (kind, device, number): whose message it is, told back to the owner
 
 
 class Publisher:
@@ -105,7 +106,7 @@ class Publisher:
         return len(self._inflight)
 
     def publish(self, topic: str, payload: bytes, token: Token) -> bool:
-        """Take a message for sending; False when the queue is full and it was not taken. `token` is not None."""
+        """Take a message for sending; False when the queue is full and it was not taken."""
         if len(self._queue) >= self._queued_max:
             return False
         self._queue.append((topic, payload, token))
@@ -147,3 +148,22 @@ class Publisher:
             info = self._client.publish(topic, payload, qos=1)
             self._inflight[info.mid] = token
             self._on_sent(token)
+
+
+def wait_for(publishers: Sequence[Publisher], extra_fds: Sequence[int], timeout_ms: float) -> list[int]:
+    """Wait for any socket to become ready and serve its publisher; the `extra_fds` that have become readable."""
+    poll = select.poll()
+    owners: dict[int, Publisher] = {}
+    for publisher in publishers:
+        if (fd := publisher.fd) is not None:
+            owners[fd] = publisher
+            poll.register(fd, select.POLLIN | (select.POLLOUT if publisher.wants_write else 0))
+    for fd in extra_fds:
+        poll.register(fd, select.POLLIN)
+    ready = []
+    for fd, events in poll.poll(timeout_ms):
+        if (owner := owners.get(fd)) is not None:
+            owner.service(readable=bool(events & ~select.POLLOUT), writable=bool(events & select.POLLOUT))
+        else:
+            ready.append(fd)
+    return ready

@@ -1,0 +1,262 @@
+"""Plays a recording (CSV) as MQTT devices, with its own timestamps, at a chosen speed.
+
+    headwater simulate replay weather.csv --time-column time_hour --device-column origin --speed max
+
+Rows are sent in the order of their times, whatever the file's order; rows of one time keep the file's order. Gaps
+stay: at speed 3600 an hour without rows is a second without messages. Each row becomes one QoS 1 message on
+`recording/<device>/telemetry`: its time as `ts` (Unix milliseconds) and its columns; a cell that says nothing (empty,
+`NA`) is left out. Memory does not depend on the recording: rows are sorted by SQLite in a temporary file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import gzip
+import io
+import sqlite3
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, tzinfo
+from typing import Any, NamedTuple, TextIO
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import msgspec
+
+from headwater.clock import Clock, SystemClock
+from headwater.errors import UserError
+from headwater.net import parse_address
+from simulators.control import Console
+from simulators.ledger import Ledger
+from simulators.publisher import Publisher, Token, wait_for
+
+ABSENT = frozenset({"", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"})
+TICK_MS = 100.0
+STUCK_MS_MAX = 60_000.0
+
+
+class Row(NamedTuple):
+    """One row of a recording, ready to be sent."""
+
+    ts: int
+    device: str
+    payload: bytes
+
+
+class Layout(msgspec.Struct, frozen=True, kw_only=True):
+    """Which columns mean what.
+
+    `time_format`: `iso8601`, `s`, `ms`, or a strptime pattern; times without a zone are in `zone`.
+    `columns`: those to send; none: every other column.
+    """
+
+    time_column: str
+    device_columns: tuple[str, ...]
+    time_format: str = "iso8601"
+    zone: str = "UTC"
+    columns: tuple[str, ...] = ()
+
+
+def parse_time(text: str, time_format: str, zone: tzinfo) -> int:
+    """Unix milliseconds. Raises ValueError."""
+    if time_format in ("s", "ms"):
+        return round(float(text) * (1000 if time_format == "s" else 1))
+    when = datetime.fromisoformat(text) if time_format == "iso8601" else datetime.strptime(text, time_format)  # noqa: DTZ007
+    return round((when if when.tzinfo else when.replace(tzinfo=zone)).timestamp() * 1000)
+
+
+def parse_cell(text: str) -> float | int | str:
+    """A number where it is one."""
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return number if abs(number) != float("inf") else text
+
+
+def rows_of(file: TextIO, name: str, layout: Layout) -> Iterator[Row]:
+    """The rows in the file's order. Raises `UserError` naming file and line."""
+    reader = csv.DictReader(file)
+    columns = reader.fieldnames or []
+    for needed in (layout.time_column, *layout.device_columns, *layout.columns):
+        if needed not in columns:
+            raise UserError(f"{name}: there is no column “{needed}”", hint=f"Its columns: {', '.join(columns)}")
+    try:
+        zone: tzinfo = UTC if layout.zone == "UTC" else ZoneInfo(layout.zone)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise UserError(f"“{layout.zone}” is no time zone", hint="Write an IANA name, such as Europe/Berlin.") from None
+    named = {layout.time_column, *layout.device_columns}
+    wanted = layout.columns or tuple(column for column in columns if column not in named)
+    for cells in reader:
+        try:
+            ts = parse_time(cells[layout.time_column] or "", layout.time_format, zone)
+        except ValueError as error:
+            hint = "Say how times are written with --time-format (iso8601, s, ms, or a pattern such as %d.%m.%Y %H:%M)."
+            raise UserError(f"{name}:{reader.line_num}: {layout.time_column}: {error}", hint=hint) from None
+        values: dict[str, Any] = {"ts": ts}
+        values.update((column, parse_cell(cells[column])) for column in wanted if (cells[column] or "") not in ABSENT)
+        device = "-".join((cells[column] or "").strip() for column in layout.device_columns)
+        yield Row(ts, device, msgspec.json.encode(values))
+
+
+class Recording:
+    """A recording's rows, sorted by time in a temporary file that vanishes with it."""
+
+    def __init__(self, path: str, layout: Layout) -> None:
+        self._db = sqlite3.connect("", isolation_level=None)  # a private file on disk, unlinked already
+        self._db.execute("CREATE TABLE row(ts INTEGER, n INTEGER PRIMARY KEY, device TEXT, payload BLOB)")
+        try:
+            with contextlib.closing(_open(path)) as file:
+                self._db.execute("BEGIN")
+                rows = ((row.ts, n, row.device, row.payload) for n, row in enumerate(rows_of(file, path, layout)))
+                self.count = self._db.executemany("INSERT INTO row VALUES(?,?,?,?)", rows).rowcount
+                self._db.execute("COMMIT")
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+        self._db.execute("CREATE INDEX by_time ON row(ts, n)")
+
+    def __iter__(self) -> Iterator[Row]:
+        for row in self._db.execute("SELECT ts, device, payload FROM row ORDER BY ts, n"):
+            yield Row(*row)
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def _open(path: str) -> TextIO:
+    if path.endswith(".gz"):
+        return io.TextIOWrapper(gzip.open(path), encoding="utf-8-sig", newline="")
+    return open(path, encoding="utf-8-sig", newline="")
+
+
+class Player:
+    """Sends rows in time; `speed` is recorded time per time, None: as fast as they are acknowledged."""
+
+    def __init__(
+        self,
+        publisher_of: Any,
+        *,
+        topic: str,
+        speed: float | None,
+        clock: Clock,
+        ledger: Ledger | None,
+    ) -> None:
+        self.sent = self.acknowledged = 0
+        self._topic, self._speed, self._clock, self._ledger = topic, speed, clock, ledger
+        self._seqs: dict[str, int] = {}
+        self._rows: dict[Token, Row] = {}
+        self._tick_ms = 0.0
+        self._publisher: Publisher = publisher_of(self._on_sent, self._on_acked)
+
+    def _on_sent(self, token: Token) -> None:
+        self.sent += 1
+        if self._ledger is not None:
+            row = self._rows[token]
+            self._ledger.sent(row.device, token[2], row.ts, row.payload)
+
+    def _on_acked(self, token: Token) -> None:
+        self.acknowledged += 1
+        del self._rows[token]
+        if self._ledger is not None:
+            self._ledger.acked(token[1], token[2], self._clock.wall_ms())
+
+    def play(self, recording: Recording, say: Any) -> None:
+        """Send everything and wait for its acknowledgements. Raises `UserError` when the gateway stays away."""
+        start_ms: float | None = None
+        first_ts = 0
+        for row in recording:
+            now_ms = self._clock.monotonic_ms()
+            if start_ms is None:
+                start_ms, first_ts = now_ms, row.ts
+            due_ms = start_ms + (row.ts - first_ts) / self._speed if self._speed else now_ms
+            while self._clock.monotonic_ms() < due_ms:
+                self._turn(due_ms - self._clock.monotonic_ms(), say)
+            seq = self._seqs[row.device] = self._seqs.get(row.device, 0) + 1
+            self._rows["row", row.device, seq] = row
+            self._until(lambda: self._publisher.queued == 0, say)
+            self._publisher.publish(self._topic.replace("{device}", row.device), row.payload, ("row", row.device, seq))
+        self._until(lambda: self._publisher.queued == self._publisher.inflight == 0, say)
+        self._publisher.disconnect()
+
+    def _until(self, done: Any, say: Any) -> None:
+        moved_ms, before = self._clock.monotonic_ms(), self.acknowledged
+        while not done():
+            self._turn(TICK_MS, say)
+            if self.acknowledged != before:
+                moved_ms, before = self._clock.monotonic_ms(), self.acknowledged
+            if self._clock.monotonic_ms() - moved_ms > STUCK_MS_MAX:
+                problem = self._publisher.problem or "it does not answer"
+                hint = "Is the node running? Its MQTT address goes into --mqtt."
+                raise UserError(f"the gateway has acknowledged nothing for a minute: {problem}", hint=hint)
+
+    def _turn(self, timeout_ms: float, say: Any) -> None:
+        now_ms = self._clock.monotonic_ms()
+        if now_ms >= self._tick_ms:
+            self._tick_ms = now_ms + TICK_MS
+            self._publisher.tick(now_ms)
+            if self._ledger is not None:
+                self._ledger.commit()
+            say("counters", {"sent": self.sent, "acknowledged": self.acknowledged, "resent": self._publisher.resent})
+        wait_for([self._publisher], [], min(timeout_ms, TICK_MS))
+
+
+def main(arguments: list[str]) -> int:
+    """The command line, `arguments[0]` being the command's name; see the module's docstring."""
+    parser = argparse.ArgumentParser(prog=arguments[0], description="play a recording (CSV) as MQTT devices")
+    parser.add_argument("file", help="the recording: .csv or .csv.gz, with a header row")
+    parser.add_argument("--time-column", required=True)
+    parser.add_argument("--time-format", default="iso8601", help="iso8601, s, ms, or a strptime pattern")
+    parser.add_argument("--time-zone", default="UTC", help="zone of times that name none")
+    parser.add_argument("--device-column", required=True, action="append", help="may be given more than once")
+    parser.add_argument(
+        "--columns", default="", help="columns to send, separated by commas; every other one if left out"
+    )
+    parser.add_argument("--topic", default="recording/{device}/telemetry")
+    parser.add_argument("--speed", default="max", help="recorded seconds per second, or max")
+    parser.add_argument("--mqtt", default="127.0.0.1:1883", help="the gateway's MQTT address")
+    parser.add_argument("--client-id", default="replay")
+    parser.add_argument("--ledger", help="file that keeps what was sent and acknowledged")
+    options = parser.parse_args(arguments[1:])
+    layout = Layout(
+        time_column=options.time_column,
+        device_columns=tuple(options.device_column),
+        time_format=options.time_format,
+        zone=options.time_zone,
+        columns=tuple(name for name in options.columns.split(",") if name),
+    )
+    host, port = parse_address(options.mqtt, default_port=1883)
+    speed = _speed(options.speed)
+    console = Console()
+    with contextlib.ExitStack() as stack:
+        recording = stack.enter_context(contextlib.closing(Recording(options.file, layout)))
+        ledger = stack.enter_context(Ledger(options.ledger)) if options.ledger else None
+        console.say("ready", {"rows": recording.count})
+
+        def publisher_of(on_sent: Any, on_acked: Any) -> Publisher:
+            return Publisher(options.client_id, host, port, on_sent=on_sent, on_acked=on_acked, inflight_max=200)
+
+        player = Player(publisher_of, topic=options.topic, speed=speed, clock=SystemClock(), ledger=ledger)
+        player.play(recording, console.say)
+        console.say("done", {"rows": recording.count, "sent": player.sent, "acknowledged": player.acknowledged})
+    return 0
+
+
+def _speed(text: str) -> float | None:
+    if text == "max":
+        return None
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = 0.0
+    if not 0.0 < speed < float("inf"):
+        raise UserError(f"--speed {text} is no speed", hint="Write a number, such as 3600 (an hour a second), or max.")
+    return speed
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(["python -m simulators.replay", *sys.argv[1:]]))
