@@ -1,0 +1,29 @@
+"""Settings of the MQTT listener, `[mqtt]`."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class MqttSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The MQTT listener.
+
+    listen               address and port; loopback unless changed
+    packet_bytes_max     a larger packet closes its connection before a byte of it is stored
+    connections_max      further connections are closed at once
+    inflight_max         messages of one connection taken and not yet acknowledged; beyond, its reads pause
+    sessions_max         persistent sessions remembered; the one unused longest makes room
+    connect_timeout_ms   from accept to CONNECT
+    connect_bytes_max    size of a CONNECT packet
+    dup_horizon_ms       a re-sent message is a repeat when its PUBACK was written less than this before
+                         its connection ended
+    """
+
+    listen: str = "127.0.0.1:1883"
+    packet_bytes_max: int = 262_144
+    connections_max: int = 2_048
+    inflight_max: int = 1_000
+    sessions_max: int = 10_000
+    connect_timeout_ms: int = 10_000
+    connect_bytes_max: int = 16_384
+    dup_horizon_ms: int = 5_000
