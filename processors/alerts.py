@@ -1,0 +1,170 @@
+"""Alerts of one rule over one partition: a table of states, fed with window results.
+
+The live state consumes the first complete result of each window that was not closed by backfill, in event-time order
+per instance. A later revision annotates the transition that its window caused; it never makes one. All times are event
+time in ms: `at` is the end of the window that caused a transition, `since` the `at` with which the state began.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from processors.rules import AlertRule
+from processors.windows import WindowResult
+
+State = Literal["inactive", "pending", "firing", "recovering", "resolved"]
+Band = Literal["hot", "between", "clear"]
+
+INSTANCES_MAX = 200_000
+
+# What a state becomes when the value lies in a band and no hold time is over. A missing entry: it stays as it is.
+# hot: beyond the fire level; clear: beyond the clear level; between: neither.
+NEXT: dict[tuple[State, Band], State] = {
+    ("inactive", "hot"): "pending",
+    ("pending", "between"): "inactive",
+    ("pending", "clear"): "inactive",
+    ("firing", "clear"): "recovering",
+    ("recovering", "hot"): "firing",
+    ("recovering", "between"): "firing",
+    ("resolved", "hot"): "pending",
+}
+# What a state becomes when the value has stayed in the band for the rule's hold time (0: at once).
+HELD: dict[tuple[State, Band], State] = {
+    ("pending", "hot"): "firing",  # for_s
+    ("recovering", "clear"): "resolved",  # keep_firing_s
+}
+
+
+class Instance(msgspec.Struct):
+    """The alert of one device. `consumed`: the end of the newest window taken in."""
+
+    state: State = "inactive"
+    since: int = 0
+    transition: int = 0
+    value: float | None = None
+    consumed: int = -(1 << 62)
+    cause_start: int | None = None  # start of the window behind the latest transition
+    cause_value: float | None = None
+
+
+class Annotation(NamedTuple):
+    """What a revision says about the window that caused the latest transition."""
+
+    revision: int
+    value: float | None
+
+
+class Transition(NamedTuple):
+    """One transition, or (with `annotation`) a later finding about the one with the same number."""
+
+    instance: str
+    transition: int
+    state: State
+    since: int
+    value: float | None
+    cause: str
+    at: int
+    window: int
+    annotation: Annotation | None = None
+
+
+class AlertState:
+    """All instances of one rule on one partition."""
+
+    def __init__(self, rule: AlertRule) -> None:
+        self.rule = rule
+        self.instances: dict[str, Instance] = {}
+        self.retro = 0  # results closed by backfill, which the live state leaves alone
+        self.ignored = 0  # results older than one already consumed, and instances beyond the limit
+
+    def consume(self, results: list[WindowResult]) -> list[Transition]:
+        """The transitions that these results cause, in their order."""
+        found: list[Transition] = []
+        field, aggregate = self.rule.field, self.rule.aggregate
+        for result in results:
+            values = result.fields.get(field)
+            if values is None or not result.complete:
+                continue
+            value = values[aggregate]
+            if not result.first_complete:
+                self._annotate(result, value, found)
+            elif result.retro:
+                self.retro += 1
+            elif value is not None:
+                self._step(result, float(value), found)
+        return found
+
+    def _step(self, result: WindowResult, value: float, found: list[Transition]) -> None:
+        band = self.band(value)
+        instance = self.instances.get(result.group)
+        if instance is None:
+            if len(self.instances) >= INSTANCES_MAX:
+                self.ignored += 1
+                return
+            instance = self.instances[result.group] = Instance()
+        if result.end <= instance.consumed:
+            self.ignored += 1
+            return
+        instance.consumed = result.end
+        instance.value = value
+        while (state := self._next(instance, band, result.end)) is not None:
+            instance.state = state
+            instance.since = result.end
+            instance.transition += 1
+            instance.cause_start, instance.cause_value = result.start, value
+            found.append(
+                Transition(
+                    *(result.group, instance.transition, state, result.end, value),
+                    *(self._cause(state, band, value), result.end, result.start),
+                )
+            )
+
+    def _next(self, instance: Instance, band: Band, now: int) -> State | None:
+        pair = (instance.state, band)
+        if pair in HELD:
+            hold_s = self.rule.for_s if instance.state == "pending" else self.rule.keep_firing_s
+            return HELD[pair] if now - instance.since >= hold_s * 1000 else None
+        return NEXT.get(pair)
+
+    def band(self, value: float) -> Band:
+        """Where a value lies. The levels themselves are neither beyond the one nor beyond the other."""
+        sign = 1 if self.rule.rising else -1
+        if sign * value > sign * self.rule.fire_level:
+            return "hot"
+        if sign * value < sign * self.rule.clear_level:
+            return "clear"
+        return "between"
+
+    def _cause(self, state: State, band: Band, value: float) -> str:
+        rule = self.rule
+        side = {("hot", True): "above", ("hot", False): "below", ("clear", True): "below", ("clear", False): "above"}
+        level = rule.fire_level if band == "hot" else rule.clear_level
+        where = side.get((band, rule.rising))
+        said = f"{rule.aggregate} of {rule.field} is {value:g}, "
+        said += f"{where} {level:g}" if where else f"between {rule.clear_level:g} and {rule.fire_level:g}"
+        held = {"firing": rule.for_s, "resolved": rule.keep_firing_s}.get(state, 0.0)
+        return said + (f" for {held:g} s" if held and where else "")
+
+    def _annotate(self, result: WindowResult, value: float | int | None, found: list[Transition]) -> None:
+        instance = self.instances.get(result.group)
+        if instance is None or instance.cause_start != result.start or instance.cause_value == value:
+            return
+        was, instance.cause_value = instance.cause_value, None if value is None else float(value)
+        cause = f"revision {result.revision} ({result.cause}): {self.rule.aggregate} of {self.rule.field} was "
+        cause += f"{was:g}" if was is not None else "none"
+        cause += ", is none" if value is None else f", is {value:g}"
+        found.append(
+            Transition(
+                *(result.group, instance.transition, instance.state, instance.since, instance.value, cause),
+                *(result.end, result.start, Annotation(result.revision, value)),
+            )
+        )
+
+    def snapshot(self) -> dict[str, Any]:
+        return {"instances": msgspec.to_builtins(self.instances), "retro": self.retro, "ignored": self.ignored}
+
+    def restore(self, data: dict[str, Any]) -> None:
+        self.instances = msgspec.convert(data["instances"], dict[str, Instance])
+        self.retro, self.ignored = data["retro"], data["ignored"]

@@ -1,0 +1,168 @@
+"""Where the windows of a rule lie in its columns of state, and how far each has been told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from processors.aggregates import pack, unpack
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+_NO_START = np.iinfo(np.int64).min
+_INTEGERS = ("key", "start", "revision", "count")
+_FLAGS = ("live", "dirty", "settled", "complete", "told", "retro", "needs")
+
+
+class Cells:
+    """A cell is one window of one key; its number indexes every array.
+
+    `revision` is -1 before anything was emitted. `live`: it holds a reading that did not come as backfill. `dirty`: it
+    took a reading since its last emission. `settled`: its last emission is not awaiting a better one. `complete`: what
+    that said. `told`: some emission said complete. `retro`: an owed interval touched it when its time came.
+    `needs`: a mark may have something to say about it.
+    """
+
+    def __init__(self, cells_max: int) -> None:
+        self._max = cells_max
+        self.capacity = min(64, cells_max)
+        self.key: Ints
+        self.start: Ints
+        self.revision: Ints
+        self.count: Ints
+        self.live: Bools
+        self.dirty: Bools
+        self.settled: Bools
+        self.complete: Bools
+        self.told: Bools
+        self.retro: Bools
+        self.needs: Bools
+        for name in _INTEGERS:
+            setattr(self, name, np.zeros(self.capacity, dtype=np.int64))
+        for name in _FLAGS:
+            setattr(self, name, np.zeros(self.capacity, dtype=np.bool_))
+        self.key[:] = -1
+        self._where: dict[tuple[int, int], int] = {}
+        self._free = list(range(self.capacity - 1, -1, -1))
+        self._attention: list[Ints] = []  # cells that need a mark, in pieces
+        # The cell that each key used last: almost every reading goes there.
+        self._last_start: Ints = np.zeros(0, dtype=np.int64)
+        self._last_cell: Ints = np.zeros(0, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def find(self, key: Ints, starts: Ints) -> Ints:
+        """The cell of each (key, start); -1 where there is none yet."""
+        highest = int(key.max()) + 1
+        if highest > len(self._last_start):
+            more = max(highest, 2 * len(self._last_start)) - len(self._last_start)
+            self._last_start = np.concatenate([self._last_start, np.full(more, _NO_START, dtype=np.int64)])
+            self._last_cell = np.concatenate([self._last_cell, np.full(more, -1, dtype=np.int64)])
+        hit = self._last_start[key] == starts
+        cells = np.where(hit, self._last_cell[key], -1)
+        if not hit.all():
+            missed = np.flatnonzero(~hit)
+            where = self._where
+            pairs = zip(key[missed].tolist(), starts[missed].tolist(), strict=True)
+            cells[missed] = [where.get(pair, -1) for pair in pairs]
+            found = missed[cells[missed] >= 0]
+            self._last_start[key[found]] = starts[found]
+            self._last_cell[key[found]] = cells[found]
+        return cells
+
+    def get(self, key: int, start: int) -> int:
+        return self._where.get((key, start), -1)
+
+    def make(self, key: int, start: int) -> int:
+        """A new, empty cell; -1 when the limit is reached."""
+        if not self._free and not self._grow():
+            return -1
+        cell = self._free.pop()
+        self._where[key, start] = cell
+        self.key[cell] = key
+        self.start[cell] = start
+        self.revision[cell] = -1
+        self.count[cell] = 0
+        for name in _FLAGS:
+            getattr(self, name)[cell] = False
+        self._last_start[key] = start
+        self._last_cell[key] = cell
+        return cell
+
+    def _grow(self) -> bool:
+        capacity = min(self.capacity * 2, self._max)
+        more = capacity - self.capacity
+        if not more:
+            return False
+        for name in (*_INTEGERS, *_FLAGS):
+            array = getattr(self, name)
+            setattr(self, name, np.concatenate([array, np.zeros(more, dtype=array.dtype)]))
+        self.key[self.capacity :] = -1
+        self._free = list(range(capacity - 1, self.capacity - 1, -1))
+        self.capacity = capacity
+        return True
+
+    def touch(self, cells: Ints, backfill: Bools) -> None:
+        """Readings came into these cells, one per element."""
+        np.add.at(self.count, cells, 1)
+        self.dirty[cells] = True
+        self.live[cells[~backfill]] = True
+        fresh = cells[~self.needs[cells]]
+        if len(fresh):
+            self.needs[fresh] = True
+            self._attention.append(np.unique(fresh))
+
+    def needing(self) -> Ints:
+        """The cells about which a mark may have something to say."""
+        if len(self._attention) != 1:
+            joined = np.concatenate(self._attention) if self._attention else np.zeros(0, dtype=np.int64)
+            self._attention = [joined]
+        return self._attention[0]
+
+    def rest(self, cells: Ints) -> None:
+        """Nothing more to say about these until a reading comes."""
+        self.needs[cells] = False
+        attention = self.needing()
+        self._attention = [attention[self.needs[attention]]]
+
+    def used(self) -> Ints:
+        return np.flatnonzero(self.key >= 0)
+
+    def resting(self) -> Ints:
+        """Cells that may be forgotten: told, and nothing new to say."""
+        return np.flatnonzero((self.key >= 0) & ~self.needs)
+
+    def free(self, cells: Ints) -> None:
+        """Forget windows."""
+        keys = self.key[cells]
+        for cell, key, start in zip(cells.tolist(), keys.tolist(), self.start[cells].tolist(), strict=True):
+            del self._where[key, start]
+            self._free.append(cell)
+        stale = keys[self._last_cell[keys] == cells]
+        self._last_start[stale] = _NO_START
+        self.key[cells] = -1
+
+    def snapshot(self, used: Ints) -> dict[str, Any]:
+        integers = {name: pack(getattr(self, name)[used]) for name in _INTEGERS}
+        return integers | {name: np.packbits(getattr(self, name)[used]).tobytes() for name in _FLAGS}
+
+    def restore(self, data: dict[str, Any]) -> int:
+        """Take a snapshot's cells into an empty table as the first ones; returns how many they are."""
+        columns = {name: unpack(data[name], "i8") for name in _INTEGERS}
+        count = len(columns["key"])
+        while self.capacity < count and self._grow():
+            pass
+        for name, column in columns.items():
+            getattr(self, name)[:count] = column
+        for name in _FLAGS:
+            bits = np.unpackbits(np.frombuffer(data[name], dtype=np.uint8), count=count)
+            getattr(self, name)[:count] = bits.astype(np.bool_)
+        pairs = zip(self.key[:count].tolist(), self.start[:count].tolist(), strict=True)
+        self._where = {pair: cell for cell, pair in enumerate(pairs)}
+        self._free = list(range(self.capacity - 1, count - 1, -1))
+        self._attention = [np.flatnonzero(self.needs[:count])]
+        return count

@@ -1,0 +1,268 @@
+"""Records of one partition as columns: keys as small numbers, a NumPy array per numeric field, one JSON call per block.
+
+Splitting the same records into other blocks gives the same columns, row by row: what is malformed is judged record
+by record. Nothing here depends on which rules there are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from gateway.log.records import decode_headers
+from headwater.errors import PeerError
+from processors.marks import Mark, parse_mark
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+KEYS_MAX = 200_000
+LANES_MAX = 100_000
+TIME_MAX_MS = 1 << 52  # beyond it a time is no time; also keeps window arithmetic inside int64
+_MARK = b"\x0ehw-mark"  # as an encoded header section holds the key: its length as a zigzag varint, then the key
+_COPY = b"\x04hw"
+_ONLY_COPY = re.compile(rb"\x02\x04hw[\x00-\x7f]([^/\x00]+/\d+/\d+)/(\d+)\Z", re.DOTALL)
+_DECODER = msgspec.json.Decoder(dict)
+
+
+class Records(Protocol):
+    """What is read here of `gateway.consume.reader.Block`."""
+
+    @property
+    def timestamps(self) -> Sequence[int]: ...
+    @property
+    def keys(self) -> Sequence[bytes | None]: ...
+    @property
+    def values(self) -> Sequence[bytes | None]: ...
+    @property
+    def headers(self) -> Sequence[bytes]: ...
+
+
+class FieldColumn(NamedTuple):
+    """A numeric field: its values, and the rows that they stand in (None: every row has one)."""
+
+    rows: Ints | None
+    values: Floats
+
+
+class MarkAt(NamedTuple):
+    """A mark, which row carries it, and whether that record is a copy from another node's log."""
+
+    row: int
+    mark: Mark
+    copied: bool
+
+
+class Columns(NamedTuple):
+    """A block of readings, row for row.
+
+    `key` is the number of the record's key in the partition's `KeyTable`, -1 for a record that is not windowed
+    (no key, a value that is no JSON object, an impossible time, one key too many). `time` is the record timestamp in
+    ms. `backfill`: the record's place in its source log is below one seen before (design, section 8).
+    """
+
+    key: Ints
+    time: Ints
+    backfill: Bools
+    fields: dict[str, FieldColumn]
+    marks: list[MarkAt]
+    refused: int
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+
+class KeyTable:
+    """Keys `<node>/<device>` as numbers, in order of first appearance, and the numbers of their nodes."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.nodes: list[str] = []
+        self.node_of: list[int] = []
+        self._ids: dict[bytes, int] = {}
+        self._node_ids: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def ids(self, keys: Sequence[bytes | None]) -> list[int]:
+        """The number of each key; -1 for None, for what is no key of a reading, and for one key too many."""
+        known = self._ids
+        try:
+            return [known[key] for key in keys]  # type: ignore[index]
+        except KeyError:
+            return [-1 if key is None else known[key] if key in known else self._add(key) for key in keys]
+
+    def _add(self, key: bytes) -> int:
+        try:
+            name = key.decode()
+        except UnicodeDecodeError:
+            return -1
+        node, slash, device = name.partition("/")
+        if not (node and slash and device) or len(self.names) >= KEYS_MAX:
+            return -1
+        self._ids[key] = len(self.names)
+        self.names.append(name)
+        self.node_of.append(self.node_id(node))
+        return self._ids[key]
+
+    def node_id(self, node: str) -> int:
+        """The number of a node, new or known; at most as many as there are keys and marks' nodes."""
+        found = self._node_ids.get(node)
+        if found is None:
+            found = self._node_ids[node] = len(self.nodes)
+            self.nodes.append(node)
+        return found
+
+    def device(self, key: int) -> tuple[str, str]:
+        """Node and device name of a key."""
+        node, _, device = self.names[key].partition("/")
+        return node, device
+
+    def snapshot(self) -> dict[str, Any]:
+        return {"names": self.names, "nodes": self.nodes}
+
+    def restore(self, data: dict[str, Any]) -> None:
+        self.__init__()  # type: ignore[misc]
+        for node in data["nodes"]:
+            self.node_id(node)
+        for name in data["names"]:
+            self._add(name.encode())
+
+
+class Lanes:
+    """The highest offset seen of each source log (`node/epoch/partition`): what comes below it is backfill."""
+
+    def __init__(self) -> None:
+        self.highest: dict[bytes, int] = {}
+
+    def backfill(self, headers: Sequence[bytes]) -> Bools:
+        """For each record whether it is backfill; a record that is no copy never is."""
+        found = np.zeros(len(headers), dtype=np.bool_)
+        highest = self.highest
+        match = _ONLY_COPY.match
+        for row, blob in enumerate(headers):
+            if hit := match(blob):
+                log, offset = hit[1], int(hit[2])
+            elif (place := _copy_place(blob)) is not None:
+                log, offset = place
+            else:
+                continue
+            if offset < highest.get(log, -1):
+                found[row] = True
+                continue
+            if log not in highest and len(highest) >= LANES_MAX:
+                del highest[next(iter(highest))]  # the log first seen; its node's next epoch has another name
+            highest[log] = offset
+        return found
+
+
+def _copy_place(blob: bytes) -> tuple[bytes, int] | None:
+    if _COPY not in blob:
+        return None
+    try:
+        for name, value in decode_headers(blob):
+            if name == "hw" and value is not None:
+                log, slash, offset = value.rpartition(b"/")
+                return (log, int(offset)) if slash else None
+    except (PeerError, ValueError):
+        return None
+    return None
+
+
+def to_columns(records: Records, keys: KeyTable, lanes: Lanes) -> Columns:
+    """One block as columns; `keys` and `lanes` take in what they had not seen."""
+    count = len(records.keys)
+    ids = np.array(keys.ids(records.keys), dtype=np.int64)
+    time = np.array(records.timestamps, dtype=np.int64)
+    documents, bad = _documents(records.values)
+    if bad:
+        ids[bad] = -1
+    ids[(time < 0) | (time > TIME_MAX_MS)] = -1
+    joined = b"".join(records.headers)
+    copies = _COPY in joined
+    backfill = lanes.backfill(records.headers) if copies else np.zeros(count, dtype=np.bool_)
+    marks = _marks(records) if _MARK in joined else []
+    return Columns(ids, time, backfill, _field_columns(documents), marks, int((ids < 0).sum()))
+
+
+def _documents(values: Sequence[bytes | None]) -> tuple[list[dict[str, Any]], list[int]]:
+    """The decoded JSON objects, {} where there is none, and the rows of those."""
+    try:
+        joined = b"\n".join(values)  # type: ignore[arg-type]
+        # As many newlines as separators: then each value is one line, and each line one whole JSON text.
+        if joined.count(b"\n") == len(values) - 1:
+            documents = _DECODER.decode_lines(joined)
+            if len(documents) == len(values):
+                return documents, []
+    except (TypeError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        pass  # a tombstone or a malformed value: find it below
+    documents, bad = [], []
+    for row, value in enumerate(values):
+        try:
+            documents.append(_DECODER.decode(value) if value is not None else {})
+            if value is None:
+                bad.append(row)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            documents.append({})
+            bad.append(row)
+    return documents, bad
+
+
+def _field_columns(documents: list[dict[str, Any]]) -> dict[str, FieldColumn]:
+    # Sorted: the order in which a block happens to meet fields must not decide which of too many are kept.
+    fields: dict[str, FieldColumn] = {}
+    for name in sorted(set().union(*documents)):
+        column = _numbers([document.get(name) for document in documents])
+        if column is not None:
+            fields[name] = column
+    return fields
+
+
+def _numbers(column: list[Any]) -> FieldColumn | None:
+    kinds = set(map(type, column))
+    if kinds <= {float, int}:
+        try:
+            return FieldColumn(None, np.array(column, dtype=np.float64))
+        except OverflowError:
+            kinds.add(object)
+    if not kinds & {float, int}:
+        return None
+    # JSON knows no NaN, so a NaN below always stands for "no number here".
+    values = np.array([_number(value) for value in column], dtype=np.float64)
+    rows = np.flatnonzero(~np.isnan(values))
+    return FieldColumn(rows, values[rows]) if len(rows) else None
+
+
+def _number(value: Any) -> float:
+    if type(value) is float:
+        return value
+    if type(value) is int:
+        try:
+            return float(value)
+        except OverflowError:
+            return float("nan")
+    return float("nan")
+
+
+def _marks(records: Records) -> list[MarkAt]:
+    found = []
+    for row, blob in enumerate(records.headers):
+        if _MARK not in blob:
+            continue
+        try:
+            headers = dict(decode_headers(blob))
+            mark = parse_mark(headers.get("hw-mark") or b"")
+        except (PeerError, ValueError):
+            continue
+        key = records.keys[row]
+        # A mark speaks for the node whose name its record bears; any other is somebody's mistake or mischief.
+        if key is not None and key.startswith(mark.node.encode() + b"/"):
+            found.append(MarkAt(row, mark, "hw" in headers))
+    return found

@@ -1,0 +1,31 @@
+"""Closed intervals of event time, as marks carry them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Interval = tuple[int, int]
+Bools = npt.NDArray[np.bool_]
+
+
+def merged(intervals: Iterable[Interval]) -> list[Interval]:
+    """The same times as few sorted intervals; ends stand inside, and an interval that ends before it begins is none."""
+    joined: list[Interval] = []
+    for start, end in sorted(interval for interval in intervals if interval[0] <= interval[1]):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], end))
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def touching(starts: npt.NDArray[np.int64], size_ms: int, intervals: Sequence[Interval]) -> Bools:
+    """Which windows [start, start + size) share a time with an interval; an interval's two ends belong to it."""
+    touched: Any = np.zeros(len(starts), dtype=np.bool_)
+    for start, end in intervals:
+        touched |= (starts <= end) & (starts + size_ms > start)
+    return touched  # type: ignore[no-any-return]

@@ -1,0 +1,216 @@
+"""All rules of one topic over one of its partitions: (state, block) to outputs, numbered, the same for any driver.
+
+The state is this object; `process` is called with the blocks of the partition in the order of the log. Each rule's
+outputs are numbered from 0 per input partition; header `hw-out` of an output is
+`<rule's version>/<input partition>/<number>`. Layouts: docs/windows.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+import numpy as np
+
+from gateway.log.records import Record, encode_headers
+from processors.alerts import AlertState, Transition
+from processors.columns import Columns, KeyTable, Lanes, MarkAt, Records, to_columns
+from processors.marks import WatermarkTracker
+from processors.rules import AlertRule, Rules, WindowRule
+from processors.windows import NEVER, WindowResult, WindowState
+
+AGGREGATES = "aggregates"
+ALERTS = "alerts"
+OUT_HEADER = "hw-out"
+Place = Literal["edge", "central"]
+
+_ENCODER = msgspec.json.Encoder()
+
+
+class Output(NamedTuple):
+    """A record to write to `topic`; `version` and `number` stand in its header too."""
+
+    topic: str
+    record: Record
+    version: str
+    number: int
+
+
+class _Rule(NamedTuple):
+    window: WindowRule
+    version: str
+    state: WindowState
+    alerts: list[tuple[str, AlertState]]
+
+
+class PartitionProcessor:
+    """The processors of one input partition. `place` picks the alert rules that run here."""
+
+    def __init__(self, rules: Rules, topic: str, partition: int, *, place: Place) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.keys = KeyTable()
+        self.marks = WatermarkTracker()
+        self.numbers: dict[str, int] = {}  # version -> number of its next output
+        self.written: dict[str, int] = {}  # version -> outputs below this number are in their topic already
+        self.refused = 0
+        self.newest = NEVER
+        self._lanes = Lanes()
+        self._rules = [
+            _Rule(rule, rule.version, WindowState(rule, self.keys), _alerts_of(rule, rules, place))
+            for rule in rules.windows
+            if rule.topic == topic
+        ]
+
+    @property
+    def versions(self) -> list[str]:
+        """The versions whose outputs come from here."""
+        return [version for rule in self._rules for version in (rule.version, *(name for name, _ in rule.alerts))]
+
+    def process(self, block: Records) -> list[Output]:
+        """Take in the next block; returns what it lets be said, without what `written` says is said already."""
+        if not len(block.keys):
+            return []
+        columns = to_columns(block, self.keys, self._lanes)
+        self.refused += columns.refused
+        self.newest = max(self.newest, _newest(columns))
+        outputs: list[Output] = []
+        begin = 0
+        for at in columns.marks:
+            for rule in self._rules:
+                rule.state.add(columns, begin, at.row + 1)
+            begin = at.row + 1
+            self._mark(at, outputs)
+        if begin < len(columns):
+            for rule in self._rules:
+                rule.state.add(columns, begin, len(columns))
+        return outputs
+
+    def _mark(self, at: MarkAt, outputs: list[Output]) -> None:
+        node = self.marks.apply(at.mark, copied=at.copied)
+        if node is None:
+            return
+        for rule in self._rules:
+            results = rule.state.close(at.mark, node)
+            for result in results:
+                self._aggregate(rule, result, outputs)
+            for version, alerts in rule.alerts:
+                for transition in alerts.consume(results):
+                    self._alert(alerts.rule, version, transition, outputs)
+
+    def _aggregate(self, rule: _Rule, result: WindowResult, outputs: list[Output]) -> None:
+        if (number := self._number(rule.version)) is None:
+            return
+        value: dict[str, Any] = {
+            "rule": rule.window.name,
+            "group": result.group,
+            "start": result.start,
+            "end": result.end,
+            "revision": result.revision,
+            "complete": result.complete,
+            "cause": result.cause,
+            "count": result.readings,
+            "fields": result.fields,
+        }
+        if result.retro:
+            value["retro"] = True
+        key = f"{result.group}/{rule.window.name}/{result.start}"
+        self._output(AGGREGATES, result.end, key, value, rule.version, number, outputs)
+
+    def _alert(self, rule: AlertRule, version: str, transition: Transition, outputs: list[Output]) -> None:
+        if (number := self._number(version)) is None:
+            return
+        value: dict[str, Any] = {
+            "rule": rule.name,
+            "instance": transition.instance,
+            "transition": transition.transition,
+            "state": transition.state,
+            "since": transition.since,
+            "value": transition.value,
+            "cause": transition.cause,
+            "at": transition.at,
+            "window": transition.window,
+            "severity": rule.severity,
+            "summary": rule.summary,
+        }
+        if transition.annotation is not None:
+            value["annotation"] = {"revision": transition.annotation.revision, "value": transition.annotation.value}
+        self._output(ALERTS, transition.at, f"{rule.name}/{transition.instance}", value, version, number, outputs)
+
+    def _number(self, version: str) -> int | None:
+        """The next number of a version; None when that output was written before."""
+        number = self.numbers.get(version, 0)
+        self.numbers[version] = number + 1
+        return None if number < self.written.get(version, 0) else number
+
+    def _output(
+        self, topic: str, time: int, key: str, value: dict[str, Any], version: str, number: int, outputs: list[Output]
+    ) -> None:
+        headers = encode_headers([(OUT_HEADER, f"{version}/{self.partition}/{number}".encode())])
+        outputs.append(Output(topic, (time, key.encode(), _ENCODER.encode(value), headers), version, number))
+
+    # checkpoints
+
+    def snapshot(self) -> dict[str, Any]:
+        """Plain data and bytes: all that `restore` needs to go on exactly here."""
+        return {
+            "keys": self.keys.snapshot(),
+            "lanes": self._lanes.highest,
+            "marks": self.marks.snapshot(),
+            "numbers": self.numbers,
+            "refused": self.refused,
+            "newest": self.newest,
+            "windows": {rule.version: rule.state.snapshot() for rule in self._rules},
+            "alerts": {version: alerts.snapshot() for rule in self._rules for version, alerts in rule.alerts},
+        }
+
+    def restore(self, data: dict[str, Any]) -> list[str]:
+        """Go on from a snapshot; returns the versions that it did not know: they begin here, with whole windows."""
+        self.keys.restore(data["keys"])
+        self._lanes.highest = dict(data["lanes"])
+        self.marks.restore(data["marks"])
+        self.numbers = dict(data["numbers"])
+        self.refused, self.newest = data["refused"], data["newest"]
+        fresh = []
+        for rule in self._rules:
+            if rule.version in data["windows"]:
+                rule.state.restore(data["windows"][rule.version])
+            else:
+                rule.state.begin_after(self.newest)
+                fresh.append(rule.version)
+            for version, alerts in rule.alerts:
+                if version in data["alerts"]:
+                    alerts.restore(data["alerts"][version])
+                else:
+                    fresh.append(version)
+        return fresh
+
+    # for people
+
+    def counters(self) -> dict[str, int]:
+        """Sums over the window rules, and the records that no rule could take."""
+        total: dict[str, int] = {"refused": self.refused}
+        for rule in self._rules:
+            for name, value in msgspec.structs.asdict(rule.state.counters).items():
+                total[name] = total.get(name, 0) + value
+        return total
+
+    def alerts(self) -> list[dict[str, Any]]:
+        """The instances that have ever been more than inactive."""
+        return [
+            {"rule": alerts.rule.name, "instance": name, "state": one.state, "since": one.since, "value": one.value}
+            for rule in self._rules
+            for _, alerts in rule.alerts
+            for name, one in alerts.instances.items()
+            if one.transition
+        ]
+
+
+def _alerts_of(window: WindowRule, rules: Rules, place: Place) -> list[tuple[str, AlertState]]:
+    mine = [alert for alert in rules.alerts if alert.window == window.name and alert.runs == place]
+    return [(alert.version(window), AlertState(alert)) for alert in mine]
+
+
+def _newest(columns: Columns) -> int:
+    times = columns.time[columns.key >= 0]
+    return int(np.max(times)) if len(times) else NEVER
