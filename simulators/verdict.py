@@ -15,7 +15,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
@@ -97,10 +97,20 @@ def failures(report: Report, facts: Facts, garbage_sent: int) -> list[str]:
     return [sentence for wrong, sentence in broken if wrong]
 
 
+class LogSource(Protocol):
+    """One node's log, as far as the judge needs it."""
+
+    def read_to_end(self, timeout_s: float) -> bool: ...
+    def close(self) -> None: ...
+
+
+Topics = dict[str, Callable[[Any], None]]
+
+
 class LogReader:
     """Reads topics of one node from their start to their present end, again and again, at `read_committed`."""
 
-    def __init__(self, bootstrap: str, topics: dict[str, Callable[[Any], None]]) -> None:
+    def __init__(self, bootstrap: str, topics: Topics) -> None:
         self._topics = topics
         self._assigned: set[tuple[str, int]] = set()
         self._consumer = Consumer(
@@ -169,7 +179,16 @@ class LogReader:
 class Judge:
     """Reads both logs and weighs them against the ledger."""
 
-    def __init__(self, ledger: LedgerView, edge: str, central: str, *, node: str, timed_by_log: list[str]) -> None:
+    def __init__(
+        self,
+        ledger: LedgerView,
+        edge: str,
+        central: str,
+        *,
+        node: str,
+        timed_by_log: list[str],
+        source: Callable[[str, Topics], LogSource] = LogReader,
+    ) -> None:
         self._ledger, self._node, self._timed_by_log = ledger, node, timed_by_log
         known = list(ledger.devices())
         self._edge_book = ReadingsBook(known)
@@ -178,8 +197,8 @@ class Judge:
         self.dead_lettered = 0
         self.left_out = 0
         self.examples: list[str] = []
-        self._edge = LogReader(edge, {"readings": self._reading_of(self._edge_book)})
-        self._central = LogReader(
+        self._edge = source(edge, {"readings": self._reading_of(self._edge_book)})
+        self._central = source(
             central,
             {
                 "readings": self._reading_of(self._book),
