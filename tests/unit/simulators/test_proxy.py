@@ -52,12 +52,25 @@ class Far:
         writer.close()
 
 
+class Said(list[tuple[str, dict[str, Any]]]):
+    """What the proxy reported."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.restored = asyncio.Event()
+
+    def say(self, event: str, members: dict[str, Any]) -> None:
+        self.append((event, members))
+        if event == "restored":
+            self.restored.set()
+
+
 @asynccontextmanager
-async def proxied() -> AsyncIterator[tuple[Far, Proxy, tuple[str, int], list[tuple[str, dict[str, Any]]]]]:
+async def proxied() -> AsyncIterator[tuple[Far, Proxy, tuple[str, int], Said]]:
     far = Far()
     server = await asyncio.start_server(far.serve, "127.0.0.1", 0)
-    said: list[tuple[str, dict[str, Any]]] = []
-    proxy = Proxy(server.sockets[0].getsockname()[:2], lambda event, members: said.append((event, members)))
+    said = Said()
+    proxy = Proxy(server.sockets[0].getsockname()[:2], said.say)
     address = proxy.listen(("127.0.0.1", 0))
     try:
         yield far, proxy, address, said
@@ -150,8 +163,8 @@ def test_armed_it_opens_in_time_without_a_produce_request(monkeypatch: pytest.Mo
             reader, writer = await asyncio.open_connection(*address)
             assert await echoed(reader, writer, FETCH) == FETCH
             proxy.arm(0.05)
-            while len(said) < 2:
-                await asyncio.sleep(0.01)
+            async with asyncio.timeout(5):
+                await said.restored.wait()
             assert [(event, members.get("after_produce")) for event, members in said] == [
                 ("hole", False),
                 ("restored", None),

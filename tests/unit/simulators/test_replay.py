@@ -90,7 +90,7 @@ def test_mistakes_name_file_line_and_column(tmp_path: Path, text: str, layout: L
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nowhere.csv: No such file"):
+    with pytest.raises(UserError, match=r"nowhere\.csv: No such file"):
         Recording(str(tmp_path / "nowhere.csv"), LAYOUT)
 
 
