@@ -1,0 +1,149 @@
+"""The run journal, `<data>/node/runs`: every start of this node, and where its log stood then.
+
+A run is one start. Its id goes into the progress record, so that a node can tell its own record from one that was
+written by a copy of its card: a record whose newest run is not in the journal was written by somebody else. The file
+is one JSON object, replaced whole and fsynced before the node may call init_transactions. Beside it,
+`<data>/node/central` remembers that a central holds a record of this node, and near which offset. A damaged file is
+moved aside and named in `damaged`: the node starts, and replication stops and asks where it must not guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from random import Random
+from typing import TypeVar
+
+import msgspec
+
+from gateway.replicate.progress import RUNS_MAX, Run
+from headwater.disk import Disk
+
+T = TypeVar("T")
+
+RUNS_KEPT_MAX = 256
+RAISES_KEPT_MAX = 16
+
+
+class RunEntry(msgspec.Struct, kw_only=True):
+    """One start: its id, the first offset that it could write per source partition, and what the clocks said."""
+
+    run: str
+    first: dict[str, int]
+    boot: str
+    wall_ms: int
+    monotonic_ms: float
+
+
+class _Runs(msgspec.Struct, kw_only=True):
+    v: int = 1
+    runs: list[RunEntry] = []  # oldest first
+    raised: dict[str, list[tuple[int, int]]] = {}
+
+
+class Remembered(msgspec.Struct, kw_only=True):
+    """What this node last knew of its record at the central; a hint, except that there was one."""
+
+    v: int = 1
+    cluster: str
+    topic_id: str
+    """Of the progress topic."""
+    partition: int
+    offset: int
+    """The record stood here, or it stands above."""
+    txn: int
+    done: dict[str, int] = {}
+
+
+class RunJournal:
+    """The journal of one data directory; `runs[-1]` is the run that goes on now."""
+
+    def __init__(self, disk: Disk, directory: str) -> None:
+        self._disk = disk
+        self.damaged: list[str] = []
+        self._runs_path = f"{directory}/runs"
+        self._central_path = f"{directory}/central"
+        self._state = self._load(_Runs, self._runs_path) or _Runs()
+        self._remembered = self._load(Remembered, self._central_path)
+
+    @classmethod
+    def begin(
+        cls,
+        disk: Disk,
+        data_dir: str,
+        *,
+        first: Mapping[str, int],
+        random: Random,
+        boot_id: str,
+        wall_ms: int,
+        monotonic_ms: float,
+    ) -> RunJournal:
+        """Open the journal and enter a new run, fsynced: after the log's recovery, before anything is appended.
+
+        `first`: the log end of each source partition (`readings/0`) at this moment. Raises `OSError` as the disk does.
+        """
+        directory = f"{data_dir}/node"
+        disk.make_directory(directory)
+        journal = cls(disk, directory)
+        entry = RunEntry(
+            run=f"{random.getrandbits(64):016x}",
+            first=dict(first),
+            boot=boot_id,
+            wall_ms=wall_ms,
+            monotonic_ms=monotonic_ms,
+        )
+        journal._state.runs = [*journal._state.runs[1 - RUNS_KEPT_MAX :], entry]
+        journal._save()
+        return journal
+
+    @property
+    def run(self) -> str:
+        """The id of the run that goes on now."""
+        return self._state.runs[-1].run
+
+    @property
+    def runs(self) -> list[RunEntry]:
+        """All runs that are remembered, oldest first."""
+        return self._state.runs
+
+    @property
+    def remembered(self) -> Remembered | None:
+        """What is known of this node's record at the central; None when there never was one."""
+        return self._remembered
+
+    @property
+    def raised(self) -> Mapping[str, list[tuple[int, int]]]:
+        """Per source partition: (offset, epoch): records from that offset on have at least that epoch upstream."""
+        return self._state.raised
+
+    def newest(self) -> list[Run]:
+        """The newest runs for the progress record, newest first."""
+        return [(entry.run, entry.first) for entry in reversed(self._state.runs[-RUNS_MAX:])]
+
+    def raise_epoch(self, starts: Mapping[str, int], epoch: int) -> None:
+        """From these offsets on, records are sent under at least `epoch`; fsynced. For a restored or copied card."""
+        for source, offset in starts.items():
+            self._state.raised[source] = [*self._state.raised.get(source, []), (offset, epoch)][-RAISES_KEPT_MAX:]
+        self._save()
+
+    def remember(self, remembered: Remembered | None) -> None:
+        """Keep (or forget) what is known of the record at the central; fsynced."""
+        self._remembered = remembered
+        if remembered is not None:
+            self._disk.replace_file(self._central_path, msgspec.json.encode(remembered))
+        elif self._disk.exists(self._central_path):
+            self._disk.remove(self._central_path)
+            self._disk.sync_directory(self._central_path.rpartition("/")[0])
+
+    def _save(self) -> None:
+        self._disk.replace_file(self._runs_path, msgspec.json.encode(self._state))
+
+    def _load(self, kind: type[T], path: str) -> T | None:
+        if not self._disk.exists(path):
+            return None
+        try:
+            return msgspec.json.decode(self._disk.read_file(path), type=kind)
+        except msgspec.MsgspecError as error:
+            self.damaged.append(f"{path} could not be read and was moved to {path}.damaged: {error}")
+            self._disk.rename(path, f"{path}.damaged")
+            self._disk.sync_directory(path.rpartition("/")[0])
+            return None
