@@ -88,8 +88,10 @@ def _source_problems(ingest: Mapping[str, Any] | None) -> list[str]:
 
 
 def _work_problems(work: Mapping[str, Any] | None) -> list[str]:
-    if work is None or work.get("state") == "running":
+    if work is None:
         return []
+    if work.get("state") == "running":
+        return list((work.get("report") or {}).get("problems", ()))
     return [f"processors and page are not running: the work process {work.get('last_end') or 'has not started'}"]
 
 

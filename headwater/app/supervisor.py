@@ -2,7 +2,7 @@
 
 The work process holds processors, users' code and the page: it may hang, burn CPU, run out of memory or crash, and no
 PUBACK is later for it. It ends with the core: its stdin is a pipe that closes, and it asks the kernel for the rest
-(`headwater.app.work`).
+(`headwater.app.work`). What it says of itself it writes to its stdout, one JSON object a line, the newest counts.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from headwater.clock import Clock
 
 log = logging.getLogger(__name__)
@@ -21,6 +23,7 @@ log = logging.getLogger(__name__)
 STEADY_MS = 30_000
 """A process that lived this long starts again at once; a shorter life doubles the wait."""
 STOP_S = 6.0
+REPORT_BYTES_MAX = 1 << 20
 USER_ERROR = 2
 """The exit status of a mistake that waiting may mend (a taken port) and trying ten times a second will not."""
 
@@ -53,6 +56,7 @@ class Supervisor:
         self.state = "stopped"
         self.restarts = 0
         self.last_end: str | None = None
+        self.report: dict[str, Any] = {}
 
     @property
     def pid(self) -> int | None:
@@ -60,8 +64,9 @@ class Supervisor:
         return self._process.pid if self._process and self._process.returncode is None else None
 
     def status(self) -> dict[str, Any]:
-        """`state` is running, waiting (between two starts) or stopped."""
-        return {"state": self.state, "restarts": self.restarts, "pid": self.pid, "last_end": self.last_end}
+        """`state` is running, waiting (between two starts) or stopped; `report` is the child's own newest line."""
+        own = {"state": self.state, "restarts": self.restarts, "pid": self.pid, "last_end": self.last_end}
+        return own | {"report": self.report}
 
     async def run(self) -> None:
         """Start, watch, start again; cancel to stop, which ends the child cleanly, then by force."""
@@ -83,14 +88,41 @@ class Supervisor:
             await asyncio.shield(self._end())
 
     async def _live(self) -> int:
+        self.report = {}
         try:
-            self._process = await asyncio.create_subprocess_exec(*self._command, stdin=asyncio.subprocess.PIPE)
+            self._process = await self._start()
         except OSError as error:  # no memory, no more processes: the core goes on and tries again
             log.error("the work process cannot be started: %s", error)
             return 1
         self.state = "running"
         log.info("the work process runs (pid %d)", self._process.pid)
+        await self._read_reports(self._process)
         return await self._process.wait()
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        pipe = asyncio.subprocess.PIPE
+        starting = asyncio.ensure_future(
+            asyncio.create_subprocess_exec(*self._command, stdin=pipe, stdout=pipe, limit=REPORT_BYTES_MAX)
+        )
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # asyncio can hang, or lose the child, when a start is cancelled half-way: let it finish, then end the child
+            with contextlib.suppress(OSError):
+                self._process = await starting
+            raise
+
+    async def _read_reports(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None  # noqa: S101 - it was asked for
+        while True:
+            try:
+                line = await process.stdout.readline()
+            except ValueError:  # longer than any report: not ours, skipped
+                continue
+            if not line:
+                return
+            with contextlib.suppress(msgspec.DecodeError):  # somebody's print() in a processor
+                self.report = msgspec.json.decode(line, type=dict[str, Any])
 
     async def _end(self) -> None:
         process = self._process

@@ -31,6 +31,7 @@ def test_a_child_that_dies_is_started_again_and_the_end_ends_it(tmp_path: Path) 
         "import os, sys\n"
         f"open({str(count)!r}, 'a').write('x')\n"
         f"starts = os.path.getsize({str(count)!r})\n"
+        "print('not json')\nprint('{\"page\": 1}', flush=True)\n"
         "sys.exit(3) if starts == 1 else sys.stdin.read()\n"
     )
 
@@ -42,7 +43,7 @@ def test_a_child_that_dies_is_started_again_and_the_end_ends_it(tmp_path: Path) 
             event=lambda kind, *, cause: events.append((kind, cause)),
         )
         task = asyncio.create_task(supervisor.run())
-        await until(lambda: supervisor.restarts == 1 and supervisor.state == "running")
+        await until(lambda: supervisor.restarts == 1 and supervisor.pid and supervisor.report == {"page": 1})
         assert supervisor.last_end == "ended with status 3"
         assert events == [("work stopped", "ended with status 3")]
         pid = supervisor.pid
@@ -55,3 +56,17 @@ def test_a_child_that_dies_is_started_again_and_the_end_ends_it(tmp_path: Path) 
     gone: list[int] = []
     asyncio.run(run())
     assert not Path(f"/proc/{gone[0]}").exists()
+
+
+def test_a_stop_while_the_child_is_being_started_leaves_nothing(tmp_path: Path) -> None:
+    async def run() -> int | None:
+        supervisor = Supervisor([sys.executable, "-c", "import sys; sys.stdin.read()"], clock=SystemClock())
+        task = asyncio.create_task(supervisor.run())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert supervisor.pid is None
+        return supervisor._process.returncode if supervisor._process else None
+
+    assert asyncio.run(run()) not in (0, 3)
