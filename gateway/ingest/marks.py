@@ -132,21 +132,13 @@ class MarkMaker:
         source.connected = False
         source.gone = clean
 
-    def saw(
-        self,
-        source: MarkSource,
-        newest_ms: int | None,
-        *,
-        arrival_ms: int,
-        now_ms: float,
-        idle_ms: int | None = None,
-        recorded: bool = False,
-    ) -> None:
-        """Readings of a source were logged; `newest_ms` is the newest trusted event time among them, if any."""
+    def saw(self, source: MarkSource, newest_ms: int | None, *, arrival_ms: int, now_ms: float) -> None:
+        """Readings of a source were logged; `newest_ms` is the newest trusted event time among them, if any.
+
+        The source's `idle_ms` and `recorded` follow its profile and are set by whoever knows that.
+        """
         source.seen_ms = now_ms
         source.arrival_ms = self._newest_arrival_ms = arrival_ms
-        source.idle_ms = idle_ms
-        source.recorded = recorded
         if newest_ms is not None and (source.newest_ms is None or newest_ms > source.newest_ms):
             source.newest_ms = newest_ms
 

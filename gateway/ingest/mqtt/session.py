@@ -89,8 +89,11 @@ class ServerSession:
             self._check_backlog()
             return
         position = self._parse(data)
-        if position < len(data) and self.state is not State.CLOSED:
+        if position < len(data) and not self._closed():
             self._rest += data[position:] if position else data
+
+    def _closed(self) -> bool:
+        return self.state is State.CLOSED
 
     def _check_backlog(self) -> None:
         # a reader that is paused while we decide may still be handed what was in flight: one read, at most

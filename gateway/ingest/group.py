@@ -1,0 +1,259 @@
+"""One commit group: messages of many sources become one batch of readings and one of dead letters. Sans-IO.
+
+Everything is done by columns over the whole group: repeats, then one decode per profile, then one JSON encode per
+profile, then times and headers. Nothing is made per message but the tuples that the batch is encoded from.
+"""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from devices.decoders.registry import DecodeGroup, decoder_for
+from devices.profiles import EVENT_TIME_PAST_MAX_MS, Profile, TopicMatcher
+from devices.reading import Reading, Undecodable
+from gateway.ingest.eventtime import FUTURE_MAX_MS, record_time
+from gateway.ingest.mqtt.session import DUP, HELD
+from gateway.ingest.repeats import NaturalMemory, companion, hw_m
+from gateway.ingest.sources import Entry
+from gateway.log.records import NO_HEADERS, Record, decode_headers, encode_headers
+
+_log = logging.getLogger("headwater.ingest")
+
+_ROUTES_MAX = 16_384
+_KEYS_MAX = 16_384
+_encoder = msgspec.json.Encoder()
+
+# what a lane keeps beside a message: its entry, and its hw-m value or b""
+_Meta = tuple[Entry, bytes]
+
+
+class _Lane:
+    """The messages of a group that one profile decodes."""
+
+    __slots__ = ("decode", "idle_ms", "messages", "metas", "past_max_ms", "profile")
+
+    def __init__(self, profile: Profile | None) -> None:
+        self.profile = profile
+        self.decode: DecodeGroup = decoder_for(profile.format if profile is not None else "json")
+        self.past_max_ms = profile.event_time_past_max_ms if profile is not None else EVENT_TIME_PAST_MAX_MS
+        self.idle_ms = profile.idle_ms if profile is not None else None
+        self.messages: list[tuple[str, bytes]] = []
+        self.metas: list[_Meta] = []
+
+
+class Counts:
+    """What became of messages and readings since the node's start."""
+
+    __slots__ = ("dead_letters", "dup_repeats", "late", "natural_repeats", "received", "stored", "untrusted_times")
+
+    def __init__(self) -> None:
+        self.received = self.stored = self.dead_letters = 0
+        self.dup_repeats = self.natural_repeats = 0
+        self.late = self.untrusted_times = 0
+
+    def as_dict(self) -> dict[str, int]:
+        return {
+            "received": self.received,
+            "stored": self.stored,
+            "repeats": self.dup_repeats + self.natural_repeats,
+            "repeats_dup": self.dup_repeats,
+            "repeats_natural_key": self.natural_repeats,
+            "dead_letters": self.dead_letters,
+            "late": self.late,
+            "untrusted_times": self.untrusted_times,
+        }
+
+
+class GroupBuilder:
+    """Turns entries into records. Keeps what outlives a group: routes by topic, natural keys, counts."""
+
+    def __init__(self, node: str, profiles: Sequence[Profile], natural: NaturalMemory) -> None:
+        self.counts = Counts()
+        self.live_ms = 0  # the last mark's T: what is below it is late
+        self._node = node
+        self._natural = natural
+        self._matcher = TopicMatcher(profiles)
+        self._lanes: dict[int, _Lane] = {}
+        self._routes: dict[str, tuple[_Lane, int]] = {}  # topic → (lane, CRC-32 of topic and NUL)
+        self._keys: dict[str, bytes] = {}
+
+    def build(self, entries: list[Entry]) -> tuple[list[Record], list[Record]]:
+        """(records of readings, records of dead letters); fills in each entry's `newest_ms` and `readings`."""
+        for entry in entries:
+            self._sort_in(entry)
+        readings: list[Record] = []
+        dead: list[Record] = []
+        for lane in self._lanes.values():
+            if lane.messages:
+                self._lane_records(lane, readings, dead)
+                lane.messages, lane.metas = [], []
+        self.counts.stored += len(readings)
+        self.counts.dead_letters += len(dead)
+        return readings, dead
+
+    def _sort_in(self, entry: Entry) -> None:
+        """Each message to its lane, repeats by packet identifier left out."""
+        source = entry.source
+        self.counts.received += len(entry.messages)
+        fixed = self._lane(source.profile) if source.profile is not None else None
+        routes, memory, client = self._routes, source.memory, source.client
+        for topic, payload, packet_id, flags in entry.messages:
+            route = routes.get(topic)
+            if route is None:
+                route = self._route(topic)
+            lane = fixed if fixed is not None else route[0]
+            mark = b""
+            if packet_id:
+                if flags & HELD:
+                    self.counts.dup_repeats += 1
+                    continue
+                if memory is not None:
+                    crc = zlib.crc32(payload, route[1])
+                    if flags & DUP and memory.is_repeat(packet_id, crc):
+                        self.counts.dup_repeats += 1
+                        continue
+                    memory.use(packet_id, crc)
+                    mark = hw_m(packet_id, crc, client)
+            lane.messages.append((topic, payload))
+            lane.metas.append((entry, mark))
+
+    def _lane(self, profile: Profile | None) -> _Lane:
+        lane = self._lanes.get(id(profile))
+        if lane is None:
+            lane = self._lanes[id(profile)] = _Lane(profile)
+        return lane
+
+    def _route(self, topic: str) -> tuple[_Lane, int]:
+        if len(self._routes) >= _ROUTES_MAX:
+            self._routes.clear()
+        profile, _ = self._matcher.match(topic)
+        route = (self._lane(profile), zlib.crc32(topic.encode() + b"\0"))
+        self._routes[topic] = route
+        return route
+
+    def _key(self, device: str) -> bytes:
+        key = self._keys.get(device)
+        if key is None:
+            if len(self._keys) >= _KEYS_MAX:
+                self._keys.clear()
+            key = self._keys[device] = f"{self._node}/{device}".encode()
+        return key
+
+    def _lane_records(self, lane: _Lane, records: list[Record], dead: list[Record]) -> None:
+        results = _decode(lane)
+        try:
+            values = _encode([reading.fields for result in results if type(result) is list for reading in result])
+        except (ValueError, TypeError, OverflowError):
+            results, values = _encodable(results)
+        position = 0
+        for index, result in enumerate(results):
+            entry, mark = lane.metas[index]
+            if isinstance(result, list):
+                stop = position + len(result)
+                self._readings(lane, entry, mark, result, values[position:stop], records)
+                position = stop
+            else:
+                topic, payload = lane.messages[index]
+                dead.append(_dead_letter(entry, topic, payload, mark, result))
+
+    def _readings(
+        self, lane: _Lane, entry: Entry, mark: bytes, result: list[Reading], values: list[bytes], records: list[Record]
+    ) -> None:
+        """The records of one message; its `hw-m` stands on the last of them."""
+        source, arrival_ms = entry.source, entry.arrival_ms
+        earliest_ms, latest_ms = arrival_ms - lane.past_max_ms, arrival_ms + FUTURE_MAX_MS
+        keys = self._keys
+        newest_ms = entry.newest_ms
+        first = len(records)
+        for (device, _, claim_ms, natural_key), value in zip(result, values, strict=True):
+            key = keys.get(device) or self._key(device)
+            if natural_key is not None and self._natural.is_repeat(key, natural_key, companion(claim_ms, value)):
+                self.counts.natural_repeats += 1
+                continue
+            if claim_ms is None or earliest_ms <= claim_ms <= latest_ms:
+                timestamp_ms = arrival_ms if claim_ms is None else claim_ms
+                if newest_ms is None or timestamp_ms > newest_ms:
+                    newest_ms = timestamp_ms
+                records.append((timestamp_ms, key, value, NO_HEADERS))
+                source.untrusted = False
+            else:
+                timestamp_ms, _ = record_time(claim_ms, arrival_ms, lane.past_max_ms)
+                records.append((timestamp_ms, key, value, encode_headers([("hw-t", b"%d" % claim_ms)])))
+                source.untrusted = True
+                self.counts.untrusted_times += 1
+            if timestamp_ms < self.live_ms:
+                self.counts.late += 1
+        entry.newest_ms = newest_ms
+        stored = len(records) - first
+        entry.readings += stored
+        if stored:
+            mark_source = source.mark
+            mark_source.idle_ms = lane.idle_ms
+            mark_source.recorded = lane.profile is not None and lane.profile.recorded
+            if mark:
+                add_header(records, "hw-m", mark)
+
+
+def _decode(lane: _Lane) -> list[list[Reading] | Undecodable]:
+    try:
+        return lane.decode(lane.profile, lane.messages)
+    except Exception:
+        # A decoder that trips over one device's bytes is a bug, but the others' readings must not wait for its mending.
+        _log.exception("the decoder of profile %s failed", lane.profile.name if lane.profile is not None else "none")
+    results: list[list[Reading] | Undecodable] = []
+    for message in lane.messages:
+        try:
+            results += lane.decode(lane.profile, [message])
+        except Exception as error:  # as above: this message's bytes are kept as a dead letter
+            results.append(Undecodable(f"the decoder failed: {error!r:.200}"))
+    return results
+
+
+def add_header(records: list[Record], name: str, value: bytes) -> None:
+    """Put one more header on the last record."""
+    timestamp_ms, key, content, headers = records[-1]
+    if headers == NO_HEADERS and name == "hw-m" and len(value) < 64:
+        # one header of a short name and value, as `encode_headers` would write it
+        blob = b"\x02\x08hw-m" + bytes((len(value) << 1,)) + value
+    else:
+        blob = encode_headers([*decode_headers(headers), (name, value)])
+    records[-1] = (timestamp_ms, key, content, blob)
+
+
+def _encode(fields: list[dict[str, Any]]) -> list[bytes]:
+    # JSON text holds no raw newline, so the lines are the values
+    return _encoder.encode_lines(fields).split(b"\n")[:-1]
+
+
+def _encodable(
+    results: list[list[Reading] | Undecodable],
+) -> tuple[list[list[Reading] | Undecodable], list[bytes]]:
+    """Something in the group is no JSON (a decoder's slip): only its own message goes to the dead letters."""
+    kept: list[list[Reading] | Undecodable] = []
+    values: list[bytes] = []
+    for result in results:
+        if isinstance(result, list):
+            try:
+                values += [_encoder.encode(reading.fields) for reading in result]
+            except (ValueError, TypeError, OverflowError) as error:
+                result = Undecodable(f"its fields cannot be stored: {error}")
+        kept.append(result)
+    return kept, values
+
+
+def _dead_letter(entry: Entry, topic: str, payload: bytes, mark: bytes, error: Undecodable) -> Record:
+    headers: list[tuple[str, bytes | None]] = [
+        ("reason", error.reason.encode("utf-8", "replace")),
+        ("decoder", error.decoder.encode()),
+        ("source", entry.source.id.encode()),
+        ("time", b"%d" % entry.arrival_ms),
+        ("topic", topic.encode()),
+    ]
+    if mark:
+        headers.append(("hw-m", mark))
+    return entry.arrival_ms, entry.source.key, payload, encode_headers(headers)

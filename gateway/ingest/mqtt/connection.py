@@ -1,0 +1,277 @@
+"""One MQTT connection: a socket around `ServerSession`, acknowledgements after fsync (design §7).
+
+The protocol object parses everything that a readable event brought, hands the messages to the pipeline as one list,
+and writes all acknowledgements in one write per pass of the loop. No task, future or queue per message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from gateway.ingest.mqtt.packets import ConnectCode
+from gateway.ingest.mqtt.session import Message, ServerSession, State, TopicCache, acknowledge
+from gateway.ingest.mqtt.sessions import Session
+from gateway.ingest.mqtt.settings import MqttSettings
+from gateway.ingest.pipeline import Ingest
+from gateway.ingest.sources import Source
+from headwater.errors import PeerError
+
+STUCK_WRITE_MS = 30_000  # a client that reads no acknowledgement for this long is dead, whatever it sends
+
+
+class Shared(Protocol):
+    """What a connection needs of its listener."""
+
+    ingest: Ingest
+    settings: MqttSettings
+    topics: TopicCache
+    refused: int
+
+    def now_ms(self) -> float: ...
+    def arrived(self, connection: Connection) -> None: ...
+    def left(self, connection: Connection) -> None: ...
+    def new_client_id(self) -> str: ...
+    def open(self, connection: Connection, client_id: str, *, clean: bool) -> tuple[Session, bool, bool]: ...
+    def flush_soon(self, connection: Connection) -> None: ...
+    def when_journal_synced(self, callback: Callable[[OSError | None], None]) -> None: ...
+    def say(self, level: int, line: str, *values: object) -> None: ...
+
+
+# why a connection's reads are paused
+INFLIGHT, FULL, WRITING, DECIDING = 1, 2, 4, 8
+
+
+class Connection(asyncio.Protocol):
+    """One client."""
+
+    def __init__(self, listener: Shared) -> None:
+        self._listener = listener
+        self._ingest = listener.ingest
+        self._settings = listener.settings
+        self._machine = ServerSession(listener.settings, listener.topics)
+        self._transport: asyncio.Transport | None = None
+        self._source: Source | None = None
+        self._session: Session | None = None
+        self._paused = 0
+        self._inflight = 0
+        self._acks: list[bytes] = []
+        self._acked: list[int] = []
+        self._since_ms = 0.0  # the last byte, or the accept
+        self._stuck_ms: float | None = None
+        self.peer = "?"
+        self.name = ""
+        self.client_id = ""
+
+    # --- asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - what a stream socket gives
+        self._transport = transport
+        peer = transport.get_extra_info("peername")
+        self.peer = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "?"
+        self.name = self.peer
+        self._since_ms = self._listener.now_ms()
+        self._listener.arrived(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._since_ms = self._listener.now_ms()
+        self._feed(data)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def pause_writing(self) -> None:
+        self._stuck_ms = self._listener.now_ms()
+        self._pause(WRITING)
+
+    def resume_writing(self) -> None:
+        self._stuck_ms = None
+        self._resume(WRITING)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.end(f"the connection broke: {exc}" if exc is not None else "the connection closed without DISCONNECT")
+        self._transport = None
+
+    # --- one pass
+
+    def _feed(self, data: bytes) -> None:
+        machine = self._machine
+        problem: str | None = None
+        try:
+            machine.feed(data)
+        except PeerError as error:
+            problem = error.what
+        # what was whole before an error still counts: a QoS 0 message would not come again
+        if machine.messages:
+            self._take(machine.messages)
+            machine.messages = []
+        if machine.out and self._transport is not None:
+            self._transport.write(b"".join(machine.out))
+            machine.out.clear()
+        if problem is not None:
+            self._listener.refused += 1
+            self.end(problem, loud=True)
+        elif machine.state is State.DECIDING:
+            if self._session is None:
+                self._decide()
+        elif machine.state is State.CLOSED and self._transport is not None:
+            if machine.clean_end:
+                self.end(None)
+            else:
+                self.end(_refusal(machine), loud=True)
+        elif machine.subscriptions_refused and self._source is not None and self._source.problem is None:
+            self._source.problem = "it subscribes, and this listener delivers nothing: read the node over Kafka"
+            self._listener.say(logging.WARNING, "%s: %s", self.name, self._source.problem)
+
+    def _take(self, messages: list[Message]) -> None:
+        if self._source is None:
+            return
+        session = self._session  # also when this connection is gone by then
+        self._inflight += len(messages)
+        self._ingest.take(self._source, messages, lambda stored: self._done(session, messages, stored=stored))
+        if self._inflight > self._settings.inflight_max:
+            self._pause(INFLIGHT)
+        if self._ingest.full and not self._paused & FULL:
+            self._pause(FULL)
+            self._ingest.when_room(lambda: self._resume(FULL))
+
+    def _done(self, session: Session | None, messages: list[Message], *, stored: bool) -> None:
+        """The messages are settled; acknowledgements wait for the end of this pass, to go in one write."""
+        self._inflight -= len(messages)
+        acks, ids = acknowledge(messages)
+        if not stored:
+            if session is not None:
+                session.held.difference_update(ids)
+                if session.memory is not None:
+                    session.memory.forget(ids)
+            self.end("the disk failed before its messages were safe: it will send them again", loud=True)
+            return
+        if self._transport is None or self._machine.state is State.CLOSED:
+            return  # taken over, or gone: its session keeps them as unwritten
+        if acks:
+            if not self._acks:
+                self._listener.flush_soon(self)
+            self._acks.append(acks)
+            self._acked += ids
+        if self._paused & INFLIGHT and self._inflight * 2 <= self._settings.inflight_max:
+            self._resume(INFLIGHT)
+
+    def flush(self) -> None:
+        """Write the acknowledgements that have gathered."""
+        if self._acks and self._transport is not None and self._machine.state is not State.CLOSED:
+            self._transport.write(b"".join(self._acks) if len(self._acks) > 1 else self._acks[0])
+            if self._session is not None and self._session.memory is not None:
+                self._session.memory.written(self._acked, self._listener.now_ms())
+        self._acks, self._acked = [], []
+
+    def _pause(self, reason: int) -> None:
+        if not self._paused and self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+        self._paused |= reason
+
+    def _resume(self, reason: int) -> None:
+        if not self._paused & reason:
+            return
+        self._paused &= ~reason
+        if not self._paused and self._transport is not None and not self._transport.is_closing():
+            self._since_ms = self._listener.now_ms()  # the silence was ours
+            self._transport.resume_reading()
+
+    # --- CONNECT
+
+    def _decide(self) -> None:
+        connect = self._machine.connect
+        if connect is None:
+            return
+        client_id = connect.client_id or self._listener.new_client_id()
+        self.name = f"{client_id!r} at {self.peer}"
+        try:
+            session, present, unsynced = self._listener.open(self, client_id, clean=connect.clean)
+        except OSError as error:
+            self._machine.refuse(ConnectCode.UNAVAILABLE)
+            if self._transport is not None:
+                self._transport.write(b"".join(self._machine.out))
+            self.end(f"its session cannot be kept: {error}", loud=True)
+            return
+        self._session = session
+        self.client_id = client_id
+        if unsynced:
+            # "session present" will be promised by this CONNACK: the journal must hold it first
+            self._pause(DECIDING)
+            self._listener.when_journal_synced(lambda error: self._journalled(error, present=present))
+        else:
+            self._accept(present=present)
+
+    def _journalled(self, error: OSError | None, *, present: bool) -> None:
+        if self._machine.state is not State.DECIDING:
+            return
+        if error is not None:
+            self.end(f"its session cannot be kept: {error}", loud=True)
+            return
+        self._accept(present=present)
+        self._resume(DECIDING)
+
+    def _accept(self, *, present: bool) -> None:
+        session = self._session
+        if session is None:
+            return
+        source = self._ingest.attach(f"mqtt:{self.client_id}", kind="mqtt")
+        source.client = self.client_id.encode()
+        source.memory = session.memory
+        if session.memory is not None:
+            session.memory.connection_began(resumed=present)
+        self._source = source
+        self._machine.accept(self.client_id, present=present, held=session.held)
+        self._listener.say(logging.INFO, "%s: connected%s", self.name, ", session resumed" if present else "")
+        self._feed(b"")
+
+    # --- the end
+
+    def end(self, problem: str | None, *, loud: bool = False) -> None:
+        """Close; `problem` None means that the client said good-bye."""
+        if self._machine.state is State.CLOSED and self._source is None and self._session is None and not loud:
+            self._close_transport()
+            return
+        self.flush()
+        self._machine.close()
+        source, session = self._source, self._session
+        self._source = self._session = None
+        self._listener.left(self)
+        if session is not None:
+            session.connected = False
+            if session.memory is not None:
+                session.memory.connection_ended(self._listener.now_ms())
+        if source is not None:
+            self._ingest.detach(source, clean=problem is None, problem=problem if loud else None)
+        if problem is not None and (source is not None or loud):
+            self._listener.say(logging.WARNING if loud else logging.INFO, "%s: %s", self.name, problem)
+        self._close_transport()
+
+    def _close_transport(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.close()
+
+    def sweep(self, now_ms: float) -> None:
+        """Time limits: CONNECT in time [MQTT-3.1.0-1], 1.5 × keep-alive, a peer that does not read."""
+        quiet_ms = now_ms - self._since_ms
+        if self._stuck_ms is not None and now_ms - self._stuck_ms > STUCK_WRITE_MS:
+            self.end("it does not read its acknowledgements", loud=True)
+            if self._transport is not None:
+                self._transport.abort()
+        elif self._source is None:
+            if quiet_ms > self._settings.connect_timeout_ms and self._machine.state is not State.CLOSED:
+                self.end("no CONNECT in time", loud=True)
+        elif not self._paused and (limit := self._machine.keep_alive_ms) is not None and quiet_ms > limit:
+            self.end(f"silent for {quiet_ms / 1000:.0f} s, longer than 1.5 × its keep-alive")
+
+
+def _refusal(machine: ServerSession) -> str:
+    connect = machine.connect
+    if connect is not None and connect.level == 5:
+        return "refused: it speaks MQTT 5, this listener 3.1.1"
+    if connect is not None and connect.level != 4:
+        return f"refused: it speaks MQTT protocol level {connect.level}, this listener 4 (3.1.1)"
+    return "refused: no client id and no clean session"

@@ -1,0 +1,185 @@
+"""The MQTT listener: the listening socket, and what its connections share (design §7)."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from gateway.ingest.mqtt.connection import Connection
+from gateway.ingest.mqtt.session import TopicCache
+from gateway.ingest.mqtt.sessions import Session, SessionRegistry
+from gateway.ingest.mqtt.settings import MqttSettings
+from gateway.ingest.pipeline import DEADLETTER_TOPIC, READINGS_TOPIC, Ingest
+from headwater import net as network
+from headwater.errors import UserError
+
+_log = logging.getLogger("headwater.mqtt")
+
+SWEEP_S = 1.0
+LINES_PER_SWEEP = 20
+
+
+class MqttListener:
+    """The listening socket and what its connections share."""
+
+    def __init__(self, ingest: Ingest, settings: MqttSettings, registry: SessionRegistry) -> None:
+        self.ingest = ingest
+        self.settings = settings
+        self.topics = TopicCache()
+        self.refused = 0
+        self._registry = registry
+        self._loop = asyncio.get_running_loop()
+        self._connections: set[Connection] = set()
+        self._by_client: dict[str, Connection] = {}
+        self._dirty: list[Connection] = []
+        self._names = 0
+        self._lines = self._lines_held = 0
+        self._journal_next: list[Callable[[OSError | None], None]] = []
+        self._journal_running = False
+        self._server: network.Listener | None = None
+        self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+
+        ingest.add_status(self.status)
+
+    def serve_on(self, server: network.Listener) -> None:
+        self._server = server
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens."""
+        if self._server is None:
+            raise RuntimeError("the listener is not open")
+        return self._server.address
+
+    def close(self) -> None:
+        """Stop listening and close every connection; what is settled is acknowledged first."""
+        self._sweeper.cancel()
+        if self._server is not None:
+            self._server.close()
+        self._flush()
+        for connection in list(self._connections):
+            connection.end("this node stops")
+
+    def status(self) -> dict[str, Any]:
+        return {"refused": self.refused, "connections": len(self._connections), "sessions": len(self._registry)}
+
+    # --- for connections
+
+    def now_ms(self) -> float:
+        return self.ingest.clock.monotonic_ms()
+
+    def arrived(self, connection: Connection) -> None:
+        self._connections.add(connection)
+        if len(self._connections) > self.settings.connections_max:
+            self.refused += 1
+            connection.end(f"refused: {self.settings.connections_max} connections are the most here", loud=True)
+
+    def left(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        if self._by_client.get(connection.client_id) is connection:
+            del self._by_client[connection.client_id]
+
+    def new_client_id(self) -> str:
+        """For a client that brings none; unique on this node while it runs [MQTT-3.1.3-6]."""
+        self._names += 1
+        return f"anonymous-{self._names}"
+
+    def open(self, connection: Connection, client_id: str, *, clean: bool) -> tuple[Session, bool, bool]:
+        """The session of a client that connects; an older connection of that id is closed [MQTT-3.1.4-2]."""
+        if (old := self._by_client.get(client_id)) is not None:
+            old.end(f"taken over by {connection.peer}, which has the same client id", loud=True)
+        ingest = self.ingest
+        ends = {
+            READINGS_TOPIC: ingest.readings.log_end_offset,
+            DEADLETTER_TOPIC: ingest.deadletter.log_end_offset,
+        }
+        session, present, unsynced = self._registry.open(client_id, clean=clean, ends=ends)
+        session.connected = True
+        self._by_client[client_id] = connection
+        return session, present, unsynced
+
+    def flush_soon(self, connection: Connection) -> None:
+        if not self._dirty:
+            self._loop.call_soon(self._flush)
+        self._dirty.append(connection)
+
+    def _flush(self) -> None:
+        dirty, self._dirty = self._dirty, []
+        for connection in dirty:
+            connection.flush()
+
+    def when_journal_synced(self, callback: Callable[[OSError | None], None]) -> None:
+        """One fsync in a thread for all sessions that are new in this moment."""
+        self._journal_next.append(callback)
+        if not self._journal_running:
+            self._sync_journal()
+
+    def _sync_journal(self) -> None:
+        callbacks, self._journal_next = self._journal_next, []
+        self._journal_running = True
+
+        def synced(future: asyncio.Future[None]) -> None:
+            self._journal_running = False
+            error = future.exception() if not future.cancelled() else OSError(errno.ECANCELED, "stopped")
+            for callback in callbacks:
+                callback(error if error is None or isinstance(error, OSError) else OSError(str(error)))
+            if self._journal_next:
+                self._sync_journal()
+
+        self._loop.run_in_executor(None, self._registry.sync).add_done_callback(synced)
+
+    def say(self, level: int, line: str, *values: object) -> None:
+        """A log line about one client; a crowd of them is summed up, for a log is on the same disk."""
+        self._lines += 1
+        if self._lines <= LINES_PER_SWEEP:
+            _log.log(level, line, *values)
+        else:
+            self._lines_held += 1
+
+    def _sweep(self) -> None:
+        self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+        if self._lines_held:
+            _log.info("%d more lines about MQTT clients within %.0f s", self._lines_held, SWEEP_S)
+        self._lines = self._lines_held = 0
+        now_ms = self.now_ms()
+        for connection in list(self._connections):
+            connection.sweep(now_ms)
+
+
+async def serve_mqtt(ingest: Ingest, net: network.Net, settings: MqttSettings) -> MqttListener:
+    """Open the MQTT listener. Sessions are recovered before the first connection is accepted.
+
+    Raises `UserError` when the port is taken or may not be opened.
+    """
+    store = ingest.store
+    registry = SessionRegistry(
+        store.disk,
+        f"{store.data_dir}/node/sessions",
+        tail=ingest.tail_uses,
+        sessions_max=settings.sessions_max,
+        horizon_ms=settings.dup_horizon_ms,
+        estimate_slack_ms=2 * ingest.marks.settings.every_ms,
+    )
+    ingest.tail_uses = {}
+    host, port = network.parse_address(settings.listen, default_port=1883)
+    listener = MqttListener(ingest, settings, registry)
+    try:
+        listener.serve_on(await net.listen(lambda: Connection(listener), host, port))
+    except OSError as error:
+        listener.close()
+        raise _cannot_listen(settings.listen, port, error) from error
+    _log.info("MQTT on %s:%d", *listener.address)
+    return listener
+
+
+def _cannot_listen(listen: str, port: int, error: OSError) -> UserError:
+    if error.errno == errno.EADDRINUSE:
+        holder = network.port_holder(port)
+        hint = "Stop it, or set another port: listen in section [mqtt]."
+        if port == 1883:
+            hint += " Is it a broker that the devices use? Then Headwater's MQTT client can subscribe to it instead."
+        return UserError(f"[mqtt] listen = “{listen}”: the port is held by {holder or 'another process'}", hint=hint)
+    return UserError(f"[mqtt] listen = “{listen}”: {error.strerror}", hint="Set an address of this machine in [mqtt].")

@@ -1,0 +1,171 @@
+"""Which MQTT sessions exist, also after a crash: the registry in memory and its journal on disk.
+
+A client that asked for a session (clean session 0) is told "session present" when it comes back, whatever happened to
+the node meanwhile; only then does it send its unacknowledged messages again [MQTT-3.1.2-4, -3.2.2-2]. The journal
+`<data>/node/sessions` holds a JSON line per change: `["+", client id]` when a session is made, and
+`["-", client id, {"readings": end, "deadletter": end}]` when it is discarded: what those logs say of the client below
+these offsets belongs to a session that is gone. Sessions that published are known from the log's `hw-m` too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from gateway.ingest.repeats import DupMemory
+from headwater.disk import Disk
+
+
+@dataclass(slots=True)
+class Use:
+    """One packet identifier as the log's tail tells: where its record is, and about when it arrived (wall)."""
+
+    crc: int
+    topic: str
+    offset: int
+    arrival_ms: int
+
+
+Tail = Mapping[str, Mapping[int, Use]]  # client id → packet id → its latest use
+
+
+@dataclass(slots=True)
+class Session:
+    """What outlives a connection: the memory of repeats, and QoS 2 identifiers that wait for PUBREL."""
+
+    client_id: str
+    persistent: bool
+    memory: DupMemory | None = None
+    held: set[int] = field(default_factory=set)
+    connected: bool = False
+
+
+class SessionRegistry:
+    """The persistent sessions, the one unused longest first; at most `sessions_max`."""
+
+    def __init__(
+        self, disk: Disk, path: str, *, tail: Tail, sessions_max: int, horizon_ms: int, estimate_slack_ms: int = 2_000
+    ) -> None:
+        """`estimate_slack_ms`: how much two arrivals in `tail` may each be off."""
+        self._disk = disk
+        self._path = path
+        self._sessions_max = sessions_max
+        self._horizon_ms = horizon_ms
+        self._sessions: dict[str, Session] = {}
+        self._lines = 0
+        self._discarded = self._read_journal()
+        for client_id, uses in tail.items():
+            self._recover(client_id, uses, self._discarded.get(client_id, {}), horizon_ms + estimate_slack_ms)
+        # once the log's tail has moved past a discarded session, nothing can bring it back
+        self._discarded = {client_id: ends for client_id, ends in self._discarded.items() if client_id in tail}
+        disk.make_directory(path.rpartition("/")[0])
+        self._rewrite()
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def __contains__(self, client_id: object) -> bool:
+        return client_id in self._sessions
+
+    def _read_journal(self) -> dict[str, dict[str, int]]:
+        discarded: dict[str, dict[str, int]] = {}
+        lines = self._disk.read_file(self._path).splitlines() if self._disk.exists(self._path) else []
+        for line in lines:
+            try:
+                what, client_id, *ends = msgspec.json.decode(line, type=list[str | dict[str, int]])
+            except (ValueError, TypeError):
+                continue  # a torn last line: its session was never confirmed to anyone
+            if not isinstance(client_id, str):
+                continue
+            self._sessions.pop(client_id, None)
+            if what == "+":
+                self._add(client_id)
+            elif ends and isinstance(ends[0], dict):
+                discarded[client_id] = ends[0]
+        return discarded
+
+    def _recover(self, client_id: str, uses: Mapping[int, Use], gone: Mapping[str, int], within_ms: int) -> None:
+        mine = {pid: use for pid, use in uses.items() if use.offset >= gone.get(use.topic, 0)}
+        if not mine:
+            return
+        session = self._sessions.get(client_id) or self._add(client_id)
+        if session.memory is None:
+            return
+        # Whether a PUBACK was written before the crash, nobody knows any more: every use that was recent when
+        # the client was last heard may be sent again. One that is older was settled long before.
+        last_ms = max(use.arrival_ms for use in mine.values())
+        for packet_id, use in sorted(mine.items(), key=lambda item: item[1].arrival_ms):
+            if last_ms - use.arrival_ms <= within_ms:
+                session.memory.use(packet_id, use.crc)
+
+    def _add(self, client_id: str) -> Session:
+        session = Session(client_id, persistent=True, memory=DupMemory(self._horizon_ms))
+        self._sessions[client_id] = session
+        return session
+
+    def open(self, client_id: str, *, clean: bool, ends: Mapping[str, int]) -> tuple[Session, bool, bool]:
+        """A client connects: (its session, session present, the journal must be synced before CONNACK).
+
+        `ends` are the logs' ends, for the journal. Raises `OSError` when the journal cannot be written.
+        """
+        old = self._sessions.pop(client_id, None)
+        if clean:
+            if old is not None:
+                self._discard(client_id, ends)
+            return Session(client_id, persistent=False), False, False
+        if old is not None:
+            self._sessions[client_id] = old  # used last
+            return old, True, False
+        self._make_room(ends)
+        self._write(["+", client_id])
+        return self._add(client_id), False, True
+
+    def _make_room(self, ends: Mapping[str, int]) -> None:
+        if len(self._sessions) < self._sessions_max:
+            return
+        for client_id, session in self._sessions.items():
+            if not session.connected:
+                del self._sessions[client_id]
+                self._discard(client_id, ends)
+                return
+
+    def _discard(self, client_id: str, ends: Mapping[str, int]) -> None:
+        self._discarded.pop(client_id, None)
+        self._discarded[client_id] = dict(ends)
+        if len(self._discarded) > self._sessions_max:
+            del self._discarded[next(iter(self._discarded))]
+        self._write(["-", client_id, dict(ends)])
+
+    def forget_unsynced(self) -> None:
+        """The disk failed: what was taken for stored may not be; better twice than never."""
+        for session in self._sessions.values():
+            session.held.clear()
+            if session.memory is not None:
+                session.memory.connection_began(resumed=False)
+
+    def _write(self, line: list[object]) -> None:
+        if self._lines >= 4 * self._sessions_max:
+            self._rewrite()
+        handle = self._disk.open(self._path)
+        try:
+            self._disk.append(handle, msgspec.json.encode(line) + b"\n")
+        finally:
+            self._disk.close(handle)
+        self._lines += 1
+
+    def sync(self) -> None:
+        """Make the journal durable; may be called from another thread. Raises `OSError`."""
+        handle = self._disk.open(self._path)
+        try:
+            self._disk.sync(handle)
+        finally:
+            self._disk.close(handle)
+
+    def _rewrite(self) -> None:
+        """Only what matters still; also makes the file's name durable."""
+        lines = [msgspec.json.encode(["-", client_id, ends]) for client_id, ends in self._discarded.items()]
+        lines += [msgspec.json.encode(["+", client_id]) for client_id in self._sessions]
+        self._disk.replace_file(self._path, b"".join(line + b"\n" for line in lines))
+        self._lines = len(lines)

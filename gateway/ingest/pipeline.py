@@ -1,0 +1,325 @@
+"""From sources to the log: what was taken becomes one batch per commit group, and is acknowledged when it is on disk.
+
+How a source uses it (the MQTT listener and the serial ports alike):
+
+    source = ingest.attach("serial:mast", kind="serial", profile=profile)   # connected
+    ingest.take(source, [(port_name, frame, 0, 0), ...], done)              # any time, from the loop
+    ingest.detach(source, clean=False)                                      # unplugged; True: said good-bye
+
+`take` never blocks and keeps a reference to the list. `done(True)` is called in the loop once everything in it is
+fsynced: stored, recognised as a repeat, or in the dead letters. `done(False)` says that the disk failed: acknowledge
+nothing, and let the device send again. While `ingest.full` a source should stop reading, and go on when the
+callback given to `when_room` is called.
+
+A group is what was taken in one pass of the loop; while a group of before waits for its fsync, the next gathers,
+for at most `gather_ms` or until `GROUP_BYTES`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from devices.profiles import Profile
+from gateway.ingest.events import ensure_partition
+from gateway.ingest.group import GroupBuilder, add_header
+from gateway.ingest.marks import MarkMaker, MarkSettings
+from gateway.ingest.repeats import NaturalMemory
+from gateway.ingest.sources import Done, Entry, Message, Source
+from gateway.ingest.tail import TailReader
+from gateway.log.records import NO_HEADERS, Record, encode_batch
+from gateway.log.store import LogStore
+from headwater.clock import Clock
+from headwater.errors import HeadwaterError
+
+_log = logging.getLogger("headwater.ingest")
+
+READINGS_TOPIC = "readings"
+DEADLETTER_TOPIC = "deadletter"
+HEALTH_DEVICE = "$gateway"
+GROUP_BYTES = 256 << 10
+WAITING_BYTES_MAX = 32 << 20
+SOURCES_MAX = 10_000
+FORGET_EVERY_MS = 60_000
+
+
+class Loop(Protocol):
+    """What the pipeline needs of an event loop; asyncio's is one."""
+
+    def call_soon(self, callback: Callable[[], None], /) -> Any: ...
+    def call_later(self, delay: float, callback: Callable[[], None], /) -> Any: ...
+
+
+class Ingest:
+    """Decodes, recognises repeats, marks and appends; see the module for how sources use it."""
+
+    def __init__(
+        self,
+        store: LogStore,
+        *,
+        node: str,
+        profiles: Sequence[Profile],
+        marks: MarkSettings,
+        clock: Clock,
+        health: Callable[[], Mapping[str, Any]],
+        loop: Loop | None = None,
+        gather_ms: float = 10.0,
+        waiting_bytes_max: int = WAITING_BYTES_MAX,
+    ) -> None:
+        """Reads the logs' tails: after it, marks and repeats go on where the last run ended.
+
+        `health` gives the fields of the node's own reading. `loop` None: the running asyncio loop, when first needed.
+        """
+        self.store = store
+        self.node = node
+        self.clock = clock
+        self.sources: dict[str, Source] = {}
+        self.readings = ensure_partition(store, READINGS_TOPIC)
+        self.deadletter = ensure_partition(store, DEADLETTER_TOPIC)
+        now_ms = clock.monotonic_ms()
+        self.marks = MarkMaker(
+            marks, node=node, started_ms=now_ms, recorded=any(profile.recorded for profile in profiles)
+        )
+        self._natural = NaturalMemory()
+        tail = TailReader(profiles, self.marks, self._natural)
+        tail.read(self.readings, self.deadletter)
+        self.tail_uses = tail.uses
+        self._builder = GroupBuilder(node, profiles, self._natural)
+        self._builder.live_ms = self.marks.live
+        self._health = health
+        self._loop = loop
+        self._gather_ms = gather_ms
+        self._waiting: list[Entry] = []
+        self._waiting_bytes = 0
+        self._scheduled = False
+        self._timer = False
+        self._groups: deque[_Group] = deque()  # appended, not on disk yet
+        self._held_bytes = 0
+        self._bytes_max = waiting_bytes_max
+        self._room: list[Callable[[], None]] = []
+        self._failures = 0
+        self._problem: str | None = None
+        self._extra_status: Callable[[], Mapping[str, Any]] | None = None
+        self._forget_at_ms = now_ms + FORGET_EVERY_MS
+        self._closed = False
+
+    # --- sources
+
+    def attach(self, source_id: str, *, kind: str, profile: Profile | None = None) -> Source:
+        """A source is connected. Its id is `mqtt:<client id>` or `serial:<port name>`."""
+        source = self.sources.pop(source_id, None)
+        if source is None:
+            self._make_room()
+            source = Source(source_id, kind, self.marks.source(source_id), self.node)
+        self.sources[source_id] = source  # used last
+        source.profile = profile
+        source.connected = True
+        source.problem = None
+        self.marks.connected(source.mark)
+        return source
+
+    def detach(self, source: Source, *, clean: bool, problem: str | None = None) -> None:
+        """A source is gone; `clean`: it said so itself, and no window waits for it any more."""
+        source.connected = False
+        source.problem = problem
+        self.marks.disconnected(source.mark, clean=clean)
+
+    def _make_room(self) -> None:
+        if len(self.sources) < SOURCES_MAX:
+            return
+        for source_id, source in self.sources.items():
+            if not source.connected:
+                del self.sources[source_id]
+                return
+
+    # --- taking in
+
+    @property
+    def full(self) -> bool:
+        """Too many bytes wait for the disk: stop reading until `when_room` calls back."""
+        return self._held_bytes >= self._bytes_max
+
+    def when_room(self, callback: Callable[[], None]) -> None:
+        """Call back once, when no longer full."""
+        self._room.append(callback)
+
+    def take(self, source: Source, messages: list[Message], done: Done) -> None:
+        """Messages of one source, in order; `done` is called in the loop when they are settled."""
+        if self._closed:
+            return
+        size_bytes = sum([len(message[1]) for message in messages]) + 64 * len(messages)
+        self._waiting.append(Entry(source, messages, done, self.clock.wall_ms(), size_bytes))
+        self._waiting_bytes += size_bytes
+        self._held_bytes += size_bytes
+        if self._waiting_bytes >= GROUP_BYTES:
+            self.commit()
+        elif not self._scheduled:
+            if not self._groups:
+                self._scheduled = True
+                self._running_loop().call_soon(self._on_scheduled)
+            elif not self._timer:
+                self._timer = True
+                self._running_loop().call_later(self._gather_ms / 1000, self._on_timer)
+
+    def _running_loop(self) -> Loop:
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop
+
+    def _on_scheduled(self) -> None:
+        self._scheduled = False
+        self.commit()
+
+    def _on_timer(self) -> None:
+        self._timer = False
+        self.commit()
+
+    def commit(self) -> None:
+        """Append what waits, as one group. Called by itself; tests and shutdown may call it."""
+        if not self._waiting:
+            return
+        entries, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        group = _Group(self, entries)
+        readings, dead = self._builder.build(entries)
+        now_ms, wall_ms = self.clock.monotonic_ms(), self.clock.wall_ms()
+        for entry in entries:
+            self._note(entry, now_ms)
+        if readings and self.marks.due(now_ms):
+            self._add_mark(readings, now_ms, wall_ms)
+        self._append(group, readings, dead, wall_ms)
+
+    def _note(self, entry: Entry, now_ms: float) -> None:
+        source = entry.source
+        source.last_ms = entry.arrival_ms
+        entry.before_ms = source.mark.newest_ms
+        if entry.readings:
+            source.readings += entry.readings
+            self.marks.saw(source.mark, entry.newest_ms, arrival_ms=entry.arrival_ms, now_ms=now_ms)
+
+    def _add_mark(self, readings: list[Record], now_ms: float, wall_ms: int) -> None:
+        mark = self.marks.make(now_ms=now_ms, wall_ms=wall_ms, epoch=self.readings.leader_epoch)
+        self._builder.live_ms = self.marks.live
+        add_header(readings, "hw-mark", mark)
+
+    def _append(self, group: _Group, readings: list[Record], dead: list[Record], wall_ms: int) -> None:
+        self._groups.append(group)
+        try:
+            if dead:
+                self.deadletter.append(encode_batch(dead), now_ms=wall_ms, verify=False)
+            if readings:
+                self.readings.append(encode_batch(readings), now_ms=wall_ms, verify=False)
+        except (HeadwaterError, OSError) as error:
+            self.fail(group, str(error))
+            return
+        # also without a record of its own: a repeat is acknowledged when its original is on disk
+        for log in (self.deadletter, self.readings):
+            log.when_synced(log.log_end_offset, group.one_log_synced, group.failed)
+
+    def release(self, group: _Group) -> None:
+        """A group is on disk in both logs: acknowledge, and let the next one go."""
+        self._groups.remove(group)
+        if self._problem is not None:
+            _log.warning("node %s: the disk takes readings again", self.node)
+            self._problem = None
+        self._settle(group.entries, stored=True)
+        if self._waiting and not self._groups:
+            self.commit()
+
+    def _settle(self, entries: list[Entry], *, stored: bool) -> None:
+        for entry in entries:
+            self._held_bytes -= entry.size_bytes
+            entry.done(stored)
+        if self._room and not self.full:
+            room, self._room = self._room, []
+            for callback in room:
+                callback()
+
+    def fail(self, group: _Group, problem: str = "what was written could not be synced") -> None:
+        """The disk lost a group: nothing of it is acknowledged, and nothing of it counts as seen."""
+        if self._problem is None:
+            _log.error("node %s: the disk failed, nothing is acknowledged: %s", self.node, problem)
+        self._problem = problem
+        self._failures += 1
+        self._natural.forget_all()
+        self._groups.remove(group)
+        group.lost = True
+        for entry in group.entries:
+            # what was lost comes again: T must not have gone past it
+            newest_ms, before_ms = entry.source.mark.newest_ms, entry.before_ms
+            if before_ms is None or (newest_ms is not None and before_ms < newest_ms):
+                entry.source.mark.newest_ms = before_ms
+        self._builder.live_ms = self.marks.live = min(self.marks.live, group.live_before_ms)
+        self._settle(group.entries, stored=False)
+
+    # --- time
+
+    def tick(self, now_ms: float | None = None) -> None:
+        """The app calls this about every 100 ms: a mark on the node's own health reading when nothing else came."""
+        now_ms = self.clock.monotonic_ms() if now_ms is None else now_ms
+        if now_ms >= self._forget_at_ms:
+            self._forget_at_ms = now_ms + FORGET_EVERY_MS
+            self.marks.forget_gone(now_ms)
+        if self._closed or not self.marks.overdue(now_ms) or self._groups:
+            return
+        self.commit()
+        if self.marks.overdue(now_ms):
+            self._health_reading(now_ms)
+
+    def _health_reading(self, now_ms: float) -> None:
+        wall_ms = self.clock.wall_ms()
+        value = msgspec.json.encode(self._health())
+        records: list[Record] = [(wall_ms, f"{self.node}/{HEALTH_DEVICE}".encode(), value, NO_HEADERS)]
+        group = _Group(self, [])
+        self._add_mark(records, now_ms, wall_ms)
+        self._append(group, records, [], wall_ms)
+
+    def close(self) -> None:
+        """Append what waits and take nothing more; acknowledgements follow the log's last sync."""
+        self.commit()
+        self._closed = True
+
+    # --- seen from outside
+
+    def add_status(self, extra: Callable[[], Mapping[str, Any]]) -> None:
+        """A listener's own figures, merged into `status`."""
+        self._extra_status = extra
+
+    def status(self) -> dict[str, Any]:
+        return {
+            "sources": [source.status(self.marks) for source in self.sources.values()],
+            **self._builder.counts.as_dict(),
+            "refused": 0,
+            "waiting_bytes": self._held_bytes,
+            "live_ms": self.marks.live,
+            "marks": self.marks.n,
+            "disk_failures": self._failures,
+            "problem": self._problem,
+            **(self._extra_status() if self._extra_status is not None else {}),
+        }
+
+
+class _Group:
+    """A group between its append and the sync of both logs."""
+
+    __slots__ = ("_ingest", "_logs_left", "entries", "live_before_ms", "lost")
+
+    def __init__(self, ingest: Ingest, entries: list[Entry]) -> None:
+        self._ingest = ingest
+        self._logs_left = 2
+        self.entries = entries
+        self.live_before_ms = ingest.marks.live
+        self.lost = False
+
+    def one_log_synced(self) -> None:
+        self._logs_left -= 1
+        if not self._logs_left and not self.lost:
+            self._ingest.release(self)
+
+    def failed(self) -> None:
+        if not self.lost:
+            self._ingest.fail(self)

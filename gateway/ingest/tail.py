@@ -1,0 +1,121 @@
+"""What the log itself remembers for a restart: marks, MQTT packet identifiers, natural keys.
+
+All of it is in the last records of `readings` and `deadletter`, fsynced with the readings that it speaks of, so a power
+cut cannot part them. Read once, before anything is taken in; bounded by `TAIL_BYTES` per topic.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from devices.profiles import Profile
+from gateway.ingest.marks import MarkMaker
+from gateway.ingest.mqtt.sessions import Use
+from gateway.ingest.repeats import NaturalMemory, companion, read_hw_m
+from gateway.log.partition import PartitionLog
+from gateway.log.records import Columns, decode_batch, decode_headers, read_header, split_batches
+from headwater.errors import PeerError
+
+_log = logging.getLogger("headwater.ingest")
+
+TAIL_BYTES = 8 << 20
+_READ_BYTES = 1 << 20
+
+
+def tail_columns(log: PartitionLog, tail_bytes: int) -> Iterator[Columns]:
+    """The decoded batches that make up about the last `tail_bytes` of a partition."""
+    start, end = log.log_start_offset, log.synced_offset
+    if end <= start:
+        return
+    records_per_byte = (end - start) / max(log.size_bytes, 1)
+    offset = max(start, end - max(1, round(tail_bytes * records_per_byte)))
+    while offset < end:
+        data = log.read(offset, _READ_BYTES).data
+        if not data:
+            return
+        for view in split_batches(data):
+            header = read_header(view)
+            offset = header.next_offset
+            if not header.is_control:
+                yield decode_batch(view)
+
+
+class TailReader:
+    """Collects from the tail of both logs."""
+
+    def __init__(self, profiles: Sequence[Profile], marks: MarkMaker, natural: NaturalMemory) -> None:
+        self.uses: dict[str, dict[int, Use]] = {}
+        self._marks = marks
+        self._natural = natural
+        with_key = [profile for profile in profiles if profile.natural_key is not None]
+        self._natural_fields = sorted({field for profile in with_key if (field := profile.natural_field) is not None})
+        self._time_is_key = any(profile.natural_field is None for profile in with_key)
+        self._has_claims = any(profile.timestamp is not None for profile in with_key)
+        self._arrival_ms = 0
+
+    def read(self, readings: PartitionLog, deadletter: PartitionLog, tail_bytes: int = TAIL_BYTES) -> None:
+        """Damage in the tail ends the reading of that topic: what is known less is stored twice, never lost."""
+        for log in (readings, deadletter):
+            self._arrival_ms = 0
+            take = self._readings if log is readings else self._deadletters
+            try:
+                for columns in tail_columns(log, tail_bytes):
+                    take(log.topic, columns)
+            except PeerError as error:
+                _log.warning("the tail of %s could not be read for repeats: %s", log.topic, error)
+
+    def _readings(self, topic: str, columns: Columns) -> None:
+        for offset, timestamp_ms, key, value, blob in zip(
+            columns.offsets, columns.timestamps, columns.keys, columns.values, columns.headers, strict=True
+        ):
+            claim_ms = timestamp_ms
+            if len(blob) > 1:
+                for name, content in decode_headers(bytes(blob)):
+                    if name == "hw-mark" and content is not None:
+                        self._mark(content)
+                    elif name == "hw-m" and content is not None:
+                        self._use(topic, offset, content)
+                    elif name == "hw-t" and content is not None:
+                        claim_ms = int(content) if content.lstrip(b"-").isdigit() else claim_ms
+            if key is not None and value is not None:
+                self._reading(bytes(key), bytes(value), claim_ms)
+
+    def _mark(self, content: bytes) -> None:
+        try:
+            self._marks.resume(content)
+            self._arrival_ms = msgspec.json.decode(content)["clock"]
+        except (ValueError, KeyError, TypeError) as error:
+            _log.warning("a mark in the log is not readable and was passed over: %r", error)
+
+    def _reading(self, key: bytes, value: bytes, claim_ms: int) -> None:
+        if not self._natural_fields and not self._time_is_key:
+            return
+        if self._time_is_key:
+            self._natural.is_repeat(key, claim_ms, claim_ms)
+        if self._natural_fields:
+            try:
+                fields = msgspec.json.decode(value)
+            except ValueError:
+                return
+            for field in self._natural_fields:
+                if isinstance(fields, dict) and isinstance(number := fields.get(field), int | str):
+                    self._natural.is_repeat(key, number, companion(claim_ms if self._has_claims else None, value))
+
+    def _deadletters(self, topic: str, columns: Columns) -> None:
+        for offset, timestamp_ms, blob in zip(columns.offsets, columns.timestamps, columns.headers, strict=True):
+            self._arrival_ms = timestamp_ms
+            for name, content in decode_headers(bytes(blob)):
+                if name == "hw-m" and content is not None:
+                    self._use(topic, offset, content)
+
+    def _use(self, topic: str, offset: int, content: bytes) -> None:
+        if (found := read_hw_m(content)) is None:
+            return
+        packet_id, crc, client_id = found
+        uses = self.uses.setdefault(client_id, {})
+        old = uses.get(packet_id)
+        if old is None or old.arrival_ms <= self._arrival_ms:
+            uses[packet_id] = Use(crc, topic, offset, self._arrival_ms)
