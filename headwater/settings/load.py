@@ -77,6 +77,10 @@ def _host(host_name: str | None) -> str:
 
 def _apply_role(source: Source) -> None:
     role = source.table.get("role", "edge")
+    if "central" in source.table:  # a rule runs in one place: what runs at the central does not run below it
+        processors = source.table.setdefault("processors", {})
+        if isinstance(processors, dict):
+            processors.setdefault("place", "edge")
     for section, values in DEFAULTS.get(role, {}).items() if isinstance(role, str) else ():
         table = source.table.setdefault(section, {})
         if isinstance(table, dict):
@@ -142,7 +146,7 @@ def _resolve(value: Any, folder: str, key: str = "") -> Any:
     if isinstance(value, (list, tuple)):
         return [_resolve(inner, folder, key) for inner in value]
     if isinstance(value, str) and value:
-        is_file = key in ("profiles", "rules") and value.endswith(".toml")
+        is_file = key in ("profiles", "profile", "rules") and value.endswith(".toml")
         if is_file or key.endswith(_PATH_KEYS):
             return os.path.normpath(os.path.join(folder, os.path.expanduser(value)))
     return value
@@ -182,10 +186,10 @@ def _check_files(source: Source, settings: Settings) -> None:
                 near = difflib.get_close_matches(name, shipped, n=1, cutoff=0.3)
                 meant = f"did you mean “{near[0]}”?" if near else f"shipped are: {', '.join(shipped) or 'none'}"
                 source.problem(path, f"{key}: “{name}” is not shipped with Headwater; {meant} (a path ends in .toml)")
-    ports = [port.port for port in settings.serial]
+    ports = [port.source_name for port in settings.serial]
     for index, port in enumerate(ports):
         if port in ports[:index]:
-            source.problem(("serial", index, "port"), f"serial port {port} is set up twice")
+            source.problem(("serial", index), f"two serial ports are called “{port}”; give one a name of its own")
 
 
 def _error(source: Source) -> UserError:

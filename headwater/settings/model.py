@@ -10,10 +10,14 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from gateway.ingest.marks import MarkSettings
 from gateway.ingest.mqtt.settings import MqttSettings
+from gateway.ingest.serial_settings import SerialSettings
+from gateway.log.settings import LogSettings
 from gateway.replicate.settings import UplinkSettings
+from gateway.wire.settings import KafkaSettings
 from headwater.settings.page import PageSettings
-from headwater.settings.parts import KafkaSettings, LogSettings, MarkSettings, SerialSettings
+from processors.settings import ProcessorSettings
 
 Role = Literal["edge", "central"]
 
@@ -50,6 +54,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     central: UplinkSettings | None = None
     rules: tuple[str, ...] = ()
     """Window and alert rules that run on this node: names of shipped ones, or paths that end in `.toml`."""
+    processors: ProcessorSettings = ProcessorSettings()
     page: PageSettings | None = None
     topics: TopicsSettings = TopicsSettings()
 

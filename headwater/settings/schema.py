@@ -13,6 +13,9 @@ import msgspec
 
 from headwater.settings.model import Settings
 
+_NAMES = r"`?[a-z_0-9]+`?(?:, `?[a-z_0-9]+`?)*"
+_LISTED = re.compile(rf"(?:- )?({_NAMES})(?::| ) +(\S.*)")
+
 
 def settings_schema() -> dict[str, Any]:
     """Made from the types, so it cannot differ from what `load_settings` accepts (bar `<key>_file` for secrets)."""
@@ -43,17 +46,18 @@ def field_texts(kind: type) -> dict[str, str]:
 
 
 def _listed_texts(kind: type) -> dict[str, str]:
+    """From lines `name   text`, `one, two   text` or `- `name`: text`, each going on in indented lines."""
     texts: dict[str, str] = {}
-    name = ""
+    names: list[str] = []
     for line in (source_inspect.getdoc(kind) or "").splitlines():
-        match = re.fullmatch(r"([a-z_]+) {2,}(\S.*)", line)
+        match = _LISTED.fullmatch(line)
         if match:
-            name = match[1]
-            texts[name] = match[2]
-        elif name and line.startswith("  "):
-            texts[name] += " " + line.strip()
+            names = re.findall(r"[a-z_0-9]+", match[1])
+            texts |= dict.fromkeys(names, match[2])
+        elif names and line.startswith("  "):
+            texts |= {name: f"{texts[name]} {line.strip()}" for name in names}
         else:
-            name = ""
+            names = []
     return texts
 
 
