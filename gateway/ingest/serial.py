@@ -23,7 +23,6 @@ from devices.profiles import Profile
 from gateway.ingest.serial_settings import SerialSettings
 from gateway.ingest.sources import Done, Message, Source
 from headwater.clock import Clock
-from headwater.errors import UserError
 
 _log = logging.getLogger("headwater.serial")
 
@@ -248,11 +247,3 @@ def _why(port: str, error: Exception) -> str:
     if code == errno.ENOTTY or "configure port" in str(error):
         return f"{port} is no serial port ({error})"
     return f"{port} does not open ({error})"
-
-
-def check_ports(ports: tuple[SerialSettings, ...]) -> None:
-    """Two ports of one name would be one source. Raises `UserError`."""
-    names = [port.source_name for port in ports]
-    for index, name in enumerate(names):
-        if name in names[:index]:
-            raise UserError(f"two serial ports are called “{name}”", hint='Give one a name of its own: name = "…".')

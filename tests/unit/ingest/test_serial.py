@@ -13,11 +13,10 @@ import pytest
 
 from devices.profiles import Profile
 from gateway.ingest.marks import MarkSource
-from gateway.ingest.serial import check_ports, port_profile, run_serial
+from gateway.ingest.serial import port_profile, run_serial
 from gateway.ingest.serial_settings import SerialSettings
 from gateway.ingest.sources import Done, Message, Source
 from headwater.clock import SystemClock
-from headwater.errors import UserError
 
 WIND = b"$WIMWV,231.5,T,7.41,M,A*11"
 AIR = b"$WIXDR,C,11.32,C,AIRTEMP,P,1.01338,B,AIRPRES*53"
@@ -301,8 +300,3 @@ def test_the_device_of_a_port_goes_before_the_profiles() -> None:
     profile = port_profile(SerialSettings(port="/dev/ttyUSB0", profile="met-mast", device="mast-north"))
     assert profile is not None
     assert profile.device == "mast-north"
-
-
-def test_two_ports_of_one_name_are_refused() -> None:
-    with pytest.raises(UserError, match="two serial ports are called “ttyUSB0”"):
-        check_ports((SerialSettings(port="/dev/ttyUSB0"), SerialSettings(port="/dev/ttyS1", name="ttyUSB0")))
