@@ -352,9 +352,6 @@ def _encode_tags(src: _Source, tagged: list[Field], body: str) -> None:
     src.emit(f"o(encode_tags({tags}) if {tags} else V1[0])")
 
 
-# ---- the door ----------------------------------------------------------------------------------------------------
-
-
 def _define(src: _Source, title: str, name: str) -> Any:
     source = "\n".join([f"def {name}({title}):", *src.lines])
     exec(compile(source, f"<{name}>", "exec"), src.names)  # noqa: S102 - the source comes from our own tables alone

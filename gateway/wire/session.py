@@ -27,6 +27,7 @@ _HEADER = struct.Struct(">hhih")
 _REQUEST = struct.Struct(">hhi")
 _CORRELATION = struct.Struct(">i")
 _NAMES = {key: BY_KEY[key].name for key in ApiKey}
+_FLEXIBLE = {key: BY_KEY[key].flexible for key in ApiKey}
 
 
 class Request(NamedTuple):
@@ -102,7 +103,7 @@ class ServerSession:
             if api is ApiKey.API_VERSIONS:
                 return Request(api, version, correlation_id, client_id, None)
             raise PeerError(f"{_NAMES[api]} version {version} is not served here")
-        if BY_KEY[key].is_flexible(version):
+        if version >= _FLEXIBLE[api]:
             try:
                 position = skip_tags(frame, position)
             except IndexError:
@@ -111,13 +112,10 @@ class ServerSession:
         return Request(api, version, correlation_id, client_id, body)
 
 
-def encode_response(request: Request, body: Body) -> bytes:
-    """The frame of the answer to `request`."""
-    api, version = request.api, request.version
-    parts = [b"", _CORRELATION.pack(request.correlation_id)]
-    if request.body is None:
-        version = 0
-    elif api is not ApiKey.API_VERSIONS and BY_KEY[api].is_flexible(version):
+def encode_response(api: ApiKey, version: int, correlation_id: int, body: Body) -> bytes:
+    """The frame of an answer. ApiVersions in a version that is not served is answered in version 0."""
+    parts = [b"", _CORRELATION.pack(correlation_id)]
+    if api is not ApiKey.API_VERSIONS and version >= _FLEXIBLE[api]:
         parts.append(b"\x00")
     encoder(_NAMES[api], version, response=True)(body, parts.append)
     return join_frame(parts)
@@ -127,7 +125,7 @@ def encode_request(api: ApiKey, version: int, correlation_id: int, client_id: st
     """The frame of a request."""
     name = client_id.encode()
     parts = [b"", _REQUEST.pack(api, version, correlation_id), len(name).to_bytes(2, "big"), name]
-    if BY_KEY[api].is_flexible(version):
+    if version >= _FLEXIBLE[api]:
         parts.append(b"\x00")
     encoder(_NAMES[api], version)(body, parts.append)
     return join_frame(parts)
@@ -221,7 +219,7 @@ class ClientSession:
             self._take_versions(frame, asked, now_ms)
             return
         position = 4
-        if BY_KEY[asked.api].is_flexible(asked.version):
+        if asked.version >= _FLEXIBLE[asked.api]:
             try:
                 position = skip_tags(frame, position)
             except IndexError:

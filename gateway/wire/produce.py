@@ -1,0 +1,201 @@
+"""Produce (API 0): batches go from the socket to the file as they came; the answer waits for the fsync.
+
+Versions 0-2 are advertised and refused: older librdkafka compresses only for a broker that offers them (KAFKA-18659).
+`acks` 1 waits for the disk like `all`: one node has nothing weaker to offer that would still be an acknowledgement.
+"""
+
+from __future__ import annotations
+
+import struct
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from gateway.log.errors import (
+    CorruptBatch,
+    DuplicateSequence,
+    InvalidProducerEpoch,
+    InvalidTransactionState,
+    LogFailed,
+    OutOfOrderSequence,
+)
+from gateway.wire.compiler import Body
+from gateway.wire.errors import ErrorCode, error_name
+from gateway.wire.peer import Peer, Reply
+from gateway.wire.session import Request
+from gateway.wire.timers import Timer, Timers
+from gateway.wire.topics import INTERNAL_TOPICS
+from headwater.clock import Clock
+from headwater.errors import HeadwaterError, PeerError
+
+if TYPE_CHECKING:
+    from gateway.wire.broker import Broker
+
+# Positions in a record batch (v2); the attributes' low byte is the second one.
+_LENGTH = struct.Struct(">i")
+_PRODUCER = struct.Struct(">qh")
+_LENGTH_AT, _MAGIC_AT, _ATTRIBUTES_AT, _PRODUCER_AT, _HEADER_BYTES = 8, 16, 22, 43, 61
+_TRANSACTIONAL, _CONTROL, _CODEC, _ZSTD = 0x10, 0x20, 0x07, 4
+_ZSTD_VERSION = 7  # KIP-110
+_SWEEP_MS = 1000
+_TIMEOUT_MAX_MS = 60_000
+
+_CODES: tuple[tuple[type[HeadwaterError], ErrorCode], ...] = (
+    (OutOfOrderSequence, ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER),
+    (DuplicateSequence, ErrorCode.DUPLICATE_SEQUENCE_NUMBER),
+    (InvalidProducerEpoch, ErrorCode.INVALID_PRODUCER_EPOCH),
+    (InvalidTransactionState, ErrorCode.INVALID_TXN_STATE),
+    (CorruptBatch, ErrorCode.CORRUPT_MESSAGE),
+    (LogFailed, ErrorCode.KAFKA_STORAGE_ERROR),
+)
+
+
+def code_of(error: HeadwaterError) -> ErrorCode:
+    """Kafka's code for what the log refused with."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), ErrorCode.UNKNOWN_SERVER_ERROR)
+
+
+class _Wait:
+    """One Produce whose batches are appended and not all synced; called once for each that is."""
+
+    __slots__ = ("answers", "deadline_ms", "left", "reply", "waits")
+
+    def __init__(self, reply: Reply, answers: Body, left: int, waits: Waits) -> None:
+        self.reply = reply
+        self.answers = answers
+        self.left = left
+        self.deadline_ms = 0.0
+        self.waits = waits
+
+    def __call__(self) -> None:
+        self.left -= 1
+        if self.left == 0 and self.deadline_ms >= 0:
+            self.waits.open.discard(self)
+            self.reply(self.answers)
+
+    def failed(self, answer: dict[str, Any]) -> None:
+        """A failed sync took one partition's batch back."""
+        answer |= {"error_code": ErrorCode.KAFKA_STORAGE_ERROR, "base_offset": -1}
+        self()
+
+    def expire(self) -> None:
+        self.deadline_ms = -1.0
+        for topic in self.answers["responses"]:
+            for answer in topic["partition_responses"]:
+                answer["error_code"] = answer["error_code"] or ErrorCode.REQUEST_TIMED_OUT
+        self.reply(self.answers)
+
+
+class Waits:
+    """Produces that wait for the disk. One sweep a second finds those past their time: no timer per request."""
+
+    def __init__(self, timers: Timers, clock: Clock) -> None:
+        self._timers = timers
+        self._clock = clock
+        self.open: set[_Wait] = set()
+        self._sweep: Timer | None = None
+
+    def add(self, wait: _Wait, timeout_ms: int) -> None:
+        """Answer REQUEST_TIMED_OUT after `timeout_ms`, give or take the sweep."""
+        wait.deadline_ms = self._clock.monotonic_ms() + timeout_ms
+        self.open.add(wait)
+        if self._sweep is None:
+            self._sweep = self._timers.at(self._clock.monotonic_ms() + _SWEEP_MS, self._expire)
+
+    def _expire(self) -> None:
+        now_ms = self._clock.monotonic_ms()
+        for wait in [wait for wait in self.open if wait.deadline_ms <= now_ms]:
+            self.open.discard(wait)
+            wait.expire()
+        self._sweep = self._timers.at(now_ms + _SWEEP_MS, self._expire) if self.open else None
+
+
+def produce(broker: Broker, request: Request, peer: Peer, reply: Reply) -> None:
+    """Append every batch of the request; answer once all of them are on disk."""
+    body: dict[str, Any] = request.body or {}
+    acks = body["acks"]
+    now_ms = broker.clock.wall_ms()
+    responses = []
+    appended = []
+    refused = 0
+    for topic in body["topic_data"]:
+        answers = []
+        for part in topic["partition_data"]:
+            code, log, base, end = _append(broker, request, peer, topic["name"], part, now_ms)
+            answer = {"index": part["index"], "error_code": code, "base_offset": base}
+            if log is not None:
+                appended.append((log, end, answer))
+                answer["log_start_offset"] = log.log_start_offset
+            else:
+                refused = refused or code
+            answers.append(answer)
+        responses.append({"name": topic["name"], "partition_responses": answers})
+    if acks == 0:
+        if refused:
+            # Nobody reads an answer: a closed connection is how Kafka tells (KafkaApis.handleProduceRequest).
+            raise PeerError(f"a batch sent with acks 0 was refused: {error_name(refused)}")
+        reply(None)
+        return
+    answered = {"responses": responses}
+    if not appended:
+        reply(answered)
+        return
+    wait = _Wait(reply, answered, len(appended), broker.waits)
+    for log, end, answer in appended:
+        log.when_synced(end, wait, partial(wait.failed, answer))
+    if wait.left:
+        broker.waits.add(wait, min(max(body["timeout_ms"], _SWEEP_MS), _TIMEOUT_MAX_MS))
+
+
+def _append(
+    broker: Broker, request: Request, peer: Peer, topic: str, part: dict[str, Any], now_ms: int
+) -> tuple[int, Any, int, int]:
+    """(error code, log or None, base offset, end offset) of one partition's batch."""
+    records = part["records"]
+    code = _check(broker, request, peer, topic, part["index"], records)
+    if code == ErrorCode.NONE:
+        log = broker.store.partition(topic, part["index"])
+        if log is None:
+            code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+        else:
+            try:
+                done = log.append(records, now_ms=now_ms)
+            except HeadwaterError as error:
+                code = code_of(error)
+                if code is ErrorCode.UNKNOWN_SERVER_ERROR:
+                    raise
+            else:
+                broker.produced_batches += 1
+                broker.produced_bytes += len(records)
+                return 0, log, done.base_offset, done.next_offset
+    broker.refused_batches += 1
+    if code in {ErrorCode.INVALID_PRODUCER_EPOCH, ErrorCode.PRODUCER_FENCED}:
+        broker.transactions.fenced += 1
+    return code, None, -1, -1
+
+
+def _check(
+    broker: Broker, request: Request, peer: Peer, topic: str, index: int, records: memoryview | None
+) -> ErrorCode:
+    """What can be told before the log is asked; it checks magic, length, count and CRC itself."""
+    body: dict[str, Any] = request.body or {}
+    if body["acks"] not in {-1, 0, 1}:
+        return ErrorCode.INVALID_REQUIRED_ACKS
+    if records is None or len(records) < _HEADER_BYTES or records[_MAGIC_AT] != 2:
+        return ErrorCode.CORRUPT_MESSAGE
+    if _LENGTH.unpack_from(records, _LENGTH_AT)[0] + 12 != len(records):
+        return ErrorCode.INVALID_RECORD  # Kafka takes exactly one batch per partition too
+    if len(records) > broker.settings.batch_bytes_max:
+        return ErrorCode.MESSAGE_TOO_LARGE
+    attributes = records[_ATTRIBUTES_AT]
+    if attributes & _CODEC == _ZSTD and request.version < _ZSTD_VERSION:
+        return ErrorCode.UNSUPPORTED_COMPRESSION_TYPE
+    if topic in INTERNAL_TOPICS:
+        return ErrorCode.INVALID_TOPIC_EXCEPTION
+    if attributes & (_CONTROL | _TRANSACTIONAL):
+        if attributes & _CONTROL:
+            return ErrorCode.INVALID_RECORD
+        if not body["transactional_id"]:
+            return ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+        producer_id, epoch = _PRODUCER.unpack_from(records, _PRODUCER_AT)
+        return broker.transactions.check(body["transactional_id"], producer_id, epoch, (topic, index), peer)
+    return ErrorCode.NONE

@@ -1,0 +1,48 @@
+"""Producer ids that are never given twice, through every restart.
+
+Ids come in blocks. The end of the block in use is on disk (`<data>/node/producer-ids`, one line of text) before
+the first id of the block is given, so a restart wastes the rest of a block and repeats nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from headwater.disk import Disk
+
+logger = logging.getLogger(__name__)
+
+BLOCK = 1000
+_LEAP = 1_000_000
+
+
+class ProducerIds:
+    """Gives ids; `at_least` is above every id that is known from elsewhere, should the file be lost."""
+
+    def __init__(self, disk: Disk, path: str, *, at_least: int = 0) -> None:
+        self._disk = disk
+        self._path = path
+        self._end = max(_read(disk, path, at_least), at_least)
+        self._next = self._end
+
+    def next(self) -> int:
+        """A new id. Raises `OSError` when the next block cannot be made durable."""
+        if self._next >= self._end:
+            end = self._next + BLOCK
+            self._disk.replace_file(self._path, f"{end}\n".encode())
+            self._end = end
+        producer_id = self._next
+        self._next += 1
+        return producer_id
+
+
+def _read(disk: Disk, path: str, at_least: int) -> int:
+    if not disk.exists(path):
+        return 0
+    text = disk.read_file(path).decode("ascii", "replace").strip()
+    if text.isdigit():
+        return int(text)
+    # A node always starts: leap over whatever idempotent producers may have been given and nobody remembers.
+    end = at_least + _LEAP
+    logger.error("%s holds no number: producer ids go on at %d", path, end)
+    return end

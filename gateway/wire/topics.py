@@ -1,0 +1,234 @@
+"""CreateTopics, DeleteTopics, DescribeConfigs, and topics that a Metadata request creates."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import TYPE_CHECKING, Any
+
+from gateway.log.errors import InvalidTopic, LogFailed, TopicExists
+from gateway.wire.compiler import Body
+from gateway.wire.errors import ErrorCode
+from gateway.wire.peer import Peer
+from gateway.wire.schema import ZERO_UUID
+from gateway.wire.session import Request
+from headwater.errors import HeadwaterError
+
+if TYPE_CHECKING:
+    from gateway.log.store import Topic
+    from gateway.wire.broker import Broker
+
+logger = logging.getLogger(__name__)
+
+TRANSACTION_TOPIC = "__transaction_state"
+INTERNAL_TOPICS = frozenset({TRANSACTION_TOPIC, "__consumer_offsets"})
+
+_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}\Z")
+_TOPIC, _BROKER = 2, 4  # DescribeConfigs' resource types
+_FROM_TOPIC, _DEFAULT, _STATIC = 1, 5, 4  # its config sources
+
+# Kafka's defaults of the topic settings that tools look at.
+_DEFAULTS = {
+    "cleanup.policy": "delete",
+    "compression.type": "producer",
+    "message.timestamp.type": "CreateTime",
+    "min.insync.replicas": "1",
+    "retention.bytes": "-1",
+    "retention.ms": "-1",
+}
+
+
+def is_name(name: str) -> bool:
+    """Whether Kafka allows a topic of that name."""
+    return _NAME.match(name) is not None and name not in {".", ".."}
+
+
+def _room(broker: Broker, partitions: int) -> bool:
+    have = sum(len(topic.partitions) for topic in broker.store.topics.values())
+    return have + partitions <= broker.settings.partitions_max
+
+
+def _partitions_of(broker: Broker, name: str) -> int:
+    return broker.settings.partitions.get(name, broker.settings.partitions_default)
+
+
+def auto_create(broker: Broker, name: str) -> tuple[Topic | None, ErrorCode]:
+    """Create a topic that a client asked about; None and why when it may not be."""
+    if not is_name(name) or name in INTERNAL_TOPICS:
+        return None, ErrorCode.INVALID_TOPIC_EXCEPTION
+    count = _partitions_of(broker, name)
+    if not _room(broker, count):
+        logger.warning("topic %s is not created: there are kafka.partitions_max partitions already", name)
+        return None, ErrorCode.INVALID_PARTITIONS
+    try:
+        topic = broker.store.create_topic(name, partitions=count)
+    except HeadwaterError as error:
+        logger.warning("topic %s is not created: %s", name, error.what)
+        return None, ErrorCode.KAFKA_STORAGE_ERROR if isinstance(
+            error, LogFailed
+        ) else ErrorCode.INVALID_TOPIC_EXCEPTION
+    logger.info("topic %s created with %d partitions: a client asked for it", name, count)
+    return topic, ErrorCode.NONE
+
+
+def create_topics(broker: Broker, request: Request, peer: Peer) -> Body:
+    """Each topic alone; one that cannot be created does not hinder the others."""
+    body: dict[str, Any] = request.body or {}
+    names = [asked["name"] for asked in body["topics"]]
+    answers = []
+    for asked in body["topics"]:
+        code, message = ErrorCode.NONE, None
+        count = _count(broker, asked)
+        if names.count(asked["name"]) > 1:
+            code, message = ErrorCode.INVALID_REQUEST, "the request names the topic twice"
+        else:
+            code, message = _refusal(broker, asked, count)
+        topic = None
+        if code is ErrorCode.NONE and not body["validate_only"]:
+            topic, code, message = _create(broker, asked, count, peer)
+        answers.append(
+            {
+                "name": asked["name"],
+                "topic_id": topic.topic_id if topic else ZERO_UUID,
+                "error_code": code,
+                "error_message": message,
+                "num_partitions": count if code is ErrorCode.NONE else -1,
+                "replication_factor": 1 if code is ErrorCode.NONE else -1,
+                "configs": _created_configs(asked) if code is ErrorCode.NONE else [],
+            }
+        )
+    return {"topics": answers}
+
+
+def _count(broker: Broker, asked: dict[str, Any]) -> int:
+    if asked["assignments"]:
+        return len(asked["assignments"])
+    count: int = asked["num_partitions"]
+    return _partitions_of(broker, asked["name"]) if count == -1 else count
+
+
+def _refusal(broker: Broker, asked: dict[str, Any], count: int) -> tuple[ErrorCode, str | None]:
+    name = asked["name"]
+    if not is_name(name):
+        return ErrorCode.INVALID_TOPIC_EXCEPTION, "a topic name has 1 to 249 letters, digits, dots, _ and -"
+    if name in INTERNAL_TOPICS:
+        return ErrorCode.INVALID_TOPIC_EXCEPTION, "the name is reserved for the broker"
+    if name in broker.store.topics:
+        return ErrorCode.TOPIC_ALREADY_EXISTS, f"topic {name} already exists"
+    if count < 1:
+        return ErrorCode.INVALID_PARTITIONS, "a topic has at least one partition"
+    if not _room(broker, count):
+        return ErrorCode.INVALID_PARTITIONS, f"this node holds at most {broker.settings.partitions_max} partitions"
+    if asked["assignments"]:
+        indexes = sorted(part["partition_index"] for part in asked["assignments"])
+        homes = {tuple(part["broker_ids"]) for part in asked["assignments"]}
+        if indexes != list(range(count)) or homes != {(broker.node_id,)}:
+            return ErrorCode.INVALID_REPLICA_ASSIGNMENT, f"every partition lives on node {broker.node_id} alone"
+    elif asked["replication_factor"] not in {-1, 1}:
+        return ErrorCode.INVALID_REPLICATION_FACTOR, "this node is the only one: the replication factor is 1"
+    return ErrorCode.NONE, None
+
+
+def _create(
+    broker: Broker, asked: dict[str, Any], count: int, peer: Peer
+) -> tuple[Topic | None, ErrorCode, str | None]:
+    config = {entry["name"]: entry["value"] for entry in asked["configs"] if entry["value"] is not None}
+    try:
+        topic = broker.store.create_topic(asked["name"], partitions=count, config=config)
+    except TopicExists as error:
+        return None, ErrorCode.TOPIC_ALREADY_EXISTS, error.what
+    except InvalidTopic as error:
+        return None, ErrorCode.INVALID_CONFIG, error.what
+    except LogFailed as error:
+        return None, ErrorCode.KAFKA_STORAGE_ERROR, error.what
+    logger.info("topic %s created with %d partitions by %s", asked["name"], count, peer.name)
+    return topic, ErrorCode.NONE, None
+
+
+def _created_configs(asked: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": entry["name"],
+            "value": entry["value"],
+            "read_only": False,
+            "config_source": _FROM_TOPIC,
+            "is_sensitive": False,
+        }
+        for entry in asked["configs"]
+    ]
+
+
+def delete_topics(broker: Broker, request: Request, peer: Peer) -> Body:
+    """By name, or by id from version 6 on."""
+    body: dict[str, Any] = request.body or {}
+    asked = body["topics"] or [{"name": name, "topic_id": ZERO_UUID} for name in body["topic_names"]]
+    answers = []
+    for topic in asked:
+        name = topic["name"]
+        if name is None:
+            ids = {known.topic_id: known.name for known in broker.store.topics.values()}
+            name = ids.get(topic["topic_id"])
+        code = ErrorCode.NONE
+        if name is None:
+            code = ErrorCode.UNKNOWN_TOPIC_ID
+        elif name not in broker.store.topics:
+            code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+        elif name in INTERNAL_TOPICS:
+            code = ErrorCode.INVALID_TOPIC_EXCEPTION
+        else:
+            broker.store.delete_topic(name)
+            logger.warning("topic %s deleted by %s", name, peer.name)
+        shown = name if name is not None or request.version >= 6 else ""
+        answers.append({"name": shown, "topic_id": topic["topic_id"], "error_code": code})
+    return {"responses": answers}
+
+
+def describe_configs(broker: Broker, request: Request, peer: Peer) -> Body:
+    """A topic's settings, and the few of the broker's own that clients look at."""
+    results = []
+    for asked in (request.body or {})["resources"]:
+        kind, name = asked["resource_type"], asked["resource_name"]
+        configs: dict[str, tuple[str, int]] = {}
+        code, message = ErrorCode.NONE, None
+        if kind == _TOPIC and name in broker.store.topics:
+            configs = {key: (value, _DEFAULT) for key, value in _DEFAULTS.items()}
+            configs["max.message.bytes"] = (str(broker.settings.batch_bytes_max), _DEFAULT)
+            configs |= {key: (value, _FROM_TOPIC) for key, value in broker.store.topics[name].config.items()}
+        elif kind == _TOPIC:
+            code, message = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no topic {name}"
+        elif kind == _BROKER:
+            configs = {key: (value, _STATIC) for key, value in _broker_configs(broker).items()}
+        else:
+            code, message = ErrorCode.INVALID_REQUEST, f"resources of type {kind} have no settings here"
+        wanted = asked["configuration_keys"]
+        results.append(
+            {
+                "error_code": code,
+                "error_message": message,
+                "resource_type": kind,
+                "resource_name": name,
+                "configs": [
+                    {
+                        "name": key,
+                        "value": value,
+                        "read_only": kind == _BROKER,
+                        "config_source": source,
+                        "is_sensitive": False,
+                    }
+                    for key, (value, source) in sorted(configs.items())
+                    if wanted is None or key in wanted
+                ],
+            }
+        )
+    return {"results": results}
+
+
+def _broker_configs(broker: Broker) -> dict[str, str]:
+    settings = broker.settings
+    return {
+        "auto.create.topics.enable": str(settings.auto_create_topics).lower(),
+        "message.max.bytes": str(settings.batch_bytes_max),
+        "num.partitions": str(settings.partitions_default),
+        "socket.request.max.bytes": str(settings.frame_bytes_max),
+        "transaction.max.timeout.ms": str(settings.transaction_timeout_max_ms),
+    }
