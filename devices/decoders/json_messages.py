@@ -76,8 +76,9 @@ class _Plan:
             try:
                 values = self._decoder.decode_lines(joined)
             except _ERRORS:
-                pass  # one of them is bad: each alone tells which, and why
-            else:
+                # one of them is bad: each alone tells which, and why
+                values = []
+            if len(values) == len(messages):
                 if self._simple is not None:
                     return self._simple_results(messages, values, *self._simple)
                 return [self._result(topic, value) for (topic, _), value in zip(messages, values, strict=True)]

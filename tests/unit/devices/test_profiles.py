@@ -1,0 +1,77 @@
+"""Profiles: what TOML may say, and what the errors name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from devices.profile_files import read_profiles, shipped_names
+from devices.profiles import TopicMatcher, load_profiles, parse_profile
+from headwater.errors import UserError
+
+
+def refused(text: str) -> str:
+    with pytest.raises(UserError) as caught:
+        parse_profile(text, "mine.toml")
+    return str(caught.value)
+
+
+def test_every_shipped_profile_loads() -> None:
+    assert "wind-turbine" in shipped_names()
+    assert len(read_profiles(shipped_names())) == len(shipped_names())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('name = "x"\nnatural_ky = "seq"\n', ["line 2", "“natural_ky”", "Did you mean “natural_key”?"]),
+        ('name = "x"\n\n[fields.power]\nunits = "kW"\n', ["line 4", "fields.power.units", "“unit”"]),
+        ('name = "x"\n[timestamp]\npath = "t"\nunit = "us"\n', ["line 4", "timestamp.unit"]),
+        ('name = "x"\n[fields.a]\npath = "b..c"\n', ["line 3", "fields.a.path", "empty part"]),
+        ('name = "x"\nexpected_interval_ms = 0\n', ["line 2", "expected_interval_ms", "positive"]),
+        ('name = "x"\ntopics = ["a/{name}"]\n', ["line 2", "topics", "{device}"]),
+        ('name = "x"\ntopics = ["a/b#"]\n', ["line 2", "stand alone"]),
+        ('name = "a b"\n', ["line 1", "no profile name"]),
+        ("name = \n", ["mine.toml", "line 1"]),
+        ("description = 'x'\n", ["name"]),
+    ],
+)
+def test_errors_name_file_line_and_key(text: str, said: list[str]) -> None:
+    message = refused(text)
+    assert all(part in message for part in ["mine.toml", *said]), message
+
+
+def test_two_profiles_of_one_name() -> None:
+    with pytest.raises(UserError, match=r"b\.toml.*defined in a\.toml"):
+        load_profiles([("a.toml", 'name = "x"'), ("b.toml", 'name = "x"')])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "topic", "device"),
+    [
+        ("farm/{device}/telemetry", "farm/t1/telemetry", "t1"),
+        ("farm/{device}/telemetry", "farm/t1/x/telemetry", None),
+        ("farm/{device}/telemetry", "farm//telemetry", None),
+        ("site-{device}/x", "site-9/x", "9"),
+        ("+/{device}/#", "a/b/c/d", "b"),
+        ("a.b/{device}", "axb/c", None),
+        ("fixed/topic", "fixed/topic", "fixed/topic"),
+    ],
+)
+def test_topics_capture_the_device(pattern: str, topic: str, device: str | None) -> None:
+    profile = parse_profile(f'name = "x"\ntopics = ["{pattern}"]\n', "x.toml")
+    matched, name = TopicMatcher([profile]).match(topic)
+    assert (matched, name) == ((profile, device) if device is not None else (None, topic))
+
+
+def test_a_path_is_read_beside_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "pump.toml").write_text('name = "pump"\n')
+    assert [profile.name for profile in read_profiles(["wind-turbine", "pump.toml"], base=str(tmp_path))] == [
+        "wind-turbine",
+        "pump",
+    ]
+    with pytest.raises(UserError, match="no shipped profile is called “wind-turbin”"):
+        read_profiles(["wind-turbin"])
+    with pytest.raises(UserError, match="cannot be read"):
+        read_profiles(["missing.toml"], base=str(tmp_path))
