@@ -94,7 +94,10 @@ class Proxy:
         self._open_hole(seconds)
 
     def restore(self) -> None:
-        """End the hole."""
+        """End the hole, or the waiting for one."""
+        if self._armed is not None:
+            self._armed[1].cancel()
+            self._armed = None
         if self._ends is not None:
             self._ends.cancel()
             self._ends = None

@@ -1,0 +1,130 @@
+"""`headwater demo`: a central node, an edge gateway and a simulated wind farm, each its own process, in one command.
+
+The nodes are real ones, started as `headwater run` starts them; devices, faults and the judge are simulators, which
+use nothing of the gateway. `docs/architecture.md` tells the story that is played.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from headwater.clock import SystemClock
+from headwater.demo.cast import Cast
+from headwater.demo.conductor import Conductor, Options
+from headwater.demo.display import Panelled, Plain, single_keys
+from headwater.demo.figures import Figures
+from headwater.demo.layout import Layout, free_ports
+from headwater.demo.story import STORY_S
+from headwater.errors import UserError
+
+_UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds: `90`, `90s`, `5m`, `12h`. Raises `UserError`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|)", text.strip())
+    if match is None or float(match[1]) == 0:
+        raise UserError(f"“{text}” is no duration", hint="Write a number and s, m or h, such as 60s or 12h.")
+    return float(match[1]) * _UNITS_S[match[2]]
+
+
+def parse_options(arguments: list[str]) -> tuple[Options, Path | None, bool]:
+    """(options, folder to keep, plain output?) from the command line; `arguments[0]` is the command's name."""
+    parser = argparse.ArgumentParser(
+        prog=arguments[0],
+        description="Run a central, an edge and a simulated wind farm; at 20 s the uplink becomes a black hole for "
+        "15 s, at 45 s the edge is killed. Keys: c cuts the link, k kills the edge, g sends garbage, Ctrl-C ends.",
+    )
+    parser.add_argument(
+        "--for", dest="duration", metavar="TIME", help="end after this long, such as 60s (else: Ctrl-C)"
+    )
+    parser.add_argument("--report", metavar="FILE", help="write the verdict as JSON; exit 1 when a rule is broken")
+    parser.add_argument("--seed", type=int, default=1, help="of the simulated signals")
+    parser.add_argument("--keep", metavar="DIR", help="keep logs, data and ledger there (a new or empty folder)")
+    parser.add_argument("--plain", action="store_true", help="lines instead of a live panel")
+    chosen = parser.parse_args(arguments[1:])
+    seconds = None if chosen.duration is None else parse_duration(chosen.duration)
+    if chosen.report is not None and seconds is not None and seconds < STORY_S:
+        raise UserError(
+            f"--report with --for {chosen.duration} would judge half a story",
+            hint=f"The story takes {STORY_S:.0f} s: write --for {STORY_S:.0f}s or more.",
+        )
+    report = None if chosen.report is None else Path(chosen.report).absolute()
+    if report is not None and not report.parent.is_dir():
+        raise UserError(f"--report {chosen.report}: there is no folder {report.parent}", hint="Make it first.")
+    keep = None if chosen.keep is None else Path(chosen.keep).absolute()
+    return Options(seconds=seconds, report=report, seed=chosen.seed), keep, chosen.plain
+
+
+@contextlib.contextmanager
+def run_directory(keep: Path | None) -> Iterator[Path]:
+    """The folder of this run: a temporary one that vanishes, or `keep`. Raises `UserError`."""
+    if keep is None:
+        made = Path(tempfile.mkdtemp(prefix="headwater-demo-"))
+        try:
+            yield made
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+        return
+    try:
+        keep.mkdir(parents=True, exist_ok=True)
+        occupied = any(keep.iterdir())
+    except OSError as error:
+        raise UserError(f"--keep {keep}: {error.strerror}", hint="Choose a folder that you may write to.") from None
+    if occupied:
+        raise UserError(f"--keep {keep} is not empty", hint="Choose a new folder, or empty this one.")
+    yield keep
+
+
+async def run(options: Options, directory: Path, *, plain: bool) -> int:
+    """Play one run in `directory`; the exit status."""
+    layout = Layout(directory, free_ports())
+    layout.write()
+    introduction = layout.introduction()
+    starting = Plain()
+    starting.line("starting a central, an edge and a wind farm …")
+    figures = Figures()
+    conductor: Conductor | None = None
+
+    def heard(event: dict[str, Any]) -> None:
+        if conductor is not None:
+            conductor.heard(event)
+
+    cast = Cast(layout, options.seed, heard)
+    try:
+        await cast.start()
+        with single_keys() as keys:
+            display = Plain() if plain or not sys.stdout.isatty() else Panelled(introduction)
+            if not isinstance(display, Panelled):
+                for line in introduction:
+                    display.line(line)
+            conductor = Conductor(options, cast, display, SystemClock(), figures)
+            if keys is not None:
+                asyncio.get_running_loop().add_reader(keys, conductor.key, keys)
+            try:
+                await conductor.play()
+                return await conductor.judge()
+            except asyncio.CancelledError:  # Ctrl-C once more: do not wait for the verdict
+                return 130
+            finally:
+                if keys is not None:
+                    asyncio.get_running_loop().remove_reader(keys)
+                display.close()
+    finally:
+        await cast.stop()
+
+
+def main(arguments: list[str]) -> int:
+    """The command line, `arguments[0]` being the command's name. 0: all is well, 1: the verdict found a failure."""
+    options, keep, plain = parse_options(arguments)
+    with run_directory(keep) as directory:
+        return asyncio.run(run(options, directory, plain=plain))
