@@ -48,7 +48,8 @@ class _Plan:
         self._flat = True
         if profile is not None and profile.fields:
             self._moved = [(name, spec.path or name, spec.scale, spec.offset) for name, spec in profile.fields.items()]
-            self._flat = all(
+            taken_out = [path for path in (self._timestamp and self._timestamp.path, self._natural_path) if path]
+            self._flat = not any("." in path for path in taken_out) and all(
                 name == path and (scale, offset) == (1.0, 0.0) and "." not in path
                 for name, path, scale, offset in self._moved
             )

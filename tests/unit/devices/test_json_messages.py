@@ -106,6 +106,12 @@ def test_paths_scale_and_iso_time() -> None:
     assert reading == Reading("dev-1", {"power": 6.0, "state": "ok", "id": "x9"}, 1_709_200_800_000, "x9")
 
 
+def test_a_nested_time_leaves_nothing_behind() -> None:
+    text = 'name = "t"\nnatural_key = "m.id"\n[timestamp]\npath = "m.at"\n[fields.x]\n'
+    reading = one(b'{"m":{"at":5,"id":6},"x":1}', parse_profile(text, "t.toml"))
+    assert reading == Reading("shed/pump1", {"x": 1, "id": 6}, 5, 6)
+
+
 def test_a_scaled_field_must_be_a_number() -> None:
     assert "no number" in reason(b'{"electrical":{"power":"much"}}', MOVED)
 
