@@ -46,6 +46,10 @@ class Disk(Protocol):
 
     def rename(self, old: str, new: str) -> None: ...
     def remove(self, path: str) -> None: ...
+    def remove_directory(self, path: str) -> None:
+        """Remove an empty directory."""
+        ...
+
     def sync_directory(self, path: str) -> None:
         """Make the directory's entries durable: after create, rename and remove."""
         ...
@@ -117,6 +121,9 @@ class RealDisk:
 
     def remove(self, path: str) -> None:
         os.unlink(path)
+
+    def remove_directory(self, path: str) -> None:
+        os.rmdir(path)
 
     def sync_directory(self, path: str) -> None:
         handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -253,6 +260,11 @@ class ForgetfulDisk:
     def remove(self, path: str) -> None:
         self._file(path)
         del self._live[path]
+
+    def remove_directory(self, path: str) -> None:
+        if self.names(path):
+            raise OSError(errno.ENOTEMPTY, "Directory not empty", path)
+        self._directories.discard(path)
 
     def sync_directory(self, path: str) -> None:
         self._check("sync_directory")

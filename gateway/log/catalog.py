@@ -1,0 +1,208 @@
+"""What a node knows of its data directory beyond the batches: whose it is, which format, the topics and their settings.
+
+`<data>/node/identity.json` and `<data>/node/topics.json`; both are replaced whole: a power cut leaves the old or the
+new one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Mapping
+
+import msgspec
+
+from gateway.log import checkpoints
+from gateway.log.errors import InvalidTopic
+from headwater.disk import Disk
+from headwater.errors import UserError
+
+FORMAT = 1
+_TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+_PARTITIONS_MAX = 1_000
+# What may lie in a new data directory: a mount's own entry and a configuration that its user put there.
+_HARMLESS = re.compile(r"\..*|lost\+found|conf\.d|.*\.toml")
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose data directory it is."""
+
+    format: int
+    node: str
+    cluster_id: str
+    directory_id: str
+
+
+class TopicEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One topic; `id` in Kafka's text form. `deleting` while its directories are being removed."""
+
+    id: str
+    partitions: int
+    config: dict[str, str]
+    deleting: bool = False
+
+
+class _Topics(msgspec.Struct, kw_only=True):
+    format: int
+    topics: dict[str, TopicEntry]
+
+
+def new_id() -> str:
+    """A random UUID (version 4) in Kafka's text form; never with a leading dash, which its tools take for an option."""
+    while True:
+        raw = bytearray(secrets.token_bytes(16))
+        raw[6] = raw[6] & 0x0F | 0x40
+        raw[8] = raw[8] & 0x3F | 0x80
+        text = checkpoints.encode_id(bytes(raw))
+        if not text.startswith("-"):
+            return text
+
+
+def _newer(data_dir: str, found: int) -> str:
+    return f"{data_dir} was written by a newer Headwater (format {found}; this one knows {FORMAT})"
+
+
+def check_topic_name(name: str) -> None:
+    """Raises `InvalidTopic` for what Kafka would not take either."""
+    if not _TOPIC_NAME.fullmatch(name) or name in (".", ".."):
+        raise InvalidTopic(
+            f"“{name}” cannot be a topic's name",
+            hint="Use up to 249 letters, digits, dots, underscores and dashes.",
+        )
+
+
+def check_partitions(name: str, partitions: int) -> None:
+    """Raises `InvalidTopic`."""
+    if not 1 <= partitions <= _PARTITIONS_MAX:
+        raise InvalidTopic(
+            f"Topic {name} cannot have {partitions} partitions", hint=f"Choose between 1 and {_PARTITIONS_MAX}."
+        )
+
+
+class Catalog:
+    """The two files, read at open and replaced at each change."""
+
+    def __init__(self, disk: Disk, data_dir: str) -> None:
+        self._disk = disk
+        self._data_dir = data_dir
+        self._node_dir = f"{data_dir}/node"
+        self.topics: dict[str, TopicEntry] = {}
+        self.rebuilt = False
+
+    def identify(self, node: str) -> Identity:
+        """The directory's identity; a new directory gets one. Raises `UserError` when it is somebody else's."""
+        path = f"{self._node_dir}/identity.json"
+        identity = self._read_identity(path)
+        if identity is None:
+            self.refuse_foreign()
+            identity = Identity(format=FORMAT, node=node, cluster_id=new_id(), directory_id=new_id())
+            identity = self._adopt_properties(identity)
+            self._disk.replace_file(path, msgspec.json.format(msgspec.json.encode(identity)) + b"\n")
+        if identity.format > FORMAT:
+            raise UserError(
+                _newer(self._data_dir, identity.format),
+                hint="Install that version again, or choose another data_dir.",
+            )
+        if identity.node != node:
+            raise UserError(
+                f"{self._data_dir} belongs to node “{identity.node}”, and this node is “{node}”",
+                hint="Give each node a data_dir of its own, or set node to the directory's name.",
+            )
+        return identity
+
+    def _read_identity(self, path: str) -> Identity | None:
+        try:
+            data = self._disk.read_file(path)
+        except FileNotFoundError:
+            return None
+        try:
+            return msgspec.json.decode(data, type=Identity)
+        except msgspec.DecodeError:
+            pass
+        try:
+            raw = msgspec.json.decode(data)
+            newer = isinstance(raw, dict) and isinstance(raw.get("format"), int) and raw["format"] > FORMAT
+        except msgspec.DecodeError:
+            newer = False
+        if newer:
+            raise UserError(
+                _newer(self._data_dir, raw["format"]),
+                hint="Install that version again, or choose another data_dir.",
+            )
+        return None  # damaged: made again from meta.properties
+
+    def refuse_foreign(self) -> None:
+        known = {"log", "node"}
+        others = [name for name in self._disk.names(self._data_dir) if name not in known and not _HARMLESS.match(name)]
+        if others:
+            raise UserError(
+                f"{self._data_dir} is no Headwater data directory: it holds {', '.join(others[:3])}"
+                + (" and more" if len(others) > 3 else ""),
+                hint="Choose an empty or new directory as data_dir.",
+            )
+
+    def _adopt_properties(self, identity: Identity) -> Identity:
+        try:
+            found = checkpoints.decode_properties(
+                self._disk.read_file(f"{self._data_dir}/log/{checkpoints.META_PROPERTIES}")
+            )
+            cluster_id, directory_id = found["cluster.id"], found["directory.id"]
+        except (FileNotFoundError, ValueError, KeyError):
+            return identity
+        self.rebuilt = True
+        return msgspec.structs.replace(identity, cluster_id=cluster_id, directory_id=directory_id)
+
+    def read_topics(self) -> bool:
+        """Fill `topics`; False when the file is missing or damaged and the directories must tell."""
+        try:
+            found = msgspec.json.decode(self._disk.read_file(f"{self._node_dir}/topics.json"), type=_Topics)
+        except (FileNotFoundError, msgspec.DecodeError):
+            return False
+        self.topics = found.topics
+        return True
+
+    def put_topic(self, name: str, entry: TopicEntry) -> None:
+        """Make a topic's entry durable. Raises `OSError`, with nothing changed."""
+        self._replace({**self.topics, name: entry})
+
+    def drop_topic(self, name: str) -> None:
+        self._replace({other: entry for other, entry in self.topics.items() if other != name})
+
+    def _replace(self, topics: Mapping[str, TopicEntry]) -> None:
+        data = msgspec.json.encode(_Topics(format=FORMAT, topics=dict(topics)))
+        self._disk.replace_file(f"{self._node_dir}/topics.json", msgspec.json.format(data) + b"\n")
+        self.topics = dict(topics)
+
+
+class DirectoryLock:
+    """Keeps a second process out of a data directory; the file names the holder for people."""
+
+    def __init__(self, path: str) -> None:
+        """Raises `UserError` naming the holder."""
+        import fcntl  # not on every system that can read a log
+
+        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(self._handle, 64, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(self._handle)
+            raise UserError(
+                f"{os.path.dirname(os.path.dirname(path))} is in use by process {holder}{_command(holder)}",
+                hint="Stop that process first, or give this node a data_dir of its own.",
+            ) from None
+        os.ftruncate(self._handle, 0)
+        os.pwrite(self._handle, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        os.close(self._handle)
+
+
+def _command(pid: str) -> str:
+    try:
+        with open(f"/proc/{int(pid)}/cmdline", "rb") as file:
+            words = file.read(200).decode("utf-8", "replace").split("\0")
+    except (OSError, ValueError):
+        return ""
+    return f" ({' '.join(words).strip()})"

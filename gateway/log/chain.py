@@ -1,0 +1,40 @@
+"""A hash chain over the 61-byte batch headers of a partition.
+
+A batch's CRC covers neither its offset nor its length nor its epoch, and says nothing about its neighbours. The chain
+does: its value at a batch boundary names the whole history before it. Replication compares it to recognise a restored
+or cloned log.
+"""
+
+from __future__ import annotations
+
+import struct
+from hashlib import blake2b
+
+from gateway.log.errors import CorruptBatch
+
+CHAIN_START = 0
+_VALUE = struct.Struct(">Q")
+
+
+def chain_next(value: int, header61: bytes | bytearray | memoryview) -> int:
+    """The value after the batch with this header: the first 8 bytes of BLAKE2b over the value before and the header."""
+    digest: int = _VALUE.unpack(blake2b(_VALUE.pack(value) + header61, digest_size=8).digest())[0]
+    return digest
+
+
+def encode_anchors(anchors: dict[int, int]) -> bytes:
+    """Values per segment base offset, as the text of `<data>/node/chain/<topic>-<partition>`."""
+    lines = [f"{offset} {value:016x}\n" for offset, value in sorted(anchors.items())]
+    return f"0\n{len(lines)}\n{''.join(lines)}".encode()
+
+
+def decode_anchors(text: bytes) -> dict[int, int]:
+    """The inverse. Raises `CorruptBatch` when it is not such a text."""
+    try:
+        version, count, *lines = text.decode("ascii").splitlines()
+        anchors = {int(offset): int(value, 16) for offset, value in (line.split() for line in lines)}
+    except (UnicodeDecodeError, ValueError):
+        raise CorruptBatch("Damaged chain file") from None
+    if version != "0" or int(count) != len(anchors):
+        raise CorruptBatch(f"Chain file of version {version} with {len(anchors)} of {count} lines")
+    return anchors

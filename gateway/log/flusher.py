@@ -1,0 +1,142 @@
+"""Group commit: one thread syncs what is dirty, and while it does the next group gathers.
+
+Appends write at once, in the loop. The first append to a clean log puts it into the dirty queue and wakes the thread; a
+round syncs each dirty log once and reports in one call into the loop, which releases every waiter. No timer but the
+least interval.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from queue import Empty, SimpleQueue
+from typing import NamedTuple, Protocol
+
+from gateway.log.segment import Segment
+from headwater.clock import Clock
+
+CallInLoop = Callable[[Callable[[], None]], object]
+
+
+class SyncResult(NamedTuple):
+    """What a round did for one log: everything below `end_offset` is on disk, or `error` says why not."""
+
+    generation: int
+    end_offset: int
+    segment: Segment
+    position: int
+    closed: list[Segment]
+    error: OSError | None
+
+
+class Syncable(Protocol):
+    """The flusher's view of a partition log."""
+
+    dirty: bool
+
+    def sync_round(self) -> SyncResult | None:
+        """Called by the flusher's thread: sync up to the end as it is now."""
+        ...
+
+    def complete(self, result: SyncResult) -> None:
+        """Called in the loop with what `sync_round` returned."""
+        ...
+
+
+class Flusher:
+    """Syncs logs in rounds, by its own thread or, when that is not started, by `flush_now` alone."""
+
+    def __init__(self, *, interval_ms: int, hurry_bytes: int, clock: Clock, call_in_loop: CallInLoop) -> None:
+        self._interval_ms = interval_ms
+        self._hurry_bytes = hurry_bytes
+        self._clock = clock
+        self._call_in_loop = call_in_loop
+        self._dirty: deque[Syncable] = deque()
+        self._wake: SimpleQueue[None] = SimpleQueue()
+        self._round_lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._waiting_bytes = 0
+        self._stopping = threading.Event()
+        self.rounds = 0
+        self.last_round_ms = 0.0
+        self.slowest_round_ms = 0.0
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="log-flusher", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread after the round it is in; what is dirty stays so."""
+        if self._thread is not None:
+            self._stopping.set()
+            self._wake.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def written(self, log: Syncable, size_bytes: int) -> None:
+        """Called in the loop after each append, when the log's new end is already visible to `sync_round`."""
+        waiting = self._waiting_bytes + size_bytes
+        if not log.dirty:
+            log.dirty = True
+            self._dirty.append(log)
+            self._wake.put(None)
+        elif self._waiting_bytes < self._hurry_bytes <= waiting:
+            self._wake.put(None)
+        self._waiting_bytes = waiting
+
+    def between_rounds(self) -> AbstractContextManager[object]:
+        """No round runs inside; for the rare repair that must not meet one."""
+        return self._round_lock
+
+    def flush_now(self) -> None:
+        """Sync everything that is dirty and complete it before returning; called in the loop."""
+        while self._dirty:
+            for log, result in self._round():
+                log.complete(result)
+
+    def _run(self) -> None:
+        started_ms = float("-inf")
+        while not self._stopping.is_set():
+            self._wake.get()
+            while not self._stopping.is_set() and self._waiting_bytes < self._hurry_bytes:
+                wait_ms = started_ms + self._interval_ms - self._clock.monotonic_ms()
+                if wait_ms <= 0:
+                    break
+                try:
+                    self._wake.get(timeout=wait_ms / 1_000)
+                except Empty:
+                    break
+            if self._stopping.is_set():
+                return
+            started_ms = self._clock.monotonic_ms()
+            results = self._round()
+            if results:
+                self._call_in_loop(lambda results=results: _complete(results))  # type: ignore[misc]
+
+    def _round(self) -> list[tuple[Syncable, SyncResult]]:
+        results = []
+        with self._round_lock:
+            started_ms = self._clock.monotonic_ms()
+            self._waiting_bytes = 0
+            for _ in range(len(self._dirty)):
+                try:
+                    log = self._dirty.popleft()
+                except IndexError:
+                    break
+                # Clean before its end is read: an append after that makes it dirty again.
+                log.dirty = False
+                result = log.sync_round()
+                if result is not None:
+                    results.append((log, result))
+            if results:
+                self.rounds += 1
+                self.last_round_ms = self._clock.monotonic_ms() - started_ms
+                self.slowest_round_ms = max(self.slowest_round_ms, self.last_round_ms)
+        return results
+
+
+def _complete(results: list[tuple[Syncable, SyncResult]]) -> None:
+    for log, result in results:
+        log.complete(result)

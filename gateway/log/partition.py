@@ -1,0 +1,370 @@
+"""One partition's log: append, group commit, read.
+
+Appends patch offset and leader epoch into the batch, write it once and index it; nobody reads past the fsynced end.
+After a failed sync the file is never synced again: the log goes back to its synced end and on from there in a new
+segment with the next epoch. All methods are for the loop's thread, but `sync_round`, which is the flusher's.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from gateway.log.chain import CHAIN_START
+from gateway.log.errors import CorruptBatch, LogFailed, OffsetOutOfRange
+from gateway.log.files import Closing, PartitionFiles
+from gateway.log.flusher import Flusher, SyncResult
+from gateway.log.layout import (
+    ATTRIBUTE_CONTROL,
+    HEADER_BYTES,
+    HEADER_STRUCT,
+    LENGTH_OFFSET,
+)
+from gateway.log.plan import SEQUENCED, AppendPlan, plan_append
+from gateway.log.records import Buffer
+from gateway.log.replay import read_marker
+from gateway.log.rollback import go_on_after_failure
+from gateway.log.segment import Segment
+from gateway.log.segments import Segments
+from gateway.log.settings import LogSettings
+from gateway.log.state import NO_PRODUCER, PartitionState
+from gateway.log.waiters import Callback, Waiters
+from headwater.clock import Clock
+
+_RELATIVE_OFFSET_MAX = (1 << 31) - 1
+_RETRY_MS = 1_000
+_LOOK = "Look at the system's log for the disk."
+
+
+class Appended(NamedTuple):
+    """Where the records are; `duplicate` when an idempotent producer's repeat found them there already."""
+
+    base_offset: int
+    next_offset: int
+    duplicate: bool
+
+
+class ReadResult(NamedTuple):
+    """Whole batches, and the offsets that a Fetch response needs."""
+
+    data: bytes
+    high_watermark: int
+    last_stable_offset: int
+    log_start_offset: int
+    aborted: list[tuple[int, int]]
+
+
+class PartitionLog:
+    """Made by recovery or `LogStore`; see the module's description for threads."""
+
+    def __init__(
+        self,
+        files: PartitionFiles,
+        segments: Segments,
+        state: PartitionState,
+        *,
+        topic_id: bytes,
+        epochs: list[tuple[int, int]],
+        base_snapshot: bytes,
+        chain: int | None,
+        log_start_offset: int,
+        settings: LogSettings,
+        clock: Clock,
+        flusher: Flusher,
+        alarm: Callable[[str], None],
+    ) -> None:
+        active = segments.active
+        self.topic = files.topic
+        self.index = files.partition
+        self.topic_id = topic_id
+        self.log_start_offset = log_start_offset
+        self.log_end_offset = self.synced_offset = active.next_offset
+        self.leader_epoch = epochs[-1][0]
+        self.epochs = epochs
+        self.dirty = False
+        self.closed = False
+        self._files = files
+        self._segments = segments
+        self._active = active
+        self._state = state
+        self._chain = chain
+        self._settings = settings
+        self._clock = clock
+        self._flusher = flusher
+        self._alarm = alarm
+        self._waiters = Waiters()
+        # What the flusher's thread reads: the end as one object, segments that close, the state at each unsynced base.
+        self._tail = (active, active.size, self.log_end_offset)
+        self._synced = (active, active.size)
+        self._closing: deque[Closing] = deque()
+        self._snapshots = {active.base_offset: base_snapshot}
+        self._generation = 0
+        self._sync_failed = False
+        self._failure: OSError | None = None
+        self._retry_ms = 0.0
+
+    @property
+    def last_stable_offset(self) -> int:
+        """What read_committed may see: below every transaction that is open or whose marker is not on disk."""
+        unstable = self._state.transactions.first_unstable
+        return self.synced_offset if unstable is None or unstable > self.synced_offset else unstable
+
+    @property
+    def size_bytes(self) -> int:
+        return self._segments.size_bytes()
+
+    @property
+    def segments_count(self) -> int:
+        return len(self._segments.all())
+
+    def open_transactions(self) -> list[tuple[int, int, int, int]]:
+        """(producer id, epoch, first offset, started in wall ms) of each transaction without a marker."""
+        return [(*each,) for each in self._state.transactions.open()]
+
+    def append(self, batches: Buffer, *, now_ms: int, verify: bool = True, control: bool = False) -> Appended:
+        """Write whole batches; `verify` checks their CRCs. A `bytearray` is patched in place and is then the log's.
+
+        At most one batch when it has a producer id. `control` lets transaction markers in: for the coordinator alone.
+        Raises the classes of `gateway.log.errors`; nothing is appended then.
+        """
+        if self.closed:
+            raise LogFailed(f"{self.topic}-{self.index} is closed")
+        if self._failure is not None:
+            self._go_on(self._failure)
+        data = batches if type(batches) is bytearray else bytearray(batches)
+        total = len(data)
+        first = HEADER_STRUCT.unpack_from(data) if total >= HEADER_BYTES else None
+        if first is not None and (first[9] != NO_PRODUCER or first[5] & SEQUENCED):
+            return self._append_sequenced(data, first, now_ms, verify=verify, control=control)
+        plan = plan_append(data, self.log_end_offset, self.leader_epoch, self._chain, verify=verify)
+        return self._write(data, plan, now_ms)
+
+    def _append_sequenced(
+        self, data: bytearray, fields: tuple[int, ...], now_ms: int, *, verify: bool, control: bool
+    ) -> Appended:
+        if fields[1] + LENGTH_OFFSET != len(data):
+            raise CorruptBatch("A batch of an idempotent producer must come alone and whole")
+        plan = plan_append(data, self.log_end_offset, self.leader_epoch, self._chain, verify=verify, sequenced=True)
+        marker = read_marker(data) if fields[5] & ATTRIBUTE_CONTROL else None
+        repeated = self._state.check(fields, marker[1] if marker is not None and control else None)
+        if repeated is not None:
+            return Appended(repeated.first_offset, repeated.last_offset + 1, duplicate=True)
+        appended = self._write(data, plan, now_ms)
+        aborted = self._state.apply(fields, appended.base_offset, now_ms, marker)
+        if aborted is not None:
+            self._active.aborted.append(aborted)
+            self._segments.note_abort(self._active)
+        return appended
+
+    def _write(self, data: bytearray, plan: AppendPlan, now_ms: int) -> Appended:
+        planned, next_offset, chain = plan
+        active = self._active
+        size = len(data)
+        if active.size and self._is_full(active, size, next_offset, now_ms):
+            active = self._roll()
+        elif active.first_ms is None:
+            active.first_ms = now_ms
+        try:
+            self._files.disk.append(active.handle, data)
+        except OSError as error:
+            self._undo_write(active, error)
+        base_offset = offset = self.log_end_offset
+        for fields, batch_bytes, before in planned:
+            active.note(batch_bytes, offset + fields[6], fields[8], before)
+            offset += fields[12]
+        self._chain = chain
+        self.log_end_offset = next_offset
+        self._tail = (active, active.size, next_offset)
+        self._flusher.written(self, size)
+        return Appended(base_offset, next_offset, duplicate=False)
+
+    def _is_full(self, active: Segment, size: int, next_offset: int, now_ms: int) -> bool:
+        if active.first_ms is None or now_ms < active.first_ms:
+            active.first_ms = now_ms  # a clock that stepped back begins the segment's age again
+        return (
+            active.size + size > self._settings.segment_bytes
+            or now_ms - active.first_ms > self._settings.segment_ms
+            or next_offset - active.base_offset > _RELATIVE_OFFSET_MAX
+        )
+
+    def _undo_write(self, active: Segment, error: OSError) -> None:
+        """Part of a batch may be in the file: cut it off, or leave the file."""
+        try:
+            self._files.disk.truncate(active.handle, active.size)
+        except OSError:
+            self._fail(error)
+        hint = (
+            "Free some space on the disk." if error.errno == errno.ENOSPC else "Look at the system's log for the disk."
+        )
+        raise LogFailed(f"Cannot write to {active.log_path}: {error.strerror}", hint=hint) from error
+
+    def _roll(self) -> Segment:
+        """Close the active segment and go on in a new one; its files are finished by the flusher."""
+        try:
+            segment = self._files.create_segment(self.log_end_offset)
+        except OSError as error:
+            raise LogFailed(f"Cannot start a segment in {self._files.directory}: {error.strerror}") from error
+        # A log whose history before is unknown begins a new chain here.
+        segment.chain = self._chain = CHAIN_START if self._chain is None else self._chain
+        snapshot = self._state.snapshot()
+        self._snapshots[segment.base_offset] = snapshot
+        self._segments.add(segment)
+        self._closing.append(Closing(self._active, segment.base_offset, snapshot, self._segments.chain_anchors()))
+        self._active = segment
+        return segment
+
+    def begin_epoch(self) -> int:
+        """Stamp what comes with the next leader epoch, made durable first; returns it. Raises `LogFailed`."""
+        epochs = [*self.epochs, (self.leader_epoch + 1, self.log_end_offset)]
+        try:
+            self._files.write_epochs(epochs)
+        except OSError as error:
+            raise LogFailed(f"Cannot write {self._files.directory}: {error.strerror}") from error
+        self.epochs = epochs
+        self.leader_epoch = epochs[-1][0]
+        return self.leader_epoch
+
+    # -- group commit
+
+    def sync_round(self) -> SyncResult | None:
+        """By the flusher's thread: make what is written so far durable, closed segments before the active one."""
+        if self._sync_failed or self.closed:
+            return None
+        generation = self._generation
+        # The end first: a segment that closes after this is finished early, which does no harm.
+        segment, position, end_offset = self._tail
+        closed = []
+        try:
+            while self._closing:
+                self._files.finish(self._closing[0])
+                closed.append(self._closing.popleft().segment)
+            self._files.disk.sync(segment.handle)
+        except OSError as error:
+            self._sync_failed = True
+            return SyncResult(generation, end_offset, segment, position, closed, error)
+        return SyncResult(generation, end_offset, segment, position, closed, None)
+
+    def complete(self, result: SyncResult) -> None:
+        """In the loop: release what a round made durable, or go back to the synced end after a failure."""
+        if result.generation != self._generation or self.closed:
+            return
+        if result.error is not None:
+            self._fail(result.error)
+            return
+        for segment in result.closed:
+            self._files.cache.adopt(segment)
+        if result.end_offset > self.synced_offset:
+            self.synced_offset = result.end_offset
+            self._synced = (result.segment, result.position)
+            result.segment.hint(result.end_offset, result.position)
+            oldest = result.segment.base_offset
+            self._snapshots = {base: each for base, each in self._snapshots.items() if base >= oldest}
+            self._state.transactions.synced(result.end_offset)
+            self._waiters.advance(result.end_offset)
+
+    def _fail(self, error: OSError) -> None:
+        self._generation += 1
+        self._sync_failed = True
+        self._failure = error
+        self._retry_ms = self._clock.monotonic_ms()
+        self._alarm(
+            f"{self.topic}-{self.index}: the disk failed ({error.strerror or error}); going on at offset"
+            f" {self.synced_offset} in a new segment"
+        )
+        try:
+            self._go_on(error)
+        except LogFailed as failed:
+            self._alarm(failed.what)
+        self._waiters.fail()
+
+    def _go_on(self, error: OSError) -> None:
+        """Try to leave the failed file; at most once in `_RETRY_MS`. Raises `LogFailed` while that does not work."""
+        now = self._clock.monotonic_ms()
+        what = f"{self.topic}-{self.index} takes nothing: the disk failed ({error.strerror or error})"
+        if now < self._retry_ms:
+            raise LogFailed(what, hint=_LOOK)
+        self._retry_ms = now + _RETRY_MS
+        try:
+            # The flusher's thread may be in the middle of a round with the very handles that are given back here.
+            with self._flusher.between_rounds():
+                self._closing.clear()
+                going = go_on_after_failure(
+                    self._files, self._segments, self.epochs, self.synced_offset, self._synced, self._snapshots
+                )
+        except OSError as again:
+            raise LogFailed(what, hint=_LOOK) from again
+        self.epochs, self.leader_epoch = going.epochs, going.epochs[-1][0]
+        self._state, self._chain, self._active = going.state, going.segment.chain, going.segment
+        self.log_end_offset = self.synced_offset
+        self._snapshots = {going.segment.base_offset: going.state.snapshot()}
+        self._tail = (going.segment, 0, self.log_end_offset)
+        self._synced = (going.segment, 0)
+        self._failure = None
+        self._sync_failed = False
+
+    def when_synced(self, end_offset: int, callback: Callback, failed: Callback | None = None) -> None:
+        """Call `callback` in the loop once everything below `end_offset` is on disk, at once if it is.
+
+        After a failed sync those records are gone: `failed` is called instead, where one is given.
+        """
+        if end_offset <= self.synced_offset:
+            callback()
+        else:
+            self._waiters.add(end_offset, callback, failed)
+
+    def subscribe(self, callback: Callback) -> Callback:
+        """Call `callback` in the loop after each advance of the synced end; returns what ends that."""
+        return self._waiters.subscribe(callback)
+
+    # -- reading
+
+    def read(self, offset: int, max_bytes: int, *, committed: bool = False) -> ReadResult:
+        """Whole batches from the one that holds `offset`: at least one, then up to `max_bytes`; none at the end.
+
+        Raises `OffsetOutOfRange`, and `CorruptBatch` when the file's framing is damaged since it was recovered.
+        """
+        if not self.log_start_offset <= offset <= self.log_end_offset:
+            raise OffsetOutOfRange(
+                f"{self.topic}-{self.index} holds {self.log_start_offset} to {self.log_end_offset}, not {offset}"
+            )
+        stable = self.last_stable_offset
+        limit = stable if committed else self.synced_offset
+        data, aborted = b"", []
+        if offset < limit:
+            data, upper = self._segments.read(offset, max_bytes, limit, self._synced)
+            if committed and data:
+                aborted = self._segments.aborted(offset, upper)
+        return ReadResult(data, self.synced_offset, stable, self.log_start_offset, aborted)
+
+    def offset_for_timestamp(self, timestamp_ms: int) -> tuple[int, int] | None:
+        """Offset and timestamp of the first record at or after a time, or None."""
+        return self._segments.offset_for_timestamp(timestamp_ms, self.synced_offset)
+
+    def newest_timestamp(self) -> tuple[int, int] | None:
+        """Offset and timestamp of the newest record (ListOffsets -3), or None."""
+        return self._segments.newest_timestamp()
+
+    def chain_at(self, offset: int) -> int | None:
+        """The hash chain's value at a batch boundary; None when `offset` is none, or the history there is unknown."""
+        if not self.log_start_offset <= offset <= self.log_end_offset:
+            return None
+        if offset == self.log_end_offset:
+            return self._chain
+        return self._segments.chain_at(offset)
+
+    def close(self) -> None:
+        """Write what Kafka writes at a clean stop and give back every handle; the caller has flushed before."""
+        if self.closed:
+            return
+        if self._failure is None and self.synced_offset == self.log_end_offset:
+            self._files.finish_clean(self._active, self._state.snapshot(), self._segments.chain_anchors())
+        self.closed = True
+        self._segments.close()
+
+    def abandon(self) -> None:
+        """The topic goes away: nothing more is synced or read; the caller removes the files."""
+        self.closed = True
+        self._waiters.fail()
+        self._segments.close()

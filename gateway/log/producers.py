@@ -1,0 +1,182 @@
+"""What a partition remembers of idempotent producers: sequence numbers, epochs, five last batches (KIP-98, KIP-360).
+
+A producer that is unknown is accepted at any sequence, for its state may have expired or lain in a quarantined range; a
+known one with a gap is refused, and a repeated batch is recognised by its sequence numbers and answered with its
+offsets.
+The snapshot is Kafka's (`<offset>.snapshot`, ProducerSnapshot.json version 1).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from crc32c import crc32c
+
+from gateway.log.errors import DuplicateSequence, InvalidProducerEpoch, OutOfOrderSequence
+
+BATCHES_KEPT = 5
+PRODUCERS_MAX = 5_000
+_SEQUENCES = 1 << 31
+_HEADER = struct.Struct(">hIi")
+_ENTRY = struct.Struct(">qhiqiqiq")
+_VERSION = 1
+_CRC_START = 6
+
+
+class SequencedBatch(NamedTuple):
+    """A batch that a repeat would be recognised by."""
+
+    first_sequence: int
+    last_sequence: int
+    first_offset: int
+    last_offset: int
+
+
+class _Producer:
+    __slots__ = ("any_sequence", "batches", "coordinator_epoch", "epoch", "timestamp")
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.batches: list[SequencedBatch] = []
+        self.timestamp = -1
+        self.coordinator_epoch = -1
+        self.any_sequence = False
+
+
+def last_sequence(first: int, count: int) -> int:
+    """Sequence numbers wrap to 0 after 2^31 - 1."""
+    return (first + count - 1) % _SEQUENCES
+
+
+class Producers:
+    """Known producers by id, the longest silent first; bounded."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: dict[int, _Producer] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def epoch(self, producer_id: int) -> int | None:
+        producer = self._known.get(producer_id)
+        return None if producer is None else producer.epoch
+
+    def check(self, producer_id: int, epoch: int, first: int, last: int) -> SequencedBatch | None:
+        """The earlier batch that this one repeats, or None when it may be appended.
+
+        Raises `InvalidProducerEpoch`, `OutOfOrderSequence`, `DuplicateSequence`.
+        """
+        producer = self._known.get(producer_id)
+        if producer is None:
+            return None
+        if epoch < producer.epoch:
+            raise InvalidProducerEpoch(f"Producer {producer_id} writes with epoch {epoch} after epoch {producer.epoch}")
+        if epoch > producer.epoch:
+            if first != 0 and not producer.any_sequence:
+                raise OutOfOrderSequence(f"Producer {producer_id} begins epoch {epoch} at sequence {first}, not at 0")
+            return None
+        for batch in producer.batches:
+            if batch.first_sequence == first and batch.last_sequence == last:
+                return batch
+        expected = (producer.batches[-1].last_sequence + 1) % _SEQUENCES if producer.batches else 0
+        if first == expected or (producer.any_sequence and not producer.batches):
+            return None
+        # Half the ring behind counts as old, half ahead as a gap.
+        if producer.batches and (expected - 1 - last) % _SEQUENCES < _SEQUENCES // 2:
+            raise DuplicateSequence(f"Producer {producer_id} repeats sequences {first} to {last}")
+        raise OutOfOrderSequence(f"Producer {producer_id} sends sequence {first} where {expected} is next")
+
+    def check_marker(self, producer_id: int, epoch: int, coordinator_epoch: int) -> None:
+        """Raises `InvalidProducerEpoch` for a marker of an older epoch or an older coordinator."""
+        producer = self._known.get(producer_id)
+        if producer is None:
+            return
+        if epoch < producer.epoch:
+            raise InvalidProducerEpoch(f"Marker of producer {producer_id} epoch {epoch} after epoch {producer.epoch}")
+        if coordinator_epoch < producer.coordinator_epoch:
+            raise InvalidProducerEpoch(
+                f"Marker of coordinator epoch {coordinator_epoch} after epoch {producer.coordinator_epoch}"
+            )
+
+    def note(self, producer_id: int, epoch: int, batch: SequencedBatch, timestamp: int) -> None:
+        """Remember an appended batch."""
+        producer = self._touch(producer_id, epoch)
+        batches = producer.batches
+        batches.append(batch)
+        if len(batches) > BATCHES_KEPT:
+            del batches[0]
+        producer.timestamp = timestamp
+        producer.any_sequence = False
+
+    def note_marker(self, producer_id: int, epoch: int, coordinator_epoch: int, timestamp: int) -> None:
+        """Remember an appended marker; one with a newer epoch fences and begins again at sequence 0."""
+        producer = self._touch(producer_id, epoch)
+        producer.coordinator_epoch = coordinator_epoch
+        producer.timestamp = timestamp
+
+    def forget_sequences(self) -> None:
+        """A range is gone and nobody knows whose batches were in it: epochs still fence, any sequence may follow."""
+        for producer in self._known.values():
+            producer.batches = []
+            producer.any_sequence = True
+
+    def _touch(self, producer_id: int, epoch: int) -> _Producer:
+        producer = self._known.pop(producer_id, None)
+        if producer is None:
+            producer = _Producer(epoch)
+            if len(self._known) >= PRODUCERS_MAX:
+                del self._known[next(iter(self._known))]
+        elif producer.epoch != epoch:
+            producer.epoch = epoch
+            producer.batches = []
+        self._known[producer_id] = producer
+        return producer
+
+    def encode(self, transactions: Mapping[int, int]) -> bytes:
+        """A snapshot; `transactions` gives the first offset of each producer's open transaction."""
+        entries = []
+        for producer_id, producer in self._known.items():
+            batch = producer.batches[-1] if producer.batches else SequencedBatch(-1, -1, -1, -1)
+            entries.append(
+                _ENTRY.pack(
+                    producer_id,
+                    producer.epoch,
+                    batch.last_sequence,
+                    batch.last_offset,
+                    batch.last_offset - batch.first_offset,
+                    producer.timestamp,
+                    producer.coordinator_epoch,
+                    transactions.get(producer_id, -1),
+                )
+            )
+        body = struct.pack(">i", len(entries)) + b"".join(entries)
+        return struct.pack(">hI", _VERSION, crc32c(body)) + body
+
+    @classmethod
+    def decode(cls, data: bytes) -> tuple[Producers, dict[int, tuple[int, int, int]]]:
+        """The producers and, per producer id with an open transaction, its epoch, first offset and last timestamp.
+
+        Raises `ValueError` when it is no valid snapshot of a known version.
+        """
+        if len(data) < _HEADER.size:
+            raise ValueError("producer snapshot cut short")
+        version, crc, count = _HEADER.unpack_from(data)
+        if version != _VERSION or crc != crc32c(data[_CRC_START:]) or len(data) != _HEADER.size + count * _ENTRY.size:
+            raise ValueError(f"producer snapshot of version {version} is damaged or unknown")
+        producers = cls()
+        transactions = {}
+        for fields in _ENTRY.iter_unpack(data[_HEADER.size :]):
+            producer_id, epoch, last, last_offset, delta, timestamp, coordinator_epoch, first_offset = fields
+            producer = producers._touch(producer_id, epoch)
+            if last >= 0:
+                first = (last - delta) % _SEQUENCES
+                producer.batches.append(SequencedBatch(first, last, last_offset - delta, last_offset))
+            producer.timestamp = timestamp
+            producer.coordinator_epoch = coordinator_epoch
+            if first_offset >= 0:
+                transactions[producer_id] = (epoch, first_offset, timestamp)
+        return producers, transactions

@@ -1,0 +1,340 @@
+"""Opening a partition's directory after any kind of stop: it always ends with a log that takes data, and with findings.
+
+What is trusted: everything below the recovery point was on disk before anything after it was acknowledged. Segments
+from the newest good producer snapshot on are read whole, with their CRCs; older ones are checked at their ends.
+
+- A bad tail at or above the recovery point was never acknowledged: it is cut.
+- A bad range with good batches after it, or below the recovery point, is damage: its bytes are copied to quarantine,
+  the good part before it stays, the good part after it becomes a segment of its own, and lost offsets are not reused.
+- A segment is cut at its successor's base (what a failed sync left behind).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from enum import StrEnum
+from typing import NamedTuple
+
+from gateway.log import checkpoints
+from gateway.log.chain import CHAIN_START, chain_next, decode_anchors
+from gateway.log.errors import CorruptBatch
+from gateway.log.files import PartitionFiles
+from gateway.log.replay import Replay
+from gateway.log.scan import Stop, find_next_batch, scan_run
+from gateway.log.segment import Segment, headers, load_indexes
+from gateway.log.state import PartitionState
+
+_LOG_NAME = re.compile(r"\d{20}\.log")
+_LEFTOVERS = (".tmp", ".deleted", ".cleaned", ".swap")
+_COPY_BYTES = 1 << 20
+
+
+class Outcome(StrEnum):
+    """What opening a partition found; the text is for people."""
+
+    CLEAN = "clean"
+    TORN_TAIL = "torn tail cut"
+    UNSYNCED_CUT = "unsynced end cut"
+    INDEX_REBUILT = "missing index rebuilt"
+    QUARANTINED = "damaged range quarantined"
+    RANGE_MISSING = "range missing"
+
+
+class Recovery(NamedTuple):
+    """One finding: offsets [first_offset, end_offset) are concerned, `size_bytes` of the file; `detail` for people."""
+
+    topic: str
+    partition: int
+    outcome: Outcome
+    first_offset: int
+    end_offset: int
+    size_bytes: int
+    detail: str
+
+
+class Recovered(NamedTuple):
+    """All that a `PartitionLog` needs to go on."""
+
+    segments: list[Segment]
+    state: PartitionState
+    base_snapshot: bytes
+    chain: int | None
+    epochs: list[tuple[int, int]]
+    findings: list[Recovery]
+
+
+class Recoverer:
+    """One use: recovers one partition. Everything kept is synced, the directory too, when `recover` returns."""
+
+    def __init__(self, files: PartitionFiles, *, recovery_point: int, log_start_offset: int, quarantine: str) -> None:
+        self._files = files
+        self._disk = files.disk
+        self._directory = files.directory
+        self._point = recovery_point
+        self._log_start = log_start_offset
+        self._quarantine = quarantine
+        self._findings: list[Recovery] = []
+        self._segments: list[Segment] = []
+        self._epochs: list[tuple[int, int]] = []
+        self._anchors: dict[int, int] = {}
+        self._damaged = False
+        self._base_snapshot = PartitionState().snapshot()
+
+    def recover(self) -> Recovered:
+        """Raises `OSError` when the disk cannot be read or written at all."""
+        self._remove_leftovers()
+        self._epochs = self._read_epochs()
+        bases = sorted(int(name[:20]) for name in self._disk.names(self._directory) if _LOG_NAME.fullmatch(name))
+        if not bases:
+            bases = [max(self._log_start, self._point)]
+            self._disk.close(self._disk.open(self._files.segment(bases[0]).log_path, create=True))
+        replay_from, state = self._newest_state(bases)
+        self._anchors = self._read_anchors(bases[0])
+        replay = Replay(state, None)
+        for slot, base in enumerate(bases):
+            if base < replay_from:
+                self._trust_or_scan(base, bases[slot + 1])
+        replay.chain = self._chain_at(replay_from)
+        self._replay_segments([base for base in bases if base >= replay_from], replay)
+        end_offset = self._finish_active(replay)
+        replay.state.transactions.synced(end_offset)
+        if not self._findings:
+            self._find(Outcome.CLEAN, self._segments[0].base_offset, end_offset, 0, "")
+        return Recovered(self._segments, replay.state, self._base_snapshot, replay.chain, self._epochs, self._findings)
+
+    def _find(self, outcome: Outcome, first: int, end: int, size_bytes: int, detail: str) -> None:
+        self._findings.append(
+            Recovery(self._files.topic, self._files.partition, outcome, first, end, size_bytes, detail)
+        )
+
+    # -- what stands beside the batches
+
+    def _remove_leftovers(self) -> None:
+        for name in self._disk.names(self._directory):
+            if name.endswith(_LEFTOVERS):
+                self._disk.remove(f"{self._directory}/{name}")
+
+    def _read_epochs(self) -> list[tuple[int, int]]:
+        try:
+            epochs = checkpoints.decode_epochs(self._disk.read_file(f"{self._directory}/{checkpoints.LEADER_EPOCHS}"))
+        except (FileNotFoundError, ValueError):
+            epochs = []
+        return epochs or [(0, 0)]
+
+    def _read_anchors(self, first_base: int) -> dict[int, int]:
+        anchors: dict[int, int] = {}
+        with contextlib.suppress(FileNotFoundError, CorruptBatch):
+            anchors = decode_anchors(self._disk.read_file(self._files.chain_path))
+        if first_base == 0:
+            anchors[0] = CHAIN_START
+        return anchors
+
+    def _newest_state(self, bases: list[int]) -> tuple[int, PartitionState]:
+        """The newest good snapshot at a segment's base, no newer than the first segment that may not be whole."""
+        latest = max([base for base in bases if base <= self._point], default=bases[0])
+        for name in reversed(self._files.snapshot_names()):
+            offset = int(name[:20]) if name[:20].isdigit() else -1
+            if offset not in bases or offset > latest:
+                continue
+            try:
+                return offset, PartitionState.restore(self._disk.read_file(f"{self._directory}/{name}"))
+            except (OSError, ValueError):
+                continue
+        return bases[0], PartitionState()
+
+    def _chain_at(self, base: int) -> int | None:
+        """The chain's value at a segment's base: as noted, or walked from the nearest earlier note."""
+        if base in self._anchors:
+            return self._anchors[base]
+        value = None
+        for segment in self._segments:
+            value = self._anchors.get(segment.base_offset, value)
+            segment.chain = value
+            if value is None:
+                continue
+            handle = self._disk.open(segment.log_path)
+            try:
+                for _, _, header in headers(self._disk, handle, 0, segment.size):
+                    value = chain_next(value, header)
+            except CorruptBatch:
+                value = None
+            finally:
+                self._disk.close(handle)
+        return value
+
+    # -- older segments
+
+    def _trust_or_scan(self, base: int, next_base: int) -> None:
+        """A segment wholly below the recovery point: check its end; read it whole only when that looks wrong."""
+        segment = self._files.segment(base)
+        segment.handle = self._disk.open(segment.log_path)
+        segment.size = self._disk.size(segment.handle)
+        segment.has_aborts = self._disk.exists(segment.path + ".txnindex")
+        try:
+            segment.next_offset = self._walk_end(segment)
+            if segment.next_offset > next_base:
+                raise CorruptBatch("a segment that goes on beyond its successor's base")
+        except CorruptBatch:
+            self._files.cache.release(segment)
+            replay = Replay(PartitionState(), None)
+            replay.folding = False
+            self._release(self._read_whole(base, next_base, replay))
+            return
+        segment.chain = self._anchors.get(base)
+        self._segments.append(segment)
+        self._note_gap(segment, next_base)
+        self._release(segment, write=False)
+
+    def _walk_end(self, segment: Segment) -> int:
+        """The offset after the segment's last batch, found from its last index entry. Raises `CorruptBatch`."""
+        if load_indexes(self._disk, segment):
+            self._files.try_write_indexes(segment)
+            self._find(Outcome.INDEX_REBUILT, segment.base_offset, segment.next_offset, 0, segment.path)
+        start = segment.index.positions[-1] if segment.index.positions else 0
+        end_offset = segment.base_offset
+        for _, fields, _ in headers(self._disk, segment.handle, start, segment.size):
+            if fields[0] < end_offset:
+                raise CorruptBatch("offsets that go back")
+            end_offset = fields[0] + fields[6] + 1
+        return end_offset
+
+    def _note_gap(self, segment: Segment, next_base: int) -> None:
+        if segment.next_offset < next_base and not self._disk.exists(self._bad_path(segment.next_offset, next_base)):
+            self._find(Outcome.RANGE_MISSING, segment.next_offset, next_base, 0, f"after {segment.path}")
+
+    def _release(self, segment: Segment, *, write: bool = True) -> None:
+        """The segment is closed: write its indexes, give back its handle."""
+        if write:
+            self._files.try_write_indexes(segment)
+        self._files.cache.adopt(segment)
+        self._files.cache.release(segment)
+
+    # -- segments that are read whole
+
+    def _replay_segments(self, bases: list[int], replay: Replay) -> None:
+        for slot, base in enumerate(bases):
+            following = bases[slot + 1 :]
+            segment = self._read_whole(base, following[0] if following else None, replay)
+            if not following:
+                return
+            if segment.next_offset < following[0] and self._point < following[0]:
+                # Nothing after this segment was ever acknowledged: it goes, and the offsets are used again.
+                self._drop(following)
+                return
+            self._release(segment)
+
+    def _drop(self, bases: list[int]) -> None:
+        for base in bases:
+            segment = self._files.segment(base)
+            self._find(Outcome.UNSYNCED_CUT, base, base, 0, segment.log_path)
+            self._files.remove_segment(segment)
+
+    def _read_whole(self, base: int, limit_offset: int | None, replay: Replay) -> Segment:
+        """Read a segment with its CRCs and mend it; returns it, or the last part that it was split into, open."""
+        segment, following = self._scan(base, limit_offset, replay)
+        while following is not None:
+            self._release(segment)
+            segment, following = self._scan(following, limit_offset, replay)
+        return segment
+
+    def _scan(self, base: int, limit_offset: int | None, replay: Replay) -> tuple[Segment, int | None]:
+        self._base_snapshot = replay.state.snapshot()
+        segment = self._files.segment(base)
+        handle = self._disk.open(segment.log_path)
+        size = self._disk.size(handle)
+        segment.start(handle)
+        replay.chain = self._anchors.get(base, replay.chain)
+        segment.chain = replay.chain
+        replay.into(segment)
+        self._segments.append(segment)
+        end = scan_run(self._disk, handle, 0, size, base, limit_offset, replay.visit)
+        if end.stop is Stop.BAD:
+            return segment, self._mend(segment, size, limit_offset, replay)
+        if end.stop is Stop.SUCCESSOR:
+            self._find(Outcome.UNSYNCED_CUT, end.next_offset, end.next_offset, size - end.position, segment.log_path)
+            self._disk.truncate(handle, end.position)
+            self._disk.sync(handle)
+        return segment, None
+
+    def _mend(self, segment: Segment, size: int, limit_offset: int | None, replay: Replay) -> int | None:
+        """Bytes from `segment.size` on are bad; returns the base of the segment split off behind them."""
+        first, start = segment.next_offset, segment.size
+        epochs = {epoch for epoch, _ in self._epochs}
+        found = find_next_batch(self._disk, segment.handle, start + 1, size, first, epochs)
+        if found is not None and (limit_offset is None or found[1] < limit_offset):
+            self._quarantine_range(segment, found[0], found[1], replay)
+            # First the proof that what is split off was acknowledged: a crash in between must not drop it.
+            self._point = max(self._point, found[1])
+            self._files.set_recovery_point(self._point)
+            self._split(segment, found[0], size, found[1])
+        elif (lost_end := self._point if limit_offset is None else min(self._point, limit_offset)) > first:
+            self._quarantine_range(segment, size, lost_end, replay)
+            found = None
+        else:
+            self._find(Outcome.TORN_TAIL, first, first, size - start, segment.log_path)
+            found = None
+        self._disk.truncate(segment.handle, start)
+        self._disk.sync(segment.handle)
+        return None if found is None else found[1]
+
+    def _bad_path(self, first: int, end: int) -> str:
+        return f"{self._quarantine}/{self._files.topic}-{self._files.partition}-{first}-{end}.bin"
+
+    def _quarantine_range(self, segment: Segment, end: int, next_good: int, replay: Replay) -> None:
+        """Keep the bytes from the segment's good end to `end` for people; forget the sequences they may have held."""
+        self._disk.make_directory(self._quarantine)
+        path = self._bad_path(segment.next_offset, next_good)
+        self._copy(segment.handle, segment.size, end, path)
+        self._disk.sync_directory(self._quarantine)
+        self._find(Outcome.QUARANTINED, segment.next_offset, next_good, end - segment.size, path)
+        replay.state.producers.forget_sequences()
+        self._damaged = True
+
+    def _split(self, segment: Segment, start: int, end: int, base: int) -> None:
+        """Give the good bytes behind damage a segment of their own; complete before the damaged one is cut."""
+        path = self._files.segment(base).log_path
+        self._copy(segment.handle, start, end, path + ".tmp")
+        self._disk.rename(path + ".tmp", path)
+        self._disk.sync_directory(self._directory)
+
+    def _copy(self, handle: int, start: int, end: int, path: str) -> None:
+        target = self._disk.open(path, create=True)
+        try:
+            self._disk.truncate(target, 0)
+            while start < end:
+                chunk = self._disk.read_at(handle, min(_COPY_BYTES, end - start), start)
+                if not chunk:
+                    break
+                self._disk.append(target, chunk)
+                start += len(chunk)
+            self._disk.sync(target)
+        finally:
+            self._disk.close(target)
+
+    # -- the end
+
+    def _finish_active(self, replay: Replay) -> int:
+        """The last segment goes on; after damage a new one does, past every offset that was ever acknowledged."""
+        active = self._segments[-1]
+        if active.next_offset < self._point:
+            if not self._damaged:
+                self._find(Outcome.RANGE_MISSING, active.next_offset, self._point, 0, active.log_path)
+                self._damaged = True
+            self._disk.sync(active.handle)
+            self._release(active)
+            self._base_snapshot = replay.state.snapshot()
+            active = self._files.create_segment(self._point)
+            active.chain = replay.chain
+            self._segments.append(active)
+        for suffix in (".index", ".timeindex", ".txnindex"):
+            # Those of a clean stop describe less than what will be appended.
+            if self._disk.exists(active.path + suffix):
+                self._disk.remove(active.path + suffix)
+        self._disk.sync(active.handle)
+        self._disk.sync_directory(self._directory)
+        if self._damaged:
+            # The same offset may come a second time with other content: a new epoch tells them apart.
+            self._epochs = [*self._epochs, (self._epochs[-1][0] + 1, active.next_offset)]
+        self._files.write_epochs(self._epochs)
+        return active.next_offset

@@ -1,0 +1,84 @@
+"""After a failed sync: back to the synced end, and on from there in a new segment with the next epoch.
+
+A file whose sync failed once may lie about the next one (the kernel drops the pages and reports success), so it is
+never synced again; what it held beyond the synced end was never acknowledged. Recovery cuts such a file at its
+successor's base.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from gateway.log.chain import CHAIN_START
+from gateway.log.files import PartitionFiles
+from gateway.log.replay import Replay
+from gateway.log.scan import scan_run
+from gateway.log.segment import Segment, chain_in, rebuild_indexes
+from gateway.log.segments import Segments
+from gateway.log.state import PartitionState
+
+
+class GoingOn(NamedTuple):
+    """The new active segment, the state at its base, and the epochs with the new one."""
+
+    segment: Segment
+    state: PartitionState
+    epochs: list[tuple[int, int]]
+
+
+def go_on_after_failure(
+    files: PartitionFiles,
+    segments: Segments,
+    epochs: list[tuple[int, int]],
+    synced_offset: int,
+    synced: tuple[Segment, int],
+    snapshots: dict[int, bytes],
+) -> GoingOn:
+    """Drop what is beyond the synced end and start a segment there. Raises `OSError`, and may be called again then."""
+    while segments.all() and segments.active.base_offset >= synced_offset:
+        files.remove_segment(segments.active)
+        segments.pop()
+    files.disk.sync_directory(files.directory)
+    chain: int | None = synced[0].chain
+    if segments.all():
+        kept = segments.active
+        if kept is synced[0] and kept.size != synced[1]:
+            _cut(files, kept, synced_offset, synced[1])
+        files.cache.adopt(kept)
+        files.cache.use(kept)
+        chain = chain_in(files.disk, kept, synced_offset)
+    state = _state_at(files, segments, synced_offset, snapshots)
+    segment = files.create_segment(synced_offset)
+    try:
+        files.disk.sync_directory(files.directory)
+        # The next epoch is above every one that unacknowledged batches may have carried.
+        epochs = [*(each for each in epochs if each[1] < synced_offset), (epochs[-1][0] + 1, synced_offset)]
+        files.write_epochs(epochs)
+        files.set_recovery_point(synced_offset)
+    except OSError:
+        files.disk.close(segment.handle)
+        raise
+    segment.chain = CHAIN_START if chain is None else chain
+    segments.add(segment)
+    return GoingOn(segment, state, epochs)
+
+
+def _cut(files: PartitionFiles, segment: Segment, end_offset: int, size: int) -> None:
+    """Forget the batches beyond the synced end; the file itself is left as it is."""
+    segment.size, segment.next_offset = size, end_offset
+    segment.hints.clear()
+    segment.aborted = [entry for entry in segment.aborted if entry.last_offset < end_offset]
+    rebuild_indexes(files.disk, segment)
+    files.try_write_indexes(segment)
+
+
+def _state_at(
+    files: PartitionFiles, segments: Segments, synced_offset: int, snapshots: dict[int, bytes]
+) -> PartitionState:
+    if synced_offset in snapshots:
+        return PartitionState.restore(snapshots[synced_offset])
+    kept = segments.active
+    replay = Replay(PartitionState.restore(snapshots[kept.base_offset]), None)
+    scan_run(files.disk, kept.handle, 0, kept.size, kept.base_offset, synced_offset, replay.visit)
+    replay.state.transactions.synced(synced_offset)
+    return replay.state

@@ -1,0 +1,124 @@
+"""Walking a segment with its CRCs, as recovery does, and finding the way again after damage."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable, Collection
+from enum import Enum
+from typing import NamedTuple
+
+from crc32c import crc32c
+
+from gateway.log.layout import HEADER_BYTES, HEADER_STRUCT, LENGTH_OFFSET, MAGIC
+from headwater.disk import Disk
+
+_CHUNK_BYTES = 1 << 20
+_CRC_START = 21
+_EPOCH_AT = 12
+
+Visit = Callable[[int, tuple[int, ...], memoryview], None]
+
+
+class Stop(Enum):
+    """Why a scan ended."""
+
+    END = "end"
+    BAD = "bad"
+    SUCCESSOR = "successor"
+
+
+class ScanEnd(NamedTuple):
+    """Where: the first byte not scanned, and the offset after the last batch before it."""
+
+    stop: Stop
+    position: int
+    next_offset: int
+
+
+def valid_batch(chunk: bytes, near: int, expected: int) -> tuple[int, ...] | None:
+    """The fields of a batch at `near` that is wholly in `chunk`, right in its CRC and not below `expected`, or None."""
+    if near + HEADER_BYTES > len(chunk):
+        return None
+    fields = HEADER_STRUCT.unpack_from(chunk, near)
+    size = fields[1] + LENGTH_OFFSET
+    if fields[3] != MAGIC or size < HEADER_BYTES or near + size > len(chunk):
+        return None
+    if fields[0] < expected or fields[6] < 0 or fields[12] < 0:
+        return None
+    with memoryview(chunk) as view:
+        return fields if crc32c(view[near + _CRC_START : near + size]) == fields[4] else None
+
+
+def scan_run(
+    disk: Disk, handle: int, start: int, size: int, expected: int, limit_offset: int | None, visit: Visit
+) -> ScanEnd:
+    """Visit every good batch from `start` on; stops at damage, at `size`, or where the successor segment begins.
+
+    `expected` is the least offset that may come; `limit_offset` the successor's base, or None.
+    """
+    position = start
+    chunk = b""
+    origin = start
+    while position < size:
+        near = position - origin
+        need = HEADER_BYTES
+        if near + HEADER_BYTES <= len(chunk):
+            need = int.from_bytes(chunk[near + 8 : near + 12], "big", signed=True) + LENGTH_OFFSET
+            if need < HEADER_BYTES or need > size - position:
+                return ScanEnd(Stop.BAD, position, expected)
+        if near + need > len(chunk):
+            if size - position < need:
+                return ScanEnd(Stop.BAD, position, expected)
+            chunk = disk.read_at(handle, min(max(_CHUNK_BYTES, need), size - position), position)
+            origin = position
+            if len(chunk) < need:
+                return ScanEnd(Stop.BAD, position, expected)
+            continue
+        fields = valid_batch(chunk, near, expected)
+        if fields is None:
+            return ScanEnd(Stop.BAD, position, expected)
+        if limit_offset is not None and fields[0] + fields[6] >= limit_offset:
+            return ScanEnd(Stop.SUCCESSOR, position, expected)
+        with memoryview(chunk) as view:
+            visit(position, fields, view[near : near + need])
+        position += need
+        expected = fields[0] + fields[6] + 1
+    return ScanEnd(Stop.END, position, expected)
+
+
+def find_next_batch(
+    disk: Disk, handle: int, start: int, size: int, expected: int, epochs: Collection[int]
+) -> tuple[int, int] | None:
+    """Position and base offset of the first valid batch at or after `start`, or None.
+
+    Batches are recognised by one of the partition's leader epochs before the magic byte, then by offset and CRC.
+    """
+    needles = b"|".join(re.escape(struct.pack(">ib", epoch, MAGIC)) for epoch in sorted(epochs))
+    pattern = re.compile(b"(?=" + needles + b")", re.DOTALL)
+    position = start
+    while position < size:
+        chunk = disk.read_at(handle, min(_CHUNK_BYTES, size - position), position)
+        for match in pattern.finditer(chunk):
+            near = match.start() - _EPOCH_AT
+            if near < 0:
+                continue
+            found = _candidate(disk, handle, position + near, size, expected)
+            if found is not None:
+                return position + near, found
+        if len(chunk) <= HEADER_BYTES:
+            return None
+        position += len(chunk) - HEADER_BYTES + 1
+    return None
+
+
+def _candidate(disk: Disk, handle: int, position: int, size: int, expected: int) -> int | None:
+    head = disk.read_at(handle, HEADER_BYTES, position)
+    if len(head) < HEADER_BYTES:
+        return None
+    fields = HEADER_STRUCT.unpack(head)
+    length = fields[1] + LENGTH_OFFSET
+    if fields[0] < expected or not HEADER_BYTES <= length <= size - position:
+        return None
+    batch = disk.read_at(handle, length, position)
+    return fields[0] if valid_batch(batch, 0, expected) is not None else None

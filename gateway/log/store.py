@@ -1,0 +1,398 @@
+"""All logs of a node: its data directory, its topics, and the flusher that they share.
+
+`<data>/log/` holds what Apache Kafka would write and nothing else; `<data>/node/` holds what is Headwater's own.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+from gateway.log import checkpoints
+from gateway.log.catalog import Catalog, DirectoryLock, TopicEntry, check_partitions, check_topic_name, new_id
+from gateway.log.errors import InvalidTopic, LogFailed, TopicExists
+from gateway.log.files import PartitionFiles
+from gateway.log.flusher import CallInLoop, Flusher
+from gateway.log.partition import PartitionLog
+from gateway.log.recovery import Outcome, Recoverer, Recovery
+from gateway.log.segment import SegmentCache
+from gateway.log.segments import Segments
+from gateway.log.settings import LogSettings
+from headwater.clock import Clock
+from headwater.disk import Disk, RealDisk
+from headwater.errors import UserError
+
+_log = logging.getLogger(__name__)
+_DIRECTORY = re.compile(r"(.+)-(\d+)")
+_KAFKA_NODE_ID = "1"
+
+
+class Topic(NamedTuple):
+    """A topic and its partition logs, by number."""
+
+    name: str
+    topic_id: bytes
+    config: dict[str, str]
+    partitions: list[PartitionLog]
+
+
+class LogStore:
+    """Open one per data directory with `open`; all methods are for the loop's thread."""
+
+    def __init__(
+        self,
+        data_dir: str,
+        *,
+        settings: LogSettings,
+        disk: Disk,
+        clock: Clock,
+        call_in_loop: CallInLoop,
+        alarm: Callable[[str], None] | None,
+    ) -> None:
+        self._log_dir = f"{data_dir}/log"
+        self._node_dir = f"{data_dir}/node"
+        self._settings = settings
+        self._disk = disk
+        self._clock = clock
+        self._alarm = alarm or _log.error
+        self._cache = SegmentCache(disk, settings.open_segments_max)
+        self._catalog = Catalog(disk, data_dir)
+        self._flusher = Flusher(
+            interval_ms=settings.fsync_interval_ms,
+            hurry_bytes=settings.fsync_bytes,
+            clock=clock,
+            call_in_loop=call_in_loop,
+        )
+        self._lock: DirectoryLock | None = None
+        self._recovery_points: checkpoints.Offsets = {}
+        self._topics: dict[str, Topic] = {}
+        self._closed = False
+        self.cluster_id = ""
+        self.directory_id = ""
+        self.node = ""
+        self.stopped_cleanly = False
+        self.recovered: list[Recovery] = []
+
+    @classmethod
+    def open(
+        cls,
+        data_dir: str,
+        *,
+        node: str,
+        settings: LogSettings,
+        disk: Disk,
+        clock: Clock,
+        call_in_loop: CallInLoop,
+        flusher: Literal["thread", "manual"] = "thread",
+        alarm: Callable[[str], None] | None = None,
+    ) -> LogStore:
+        """Recover every partition, whatever state the last stop left; `recovered` says what was found.
+
+        `manual` leaves syncing to `flush_now`. `alarm` hears, in the loop, of disks that fail. Raises `UserError` when
+        the directory is another node's, in use, not writable, of a newer format, or not Headwater's.
+        """
+        store = cls(
+            data_dir.rstrip("/"), settings=settings, disk=disk, clock=clock, call_in_loop=call_in_loop, alarm=alarm
+        )
+        try:
+            store._prepare(node)
+            store._recover_all()
+        except OSError as error:
+            store._release()
+            raise UserError(
+                f"Cannot use {error.filename or data_dir} as data: {error.strerror or error}",
+                hint="Make data_dir a directory that this user may write." if error.errno in _NOT_ALLOWED else "",
+            ) from error
+        except BaseException:
+            store._release()
+            raise
+        if flusher == "thread":
+            store._flusher.start()
+        return store
+
+    # -- opening
+
+    def _prepare(self, node: str) -> None:
+        disk = self._disk
+        data_dir = self._node_dir.removesuffix("/node")
+        if disk.exists(data_dir) and not disk.exists(self._node_dir):
+            self._catalog.refuse_foreign()
+        disk.make_directory(self._node_dir)
+        if isinstance(disk, RealDisk):
+            self._lock = DirectoryLock(f"{self._node_dir}/lock")
+        identity = self._catalog.identify(node)
+        self.node, self.cluster_id, self.directory_id = identity.node, identity.cluster_id, identity.directory_id
+        disk.make_directory(self._log_dir)
+        disk.make_directory(f"{self._node_dir}/chain")
+        clean = f"{self._log_dir}/{checkpoints.CLEAN_SHUTDOWN}"
+        self.stopped_cleanly = disk.exists(clean)
+        if self.stopped_cleanly:
+            disk.remove(clean)
+            disk.sync_directory(self._log_dir)
+        self._write_properties()
+
+    def _write_properties(self) -> None:
+        path = f"{self._log_dir}/{checkpoints.META_PROPERTIES}"
+        wanted = {
+            "cluster.id": self.cluster_id,
+            "directory.id": self.directory_id,
+            "node.id": _KAFKA_NODE_ID,
+            "version": "1",
+        }
+        try:
+            if checkpoints.decode_properties(self._disk.read_file(path)) == wanted:
+                return
+        except (FileNotFoundError, ValueError):
+            pass
+        when = time.strftime("%a %b %d %H:%M:%S UTC %Y", time.gmtime(self._clock.wall_ms() / 1_000))
+        self._disk.replace_file(path, checkpoints.encode_properties(wanted, when))
+
+    def _recover_all(self) -> None:
+        self._recovery_points = self._read_offsets(checkpoints.RECOVERY_POINTS)
+        starts = self._read_offsets(checkpoints.LOG_STARTS)
+        known = self._catalog.read_topics()
+        for name, entry in list(self._catalog.topics.items()):
+            if entry.deleting:
+                self._remove_directories(name, entry.partitions)
+                self._catalog.drop_topic(name)
+        self._adopt_directories(known=known)
+        for name, entry in sorted(self._catalog.topics.items()):
+            self._topics[name] = self._open_topic(name, entry, starts)
+        self._write_checkpoints()
+
+    def _read_offsets(self, name: str) -> checkpoints.Offsets:
+        try:
+            return checkpoints.decode_offsets(self._disk.read_file(f"{self._log_dir}/{name}"))
+        except (FileNotFoundError, ValueError):
+            return {}
+
+    def _adopt_directories(self, *, known: bool) -> None:
+        """Directories with batches that no entry names: the list of topics was lost, not the data."""
+        found: dict[str, int] = {}
+        for directory in self._disk.names(self._log_dir):
+            match = _DIRECTORY.fullmatch(directory)
+            if match is None or directory.endswith("-delete") or match[1] in self._catalog.topics:
+                continue
+            if known and not self._holds_batches(f"{self._log_dir}/{directory}"):
+                continue  # a topic whose creation a crash ended before anybody heard of it
+            found[match[1]] = max(found.get(match[1], 0), int(match[2]) + 1)
+        for name, partitions in found.items():
+            self._alarm(f"Topic {name} was missing from the list of topics; found its {partitions} partitions again")
+            self._catalog.put_topic(name, TopicEntry(id=self._found_id(name), partitions=partitions, config={}))
+
+    def _holds_batches(self, directory: str) -> bool:
+        for name in self._disk.names(directory):
+            if name.endswith(".log"):
+                handle = self._disk.open(f"{directory}/{name}")
+                size = self._disk.size(handle)
+                self._disk.close(handle)
+                if size:
+                    return True
+        return False
+
+    def _found_id(self, name: str) -> str:
+        try:
+            metadata = self._disk.read_file(f"{self._log_dir}/{name}-0/{checkpoints.PARTITION_METADATA}")
+            return checkpoints.encode_id(checkpoints.decode_partition_metadata(metadata))
+        except (FileNotFoundError, ValueError):
+            return new_id()
+
+    def _open_topic(self, name: str, entry: TopicEntry, starts: checkpoints.Offsets) -> Topic:
+        logs = [self._open_partition(name, entry, number, starts) for number in range(entry.partitions)]
+        return Topic(name, checkpoints.decode_id(entry.id), dict(entry.config), logs)
+
+    def _open_partition(self, name: str, entry: TopicEntry, number: int, starts: checkpoints.Offsets) -> PartitionLog:
+        directory = f"{self._log_dir}/{name}-{number}"
+        self._disk.make_directory(directory)
+        topic_id = checkpoints.decode_id(entry.id)
+        metadata = f"{directory}/{checkpoints.PARTITION_METADATA}"
+        if not self._disk.exists(metadata):
+            self._disk.replace_file(metadata, checkpoints.encode_partition_metadata(topic_id))
+        files = PartitionFiles(
+            self._disk,
+            self._cache,
+            directory=directory,
+            topic=name,
+            partition=number,
+            chain_path=f"{self._node_dir}/chain/{name}-{number}",
+            index_interval_bytes=self._settings.index_interval_bytes,
+            set_recovery_point=partial(self._set_recovery_point, (name, number)),
+        )
+        start = starts.get((name, number), 0)
+        found = Recoverer(
+            files,
+            recovery_point=self._recovery_points.get((name, number), 0),
+            log_start_offset=start,
+            quarantine=f"{self._node_dir}/quarantine",
+        ).recover()
+        self.recovered += found.findings
+        for finding in found.findings:
+            if finding.outcome is not Outcome.CLEAN:
+                _log.warning("%s-%d: %s, %s", name, number, finding.outcome.value, finding.detail)
+        segments = Segments(self._disk, self._cache, found.segments)
+        log = PartitionLog(
+            files,
+            segments,
+            found.state,
+            topic_id=topic_id,
+            epochs=found.epochs,
+            base_snapshot=found.base_snapshot,
+            chain=found.chain,
+            log_start_offset=max(start, found.segments[0].base_offset),
+            settings=self._settings,
+            clock=self._clock,
+            flusher=self._flusher,
+            alarm=self._alarm,
+        )
+        self._recovery_points[name, number] = log.log_end_offset
+        return log
+
+    # -- topics
+
+    @property
+    def topics(self) -> Mapping[str, Topic]:
+        return self._topics
+
+    def partition(self, topic: str, index: int) -> PartitionLog | None:
+        found = self._topics.get(topic)
+        return found.partitions[index] if found is not None and 0 <= index < len(found.partitions) else None
+
+    def create_topic(self, name: str, *, partitions: int = 1, config: Mapping[str, str] | None = None) -> Topic:
+        """Durable when it returns. Raises `InvalidTopic`, `TopicExists`, `LogFailed`."""
+        check_topic_name(name)
+        check_partitions(name, partitions)
+        if name in self._topics:
+            raise TopicExists(f"Topic {name} exists already")
+        collision = name.replace(".", "_")
+        for other in self._topics:
+            if other.replace(".", "_") == collision:
+                raise InvalidTopic(f"Topic {name} would collide with {other}, which differs only in “.” and “_”")
+        entry = TopicEntry(id=new_id(), partitions=partitions, config=dict(config or {}))
+        before = len(self.recovered)
+        try:
+            topic = self._open_topic(name, entry, {})
+            self._catalog.put_topic(name, entry)
+        except OSError as error:
+            raise LogFailed(f"Cannot create topic {name}: {error.strerror or error}") from error
+        del self.recovered[before:]  # an empty new log is no finding
+        self._topics[name] = topic
+        return topic
+
+    def delete_topic(self, name: str) -> None:
+        """Durable when it returns. Raises `InvalidTopic` for an unknown one, `LogFailed`."""
+        topic = self._topics.get(name)
+        if topic is None:
+            raise InvalidTopic(f"There is no topic {name}")
+        entry = self._catalog.topics[name]
+        try:
+            self._catalog.put_topic(
+                name, TopicEntry(id=entry.id, partitions=entry.partitions, config=entry.config, deleting=True)
+            )
+            del self._topics[name]
+            with self._flusher.between_rounds():
+                for log in topic.partitions:
+                    log.abandon()
+            self._remove_directories(name, entry.partitions)
+            self._catalog.drop_topic(name)
+            self._write_checkpoints()
+        except OSError as error:
+            raise LogFailed(f"Cannot delete topic {name}: {error.strerror or error}") from error
+
+    def _remove_directories(self, name: str, partitions: int) -> None:
+        for number in range(partitions):
+            directory = f"{self._log_dir}/{name}-{number}"
+            for file in self._disk.names(directory):
+                self._disk.remove(f"{directory}/{file}")
+            self._recovery_points.pop((name, number), None)
+            chain = f"{self._node_dir}/chain/{name}-{number}"
+            if self._disk.exists(chain):
+                self._disk.remove(chain)
+            if self._disk.exists(directory):
+                self._disk.remove_directory(directory)
+
+    # -- durability
+
+    def flush_now(self) -> None:
+        """Sync everything written so far, and tell every waiter, before returning."""
+        self._flusher.flush_now()
+
+    def _set_recovery_point(self, partition: tuple[str, int], offset: int) -> None:
+        # By the flusher's thread between rounds of its own, or in the loop while no round runs.
+        points = {**self._recovery_points, partition: offset}
+        self._disk.replace_file(f"{self._log_dir}/{checkpoints.RECOVERY_POINTS}", checkpoints.encode_offsets(points))
+        self._recovery_points = points
+
+    def _write_checkpoints(self) -> None:
+        logs = {(log.topic, log.index): log for topic in self._topics.values() for log in topic.partitions}
+        write = self._disk.replace_file
+        synced = {key: log.synced_offset for key, log in logs.items()}
+        starts = {key: log.log_start_offset for key, log in logs.items() if log.log_start_offset > 0}
+        write(f"{self._log_dir}/{checkpoints.HIGH_WATERMARKS}", checkpoints.encode_offsets(synced))
+        write(f"{self._log_dir}/{checkpoints.LOG_STARTS}", checkpoints.encode_offsets(starts))
+        self._recovery_points = synced
+        write(f"{self._log_dir}/{checkpoints.RECOVERY_POINTS}", checkpoints.encode_offsets(synced))
+
+    def close(self) -> None:
+        """Sync, write the files of a clean stop, give the directory back. May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        self._flusher.stop()
+        try:
+            self.flush_now()
+            for topic in self._topics.values():
+                for log in topic.partitions:
+                    log.close()
+            self._write_checkpoints()
+            clean = f"{self._log_dir}/{checkpoints.CLEAN_SHUTDOWN}"
+            self._disk.replace_file(clean, checkpoints.CLEAN_SHUTDOWN_BYTES)
+        except OSError as error:
+            self._alarm(f"The log could not be closed cleanly: {error.strerror or error}")
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        self._cache.close()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def status(self) -> dict[str, Any]:
+        """For people and metrics: offsets and bytes per topic and partition, and how syncing goes."""
+        return {
+            "syncs": self._flusher.rounds,
+            "last_sync_ms": round(self._flusher.last_round_ms, 3),
+            "slowest_sync_ms": round(self._flusher.slowest_round_ms, 3),
+            "stopped_cleanly": self.stopped_cleanly,
+            "recovered": [
+                {**finding._asdict(), "outcome": finding.outcome.value}
+                for finding in self.recovered
+                if finding.outcome is not Outcome.CLEAN
+            ],
+            "topics": {
+                name: {
+                    "bytes": sum(log.size_bytes for log in topic.partitions),
+                    "partitions": [_partition_status(log) for log in topic.partitions],
+                }
+                for name, topic in self._topics.items()
+            },
+        }
+
+
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+
+
+def _partition_status(log: PartitionLog) -> dict[str, int]:
+    return {
+        "start": log.log_start_offset,
+        "end": log.log_end_offset,
+        "synced": log.synced_offset,
+        "bytes": log.size_bytes,
+        "epoch": log.leader_epoch,
+        "segments": log.segments_count,
+    }
