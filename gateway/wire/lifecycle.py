@@ -41,11 +41,11 @@ class Lifecycle:
         self._broker = broker
         self._timers = broker.timers
         self._clock = broker.clock
-        self._log = TransactionLog(store, broker.clock, store.disk, f"{store.node_dir}/transaction-listing")
+        self._log = TransactionLog(store, broker.clock, store.disk, f"{store.data_dir}/node/transaction-listing")
         self._transactions = {name: Transaction(name, snapshot) for name, snapshot in self._log.load().items()}
         orphans = abort_orphans(store, broker.clock, [each.now for each in self._transactions.values()])
         known = [each.now.producer_id for each in self._transactions.values()] + orphans
-        path = f"{store.node_dir}/producer-ids"
+        path = f"{store.data_dir}/node/producer-ids"
         self._ids = ProducerIds(store.disk, path, at_least=max(known, default=-1) + 1)
         self.fenced = 0
         self._committed = 0

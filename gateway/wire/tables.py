@@ -183,7 +183,7 @@ response
     configs[] {
       name:string value:string? read_only:bool config_source:int8=-1 is_sensitive:bool
       synonyms[]=[] { name:string value:string? source:int8 }
-      config_type:int8@3+=0 documentation:string@3+?=null
+      config_type:int8@3+=0 documentation:string@3+?
     }
   }
 """

@@ -214,6 +214,7 @@ def describe_configs(broker: Broker, request: Request, peer: Peer) -> Body:
                         "read_only": kind == _BROKER,
                         "config_source": source,
                         "is_sensitive": False,
+                        "documentation": None,
                     }
                     for key, (value, source) in sorted(configs.items())
                     if wanted is None or key in wanted

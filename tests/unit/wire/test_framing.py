@@ -1,0 +1,90 @@
+"""Frames: any split of the bytes gives the same ones, and a length is never trusted with memory."""
+
+from __future__ import annotations
+
+import tracemalloc
+from random import Random
+
+import pytest
+
+from gateway.wire.framing import FrameReader, join_frame
+from headwater.errors import LimitError
+
+
+def take_all(reader: FrameReader, data: bytes) -> list[bytes]:
+    reader.feed(data)
+    frames = []
+    while (frame := reader.next()) is not None:
+        frames.append(bytes(frame))
+    reader.keep()
+    return frames
+
+
+def test_frames_do_not_depend_on_how_the_bytes_arrive() -> None:
+    random = Random(1)
+    sent = [random.randbytes(random.choice((1, 5, 300, 5000))) for _ in range(50)]
+    stream = b"".join(join_frame([b"", frame]) for frame in sent)
+    for split in (1, 2, 3, 7, 1000, len(stream)):
+        reader = FrameReader(frame_bytes_max=10_000)
+        got: list[bytes] = []
+        for start in range(0, len(stream), split):
+            got += take_all(reader, stream[start : start + split])
+        assert got == sent, split
+        assert reader.unread_bytes == 0
+
+
+def test_frames_outlive_the_shared_buffer_only_through_keep() -> None:
+    shared = bytearray(64)
+    reader = FrameReader(frame_bytes_max=1000)
+    stream = join_frame([b"", b"first"]) + join_frame([b"", b"second"])
+    shared[: len(stream) - 2] = stream[:-2]
+    reader.feed(memoryview(shared)[: len(stream) - 2])
+    first = reader.next()
+    assert first is not None
+    assert bytes(first) == b"first"
+    assert reader.next() is None
+    reader.keep()
+    shared[:] = b"\xee" * 64
+    shared[:2] = stream[-2:]
+    reader.feed(memoryview(shared)[:2])
+    second = reader.next()
+    assert second is not None
+    assert bytes(second) == b"second"
+
+
+def test_what_is_not_taken_waits_for_later() -> None:
+    reader = FrameReader(frame_bytes_max=1000)
+    reader.feed(join_frame([b"", b"a"]) + join_frame([b"", b"b"]))
+    assert bytes(reader.next() or b"") == b"a"
+    reader.keep()
+    assert reader.unread_bytes == 5
+    reader.feed(join_frame([b"", b"c"]))
+    reader.keep()
+    assert bytes(reader.next() or b"") == b"b"
+    reader.keep()
+    assert bytes(reader.next() or b"") == b"c"
+    reader.keep()
+    assert reader.next() is None
+
+
+@pytest.mark.parametrize("hostile", [b"GET / HTTP/1.1\r\n", b"\x7f\xff\xff\xff", b"\xff\xff\xff\xff", b"\0\0\0\0"])
+def test_a_wild_length_is_refused_before_any_memory_is_taken(hostile: bytes) -> None:
+    reader = FrameReader(frame_bytes_max=32 << 20)
+    tracemalloc.start()
+    try:
+        reader.feed(hostile)
+        with pytest.raises(LimitError, match="the limit is"):
+            reader.next()
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_long_length_takes_memory_only_as_its_bytes_come() -> None:
+    reader = FrameReader(frame_bytes_max=32 << 20)
+    tracemalloc.start()
+    try:
+        assert take_all(reader, (32 << 20).to_bytes(4, "big") + b"x" * 1000) == []
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
