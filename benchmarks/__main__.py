@@ -1,0 +1,25 @@
+"""`python -m benchmarks [NAME …]`: run the benchmarks of these names, or all."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+BENCHMARKS = {"mqtt-ingest": "benchmarks.mqtt_ingest"}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make bench", description="Run benchmarks, each beside its peer.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
+    parser.add_argument("--rounds", type=int, default=3, help="at least 3 to be worth reporting")
+    given = parser.parse_args()
+    if unknown := [name for name in given.names if name not in BENCHMARKS]:
+        parser.error(f"no benchmark is called {unknown[0]}; there are {', '.join(BENCHMARKS)}")
+    for name in given.names or BENCHMARKS:
+        importlib.import_module(BENCHMARKS[name]).main(rounds=given.rounds)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,188 @@
+"""mqtt-ingest: MQTT QoS 1 to disk, messages per second; beside Mosquitto with a subscriber that writes a file.
+
+Ours: `headwater run` with an MQTT listener and nothing else, all settings at their defaults; a message counts when its
+PUBACK has come, that is, when it is decoded and fsynced. The run is good when the log holds every message.
+Peer: Mosquitto hands on to `mosquitto_sub -q 1`, whose output goes to a file; a message counts when its line is in the
+file, which nothing fsyncs. Both get the same load from the same generator (benchmarks/mqtt_load.py).
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from benchmarks.harness import RESULTS, ROOT, Run, Void, compare
+from benchmarks.processes import accepts, cpu_s, peak_rss_bytes, running, wait_for
+from headwater.net import free_port
+from tests.support.peers import missing, program
+
+NAME = "mqtt-ingest"
+MOSQUITTO_CONF = """\
+listener {port} 127.0.0.1
+allow_anonymous true
+max_queued_messages 0
+max_inflight_messages 1000
+persistence false
+log_type error
+"""
+HEADWATER_TOML = """\
+node = "bench"
+data_dir = "{data}"
+
+[mqtt]
+listen = "127.0.0.1:{mqtt}"
+
+[kafka]
+listen = "127.0.0.1:{kafka}"
+"""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What the generator sends."""
+
+    connections: int = 100
+    inflight: int = 20
+    messages: int = 300_000
+    size: int = 100
+
+
+def publish(port: int, load: Load) -> dict[str, float]:
+    """Run the generator to its end; what it measured."""
+    command = [sys.executable, "-m", "benchmarks.mqtt_load", "--port", str(port)]
+    for key, value in asdict(load).items():
+        command += [f"--{key}", str(value)]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    result: dict[str, float] = json.loads(done.stdout)
+    return result
+
+
+def measured(load: Load, sent: dict[str, float], ended_s: float, pids: list[int], cpu_before_s: float) -> Run:
+    elapsed_s = ended_s - sent["started_s"]
+    return Run(
+        load.messages / elapsed_s,
+        {
+            "puback_p50_ms": sent["p50_ms"],
+            "puback_p99_ms": sent["p99_ms"],
+            "cpu_us": (cpu_s(pids) - cpu_before_s) / load.messages * 1e6,
+            "rss_mib": peak_rss_bytes(pids) / 2**20,
+            "generator_busy": sent["cpu_s"] / (sent["ended_s"] - sent["started_s"]),
+        },
+    )
+
+
+def ours(load: Load) -> Run:
+    """One run of Headwater on an empty data directory under build/, on the disk that the checkout is on."""
+    with tempfile.TemporaryDirectory(dir=scratch()) as folder:
+        directory = Path(folder)
+        mqtt, kafka = free_port(), free_port()
+        config = directory / "edge.toml"
+        config.write_text(HEADWATER_TOML.format(data=directory / "data", mqtt=mqtt, kafka=kafka))
+        headwater = str(Path(sys.executable).with_name("headwater"))
+        log = directory / "headwater.log"
+        with running([headwater, "run", "--config", str(config)], log) as node:
+            wait_ready(node, mqtt, "Headwater listens", log)
+            before_s = cpu_s([node.pid])
+            sent = publish(mqtt, load)
+            run = measured(load, sent, sent["ended_s"], [node.pid], before_s)
+            status = [headwater, "status", "--config", str(config), "--json"]
+            told = subprocess.run(status, stdout=subprocess.PIPE, text=True, check=False).stdout
+            stored = json.loads(told)["ingest"]["stored"]
+        if stored != load.messages:
+            raise SystemExit(f"Headwater acknowledged {load.messages} messages and stored {stored}")
+        return run
+
+
+def mosquitto(load: Load) -> Run:
+    """One run of Mosquitto and its subscriber. Raises `Void` when a message is lost."""
+    with tempfile.TemporaryDirectory(dir=scratch()) as folder:
+        directory = Path(folder)
+        port = free_port()
+        config, log, lines = directory / "mosquitto.conf", directory / "mosquitto.log", directory / "messages"
+        config.write_text(MOSQUITTO_CONF.format(port=port))
+        broker_command = [peer_program("mosquitto"), "-c", str(config)]
+        subscribe = [peer_program("mosquitto_sub"), "-p", str(port), "-q", "1", "-i", "file", "-t", "farm/#"]
+        with running(broker_command, log) as broker:
+            wait_ready(broker, port, "Mosquitto listens", log)
+            with lines.open("ab") as file, running(subscribe, log, output=file) as subscriber:
+                wait_subscribed(port, lines)
+                pids = [broker.pid, subscriber.pid]
+                before_s = cpu_s(pids)
+                sent = publish(port, load)
+                wanted = load.messages * (load.size + 1)  # each payload and its line feed
+                try:
+                    wait_for(lambda: lines.stat().st_size >= wanted, "every message is in the file")
+                except TimeoutError as error:
+                    raise Void(f"{(wanted - lines.stat().st_size) / (load.size + 1):.0f} messages lost") from error
+                return measured(load, sent, max(monotonic(), sent["ended_s"]), pids, before_s)
+
+
+def wait_ready(process: subprocess.Popen[bytes], port: int, what: str, log: Path) -> None:
+    wait_for(lambda: process.poll() is not None or accepts(port), what)
+    if process.poll() is not None:
+        raise SystemExit(f"it ended with {process.returncode}:\n{log.read_text(errors='replace')}")
+
+
+def wait_subscribed(port: int, lines: Path) -> None:
+    """Publish until the first line comes through, wait for the last of these probes, then empty the file again."""
+
+    def probe(text: str) -> None:
+        command = [peer_program("mosquitto_pub"), "-p", str(port), "-t", "farm/probe", "-m", text, "-q", "1"]
+        subprocess.run(command, check=True)
+
+    def through() -> bool:
+        probe("begin")
+        return lines.stat().st_size > 0
+
+    wait_for(through, "the subscriber hears something")
+    probe("end")
+    wait_for(lambda: lines.read_bytes().endswith(b"end\n"), "the subscriber hears the last probe")
+    lines.open("wb").close()
+
+
+def peer_program(name: str) -> str:
+    path = program(name)
+    if path is None:
+        raise SystemExit(f"{name} is not installed: run `make peers`")
+    return path
+
+
+def scratch() -> Path:
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    return RESULTS
+
+
+def mosquitto_version() -> str:
+    said = subprocess.run([peer_program("mosquitto"), "-h"], capture_output=True, text=True, check=False)
+    return said.stdout.splitlines()[0] if said.stdout else "unknown"
+
+
+def main(*, load: Load | None = None, rounds: int = 3, results: Path = RESULTS) -> dict[str, Any]:
+    """Run the benchmark; what it wrote."""
+    load = load or Load()
+    if (reason := missing("mosquitto")) is not None:
+        raise SystemExit(f"{NAME}: {reason}")
+    print(f"{NAME}: {load.messages:,} × {load.size} B, {load.connections} connections, {load.inflight} in flight")
+    print(f"{mosquitto_version()}, mosquitto_sub -q 1 to a file, configured as")
+    print("".join(f"    {line}\n" for line in MOSQUITTO_CONF.splitlines()), end="")
+    return compare(
+        NAME,
+        unit="messages/s",
+        better="higher",
+        ours=lambda: ours(load),
+        peers={"mosquitto": lambda: mosquitto(load)},
+        parameters={
+            **asdict(load),
+            "rounds": rounds,
+            "ours": "headwater run, defaults: decoded, fsynced, then PUBACK",
+            "mosquitto": f"{mosquitto_version()}; " + "; ".join(MOSQUITTO_CONF.splitlines()[1:]),
+        },
+        rounds=rounds,
+        results=results,
+    )
