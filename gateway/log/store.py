@@ -54,6 +54,8 @@ class LogStore:
         call_in_loop: CallInLoop,
         alarm: Callable[[str], None] | None,
     ) -> None:
+        self.data_dir = data_dir
+        self.disk = disk
         self._log_dir = f"{data_dir}/log"
         self._node_dir = f"{data_dir}/node"
         self._settings = settings
@@ -251,6 +253,15 @@ class LogStore:
         )
         self._recovery_points[name, number] = log.log_end_offset
         return log
+
+    @property
+    def disk(self) -> Disk:
+        return self._disk
+
+    @property
+    def data_dir(self) -> str:
+        """Absolute; journals of other parts live in its `node/`."""
+        return self._node_dir.removesuffix("/node")
 
     # -- topics
 
