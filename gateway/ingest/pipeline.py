@@ -239,11 +239,16 @@ class Ingest:
             for callback in room:
                 callback()
 
-    def fail(self, group: _Group, problem: str = "what was written could not be synced") -> None:
-        """The disk lost a group: nothing of it is acknowledged, and nothing of it counts as seen."""
+    def disk_failed(self, problem: str) -> None:
+        """For the log's alarm: the sentence that `status` shows until a group is on disk again."""
         if self._problem is None:
             _log.error("node %s: the disk failed, nothing is acknowledged: %s", self.node, problem)
         self._problem = problem
+
+    def fail(self, group: _Group, problem: str = "what was written could not be synced") -> None:
+        """The disk lost a group: nothing of it is acknowledged, and nothing of it counts as seen."""
+        if self._problem is None:
+            self.disk_failed(problem)
         self._failures += 1
         self._natural.forget_all()
         self._groups.remove(group)

@@ -163,7 +163,6 @@ async def serve_mqtt(ingest: Ingest, net: network.Net, settings: MqttSettings) -
         horizon_ms=settings.dup_horizon_ms,
         estimate_slack_ms=2 * ingest.marks.settings.every_ms,
     )
-    ingest.tail_uses = {}
     host, port = network.parse_address(settings.listen, default_port=1883)
     listener = MqttListener(ingest, settings, registry)
     try:
@@ -171,6 +170,7 @@ async def serve_mqtt(ingest: Ingest, net: network.Net, settings: MqttSettings) -
     except OSError as error:
         listener.close()
         raise _cannot_listen(settings.listen, port, error) from error
+    ingest.tail_uses = {}  # the sessions hold it now
     _log.info("MQTT on %s:%d", *listener.address)
     return listener
 
