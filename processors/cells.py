@@ -57,11 +57,7 @@ class Cells:
 
     def find(self, key: Ints, starts: Ints) -> Ints:
         """The cell of each (key, start); -1 where there is none yet."""
-        highest = int(key.max()) + 1
-        if highest > len(self._last_start):
-            more = max(highest, 2 * len(self._last_start)) - len(self._last_start)
-            self._last_start = np.concatenate([self._last_start, np.full(more, _NO_START, dtype=np.int64)])
-            self._last_cell = np.concatenate([self._last_cell, np.full(more, -1, dtype=np.int64)])
+        self._learn(key)
         hit = self._last_start[key] == starts
         cells = np.where(hit, self._last_cell[key], -1)
         if not hit.all():
@@ -73,6 +69,13 @@ class Cells:
             self._last_start[key[found]] = starts[found]
             self._last_cell[key[found]] = cells[found]
         return cells
+
+    def _learn(self, key: Ints) -> None:
+        known, highest = len(self._last_start), int(key.max(initial=-1)) + 1
+        if highest > known:
+            more = max(highest, 2 * known) - known
+            self._last_start = np.concatenate([self._last_start, np.full(more, _NO_START, dtype=np.int64)])
+            self._last_cell = np.concatenate([self._last_cell, np.full(more, -1, dtype=np.int64)])
 
     def get(self, key: int, start: int) -> int:
         return self._where.get((key, start), -1)
@@ -111,6 +114,10 @@ class Cells:
         np.add.at(self.count, cells, 1)
         self.dirty[cells] = True
         self.live[cells[~backfill]] = True
+        self.need(cells)
+
+    def need(self, cells: Ints) -> None:
+        """A mark may have something to say about these."""
         fresh = cells[~self.needs[cells]]
         if len(fresh):
             self.needs[fresh] = True
@@ -165,4 +172,5 @@ class Cells:
         self._where = {pair: cell for cell, pair in enumerate(pairs)}
         self._free = list(range(self.capacity - 1, count - 1, -1))
         self._attention = [np.flatnonzero(self.needs[:count])]
+        self._learn(self.key[:count])
         return count

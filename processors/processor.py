@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from gateway.log.records import Record, encode_headers
-from processors.alerts import AlertState, Transition
+from processors.alerts import AlertState, Instance, Transition
 from processors.columns import Columns, KeyTable, Lanes, MarkAt, Records, to_columns
 from processors.marks import WatermarkTracker
 from processors.rules import AlertRule, Rules, WindowRule
@@ -158,6 +158,7 @@ class PartitionProcessor:
             "lanes": self._lanes.highest,
             "marks": self.marks.snapshot(),
             "numbers": self.numbers,
+            "written": self.written | {v: max(n, self.written.get(v, 0)) for v, n in self.numbers.items()},
             "refused": self.refused,
             "newest": self.newest,
             "windows": {rule.version: rule.state.snapshot() for rule in self._rules},
@@ -169,7 +170,7 @@ class PartitionProcessor:
         self.keys.restore(data["keys"])
         self._lanes.highest = dict(data["lanes"])
         self.marks.restore(data["marks"])
-        self.numbers = dict(data["numbers"])
+        self.numbers, self.written = dict(data["numbers"]), dict(data["written"])
         self.refused, self.newest = data["refused"], data["newest"]
         fresh = []
         for rule in self._rules:
@@ -184,6 +185,18 @@ class PartitionProcessor:
                 else:
                     fresh.append(version)
         return fresh
+
+    def go_on_after(self, floors: dict[str, dict[str, int]], alerts: dict[str, dict[str, Instance]]) -> None:
+        """Begin without a state behind outputs of an earlier one, of which `written` says how many there are.
+
+        `floors`: per version and node, the end of its newest window that was written; `alerts`: per version and
+        instance, the state that its last transition said.
+        """
+        self.numbers = dict(self.written)
+        for rule in self._rules:
+            rule.state.refuse_below(floors.get(rule.version, {}))
+            for version, state in rule.alerts:
+                state.instances = dict(alerts.get(version, {}))
 
     # for people
 

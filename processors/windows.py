@@ -76,6 +76,7 @@ class WindowState:
         self._swept: dict[int, int] = {}
         self._begin = NEVER
         self._open: dict[int, list[Interval]] = {}
+        self._lost: dict[int, list[Interval]] = {}
 
     def begin_after(self, newest: int) -> None:
         """Begin in the middle of a log whose records so far bear times up to `newest`: only windows that cannot have
@@ -83,6 +84,13 @@ class WindowState:
         """
         if newest != NEVER:
             self._begin = newest + self.rule.size_ms - newest % self.rule.size_ms
+
+    def refuse_below(self, floors: dict[str, int]) -> None:
+        """Windows of these nodes that end at or before these times are told already: refuse readings in them."""
+        for node, floor in floors.items():
+            index = self._keys.node_id(node)
+            self._learn_nodes()
+            self._floor[index] = max(floor, int(self._floor[index]))
 
     # readings
 
@@ -200,7 +208,10 @@ class WindowState:
         if watermark is None:
             return []
         self._watermark[index] = max(watermark, int(self._watermark[index]))
-        results = self._close(index, watermark, node, everything=bool(mark.lost))
+        # Intervals given up concern windows that had nothing more to say: then all are looked at, else the few that need.
+        everything = node.lost != self._lost.get(index, [])
+        self._lost[index] = list(node.lost)
+        results = self._close(index, watermark, node, everything=everything)
         self._forget(index, watermark)
         return results
 
@@ -233,6 +244,7 @@ class WindowState:
         results = self._emit(early, np.zeros(len(early), dtype=np.bool_), ["backfill"] * len(early), settled=False)
         results += self._emit(cells[final], ~lost[final], causes, settled=True)
         state.rest(cells[~owed])
+        state.need(cells[owed & changed])
         if len(early):
             results.sort(key=lambda result: (result.start, result.group))
         return results

@@ -155,8 +155,9 @@ class Reader:
             for part in topic["partitions"]:
                 block = self._block(topic["topic"], part)
                 if block is not None:
-                    self._positions[block.topic, block.partition] = block.next_offset
                     blocks.append(block)
+        for block in blocks:  # only now: an error above must not lose what came before it in the same answer
+            self._positions[block.topic, block.partition] = block.next_offset
         return blocks
 
     def _fetch_body(self, max_wait_ms: int, max_bytes: int) -> dict[str, Any]:

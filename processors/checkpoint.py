@@ -1,0 +1,80 @@
+"""The checkpoint file of the inline driver: everything needed to go on, replaced as a whole.
+
+    bytes 0-3   "HWCP"
+    bytes 4-5   format, big-endian (2)
+    bytes 6-9   CRC-32C of the rest, big-endian
+    bytes 10-   zstd of one msgpack map, see `Checkpoint`; arrays in it are little-endian bytes
+
+Plain data only: a checkpoint can be damaged, but it cannot run code.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import msgspec
+import zstandard
+from crc32c import crc32c
+
+from headwater.errors import HeadwaterError
+
+FORMAT = 2
+_MAGIC = b"HWCP"
+_HEADER = struct.Struct(">4sHI")
+_BYTES_MAX = 2 << 30
+
+
+class CheckpointError(HeadwaterError):
+    """The file is damaged or of another format."""
+
+
+class InputState(msgspec.Struct):
+    """One input partition: the next offset to read and the processor's snapshot."""
+
+    offset: int
+    state: dict[str, Any]
+
+
+class OutputState(msgspec.Struct):
+    """One output partition: an offset below which no later output lies, and the next sequence number."""
+
+    end: int
+    sequence: int = 0
+
+
+class Checkpoint(msgspec.Struct):
+    """The driver's whole state between two rounds, with every output of it on disk.
+
+    `producer` is the idempotent producer (id, epoch) whose sequence numbers go on after a crash: a write whose answer
+    was lost cannot be in the log twice. Keys of `inputs` and `outputs` are `<topic>/<partition>`.
+    """
+
+    producer: tuple[int, int]
+    inputs: dict[str, InputState] = {}
+    outputs: dict[str, OutputState] = {}
+
+
+def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
+    """The bytes of the file."""
+    body = zstandard.ZstdCompressor(level=1).compress(msgspec.msgpack.encode(checkpoint))
+    return _HEADER.pack(_MAGIC, FORMAT, crc32c(body)) + body
+
+
+def decode_checkpoint(data: bytes) -> Checkpoint:
+    """Raises `CheckpointError` for anything but a whole checkpoint of this format."""
+    if len(data) < _HEADER.size:
+        raise CheckpointError(f"it has {len(data)} bytes")
+    magic, form, crc = _HEADER.unpack_from(data)
+    if magic != _MAGIC:
+        raise CheckpointError("it is no checkpoint")
+    if form != FORMAT:
+        raise CheckpointError(f"its format is {form}, not {FORMAT}")
+    body = memoryview(data)[_HEADER.size :]
+    if crc32c(body) != crc:
+        raise CheckpointError("its checksum is wrong")
+    try:
+        plain = zstandard.ZstdDecompressor().decompress(body, max_output_size=_BYTES_MAX)
+        return msgspec.msgpack.decode(plain, type=Checkpoint)
+    except (zstandard.ZstdError, msgspec.MsgspecError) as error:
+        raise CheckpointError(str(error)) from None

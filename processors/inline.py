@@ -1,0 +1,308 @@
+"""The inline driver: a node's own processors over its own log, in its work process.
+
+It reads the rules' topics at `read_committed` over the node's own Kafka listener, runs the pure processors partition
+by partition, and writes what they say to the topics `aggregates` and `alerts`. Exactly once: a checkpoint (state,
+next input offset, output numbers, ends of the output topics) is replaced atomically from time to time; after any
+failure everything in memory is dropped and the driver goes back to it, reads what it had written since, computes the
+same again and drops that. Sequence numbers that go on across starts keep a write with a lost answer from being
+in the log twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from gateway.consume.reader import Reader
+from gateway.wire.errors import ErrorCode, KafkaError
+from headwater.clock import Clock
+from headwater.disk import Disk
+from headwater.errors import HeadwaterError
+from headwater.net import Net
+from processors import outputs
+from processors.checkpoint import Checkpoint, CheckpointError, InputState, decode_checkpoint, encode_checkpoint
+from processors.outputs import Log, Written
+from processors.processor import AGGREGATES, ALERTS, Output, PartitionProcessor
+from processors.rules import Rules
+from processors.settings import ProcessorSettings
+
+log = logging.getLogger(__name__)
+
+PARTITIONS_EVERY_MS = 10_000
+STATUS_EVERY_MS = 250
+_DAY_MS = 86_400_000
+
+
+class _StaleCheckpointError(HeadwaterError):
+    """The checkpoint speaks of another log than the one that is there."""
+
+
+class Processors:
+    """The processors of one node. `run` in a loop and thread of its own; `status` and `stop` from any thread."""
+
+    def __init__(
+        self,
+        settings: ProcessorSettings,
+        rules: Rules,
+        *,
+        connect: Callable[[], Awaitable[Log]],
+        clock: Clock,
+        data_dir: str,
+        disk: Disk,
+    ) -> None:
+        self._settings = settings
+        self._rules = rules
+        self._connect = connect
+        self._clock = clock
+        self._disk = disk
+        self._folder = f"{data_dir}/work"
+        self._path = f"{self._folder}/processors.checkpoint"
+        self._stopping = False
+        self._forget = ""  # why the checkpoint must not be used, "" when it may be
+        self._expired_records = 0
+        self._restarts = 0
+        self._status: dict[str, Any] = self._new_status("connecting")
+        self._checkpoint: Checkpoint
+        self._inputs: dict[tuple[str, int], PartitionProcessor] = {}
+        self._positions: dict[tuple[str, int], int] = {}
+        self._output_partitions = 1
+
+    # the outside
+
+    def stop(self) -> None:
+        """End `run` after the round that is under way, with a checkpoint."""
+        self._stopping = True
+
+    def status(self) -> dict[str, Any]:
+        """What the page and metrics show; replaced as a whole, so that any thread may read it."""
+        return self._status
+
+    async def run(self) -> None:
+        """Until `stop` or cancellation. Failures of the connection are waited out; a full disk too."""
+        backoff_ms = self._settings.backoff_min_ms
+        said = ""
+        while not self._stopping:
+            try:
+                reader = await self._connect()
+                try:
+                    await self._restore(reader)
+                    if said:
+                        log.info("processors: at work again")
+                    said, backoff_ms = "", self._settings.backoff_min_ms
+                    await self._work(reader)
+                finally:
+                    await reader.close()
+            except (HeadwaterError, OSError, TimeoutError) as error:
+                if isinstance(error, _StaleCheckpointError):
+                    self._forget = error.what
+                text = f"{type(error).__name__}: {error}"
+                if text != said:
+                    log.warning("processors: back to the last checkpoint: %s", text)
+                said = text
+                self._restarts += 1
+                self._status = {**self._status, "state": "connecting", "error": str(error), "restarts": self._restarts}
+                await asyncio.sleep(backoff_ms / 1000)
+                backoff_ms = min(backoff_ms * 2, self._settings.backoff_max_ms)
+
+    # starting
+
+    def _load(self) -> Checkpoint | None:
+        """The checkpoint file; None when there is none to go on from."""
+        if self._forget:
+            log.warning("processors: %s; rebuilding from the log's start", self._forget)
+            return None
+        try:
+            return decode_checkpoint(self._disk.read_file(self._path))
+        except FileNotFoundError:
+            return None
+        except CheckpointError as error:
+            log.warning("processors: %s cannot be used: %s; rebuilding from the log's start", self._path, error.what)
+            return None
+
+    async def _restore(self, reader: Log) -> None:
+        """Everything in memory anew: from the checkpoint, the output topics and the input partitions."""
+        checkpoint = self._load()
+        rebuilt = checkpoint is None
+        self._checkpoint = checkpoint or Checkpoint(producer=await reader.init_producer())
+        self._inputs, self._positions = {}, {}
+        await self._make_topics(reader)
+        # Numbers found in the outputs can only be matched when the log is whole: see `_begin`.
+        written = await outputs.read_written(reader, self._checkpoint, self._output_partitions, whole=rebuilt)
+        for topic in self._rules.topics:
+            for partition in range(await reader.partitions(topic)):
+                await self._begin(reader, topic, partition, written)
+        if rebuilt:
+            self._save()  # the producer's id must be known before its first write
+            self._forget = ""
+        if self._positions:
+            reader.assign(self._positions)
+
+    async def _make_topics(self, reader: Log) -> None:
+        retention = str(int(self._settings.output_retention_days * _DAY_MS))
+        policies = {AGGREGATES: "compact,delete", ALERTS: "delete"}
+        for topic, policy in policies.items():
+            config = {"cleanup.policy": policy, "retention.ms": retention}
+            await reader.ensure_topic(topic, self._settings.output_partitions, config)
+        counts = [await reader.partitions(topic) for topic in policies]
+        self._output_partitions = max(1, min(counts))
+
+    async def _begin(self, reader: Log, topic: str, partition: int, written: Written) -> None:
+        where = (topic, partition)
+        processor = PartitionProcessor(self._rules, topic, partition, place=self._settings.place)
+        found = {v: n for (v, p), n in written.counts.items() if p == partition}
+        saved = self._checkpoint.inputs.get(f"{topic}/{partition}")
+        start = await reader.offset(topic, partition, "earliest")
+        if saved is not None:
+            fresh = processor.restore(saved.state)
+            processor.written |= {v: max(n, processor.written.get(v, 0)) for v, n in found.items()}
+            if fresh:
+                log.info("processors: %s/%d: new or changed from here on: %s", topic, partition, ", ".join(fresh))
+            self._positions[where] = saved.offset
+        else:
+            self._positions[where] = start
+            processor.written = found
+            if start > 0 and found:
+                # The log's start has expired, so numbers cannot be matched: go on after what was written.
+                processor.go_on_after(
+                    {v: f for (v, p), f in written.floors.items() if p == partition},
+                    {v: i for (v, p), i in written.instances.items() if p == partition},
+                )
+                log.warning(
+                    "processors: %s/%d begins at offset %d; windows already written are not revised any more",
+                    *(topic, partition, start),
+                )
+        self._inputs[where] = processor
+
+    # working
+
+    async def _work(self, reader: Log) -> None:
+        settings, clock = self._settings, self._clock
+        saved_at = looked_at = clock.monotonic_ms()
+        told_at = -float(STATUS_EVERY_MS)
+        changed = False
+        while not self._stopping:
+            changed |= await self._round(reader)
+            now = clock.monotonic_ms()
+            if now - told_at >= STATUS_EVERY_MS:
+                self._status = self._new_status("up", reader)
+                told_at = now
+            if changed and now - saved_at >= settings.checkpoint_every_ms:
+                self._save()
+                changed, saved_at = False, now
+            if now - looked_at >= PARTITIONS_EVERY_MS or not self._positions:
+                await self._look_for_partitions(reader)
+                looked_at = now
+        if changed:
+            self._save()
+        self._status = self._new_status("stopped", reader)
+
+    async def _round(self, reader: Log) -> bool:
+        """One poll, all of its outputs on disk; whether anything was read."""
+        if not self._positions:
+            await asyncio.sleep(self._settings.poll_wait_ms / 1000)
+            return False
+        settings = self._settings
+        try:
+            blocks = await reader.poll(max_wait_ms=settings.poll_wait_ms, max_bytes=settings.poll_bytes_max)
+        except KafkaError as error:
+            if error.code != ErrorCode.OFFSET_OUT_OF_RANGE:
+                raise
+            await self._find_way(reader)
+            return True
+        for block in blocks:
+            where = (block.topic, block.partition)
+            made: list[Output] = self._inputs[where].process(block)
+            if made:
+                await outputs.write(reader, self._checkpoint, made, block.partition % self._output_partitions)
+            self._positions[where] = block.next_offset
+        return bool(blocks)
+
+    async def _find_way(self, reader: Log) -> None:
+        """A position is outside its log: what expired unread is counted and passed over."""
+        for (topic, partition), position in self._positions.items():
+            start = await reader.offset(topic, partition, "earliest")
+            end = await reader.offset(topic, partition, "latest")
+            if position > end:
+                raise _StaleCheckpointError(
+                    f"{topic}/{partition} ends at offset {end}, before the checkpoint's {position}"
+                )
+            if position < start:
+                log.warning("processors: %s/%d: offsets %d to %d expired unread", topic, partition, position, start - 1)
+                self._expired_records += start - position
+                self._positions[topic, partition] = start
+        reader.assign(self._positions)
+
+    async def _look_for_partitions(self, reader: Log) -> None:
+        """A topic that came to be, or was given more partitions, is read from its start."""
+        for topic in self._rules.topics:
+            for partition in range(await reader.partitions(topic)):
+                if (topic, partition) not in self._inputs:
+                    await self._begin(reader, topic, partition, Written(whole=False))
+        if self._positions:
+            reader.assign(self._positions)
+
+    def _save(self) -> None:
+        self._checkpoint.inputs = {
+            f"{topic}/{partition}": InputState(self._positions[topic, partition], processor.snapshot())
+            for (topic, partition), processor in self._inputs.items()
+        }
+        if not self._disk.exists(self._folder):
+            self._disk.make_directory(self._folder)
+        self._disk.replace_file(self._path, encode_checkpoint(self._checkpoint))
+
+    # for people
+
+    def _new_status(self, state: str, reader: Log | None = None) -> dict[str, Any]:
+        inputs = getattr(self, "_inputs", {})
+        totals = {"windows_emitted": 0, "revisions": 0, "late": 0, "too_late": 0, "overflow": 0, "refused": 0}
+        for processor in inputs.values():
+            for name, count in processor.counters().items():
+                totals[name] += count
+        ends = reader.ends if reader is not None else {}
+        positions = {f"{topic}/{partition}": at for (topic, partition), at in getattr(self, "_positions", {}).items()}
+        lag = sum(max(0, ends.get(where, at) - at) for where, at in getattr(self, "_positions", {}).items())
+        return {
+            "state": state,
+            "error": None,
+            "restarts": self._restarts,
+            "rules": [rule.name for rule in self._rules.windows] + [rule.name for rule in self._rules.alerts],
+            **totals,
+            "expired": self._expired_records,
+            "alerts": [alert for processor in inputs.values() for alert in processor.alerts()][:1000],
+            "positions": positions,
+            "lag_records": lag,
+        }
+
+
+def make_processors(
+    settings: ProcessorSettings,
+    rules: Rules,
+    host: str,
+    port: int,
+    net: Net,
+    clock: Clock,
+    data_dir: str,
+    disk: Disk,
+) -> Processors:
+    """The processors of the node whose Kafka listener is at `host:port`."""
+
+    async def connect() -> Log:
+        return await Reader.connect(net, host, port, client_id="headwater-processors", committed=True)
+
+    return Processors(settings, rules, connect=connect, clock=clock, data_dir=data_dir, disk=disk)
+
+
+async def run_processors(
+    settings: ProcessorSettings,
+    rules: Rules,
+    host: str,
+    port: int,
+    net: Net,
+    clock: Clock,
+    data_dir: str,
+    disk: Disk,
+) -> None:
+    """`make_processors(...).run()`, for those who need no status."""
+    await make_processors(settings, rules, host, port, net, clock, data_dir, disk).run()

@@ -1,0 +1,166 @@
+"""What the inline driver has written: read back after a start, and written on with sequence numbers.
+
+An output is known by its header `hw-out`. Reading from the end that the checkpoint names finds the highest number of
+each (rule version, input partition); the driver computes the same outputs again and drops those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from gateway.consume.reader import Block
+from gateway.log.records import Record, decode_headers
+from headwater.errors import PeerError
+from processors.alerts import Instance
+from processors.checkpoint import Checkpoint, OutputState
+from processors.processor import AGGREGATES, ALERTS, OUT_HEADER, Output
+
+TOPICS = (AGGREGATES, ALERTS)
+_SEQUENCE_MASK = 0x7FFFFFFF  # sequence numbers go from 2^31 - 1 to 0 (KIP-98)
+_RECORDS_MAX = 500
+_BYTES_MAX = 256 << 10
+_OUT = OUT_HEADER.encode()
+
+
+class Log(Protocol):
+    """The part of `gateway.consume.reader.Reader` that the driver needs; tests hand in one in memory."""
+
+    ends: dict[tuple[str, int], int]
+
+    async def partitions(self, topic: str) -> int: ...
+    async def ensure_topic(self, name: str, partitions: int, config: Mapping[str, str] | None = None) -> None: ...
+    async def offset(self, topic: str, partition: int, at: str | int) -> int: ...
+    def assign(self, positions: Mapping[tuple[str, int], int]) -> None: ...
+    async def poll(self, *, max_wait_ms: int = 500, max_bytes: int = 1 << 20) -> list[Block]: ...
+    async def init_producer(self) -> tuple[int, int]: ...
+    async def produce(
+        self,
+        topic: str,
+        partition: int,
+        records: Sequence[Record],
+        *,
+        producer: tuple[int, int] = (-1, -1),
+        base_sequence: int = -1,
+    ) -> int: ...
+    async def close(self) -> None: ...
+
+
+class Written:
+    """Outputs found in their topics: per (version, input partition) how many, how far and in what state.
+
+    `floors` and `instances` are gathered only when the state must be rebuilt from a log whose start has expired.
+    """
+
+    def __init__(self, *, whole: bool) -> None:
+        self.whole = whole
+        self.counts: dict[tuple[str, int], int] = {}
+        self.floors: dict[tuple[str, int], dict[str, int]] = {}
+        self.instances: dict[tuple[str, int], dict[str, Instance]] = {}
+        self.by_output: dict[tuple[str, int], dict[tuple[str, int], int]] = {}
+
+    def take(self, block: Block) -> None:
+        """Take in a block of an output topic."""
+        counts = self.by_output.setdefault((block.topic, block.partition), {})
+        for row, headers in enumerate(block.headers):
+            if _OUT not in headers or (found := _parse(headers)) is None:
+                continue
+            version, partition, number = found
+            source = (version, partition)
+            self.counts[source] = max(self.counts.get(source, 0), number + 1)
+            counts[source] = max(counts.get(source, 0), number + 1)
+            if self.whole:
+                self._remember(source, block, row)
+
+    def _remember(self, source: tuple[str, int], block: Block, row: int) -> None:
+        key = block.keys[row] or b""
+        if block.topic == AGGREGATES:
+            node = key.partition(b"/")[0].decode(errors="replace")
+            floors = self.floors.setdefault(source, {})
+            floors[node] = max(floors.get(node, 0), block.timestamps[row])
+            return
+        try:
+            value: dict[str, Any] = msgspec.json.decode(block.values[row] or b"{}")
+            instance = Instance(
+                *(value["state"], value["since"], value["transition"], value["value"]),
+                *(value["at"], value["window"], value["value"]),
+            )
+            self.instances.setdefault(source, {})[value["instance"]] = instance
+        except (msgspec.MsgspecError, KeyError):
+            return  # somebody else's record with our header: it changes nothing of ours
+
+
+def _parse(headers: bytes) -> tuple[str, int, int] | None:
+    try:
+        text = (dict(decode_headers(headers)).get(OUT_HEADER) or b"").decode()
+        version, partition, number = text.rsplit("/", 2)
+        return version, int(partition), int(number)
+    except (PeerError, ValueError):
+        return None
+
+
+async def read_written(log: Log, checkpoint: Checkpoint, outputs: int, *, whole: bool) -> Written:
+    """Read the output topics from the checkpoint's ends to their ends; moves `checkpoint.outputs` there."""
+    written = Written(whole=whole)
+    for topic in TOPICS:
+        for partition in range(outputs):
+            known = checkpoint.outputs.setdefault(f"{topic}/{partition}", OutputState(0))
+            earliest = await log.offset(topic, partition, "earliest")
+            latest = await log.offset(topic, partition, "latest")
+            position = known.end if earliest <= known.end <= latest else earliest
+            while position < latest:
+                log.assign({(topic, partition): position})
+                for block in await log.poll(max_wait_ms=500):
+                    written.take(block)
+                    position = block.next_offset
+            known.end = position
+            found = written.by_output.get((topic, partition), {})
+            if not whole:  # else the producer is a new one, and begins at 0
+                fresh = sum(max(0, count - _checkpointed(checkpoint, source)) for source, count in found.items())
+                known.sequence = (known.sequence + fresh) & _SEQUENCE_MASK
+    return written
+
+
+def _checkpointed(checkpoint: Checkpoint, source: tuple[str, int]) -> int:
+    """How many outputs of a (version, input partition) the checkpoint knows to be written."""
+    version, partition = source
+    return max(
+        (
+            state.state["written"].get(version, 0)
+            for where, state in checkpoint.inputs.items()
+            if where.rpartition("/")[2] == str(partition)
+        ),
+        default=0,
+    )
+
+
+async def write(log: Log, checkpoint: Checkpoint, outputs: Iterable[Output], partition: int) -> int:
+    """Write outputs to output partition `partition`, in their order; returns how many. All are on disk afterwards."""
+    total = 0
+    for topic in TOPICS:
+        records = [output.record for output in outputs if output.topic == topic]
+        state = checkpoint.outputs[f"{topic}/{partition}"]
+        for batch in _batches(records):
+            offset = await log.produce(
+                topic, partition, batch, producer=checkpoint.producer, base_sequence=state.sequence
+            )
+            state.sequence = (state.sequence + len(batch)) & _SEQUENCE_MASK
+            if offset >= 0:
+                state.end = offset + len(batch)
+            total += len(batch)
+    return total
+
+
+def _batches(records: Sequence[Record]) -> Iterable[list[Record]]:
+    batch: list[Record] = []
+    size = 0
+    for record in records:
+        batch.append(record)
+        size += len(record[1] or b"") + len(record[2] or b"") + len(record[3])
+        if len(batch) >= _RECORDS_MAX or size >= _BYTES_MAX:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
