@@ -84,8 +84,8 @@ def run(settings: FleetSettings, mqtt: tuple[str, int], ledger_path: str, consol
 
 
 def main(arguments: list[str]) -> int:
-    """The command line, `arguments[0]` being the command's name; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog=arguments[0], description="a simulated wind farm over MQTT")
+    """The command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(prog="headwater simulate farm", description="a simulated wind farm over MQTT")
     parser.add_argument("--mqtt", default="127.0.0.1:1883", help="the gateway's MQTT address")
     parser.add_argument("--ledger", required=True, help="file that keeps what was sent and acknowledged")
     parser.add_argument("--turbines", type=int, default=12)
@@ -95,7 +95,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--fast-clock", type=int, default=3, help="the turbine whose clock is 1 h fast, 0: none")
     parser.add_argument("--garbage", type=int, default=11, help="the turbine that sends garbage, 0: none")
     parser.add_argument("--garbage-every", type=float, default=7.0, help="seconds; 0: only on command")
-    options = parser.parse_args(arguments[1:])
+    options = parser.parse_args(arguments)
     settings = FleetSettings(
         turbines=options.turbines,
         rate_hz=options.rate,
@@ -110,4 +110,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(["python -m simulators.farm", *sys.argv[1:]]))
+    raise SystemExit(main(sys.argv[1:]))

@@ -127,14 +127,14 @@ def run(link: str, *, seed: int, console: Console, clock: Clock | None = None) -
 
 
 def main(arguments: list[str]) -> int:
-    """The command line, `arguments[0]` being the command's name; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog=arguments[0], description="a met mast on a pseudo-terminal")
+    """The command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(prog="headwater simulate mast", description="a met mast on a pseudo-terminal")
     parser.add_argument("--link", required=True, help="path of the symbolic link that names the serial line")
     parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args(arguments[1:])
+    options = parser.parse_args(arguments)
     run(options.link, seed=options.seed, console=Console())
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(["python -m simulators.mast", *sys.argv[1:]]))
+    raise SystemExit(main(sys.argv[1:]))

@@ -230,14 +230,14 @@ def _seconds(command: list[str]) -> float:
 
 
 def main(arguments: list[str]) -> int:
-    """The command line, `arguments[0]` being the command's name; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog=arguments[0], description="a TCP proxy with a black hole")
+    """The command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m simulators.proxy", description="a TCP proxy with a black hole")
     parser.add_argument("--listen", default="127.0.0.1:0")
     parser.add_argument("--target", required=True)
-    options = parser.parse_args(arguments[1:])
+    options = parser.parse_args(arguments)
     asyncio.run(run(parse_address(options.listen), parse_address(options.target), Console()))
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(["python -m simulators.proxy", *sys.argv[1:]]))
+    raise SystemExit(main(sys.argv[1:]))

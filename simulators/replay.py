@@ -206,8 +206,10 @@ class Player:
 
 
 def main(arguments: list[str]) -> int:
-    """The command line, `arguments[0]` being the command's name; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog=arguments[0], description="play a recording (CSV) as MQTT devices")
+    """The command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(
+        prog="headwater simulate replay", description="play a recording (CSV)"
+    )
     parser.add_argument("file", help="the recording: .csv or .csv.gz, with a header row")
     parser.add_argument("--time-column", required=True)
     parser.add_argument("--time-format", default="iso8601", help="iso8601, s, ms, or a strptime pattern")
@@ -221,7 +223,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--mqtt", default="127.0.0.1:1883", help="the gateway's MQTT address")
     parser.add_argument("--client-id", default="replay")
     parser.add_argument("--ledger", help="file that keeps what was sent and acknowledged")
-    options = parser.parse_args(arguments[1:])
+    options = parser.parse_args(arguments)
     layout = Layout(
         time_column=options.time_column,
         device_columns=tuple(options.device_column),
@@ -259,4 +261,4 @@ def _speed(text: str) -> float | None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(["python -m simulators.replay", *sys.argv[1:]]))
+    raise SystemExit(main(sys.argv[1:]))

@@ -318,8 +318,8 @@ class Judge:
 
 
 def main(arguments: list[str]) -> int:
-    """The command line, `arguments[0]` being the command's name; see the module's docstring. 1: a rule is broken."""
-    parser = argparse.ArgumentParser(prog=arguments[0], description="the judge of a demo run")
+    """The command line; see the module's docstring. 1: a rule is broken."""
+    parser = argparse.ArgumentParser(prog="python -m simulators.verdict", description="the judge of a demo run")
     parser.add_argument("--ledger", required=True)
     parser.add_argument("--edge", required=True, help="Kafka address of the edge")
     parser.add_argument("--central", required=True, help="Kafka address of the central")
@@ -327,7 +327,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--timed-by-log", action="append", default=[], help="device whose own clock is not trusted")
     parser.add_argument("--wait", type=float, default=60.0, help="seconds to wait for the drain and the last windows")
     parser.add_argument("--facts", default="{}", help="JSON: what was planned and what happened")
-    options = parser.parse_args(arguments[1:])
+    options = parser.parse_args(arguments)
     facts = _decode(options.facts, type=Facts)
     ledger = LedgerView(options.ledger)
     judge = Judge(ledger, options.edge, options.central, node=options.node, timed_by_log=options.timed_by_log)
@@ -342,4 +342,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(["python -m simulators.verdict", *sys.argv[1:]]))
+    raise SystemExit(main(sys.argv[1:]))

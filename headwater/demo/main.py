@@ -38,9 +38,9 @@ def parse_duration(text: str) -> float:
 
 
 def parse_options(arguments: list[str]) -> tuple[Options, Path | None, bool]:
-    """(options, folder to keep, plain output?) from the command line; `arguments[0]` is the command's name."""
+    """(options, folder to keep, plain output?) from the command line."""
     parser = argparse.ArgumentParser(
-        prog=arguments[0],
+        prog="headwater demo",
         description="Run a central, an edge and a simulated wind farm; at 20 s the uplink becomes a black hole for "
         "15 s, at 45 s the edge is killed. Keys: c cuts the link, k kills the edge, g sends garbage, Ctrl-C ends.",
     )
@@ -51,7 +51,7 @@ def parse_options(arguments: list[str]) -> tuple[Options, Path | None, bool]:
     parser.add_argument("--seed", type=int, default=1, help="of the simulated signals")
     parser.add_argument("--keep", metavar="DIR", help="keep logs, data and ledger there (a new or empty folder)")
     parser.add_argument("--plain", action="store_true", help="lines instead of a live panel")
-    chosen = parser.parse_args(arguments[1:])
+    chosen = parser.parse_args(arguments)
     seconds = None if chosen.duration is None else parse_duration(chosen.duration)
     if chosen.report is not None and seconds is not None and seconds < STORY_S:
         raise UserError(
@@ -124,7 +124,7 @@ async def run(options: Options, directory: Path, *, plain: bool) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """The command line, `arguments[0]` being the command's name. 0: all is well, 1: the verdict found a failure."""
+    """The command line. 0: all is well, 1: the verdict found a failure."""
     options, keep, plain = parse_options(arguments)
     with run_directory(keep) as directory:
         return asyncio.run(run(options, directory, plain=plain))

@@ -35,16 +35,16 @@ def test_what_is_no_duration(text: str) -> None:
 def test_a_report_on_half_a_story_is_refused(tmp_path: Path) -> None:
     report = str(tmp_path / "r.json")
     with pytest.raises(UserError, match="half a story"):
-        parse_options(["headwater demo", "--for", "59s", "--report", report])
-    options, keep, plain = parse_options(["headwater demo", "--for", "60s", "--report", report, "--seed", "4"])
+        parse_options(["--for", "59s", "--report", report])
+    options, keep, plain = parse_options(["--for", "60s", "--report", report, "--seed", "4"])
     assert (options.seconds, options.report, options.seed, keep, plain) == (60.0, Path(report), 4, None, False)
-    assert parse_options(["headwater demo", "--for", "10s"])[0].seconds == 10.0
-    assert parse_options(["headwater demo"])[0].seconds is None
+    assert parse_options(["--for", "10s"])[0].seconds == 10.0
+    assert parse_options([])[0].seconds is None
 
 
 def test_a_report_without_a_folder_is_refused_before_anything_starts(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no folder"):
-        parse_options(["headwater demo", "--for", "60s", "--report", str(tmp_path / "no" / "r.json")])
+        parse_options(["--for", "60s", "--report", str(tmp_path / "no" / "r.json")])
 
 
 def test_the_folder_of_a_run(tmp_path: Path) -> None:
