@@ -54,8 +54,6 @@ class LogStore:
         call_in_loop: CallInLoop,
         alarm: Callable[[str], None] | None,
     ) -> None:
-        self.data_dir = data_dir
-        self.disk = disk
         self._log_dir = f"{data_dir}/log"
         self._node_dir = f"{data_dir}/node"
         self._settings = settings
