@@ -6,7 +6,6 @@ new one.
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 from collections.abc import Mapping
@@ -173,36 +172,3 @@ class Catalog:
         data = msgspec.json.encode(_Topics(format=FORMAT, topics=dict(topics)))
         self._disk.replace_file(f"{self._node_dir}/topics.json", msgspec.json.format(data) + b"\n")
         self.topics = dict(topics)
-
-
-class DirectoryLock:
-    """Keeps a second process out of a data directory; the file names the holder for people."""
-
-    def __init__(self, path: str) -> None:
-        """Raises `UserError` naming the holder."""
-        import fcntl  # not on every system that can read a log
-
-        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = os.pread(self._handle, 64, 0).decode("ascii", "replace").strip() or "unknown"
-            os.close(self._handle)
-            raise UserError(
-                f"{os.path.dirname(os.path.dirname(path))} is in use by process {holder}{_command(holder)}",
-                hint="Stop that process first, or give this node a data_dir of its own.",
-            ) from None
-        os.ftruncate(self._handle, 0)
-        os.pwrite(self._handle, f"{os.getpid()}\n".encode(), 0)
-
-    def release(self) -> None:
-        os.close(self._handle)
-
-
-def _command(pid: str) -> str:
-    try:
-        with open(f"/proc/{int(pid)}/cmdline", "rb") as file:
-            words = file.read(200).decode("utf-8", "replace").split("\0")
-    except (OSError, ValueError):
-        return ""
-    return f" ({' '.join(words).strip()})"

@@ -7,19 +7,16 @@ or cloned log.
 
 from __future__ import annotations
 
-import struct
 from hashlib import blake2b
 
 from gateway.log.errors import CorruptBatch
 
 CHAIN_START = 0
-_VALUE = struct.Struct(">Q")
 
 
 def chain_next(value: int, header61: bytes | bytearray | memoryview) -> int:
     """The value after the batch with this header: the first 8 bytes of BLAKE2b over the value before and the header."""
-    digest: int = _VALUE.unpack(blake2b(_VALUE.pack(value) + header61, digest_size=8).digest())[0]
-    return digest
+    return int.from_bytes(blake2b(value.to_bytes(8, "big") + header61, digest_size=8).digest(), "big")
 
 
 def encode_anchors(anchors: dict[int, int]) -> bytes:

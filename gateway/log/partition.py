@@ -22,7 +22,7 @@ from gateway.log.layout import (
     HEADER_STRUCT,
     LENGTH_OFFSET,
 )
-from gateway.log.plan import SEQUENCED, AppendPlan, plan_append
+from gateway.log.plan import SEQUENCED, PlannedBatch, plan_append, plan_one
 from gateway.log.records import Buffer
 from gateway.log.replay import read_marker
 from gateway.log.rollback import go_on_after_failure
@@ -35,6 +35,7 @@ from headwater.clock import Clock
 
 _RELATIVE_OFFSET_MAX = (1 << 31) - 1
 _RETRY_MS = 1_000
+_LOOK = "Look at the system's log for the disk."
 _LOOK = "Look at the system's log for the disk."
 
 
@@ -85,7 +86,9 @@ class PartitionLog:
         self.epochs = epochs
         self.dirty = False
         self.closed = False
+        self._unready = False  # closed or failed: one look on the append path
         self._files = files
+        self._disk = files.disk
         self._segments = segments
         self._active = active
         self._state = state
@@ -129,78 +132,88 @@ class PartitionLog:
         At most one batch when it has a producer id. `control` lets transaction markers in: for the coordinator alone.
         Raises the classes of `gateway.log.errors`; nothing is appended then.
         """
+        if self._unready:
+            self._get_ready()
+        data = batches if type(batches) is bytearray else bytearray(batches)
+        total = len(data)
+        if total < HEADER_BYTES:
+            raise CorruptBatch(f"Record batch of {total} bytes, which is less than its header")
+        active = self._active
+        if active.size and self._is_full(active, total, now_ms):
+            self._roll()
+        elif active.first_ms is None:
+            active.first_ms = now_ms
+        first = HEADER_STRUCT.unpack_from(data)
+        if first[9] != NO_PRODUCER or first[5] & SEQUENCED:
+            return self._append_sequenced(data, first, now_ms, verify=verify, control=control)
+        if first[1] + LENGTH_OFFSET != total:
+            planned, next_offset, chain = plan_append(
+                data, self.log_end_offset, self.leader_epoch, self._chain, verify=verify
+            )
+            return self._write(data, planned, next_offset, chain)
+        before = self._chain
+        chain = plan_one(data, first, self.log_end_offset, self.leader_epoch, before, verify=verify)
+        return self._write(data, [(first, total, before)], self.log_end_offset + first[12], chain)
+
+    def _get_ready(self) -> None:
         if self.closed:
             raise LogFailed(f"{self.topic}-{self.index} is closed")
         if self._failure is not None:
             self._go_on(self._failure)
-        data = batches if type(batches) is bytearray else bytearray(batches)
-        total = len(data)
-        first = HEADER_STRUCT.unpack_from(data) if total >= HEADER_BYTES else None
-        if first is not None and (first[9] != NO_PRODUCER or first[5] & SEQUENCED):
-            return self._append_sequenced(data, first, now_ms, verify=verify, control=control)
-        plan = plan_append(data, self.log_end_offset, self.leader_epoch, self._chain, verify=verify)
-        return self._write(data, plan, now_ms)
 
     def _append_sequenced(
         self, data: bytearray, fields: tuple[int, ...], now_ms: int, *, verify: bool, control: bool
     ) -> Appended:
         if fields[1] + LENGTH_OFFSET != len(data):
             raise CorruptBatch("A batch of an idempotent producer must come alone and whole")
-        plan = plan_append(data, self.log_end_offset, self.leader_epoch, self._chain, verify=verify, sequenced=True)
+        before = self._chain
+        chain = plan_one(data, fields, self.log_end_offset, self.leader_epoch, before, verify=verify)
         marker = read_marker(data) if fields[5] & ATTRIBUTE_CONTROL else None
         repeated = self._state.check(fields, marker[1] if marker is not None and control else None)
         if repeated is not None:
-            return Appended(repeated.first_offset, repeated.last_offset + 1, duplicate=True)
-        appended = self._write(data, plan, now_ms)
+            return Appended(repeated.first_offset, repeated.last_offset + 1, True)  # noqa: FBT003
+        appended = self._write(data, [(fields, len(data), before)], self.log_end_offset + fields[12], chain)
         aborted = self._state.apply(fields, appended.base_offset, now_ms, marker)
         if aborted is not None:
             self._active.aborted.append(aborted)
             self._segments.note_abort(self._active)
         return appended
 
-    def _write(self, data: bytearray, plan: AppendPlan, now_ms: int) -> Appended:
-        planned, next_offset, chain = plan
+    def _write(self, data: bytearray, batches: list[PlannedBatch], next_offset: int, chain: int | None) -> Appended:
         active = self._active
-        size = len(data)
-        if active.size and self._is_full(active, size, next_offset, now_ms):
-            active = self._roll()
-        elif active.first_ms is None:
-            active.first_ms = now_ms
         try:
-            self._files.disk.append(active.handle, data)
+            self._disk.append(active.handle, data)
         except OSError as error:
             self._undo_write(active, error)
         base_offset = offset = self.log_end_offset
-        for fields, batch_bytes, before in planned:
-            active.note(batch_bytes, offset + fields[6], fields[8], before)
+        for fields, size, before in batches:
+            active.note(size, offset + fields[6], fields[8], before)
             offset += fields[12]
         self._chain = chain
         self.log_end_offset = next_offset
         self._tail = (active, active.size, next_offset)
-        self._flusher.written(self, size)
-        return Appended(base_offset, next_offset, duplicate=False)
+        self._flusher.written(self, len(data))
+        return Appended(base_offset, next_offset, False)  # noqa: FBT003  (keywords cost on this path)
 
-    def _is_full(self, active: Segment, size: int, next_offset: int, now_ms: int) -> bool:
+    def _is_full(self, active: Segment, size: int, now_ms: int) -> bool:
         if active.first_ms is None or now_ms < active.first_ms:
             active.first_ms = now_ms  # a clock that stepped back begins the segment's age again
         return (
             active.size + size > self._settings.segment_bytes
             or now_ms - active.first_ms > self._settings.segment_ms
-            or next_offset - active.base_offset > _RELATIVE_OFFSET_MAX
+            or self.log_end_offset + size - active.base_offset > _RELATIVE_OFFSET_MAX
         )
 
     def _undo_write(self, active: Segment, error: OSError) -> None:
         """Part of a batch may be in the file: cut it off, or leave the file."""
         try:
-            self._files.disk.truncate(active.handle, active.size)
+            self._disk.truncate(active.handle, active.size)
         except OSError:
             self._fail(error)
-        hint = (
-            "Free some space on the disk." if error.errno == errno.ENOSPC else "Look at the system's log for the disk."
-        )
+        hint = "Free some space on the disk." if error.errno == errno.ENOSPC else _LOOK
         raise LogFailed(f"Cannot write to {active.log_path}: {error.strerror}", hint=hint) from error
 
-    def _roll(self) -> Segment:
+    def _roll(self) -> None:
         """Close the active segment and go on in a new one; its files are finished by the flusher."""
         try:
             segment = self._files.create_segment(self.log_end_offset)
@@ -213,7 +226,6 @@ class PartitionLog:
         self._segments.add(segment)
         self._closing.append(Closing(self._active, segment.base_offset, snapshot, self._segments.chain_anchors()))
         self._active = segment
-        return segment
 
     def begin_epoch(self) -> int:
         """Stamp what comes with the next leader epoch, made durable first; returns it. Raises `LogFailed`."""
@@ -240,7 +252,7 @@ class PartitionLog:
             while self._closing:
                 self._files.finish(self._closing[0])
                 closed.append(self._closing.popleft().segment)
-            self._files.disk.sync(segment.handle)
+            self._disk.sync(segment.handle)
         except OSError as error:
             self._sync_failed = True
             return SyncResult(generation, end_offset, segment, position, closed, error)
@@ -268,6 +280,7 @@ class PartitionLog:
         self._generation += 1
         self._sync_failed = True
         self._failure = error
+        self._unready = True
         self._retry_ms = self._clock.monotonic_ms()
         self._alarm(
             f"{self.topic}-{self.index}: the disk failed ({error.strerror or error}); going on at offset"
@@ -302,7 +315,7 @@ class PartitionLog:
         self._tail = (going.segment, 0, self.log_end_offset)
         self._synced = (going.segment, 0)
         self._failure = None
-        self._sync_failed = False
+        self._sync_failed = self._unready = False
 
     def when_synced(self, end_offset: int, callback: Callback, failed: Callback | None = None) -> None:
         """Call `callback` in the loop once everything below `end_offset` is on disk, at once if it is.
@@ -360,11 +373,11 @@ class PartitionLog:
             return
         if self._failure is None and self.synced_offset == self.log_end_offset:
             self._files.finish_clean(self._active, self._state.snapshot(), self._segments.chain_anchors())
-        self.closed = True
+        self.closed = self._unready = True
         self._segments.close()
 
     def abandon(self) -> None:
         """The topic goes away: nothing more is synced or read; the caller removes the files."""
-        self.closed = True
+        self.closed = self._unready = True
         self._waiters.fail()
         self._segments.close()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from crc32c import crc32c
 
 from gateway.log.chain import chain_next
@@ -23,47 +21,56 @@ _CRC_START = 21
 SEQUENCED = ATTRIBUTE_CONTROL | ATTRIBUTE_TRANSACTIONAL
 
 
-class AppendPlan(NamedTuple):
-    """Per batch its fields as they came, its size and the chain's value before it; then the end after all of them."""
+# (fields as they came, size in bytes, the chain's value before)
+PlannedBatch = tuple[tuple[int, ...], int, int | None]
 
-    batches: list[tuple[tuple[int, ...], int, int | None]]
-    next_offset: int
-    chain: int | None
+
+def plan_one(
+    data: bytearray,
+    fields: tuple[int, ...],
+    offset: int,
+    epoch: int,
+    chain: int | None,
+    *,
+    verify: bool,
+    position: int = 0,
+) -> int | None:
+    """Check the batch at `position`, whose header is `fields`, and patch it; returns the chain's value after it.
+
+    The caller has compared its length with what is there. Raises `CorruptBatch`.
+    """
+    count = fields[12]
+    if fields[3] != MAGIC or count < 1 or fields[6] != count - 1:
+        raise CorruptBatch(f"Record batch of format {fields[3]} and {count} records whose last offset is {fields[6]}")
+    if verify:
+        crc = crc32c(memoryview(data)[position + _CRC_START : position + fields[1] + LENGTH_OFFSET])
+        if crc != fields[4]:
+            raise CorruptBatch(f"Record batch whose CRC is {crc:08x}, not {fields[4]:08x} as it says")
+    patch(data, position, offset, epoch)
+    return None if chain is None else chain_next(chain, data[position : position + HEADER_BYTES])
 
 
 def plan_append(
-    data: bytearray, offset: int, epoch: int, chain: int | None, *, verify: bool, sequenced: bool = False
-) -> AppendPlan:
-    """Batches for `offset` on. Raises `CorruptBatch`; `data` may then be patched in part, and is not to be written.
+    data: bytearray, offset: int, epoch: int, chain: int | None, *, verify: bool
+) -> tuple[list[PlannedBatch], int, int | None]:
+    """Several batches for `offset` on; returns them, the end offset and the chain's value after them.
 
-    `sequenced` allows a batch with a producer id, which the caller checks against what it knows of that producer.
+    Raises `CorruptBatch`; `data` may then be patched in part, and is not to be written.
     """
     total = len(data)
-    planned: list[tuple[tuple[int, ...], int, int | None]] = []
+    planned: list[PlannedBatch] = []
     position = 0
     while position < total:
         if total - position < HEADER_BYTES:
             raise CorruptBatch(f"Record batch cut short in its header, at byte {position} of {total}")
         fields = HEADER_STRUCT.unpack_from(data, position)
         size = fields[1] + LENGTH_OFFSET
-        count = fields[12]
-        if fields[3] != MAGIC or not HEADER_BYTES <= size <= total - position:
-            raise CorruptBatch(f"Record batch of format {fields[3]}, {size} bytes at byte {position} of {total}")
-        if count < 1 or fields[6] != count - 1:
-            raise CorruptBatch(f"Record batch of {count} records whose last offset is {fields[6]}")
-        if not sequenced and (fields[9] != NO_PRODUCER or fields[5] & SEQUENCED):
+        if not HEADER_BYTES <= size <= total - position:
+            raise CorruptBatch(f"Record batch of {size} bytes at byte {position} of {total}")
+        if fields[9] != NO_PRODUCER or fields[5] & SEQUENCED:
             raise CorruptBatch("A batch of an idempotent producer must come alone")
-        if verify:
-            with memoryview(data) as view:
-                crc = crc32c(view[position + _CRC_START : position + size])
-            if crc != fields[4]:
-                raise CorruptBatch(f"Record batch whose CRC is {crc:08x}, not {fields[4]:08x} as it says")
-        patch(data, position, offset, epoch)
         planned.append((fields, size, chain))
-        if chain is not None:
-            chain = chain_next(chain, data[position : position + HEADER_BYTES])
-        offset += count
+        chain = plan_one(data, fields, offset, epoch, chain, verify=verify, position=position)
+        offset += fields[12]
         position += size
-    if not planned:
-        raise CorruptBatch("No record batch to append")
-    return AppendPlan(planned, offset, chain)
+    return planned, offset, chain

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import errno
 import logging
-import re
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from gateway.log import checkpoints
-from gateway.log.catalog import Catalog, DirectoryLock, TopicEntry, check_partitions, check_topic_name, new_id
+from gateway.log.adoption import find_unlisted
+from gateway.log.catalog import Catalog, TopicEntry, check_partitions, check_topic_name, new_id
 from gateway.log.errors import InvalidTopic, LogFailed, TopicExists
 from gateway.log.files import PartitionFiles
 from gateway.log.flusher import CallInLoop, Flusher
+from gateway.log.lock import DirectoryLock
 from gateway.log.partition import PartitionLog
 from gateway.log.recovery import Outcome, Recoverer, Recovery
 from gateway.log.segment import SegmentCache
@@ -28,7 +29,6 @@ from headwater.disk import Disk, RealDisk
 from headwater.errors import UserError
 
 _log = logging.getLogger(__name__)
-_DIRECTORY = re.compile(r"(.+)-(\d+)")
 _KAFKA_NODE_ID = "1"
 
 
@@ -172,35 +172,9 @@ class LogStore:
             return {}
 
     def _adopt_directories(self, *, known: bool) -> None:
-        """Directories with batches that no entry names: the list of topics was lost, not the data."""
-        found: dict[str, int] = {}
-        for directory in self._disk.names(self._log_dir):
-            match = _DIRECTORY.fullmatch(directory)
-            if match is None or directory.endswith("-delete") or match[1] in self._catalog.topics:
-                continue
-            if known and not self._holds_batches(f"{self._log_dir}/{directory}"):
-                continue  # a topic whose creation a crash ended before anybody heard of it
-            found[match[1]] = max(found.get(match[1], 0), int(match[2]) + 1)
-        for name, partitions in found.items():
-            self._alarm(f"Topic {name} was missing from the list of topics; found its {partitions} partitions again")
-            self._catalog.put_topic(name, TopicEntry(id=self._found_id(name), partitions=partitions, config={}))
-
-    def _holds_batches(self, directory: str) -> bool:
-        for name in self._disk.names(directory):
-            if name.endswith(".log"):
-                handle = self._disk.open(f"{directory}/{name}")
-                size = self._disk.size(handle)
-                self._disk.close(handle)
-                if size:
-                    return True
-        return False
-
-    def _found_id(self, name: str) -> str:
-        try:
-            metadata = self._disk.read_file(f"{self._log_dir}/{name}-0/{checkpoints.PARTITION_METADATA}")
-            return checkpoints.encode_id(checkpoints.decode_partition_metadata(metadata))
-        except (FileNotFoundError, ValueError):
-            return new_id()
+        for name, entry in find_unlisted(self._disk, self._log_dir, self._catalog.topics, list_known=known).items():
+            self._alarm(f"Topic {name} was missing from the list of topics; found its directories again")
+            self._catalog.put_topic(name, entry)
 
     def _open_topic(self, name: str, entry: TopicEntry, starts: checkpoints.Offsets) -> Topic:
         logs = [self._open_partition(name, entry, number, starts) for number in range(entry.partitions)]

@@ -1,0 +1,51 @@
+"""Finding topics whose directories are there while no list names them: the list was lost, not the data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container
+
+from gateway.log import checkpoints
+from gateway.log.catalog import TopicEntry, new_id
+from headwater.disk import Disk
+
+_DIRECTORY = re.compile(r"(.+)-(\d+)")
+
+
+def find_unlisted(disk: Disk, log_dir: str, listed: Container[str], *, list_known: bool) -> dict[str, TopicEntry]:
+    """Entries for topics that no list names, from their directories; their settings are lost.
+
+    With a good list (`list_known`), a directory without batches is a topic whose creation a crash ended before anybody
+    heard of it, and is left out.
+    """
+    found: dict[str, int] = {}
+    for directory in disk.names(log_dir):
+        match = _DIRECTORY.fullmatch(directory)
+        if match is None or directory.endswith("-delete") or match[1] in listed:
+            continue
+        if list_known and not _holds_batches(disk, f"{log_dir}/{directory}"):
+            continue
+        found[match[1]] = max(found.get(match[1], 0), int(match[2]) + 1)
+    return {
+        name: TopicEntry(id=_found_id(disk, f"{log_dir}/{name}-0"), partitions=partitions, config={})
+        for name, partitions in found.items()
+    }
+
+
+def _holds_batches(disk: Disk, directory: str) -> bool:
+    for name in disk.names(directory):
+        if name.endswith(".log"):
+            handle = disk.open(f"{directory}/{name}")
+            size = disk.size(handle)
+            disk.close(handle)
+            if size:
+                return True
+    return False
+
+
+def _found_id(disk: Disk, directory: str) -> str:
+    try:
+        metadata = disk.read_file(f"{directory}/{checkpoints.PARTITION_METADATA}")
+        return checkpoints.encode_id(checkpoints.decode_partition_metadata(metadata))
+    except (FileNotFoundError, ValueError):
+        return new_id()
