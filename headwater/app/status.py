@@ -24,7 +24,7 @@ EXIT_STATUS = {"good": 0, "degraded": 1, "down": 2}
 
 def judge(document: Mapping[str, Any]) -> tuple[str, list[str]]:
     """The state and, worst first, one sentence for everything that is not well."""
-    fatal = _log_problems(document.get("log") or {})
+    fatal = _disk_failures(document.get("ingest"))
     problems = [
         *fatal,
         *_listener_problems(document.get("listeners") or {}),
@@ -59,9 +59,9 @@ def data_bytes(directory: str) -> int:
     return total
 
 
-def _log_problems(log: Mapping[str, Any]) -> list[str]:
-    failed = log.get("failed") or log.get("alarm")
-    return [f"the log cannot be written: {failed}; nothing is acknowledged"] if failed else []
+def _disk_failures(ingest: Mapping[str, Any] | None) -> list[str]:
+    problem = (ingest or {}).get("problem")
+    return [f"the disk failed, nothing is acknowledged: {problem}"] if problem else []
 
 
 def _listener_problems(listeners: Mapping[str, str]) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -141,7 +142,8 @@ class Supervisor:
 
 def work_command(config: str, *, level: str, form: str) -> list[str]:
     """The command line of a node's work process."""
-    return [sys.executable, "-m", "headwater.app.work", "--config", config, "--log-level", level, "--log-format", form]
+    options = ["--config", config, "--log-level", level, "--log-format", form, "--parent", str(os.getpid())]
+    return [sys.executable, "-m", "headwater.app.work", *options]
 
 
 def _ending(code: int) -> str:

@@ -1,0 +1,271 @@
+"""The core process of a node: ingest, log, serve, replicate, in one event loop. The composition root.
+
+`Core.open` builds the parts from the settings, in the order in which they need each other, and `Core.run` keeps them
+going until told to stop. Nothing here imports what only the work process needs (numpy, Starlette): an edge without
+those packages takes readings all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from random import SystemRandom
+from typing import Any
+
+from devices.profile_files import read_profiles
+from gateway.ingest.events import Events
+from gateway.ingest.mqtt.listener import MqttListener, serve_mqtt
+from gateway.ingest.pipeline import Ingest
+from gateway.ingest.serial import port_profile, run_serial
+from gateway.log.store import LogStore
+from gateway.replicate.driver import Uplink, first_offsets
+from gateway.replicate.journal import RunJournal
+from gateway.serve import KafkaListener, serve_kafka
+from gateway.wire.broker import Broker
+from headwater.app.control import ControlServer
+from headwater.app.registry import registered
+from headwater.app.report import Reporter
+from headwater.app.supervisor import Supervisor, work_command
+from headwater.app.topics import make_topics
+from headwater.clock import Clock, SystemClock
+from headwater.disk import Disk, RealDisk
+from headwater.errors import HeadwaterError, UserError
+from headwater.net import Net, RealNet, parse_address
+from headwater.settings.model import Settings
+from headwater.version import version
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.1
+RETRY_S = 5.0
+
+
+class Core:
+    """All parts of one node's core process."""
+
+    def __init__(self, settings: Settings, *, clock: Clock, disk: Disk, net: Net) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.disk = disk
+        self.net = net
+        self.store: LogStore
+        self.events: Events
+        self.broker: Broker
+        self.kafka: KafkaListener
+        self.ingest: Ingest | None = None
+        self.mqtt: MqttListener | None = None
+        self.uplink: Uplink | None = None
+        self.work: Supervisor | None = None
+        self.listener_problems: dict[str, str] = {}
+        self.reporter = Reporter(self)
+        self._control: ControlServer | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def open(self, command: list[str]) -> None:
+        """Build and connect every part; nothing is accepted before its log is recovered. Raises UserError."""
+        settings, clock, disk = self.settings, self.clock, self.disk
+        profiles = read_profiles(settings.profiles)
+        ports = [(port, port_profile(port)) for port in settings.serial]
+        loop = asyncio.get_running_loop()
+        self.store = LogStore.open(
+            settings.data_dir,
+            node=settings.node,
+            settings=settings.log,
+            disk=disk,
+            clock=clock,
+            call_in_loop=loop.call_soon_threadsafe,
+        )
+        make_topics(self.store, settings)
+        journal = self._begin_run()
+        self.events = Events(self.store, node=settings.node, clock=clock)
+        if settings.mqtt is not None or settings.serial:
+            self.ingest = Ingest(
+                self.store,
+                node=settings.node,
+                profiles=profiles,
+                marks=settings.marks,
+                clock=clock,
+                health=self.reporter.health,
+            )
+        await self._serve_kafka()
+        if settings.mqtt is not None:
+            await self._serve_mqtt()
+        if settings.central is not None:
+            self.uplink = Uplink(
+                self.store,
+                journal,
+                settings.central,
+                node=settings.node,
+                net=self.net,
+                clock=clock,
+                random=SystemRandom(),
+                version=version(),
+                emit=self._emit,
+            )
+        if settings.wants_work:
+            self.work = Supervisor(command, clock=clock, event=self._emit)
+        self._control = await ControlServer.start(settings.data_dir, self.reporter.document)
+        self._say_started()
+        self._begin_tasks(ports)
+
+    # --- parts
+
+    def _begin_run(self) -> RunJournal:
+        central = self.settings.central
+        topics = central.topics if central is not None else ("readings", "deadletter", "events")
+        return RunJournal.begin(
+            self.disk,
+            self.settings.data_dir,
+            first=first_offsets(self.store, topics),
+            random=SystemRandom(),
+            boot_id=_boot_id(),
+            wall_ms=self.clock.wall_ms(),
+            monotonic_ms=self.clock.monotonic_ms(),
+        )
+
+    async def _serve_kafka(self) -> None:
+        settings = self.settings.kafka
+        host, port = parse_address(settings.listen, default_port=9092)
+        self.broker = Broker(self.store, self.clock, settings=settings)
+        self.kafka = await serve_kafka(self.broker, self.net, host, port)
+
+    async def _serve_mqtt(self) -> None:
+        """A node that reads serial ports too goes on without MQTT and tries again; another one stops here."""
+        assert self.ingest is not None  # noqa: S101 - made for whoever has [mqtt]
+        assert self.settings.mqtt is not None  # noqa: S101
+        uses = self.ingest.tail_uses
+        try:
+            self.mqtt = await serve_mqtt(self.ingest, self.net, self.settings.mqtt)
+        except UserError as error:
+            if not self.settings.serial:
+                raise
+            self.ingest.tail_uses = uses
+            if "mqtt" not in self.listener_problems:
+                log.error("no MQTT: %s %s", error.what, error.hint)
+            self.listener_problems["mqtt"] = error.what
+        else:
+            self.listener_problems.pop("mqtt", None)
+
+    def _say_started(self) -> None:
+        where = self.reporter.addresses()
+        log.info("serving %s", ", ".join(f"{name} on {address}" for name, address in where.items() if address))
+        damage = self.store.status()["recovered"]
+        self._emit("start", version=version(), clean=self.store.stopped_cleanly, recovered=damage)
+
+    def _emit(self, kind: str, **detail: Any) -> None:
+        try:
+            self.events.emit(kind, **detail)
+        except (HeadwaterError, OSError) as error:  # a disk that fails must not take the caller along
+            log.error("the event “%s” could not be written: %s", kind, error)
+
+    # --- running
+
+    def _begin_tasks(self, ports: list[Any]) -> None:
+        self._begin("tick", self._tick)
+        self._begin("disk use", self.reporter.measure_data)
+        if self.ingest is not None:
+            for port, profile in ports:
+                run = _bound(run_serial, self.ingest, port, self.clock, profile=profile)
+                self._begin(f"serial port {port.port}", run)
+        if self.mqtt is None and self.settings.mqtt is not None:
+            self._begin("MQTT", self._retry_mqtt)
+        if self.uplink is not None:
+            self._begin("replication", self.uplink.run)
+        if self.work is not None:
+            self._begin("work process", self.work.run)
+
+    def _begin(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        self._tasks.append(asyncio.create_task(self._keep_going(name, run), name=name))
+
+    async def _keep_going(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        """One part's defect is logged whole and the part begins again; the others do not notice."""
+        while True:
+            try:
+                await run()
+            except Exception:
+                log.exception("%s failed and begins again in %.0f s", name, RETRY_S)
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
+
+    async def _tick(self) -> None:
+        while True:
+            if self.ingest is not None:
+                self.ingest.tick()
+            await asyncio.sleep(TICK_S)
+
+    async def _retry_mqtt(self) -> None:
+        while self.mqtt is None:
+            await asyncio.sleep(RETRY_S)
+            await self._serve_mqtt()
+
+    # --- the end
+
+    async def close(self, cause: str) -> None:
+        """Work first, which still needs the listener; then take nothing more in, flush, and mark the log clean."""
+        for task in reversed(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.mqtt is not None:
+            self.mqtt.close()
+        if self.ingest is not None:
+            self.ingest.close()
+        if self._control is not None:
+            self._emit("stop", cause=cause)
+            self._control.close()
+        if hasattr(self, "kafka"):
+            self.kafka.close()
+        if hasattr(self, "store"):
+            self.store.flush_now()
+            self.store.close()
+
+
+async def run_node(
+    settings: Settings,
+    *,
+    config: str,
+    level: str = "info",
+    form: str = "text",
+    clock: Clock | None = None,
+    disk: Disk | None = None,
+    net: Net | None = None,
+) -> int:
+    """Run a node until SIGTERM or SIGINT; returns 0 after a clean end. Raises UserError when it cannot start."""
+    core = Core(settings, clock=clock or SystemClock(), disk=disk or RealDisk(), net=net or RealNet())
+    stop: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, _stop, stop, number.name)
+    log.info("headwater %s starts, data in %s", version(), settings.data_dir)
+    cause = "failed to start"
+    try:
+        await core.open(work_command(config, level=level, form=form))
+        # What is alive now stays: the collector need not look at it again, and forks share its pages.
+        gc.collect()
+        gc.freeze()
+        with registered(settings.node, settings.data_dir, config):
+            cause = await stop
+        log.info("%s: stopping", cause)
+    finally:
+        await core.close(cause)
+    log.info("stopped, everything taken is on disk")
+    return 0
+
+
+def _stop(stop: asyncio.Future[str], cause: str) -> None:
+    if not stop.done():
+        stop.set_result(cause)
+
+
+def _bound(function: Callable[..., Awaitable[None]], *arguments: Any, **named: Any) -> Callable[[], Awaitable[None]]:
+    return lambda: function(*arguments, **named)
+
+
+def _boot_id() -> str:
+    with contextlib.suppress(OSError), open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+    return f"unknown-{os.getpid()}"

@@ -1,0 +1,102 @@
+"""What a core says of itself: the status document, and the fields of the node's own health reading."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any
+
+from headwater.app.status import clock_trusted, data_bytes, judge
+from headwater.version import version
+
+if TYPE_CHECKING:
+    from headwater.app.core import Core
+
+MEASURE_EVERY_S = 30.0
+_TEMPERATURE = "/sys/class/thermal/thermal_zone0/temp"
+
+
+class Reporter:
+    """Reads a core's parts; changes nothing."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._started_ms = core.clock.wall_ms()
+        self._data_bytes = 0
+
+    def document(self) -> dict[str, Any]:
+        """The status document; its keys are in docs/operations.md."""
+        core = self._core
+        document: dict[str, Any] = {
+            "node": core.settings.node,
+            "role": core.settings.role,
+            "version": version(),
+            "pid": os.getpid(),
+            "started_ms": self._started_ms,
+            "now_ms": core.clock.wall_ms(),
+            "log": core.store.status(),
+            "kafka": core.kafka.status(),
+            "ingest": core.ingest.status() if core.ingest is not None else None,
+            "central": core.uplink.status() if core.uplink is not None else None,
+            "disk": self._disk(),
+            "clock": {"wall_ms": core.clock.wall_ms(), "trusted": clock_trusted()},
+            "addresses": self.addresses(),
+            "listeners": dict(core.listener_problems),
+            "work": core.work.status() if core.work is not None else None,
+        }
+        state, problems = judge(document)
+        return document | {"state": state, "problems": problems}
+
+    def addresses(self) -> dict[str, str | None]:
+        """Where this node is reached: `host:port` by part."""
+        core = self._core
+        page = core.settings.page
+        return {
+            "kafka": _address(core.kafka.address),
+            "mqtt": _address(core.mqtt.address) if core.mqtt is not None else None,
+            "page": page.listen if page is not None else None,
+        }
+
+    def health(self) -> dict[str, Any]:
+        """The fields of the node's own reading: numbers, as any device's."""
+        core = self._core
+        fields: dict[str, Any] = {
+            "disk_free_bytes": core.disk.free_bytes(core.settings.data_dir),
+            "uptime_s": (core.clock.wall_ms() - self._started_ms) // 1000,
+        }
+        if core.uplink is not None:
+            status = core.uplink.status()
+            fields |= {key: status[key] for key in ("backlog_records", "backlog_bytes")}
+        if (trusted := clock_trusted()) is not None:
+            fields["clock_trusted"] = trusted
+        if (temperature := _temperature()) is not None:
+            fields["temperature"] = temperature
+        return fields
+
+    async def measure_data(self) -> None:
+        """Keep the size of the data directory up to date; a walk over its files, so in a thread and seldom."""
+        while True:
+            self._data_bytes = await asyncio.to_thread(data_bytes, self._core.settings.data_dir)
+            await asyncio.sleep(MEASURE_EVERY_S)
+
+    def _disk(self) -> dict[str, int]:
+        disk, where = self._core.disk, self._core.settings.data_dir
+        return {
+            "free_bytes": disk.free_bytes(where),
+            "total_bytes": disk.total_bytes(where),
+            "data_bytes": self._data_bytes,
+        }
+
+
+def _address(address: tuple[str, int]) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _temperature() -> float | None:
+    """Of the processor in °C, where the kernel tells."""
+    try:
+        with open(_TEMPERATURE, encoding="ascii") as file:
+            return int(file.read()) / 1000
+    except (OSError, ValueError):
+        return None

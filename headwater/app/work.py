@@ -1,0 +1,218 @@
+"""The work process of a node: its processors and its page, apart from the core so that they can never delay a PUBACK.
+
+The core starts it (`headwater.app.supervisor`) and it ends with the core: when its stdin closes, and by the kernel's
+own hand when it is too busy to notice. It reads the log as any Kafka client does, and the core's status over the
+control socket. Once a second, when something changed, it writes a line about itself to stdout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ctypes
+import logging
+import os
+import signal
+import stat
+import sys
+import threading
+from typing import Any
+
+import msgspec
+
+from headwater.app.control import fetch_status
+from headwater.app.logs import set_up_logging
+from headwater.clock import SystemClock
+from headwater.disk import RealDisk
+from headwater.errors import HeadwaterError, UserError
+from headwater.net import RealNet, parse_address
+from headwater.settings.load import load_settings
+from headwater.settings.model import Settings
+
+log = logging.getLogger(__name__)
+
+STATUS_EVERY_S = 1.0
+PAGE_RETRY_S = 5.0
+STOP_S = 4.0
+_PR_SET_PDEATHSIG = 1
+
+
+class Work:
+    """Processors in a thread with a loop of their own; the page in this one."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._status: dict[str, Any] | None = None
+        self._problems: dict[str, str] = {}
+        self._processors: Any = None
+        self._failed = False
+        self.stopping = asyncio.Event()
+
+    async def run(self) -> int:
+        """Until told to stop; returns the exit status."""
+        poll = asyncio.create_task(self._poll_status())
+        kafka = await self._kafka_address()
+        thread = self._start_processors(kafka) if self._settings.rules and kafka else None
+        tasks = [poll, asyncio.create_task(self._report())]
+        if self._settings.page is not None and kafka:
+            tasks.append(asyncio.create_task(self._page(kafka)))
+        await self.stopping.wait()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if thread is not None and self._processors is not None:
+            self._processors.stop()
+            await asyncio.to_thread(thread.join, STOP_S)
+        return 1 if self._failed else 0
+
+    # --- the core's status
+
+    async def _poll_status(self) -> None:
+        while True:
+            self._status = await fetch_status(self._settings.data_dir)
+            await asyncio.sleep(STATUS_EVERY_S)
+
+    async def _kafka_address(self) -> tuple[str, int] | None:
+        """Where the core listens: it may have been given a free port. None when told to stop first."""
+        while not self.stopping.is_set():
+            status = await fetch_status(self._settings.data_dir)
+            if status is not None:
+                self._status = status
+                host, port = parse_address(status["addresses"]["kafka"])
+                return ("127.0.0.1" if host == "0.0.0.0" else "::1" if host == "::" else host), port
+            await asyncio.sleep(STATUS_EVERY_S / 4)
+        return None
+
+    # --- processors
+
+    def _start_processors(self, kafka: tuple[str, int]) -> threading.Thread | None:
+        try:
+            from processors.inline import make_processors
+            from processors.rules import load_rules
+        except ModuleNotFoundError as error:
+            self._missing("processors", "the processors need", error)
+            return None
+        self._processors = make_processors(
+            self._settings.processors,
+            load_rules(self._settings.rules),
+            *kafka,
+            RealNet(),
+            SystemClock(),
+            self._settings.data_dir,
+            RealDisk(),
+        )
+        loop = asyncio.get_running_loop()
+        thread = threading.Thread(target=self._run_processors, args=(loop,), name="processors", daemon=True)
+        thread.start()
+        return thread
+
+    def _run_processors(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            asyncio.run(self._processors.run())
+        except Exception:  # a defect in a rule's arithmetic: logged whole, and this process begins again clean
+            log.exception("the processors failed")
+            self._failed = True
+            loop.call_soon_threadsafe(self.stopping.set)
+
+    # --- the page
+
+    async def _page(self, kafka: tuple[str, int]) -> None:
+        try:
+            from headwater.dashboard.page import run_page
+        except ModuleNotFoundError as error:
+            self._missing("page", "the page needs", error)
+            return
+        assert self._settings.page is not None  # noqa: S101 - checked by the caller
+        while True:
+            try:
+                await run_page(
+                    self._settings.page,
+                    data_dir=self._settings.data_dir,
+                    kafka=kafka,
+                    status=lambda: self._status,
+                    net=RealNet(),
+                    clock=SystemClock(),
+                )
+            except* UserError as group:
+                self._say("page", str(group.exceptions[0]))
+            await asyncio.sleep(PAGE_RETRY_S)
+
+    # --- about itself
+
+    def _missing(self, part: str, needs: str, error: ModuleNotFoundError) -> None:
+        self._say(part, f"{needs} the package {error.name}: pip install 'headwater[work]'")
+
+    def _say(self, part: str, problem: str) -> None:
+        if self._problems.get(part) != problem:
+            log.error("%s", problem.replace("\n", " "))
+        self._problems[part] = problem.replace("\n", " ")
+
+    async def _report(self) -> None:
+        said = b""
+        while True:
+            line = msgspec.json.encode({"problems": list(self._problems.values()), "processors": self._processing()})
+            if line != said:
+                sys.stdout.buffer.write(line + b"\n")
+                sys.stdout.buffer.flush()
+                said = line
+            await asyncio.sleep(STATUS_EVERY_S)
+
+    def _processing(self) -> dict[str, Any] | None:
+        if self._processors is None:
+            return None
+        return {key: value for key, value in self._processors.status().items() if key != "alerts"}
+
+
+def die_with_parent() -> None:
+    """Ask the kernel for SIGKILL when the core is gone: it may die without closing anything."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def _watch_parent(stopping: asyncio.Event) -> None:
+    """Stop when stdin, the core's pipe, closes; a terminal or /dev/null there says nothing."""
+    mode = os.fstat(0).st_mode
+    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+        return
+    loop = asyncio.get_running_loop()
+
+    def readable() -> None:
+        if not os.read(0, 4096):
+            loop.remove_reader(0)
+            stopping.set()
+
+    loop.add_reader(0, readable)
+
+
+async def _run(settings: Settings) -> int:
+    work = Work(settings)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, work.stopping.set)
+    _watch_parent(work.stopping)
+    return await work.run()
+
+
+def main() -> int:
+    """The command line that the supervisor writes."""
+    parser = argparse.ArgumentParser(prog="python -m headwater.app.work")
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--log-level", default="info")
+    parser.add_argument("--log-format", choices=("text", "json"), default="text")
+    parser.add_argument("--parent", type=int, default=0)
+    options = parser.parse_args()
+    if options.parent:
+        die_with_parent()
+        if os.getppid() != options.parent:
+            return 0  # it was gone before the kernel was asked
+    try:
+        settings = load_settings(options.config).settings
+        set_up_logging(settings.node, level=options.log_level, form=options.log_format)
+        return asyncio.run(_run(settings))
+    except HeadwaterError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
