@@ -8,7 +8,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from headwater.errors import HeadwaterError, UserError
+from headwater.errors import HeadwaterError
 
 _HELP = """Headwater: from sensors to a central log, exactly once, through broken links and power cuts.
 
@@ -177,6 +177,7 @@ def tail(
         str, typer.Option("--from", metavar="WHERE", help="start, end or an offset (-5: the last 5); else the last 10.")
     ] = "",
     number: Annotated[Optional[int], typer.Option("-n", metavar="N", min=1, help="End after N records.")] = None,  # noqa: UP045
+    everything: Annotated[bool, typer.Option("--all", help="The node's own health readings too.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Print a running node's records as they come: time, key, value. Ctrl-C ends it.
@@ -189,7 +190,7 @@ def tail(
     """
     from headwater.cli.tail import tail as follow
 
-    _asynchronously(lambda: follow(config, topic, start=start, number=number, as_json=as_json))
+    _asynchronously(lambda: follow(config, topic, start=start, number=number, as_json=as_json, everything=everything))
 
 
 @app.command()
@@ -219,11 +220,7 @@ def main() -> None:
     """The entry point: a mistake is one message and the next step, exit status 2, never a traceback."""
     try:
         app()
-    except UserError as error:
-        _fail(error)
-    except (HeadwaterError, ConnectionError, TimeoutError) as error:
-        if isinstance(error, BrokenPipeError):
-            _quiet_end()
+    except (HeadwaterError, ConnectionError, TimeoutError) as error:  # typer has seen to a closed pipe (`| head`)
         _fail(error)
 
 
@@ -232,11 +229,3 @@ def _fail(error: Exception) -> None:
     lines = [f"error: {what}", *([f"  {hint}"] if hint else [])]
     print("\n".join(lines), file=sys.stderr)
     sys.exit(2)
-
-
-def _quiet_end() -> None:
-    """The reader of a pipe has gone (`headwater tail | head`): nothing is wrong."""
-    import os
-
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(141)

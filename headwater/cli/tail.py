@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import deque
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +14,62 @@ from headwater.errors import UserError
 if TYPE_CHECKING:
     from gateway.consume.reader import Block, Reader
 
+    Positions = dict[tuple[str, int], int]
+
 LAST = 10
 """What `tail` shows of the past when nothing else is asked for, as tail(1) does."""
+LOOK_BACK = 2_000
+"""How many offsets back it looks for them: a node's own health readings, one a second, are passed over."""
+OWN_DEVICE = b"/$gateway"
 
 
-async def tail(config: str | None, topic: str, *, start: str, number: int | None, as_json: bool) -> None:
+class Printer:
+    """Prints records, at most `number`; the past is held back until its last ones are known."""
+
+    def __init__(self, *, number: int | None, as_json: bool, everything: bool, last: int | None) -> None:
+        self.left = number
+        self._as_json = as_json
+        self._everything = everything
+        self._held: deque[str] | None = deque(maxlen=last) if last is not None else None
+
+    @property
+    def done(self) -> bool:
+        return self.left is not None and self.left <= 0
+
+    def block(self, block: Block, first: int) -> None:
+        """Print a block's records from offset `first` on: a fetch answers with the whole batch that holds it."""
+        rows = zip(block.offsets, block.timestamps, block.keys, block.values, strict=True)
+        for offset, time_ms, key, value in rows:
+            if offset < first or not (self._everything or key is None or not key.endswith(OWN_DEVICE)):
+                continue
+            line = _line(block, offset, time_ms, key, value, as_json=self._as_json)
+            if self._held is not None:
+                self._held.append(line)
+            else:
+                self._print(line)
+
+    def past_is_read(self) -> None:
+        """Print the last of the past; what comes from now on is printed at once."""
+        held, self._held = self._held, None
+        for line in held or ():
+            self._print(line)
+        sys.stdout.flush()
+
+    def _print(self, line: str) -> None:
+        if not self.done:
+            sys.stdout.write(line + "\n")
+            if self.left is not None:
+                self.left -= 1
+
+
+async def tail(
+    config: str | None, topic: str, *, start: str, number: int | None, as_json: bool, everything: bool
+) -> None:
     """Print records of a topic as they come; ends after `number` of them, else never. Raises UserError."""
     from gateway.consume.reader import Reader
     from headwater.net import RealNet
 
+    last = LAST if not start else -int(start) if _is_back(start) else None
     address = kafka_address(need_status(config))
     reader = await Reader.connect(RealNet(), *address, client_id="headwater-tail", committed=True)
     try:
@@ -29,14 +77,28 @@ async def tail(config: str | None, topic: str, *, start: str, number: int | None
         if not partitions:
             raise UserError(f"the node has no topic “{topic}”", hint="`headwater topics` lists them.")
         positions = {(topic, one): await _position(reader, topic, one, start) for one in range(partitions)}
-        reader.assign(positions)
-        left = number
-        while left is None or left > 0:
-            for block in await reader.poll(max_wait_ms=500):
-                left = _print_block(block, left, positions[block.topic, block.partition], as_json=as_json)
-            sys.stdout.flush()
+        now = {where: await reader.offset(*where, "latest") for where in positions}
+        printer = Printer(number=number, as_json=as_json, everything=everything, last=last)
+        await _follow(reader, printer, positions, now)
     finally:
         await reader.close()
+
+
+async def _follow(reader: Reader, printer: Printer, positions: Positions, now: Positions) -> None:
+    first = dict(positions)
+    waiting = {where for where, end in now.items() if positions[where] < end}
+    if not waiting:
+        printer.past_is_read()
+    reader.assign(positions)
+    while not printer.done:
+        for block in await reader.poll(max_wait_ms=500):
+            where = (block.topic, block.partition)
+            printer.block(block, first[where])
+            if where in waiting and block.next_offset >= now[where]:
+                waiting.discard(where)
+                if not waiting:
+                    printer.past_is_read()
+        sys.stdout.flush()
 
 
 async def _position(reader: Reader, topic: str, partition: int, start: str) -> int:
@@ -46,26 +108,17 @@ async def _position(reader: Reader, topic: str, partition: int, start: str) -> i
         return first
     if start == "end":
         return end
-    if start == "":
-        return max(first, end - LAST)
-    if not start.lstrip("-").isdigit():
+    if not start or _is_back(start):
+        return max(first, end - LOOK_BACK)
+    if not start.isdigit():
         raise UserError(
             f"--from {start}: neither start, end nor an offset", hint="For example --from start, --from 500."
         )
-    offset = int(start)
-    return max(first, end + offset) if offset < 0 else min(max(first, offset), end)
+    return min(max(first, int(start)), end)
 
 
-def _print_block(block: Block, left: int | None, first: int, *, as_json: bool) -> int | None:
-    for offset, time_ms, key, value in zip(block.offsets, block.timestamps, block.keys, block.values, strict=True):
-        if offset < first:
-            continue  # a fetch answers with the whole batch that holds the offset
-        if left is not None:
-            if left <= 0:
-                return 0
-            left -= 1
-        sys.stdout.write(_line(block, offset, time_ms, key, value, as_json=as_json) + "\n")
-    return left
+def _is_back(start: str) -> bool:
+    return start.startswith("-") and start[1:].isdigit()
 
 
 def _line(block: Block, offset: int, time_ms: int, key: bytes | None, value: bytes | None, *, as_json: bool) -> str:
