@@ -208,7 +208,7 @@ class WindowState:
         if watermark is None:
             return []
         self._watermark[index] = max(watermark, int(self._watermark[index]))
-        # Intervals given up concern windows that had nothing more to say: then all are looked at, else the few that need.
+        # Intervals given up concern windows that had nothing more to say: then all are looked at, not just the few.
         everything = node.lost != self._lost.get(index, [])
         self._lost[index] = list(node.lost)
         results = self._close(index, watermark, node, everything=everything)
