@@ -28,7 +28,7 @@ _ROUTES_MAX = 16_384
 _KEYS_MAX = 16_384
 _encoder = msgspec.json.Encoder()
 
-# what a lane keeps beside a message: its entry, and its hw-m value or b""
+# what a lane keeps beside a message: its entry, and the header section with its hw-m, or NO_HEADERS
 _Meta = tuple[Entry, bytes]
 
 
@@ -102,25 +102,25 @@ class GroupBuilder:
         self.counts.received += len(entry.messages)
         fixed = self._lane(source.profile) if source.profile is not None else None
         routes, memory, client = self._routes, source.memory, source.client
+        plain = (entry, NO_HEADERS)
         for topic, payload, packet_id, flags in entry.messages:
             route = routes.get(topic)
             if route is None:
                 route = self._route(topic)
             lane = fixed if fixed is not None else route[0]
-            mark = b""
-            if packet_id:
-                if flags & HELD:
+            meta = plain
+            if flags & HELD:
+                self.counts.dup_repeats += 1
+                continue
+            if memory is not None and packet_id:
+                crc = zlib.crc32(payload, route[1])
+                if flags & DUP and memory.is_repeat(packet_id, crc):
                     self.counts.dup_repeats += 1
                     continue
-                if memory is not None:
-                    crc = zlib.crc32(payload, route[1])
-                    if flags & DUP and memory.is_repeat(packet_id, crc):
-                        self.counts.dup_repeats += 1
-                        continue
-                    memory.use(packet_id, crc)
-                    mark = hw_m(packet_id, crc, client)
+                memory.use(packet_id, crc)
+                meta = (entry, _hw_m_headers(hw_m(packet_id, crc, client)))
             lane.messages.append((topic, payload))
-            lane.metas.append((entry, mark))
+            lane.metas.append(meta)
 
     def _lane(self, profile: Profile | None) -> _Lane:
         lane = self._lanes.get(id(profile))
@@ -147,56 +147,78 @@ class GroupBuilder:
     def _lane_records(self, lane: _Lane, records: list[Record], dead: list[Record]) -> None:
         results = _decode(lane)
         try:
+            # decoders give one reading per message as a rule; a nested loop costs little then
             values = _encode([reading.fields for result in results if type(result) is list for reading in result])
         except (ValueError, TypeError, OverflowError):
             results, values = _encodable(results)
-        position = 0
-        for index, result in enumerate(results):
-            entry, mark = lane.metas[index]
-            if isinstance(result, list):
-                stop = position + len(result)
-                self._readings(lane, entry, mark, result, values[position:stop], records)
-                position = stop
-            else:
-                topic, payload = lane.messages[index]
-                dead.append(_dead_letter(entry, topic, payload, mark, result))
+        start = taken = 0
+        while start < len(results):
+            # entries are whole runs of a lane: what is the same for all their messages is looked up once
+            entry = lane.metas[start][0]
+            stop = start + 1
+            while stop < len(results) and lane.metas[stop][0] is entry:
+                stop += 1
+            taken = self._entry_records(lane, entry, results, range(start, stop), values, taken, records, dead)
+            start = stop
 
-    def _readings(
-        self, lane: _Lane, entry: Entry, mark: bytes, result: list[Reading], values: list[bytes], records: list[Record]
-    ) -> None:
-        """The records of one message; its `hw-m` stands on the last of them."""
-        source, arrival_ms = entry.source, entry.arrival_ms
+    def _entry_records(
+        self,
+        lane: _Lane,
+        entry: Entry,
+        results: list[list[Reading] | Undecodable],
+        run: range,
+        values: list[bytes],
+        taken: int,
+        records: list[Record],
+        dead: list[Record],
+    ) -> int:
+        """The records of one entry's messages, a message's `hw-m` on its last; returns how far `values` is used up."""
+        arrival_ms, live_ms, newest_ms = entry.arrival_ms, self.live_ms, entry.newest_ms
         earliest_ms, latest_ms = arrival_ms - lane.past_max_ms, arrival_ms + FUTURE_MAX_MS
-        keys = self._keys
-        newest_ms = entry.newest_ms
-        first = len(records)
-        for (device, _, claim_ms, natural_key), value in zip(result, values, strict=True):
-            key = keys.get(device) or self._key(device)
-            if natural_key is not None and self._natural.is_repeat(key, natural_key, companion(claim_ms, value)):
-                self.counts.natural_repeats += 1
+        keys, metas, is_repeat = self._keys, lane.metas, self._natural.is_repeat
+        before = len(records)
+        for index in run:
+            result = results[index]
+            if not isinstance(result, list):
+                dead.append(_dead_letter(entry, *lane.messages[index], metas[index][1], result))
                 continue
-            if claim_ms is None or earliest_ms <= claim_ms <= latest_ms:
-                timestamp_ms = arrival_ms if claim_ms is None else claim_ms
-                if newest_ms is None or timestamp_ms > newest_ms:
-                    newest_ms = timestamp_ms
-                records.append((timestamp_ms, key, value, NO_HEADERS))
-                source.untrusted = False
-            else:
-                timestamp_ms, _ = record_time(claim_ms, arrival_ms, lane.past_max_ms)
-                records.append((timestamp_ms, key, value, encode_headers([("hw-t", b"%d" % claim_ms)])))
-                source.untrusted = True
-                self.counts.untrusted_times += 1
-            if timestamp_ms < self.live_ms:
-                self.counts.late += 1
+            first = len(records)
+            for device, _, claim_ms, natural_key in result:
+                value = values[taken]
+                taken += 1
+                key = keys.get(device) or self._key(device)
+                if natural_key is not None and is_repeat(key, natural_key, companion(claim_ms, value)):
+                    self.counts.natural_repeats += 1
+                elif claim_ms is None or earliest_ms <= claim_ms <= latest_ms:
+                    timestamp_ms = arrival_ms if claim_ms is None else claim_ms
+                    records.append((timestamp_ms, key, value, NO_HEADERS))
+                    if newest_ms is None or timestamp_ms > newest_ms:
+                        newest_ms = timestamp_ms
+                    if timestamp_ms < live_ms:
+                        self.counts.late += 1
+                    entry.source.untrusted = False
+                else:
+                    records.append(self._untrusted(entry, key, value, claim_ms, lane.past_max_ms))
+            if len(records) > first and (headers := metas[index][1]) != NO_HEADERS:
+                records[-1] = _with_headers(records[-1], headers)
+        self._note(lane, entry, newest_ms, len(records) - before)
+        return taken
+
+    def _untrusted(self, entry: Entry, key: bytes, value: bytes, claim_ms: int, past_max_ms: int) -> Record:
+        """A claimed time that cannot be: kept beside the record."""
+        entry.source.untrusted = True
+        self.counts.untrusted_times += 1
+        timestamp_ms, _ = record_time(claim_ms, entry.arrival_ms, past_max_ms)
+        if timestamp_ms < self.live_ms:
+            self.counts.late += 1
+        return timestamp_ms, key, value, encode_headers([("hw-t", b"%d" % claim_ms)])
+
+    def _note(self, lane: _Lane, entry: Entry, newest_ms: int | None, stored: int) -> None:
         entry.newest_ms = newest_ms
-        stored = len(records) - first
         entry.readings += stored
         if stored:
-            mark_source = source.mark
-            mark_source.idle_ms = lane.idle_ms
-            mark_source.recorded = lane.profile is not None and lane.profile.recorded
-            if mark:
-                add_header(records, "hw-m", mark)
+            entry.source.mark.idle_ms = lane.idle_ms
+            entry.source.mark.recorded = lane.profile is not None and lane.profile.recorded
 
 
 def _decode(lane: _Lane) -> list[list[Reading] | Undecodable]:
@@ -216,13 +238,20 @@ def _decode(lane: _Lane) -> list[list[Reading] | Undecodable]:
 
 def add_header(records: list[Record], name: str, value: bytes) -> None:
     """Put one more header on the last record."""
-    timestamp_ms, key, content, headers = records[-1]
-    if headers == NO_HEADERS and name == "hw-m" and len(value) < 64:
-        # one header of a short name and value, as `encode_headers` would write it
-        blob = b"\x02\x08hw-m" + bytes((len(value) << 1,)) + value
-    else:
-        blob = encode_headers([*decode_headers(headers), (name, value)])
-    records[-1] = (timestamp_ms, key, content, blob)
+    records[-1] = _with_headers(records[-1], encode_headers([(name, value)]))
+
+
+def _with_headers(record: Record, headers: bytes) -> Record:
+    timestamp_ms, key, value, own = record
+    if own != NO_HEADERS:
+        headers = encode_headers(decode_headers(own) + decode_headers(headers))
+    return timestamp_ms, key, value, headers
+
+
+def _hw_m_headers(value: bytes) -> bytes:
+    """`encode_headers([("hw-m", value)])`, in one step for the usual length: a zigzag varint of one byte."""
+    size = len(value)
+    return b"\x02\x08hw-m%c%b" % (size << 1, value) if size < 64 else encode_headers([("hw-m", value)])
 
 
 def _encode(fields: list[dict[str, Any]]) -> list[bytes]:
@@ -246,7 +275,7 @@ def _encodable(
     return kept, values
 
 
-def _dead_letter(entry: Entry, topic: str, payload: bytes, mark: bytes, error: Undecodable) -> Record:
+def _dead_letter(entry: Entry, topic: str, payload: bytes, own: bytes, error: Undecodable) -> Record:
     headers: list[tuple[str, bytes | None]] = [
         ("reason", error.reason.encode("utf-8", "replace")),
         ("decoder", error.decoder.encode()),
@@ -254,6 +283,4 @@ def _dead_letter(entry: Entry, topic: str, payload: bytes, mark: bytes, error: U
         ("time", b"%d" % entry.arrival_ms),
         ("topic", topic.encode()),
     ]
-    if mark:
-        headers.append(("hw-m", mark))
-    return entry.arrival_ms, entry.source.key, payload, encode_headers(headers)
+    return entry.arrival_ms, entry.source.key, payload, encode_headers([*headers, *decode_headers(own)])

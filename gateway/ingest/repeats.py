@@ -58,7 +58,8 @@ class DupMemory:
     def use(self, packet_id: int, crc: int) -> None:
         """The message is being stored under this identifier."""
         uses = self._uses
-        uses.pop(packet_id, None)
+        if packet_id in uses:
+            del uses[packet_id]  # the latest use stands last
         uses[packet_id] = (crc, _UNWRITTEN)
         if len(uses) > USES_MAX:
             del uses[next(iter(uses))]
