@@ -249,7 +249,16 @@ def _convert(table: dict[str, Any], kind: type[_RuleType], place: _Place) -> _Ru
             key = message.split("`")[1]
             raise place.error(key, "this key is missing and has no default") from None
         key = ".".join(names) if names else "name"
+        if names == ["fields"]:  # msgspec names no key inside a table of any keys
+            key = _wrong_field(table["fields"])
         raise place.error(key, _plain(message, table, names)) from None
+
+
+def _wrong_field(fields: Any) -> str:
+    for name, aggregates in fields.items() if isinstance(fields, dict) else ():
+        if not isinstance(aggregates, list) or not all(one in AGGREGATES for one in aggregates):
+            return f"fields.{name}"
+    return "fields"
 
 
 def _plain(message: str, table: dict[str, Any], names: list[str]) -> str:
@@ -288,7 +297,7 @@ def _check_alert(rule: AlertRule, place: _Place) -> None:
 def _check_window_of(rule: AlertRule, windows: dict[str, WindowRule], place: _Place) -> None:
     if rule.window not in windows:
         near = difflib.get_close_matches(rule.window, list(windows), n=1, cutoff=0.3)
-        said = f"did you mean “{near[0]}”?" if near else "these files have no [[window]]"
+        said = f"did you mean “{near[0]}”?" if near else f"there is {', '.join(windows) or 'none at all'}"
         raise place.error("window", f"there is no window named “{rule.window}”; {said}")
     if rule.aggregate not in windows[rule.window].aggregates_of(rule.field):
         raise place.error(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from gateway.wire.errors import ErrorCode, KafkaError
 from headwater.clock import ManualClock
 
 
-class Killed(Exception):
+class Killed(Exception):  # noqa: N818 - an event, not an error
     """The process died here."""
 
 
@@ -47,10 +48,8 @@ class MemoryNode:
                 self._late = [effect]
             raise self.error
         for old in late:
-            try:
+            with contextlib.suppress(KafkaError):  # its connection is gone: nobody hears the answer
                 old()
-            except KafkaError:
-                pass  # its connection is gone: nobody hears the answer
         return effect()
 
     def append(
