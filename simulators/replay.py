@@ -207,9 +207,7 @@ class Player:
 
 def main(arguments: list[str]) -> int:
     """The command line; see the module's docstring."""
-    parser = argparse.ArgumentParser(
-        prog="headwater simulate replay", description="play a recording (CSV)"
-    )
+    parser = argparse.ArgumentParser(prog="headwater simulate replay", description="play a recording (CSV)")
     parser.add_argument("file", help="the recording: .csv or .csv.gz, with a header row")
     parser.add_argument("--time-column", required=True)
     parser.add_argument("--time-format", default="iso8601", help="iso8601, s, ms, or a strptime pattern")

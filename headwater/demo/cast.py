@@ -120,7 +120,7 @@ class Cast:
         await self.edge.ended()
         await self.start_edge()
 
-    async def verdict(self, facts: dict[str, Any], *, wait_s: float) -> dict[str, Any]:
+    async def verdict(self, facts: dict[str, Any], *, wait_s: float, readings_only: bool) -> dict[str, Any]:
         """Let the judge speak: its `verdict` event. Raises `UserError` when it could not."""
         said: list[dict[str, Any]] = []
         ports = self.layout.ports
@@ -135,6 +135,7 @@ class Cast:
                 *("--timed-by-log", FAST_TURBINE),
                 *("--wait", str(wait_s)),
                 *("--facts", msgspec.json.encode(facts).decode()),
+                *(["--readings-only"] if readings_only else []),
             ],
             self.layout.directory,
             said.append,
@@ -155,7 +156,9 @@ class Cast:
                 raise child.complaint()
 
     async def stop_farm(self) -> None:
-        """No more readings; wait for the acknowledgements of those that were sent."""
+        """No more readings from anyone; wait for the acknowledgements of those that were sent."""
+        if self.mast is not None:
+            self.mast.say("silence on")
         if self.farm is not None:
             farm, self.farm = self.farm, None
             farm.say("stop")

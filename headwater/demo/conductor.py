@@ -202,7 +202,7 @@ class Conductor:
     async def judge(self) -> int:
         """Stop the farm, hear the verdict, write the report, say the sentence; the exit status."""
         figures, full = self._figures, self._options.report is not None
-        self._tell("the farm stops; waiting for the drain and the last windows")
+        self._tell("the farm stops; waiting for the drain" + " and the last windows" * full)
         if self._cast.proxy is not None:
             self._cast.proxy.say("restore")
         await self._cast.stop_farm()
@@ -216,7 +216,9 @@ class Conductor:
             "kills_planned": 1,
             "alerts_planned": 1,
         }
-        verdict = await self._cast.verdict(facts, wait_s=VERDICT_WAIT_S if full else QUICK_WAIT_S)
+        verdict = await self._cast.verdict(
+            facts, wait_s=VERDICT_WAIT_S if full else QUICK_WAIT_S, readings_only=not full
+        )
         report, failures = verdict["report"], list(verdict["failures"])
         if self._late_drain_s is not None:
             limit = f"more than {DRAIN_BEGINS_S_MAX:.0f} s"
