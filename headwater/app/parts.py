@@ -15,5 +15,11 @@ def check_parts(settings: Settings) -> list[str]:
 
         rules = load_rules(settings.rules)
         lines += [f"computes window {rule.name} over {rule.topic}" for rule in rules.windows]
-        lines += [f"watches alert {rule.name}" for rule in rules.alerts]
+        place = settings.processors.place
+        lines += [
+            f"watches alert {rule.name}"
+            if rule.runs == place
+            else f"leaves alert {rule.name} to nodes in the place “{rule.runs}” (its key runs; here it is “{place}”)"
+            for rule in rules.alerts
+        ]
     return lines

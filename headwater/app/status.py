@@ -88,7 +88,7 @@ def _source_problems(ingest: Mapping[str, Any] | None) -> list[str]:
 
 
 def _work_problems(work: Mapping[str, Any] | None) -> list[str]:
-    if work is None:
+    if work is None or work.get("state") == "starting":
         return []
     if work.get("state") == "running":
         return list((work.get("report") or {}).get("problems", ()))

@@ -54,7 +54,7 @@ class Supervisor:
         self._clock = clock
         self._event = event
         self._process: asyncio.subprocess.Process | None = None
-        self.state = "stopped"
+        self.state = "starting"
         self.restarts = 0
         self.last_end: str | None = None
         self.report: dict[str, Any] = {}
@@ -65,7 +65,7 @@ class Supervisor:
         return self._process.pid if self._process and self._process.returncode is None else None
 
     def status(self) -> dict[str, Any]:
-        """`state` is running, waiting (between two starts) or stopped; `report` is the child's own newest line."""
+        """`state`: starting, running, waiting (for the next start), stopped; `report`: the child's own newest line."""
         own = {"state": self.state, "restarts": self.restarts, "pid": self.pid, "last_end": self.last_end}
         return own | {"report": self.report}
 

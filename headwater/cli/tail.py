@@ -38,11 +38,10 @@ class Printer:
 
     def block(self, block: Block, first: int) -> None:
         """Print a block's records from offset `first` on: a fetch answers with the whole batch that holds it."""
-        rows = zip(block.offsets, block.timestamps, block.keys, block.values, strict=True)
-        for offset, time_ms, key, value in rows:
+        for at, (offset, key) in enumerate(zip(block.offsets, block.keys, strict=True)):
             if offset < first or not (self._everything or key is None or not key.endswith(OWN_DEVICE)):
                 continue
-            line = _line(block, offset, time_ms, key, value, as_json=self._as_json)
+            line = (_json_line if self._as_json else _text_line)(block, at)
             if self._held is not None:
                 self._held.append(line)
             else:
@@ -121,12 +120,32 @@ def _is_back(start: str) -> bool:
     return start.startswith("-") and start[1:].isdigit()
 
 
-def _line(block: Block, offset: int, time_ms: int, key: bytes | None, value: bytes | None, *, as_json: bool) -> str:
-    if as_json:
-        record = {"topic": block.topic, "partition": block.partition, "offset": offset, "time_ms": time_ms}
-        return json.dumps(record | {"key": _text(key), "value": _value(value)}, ensure_ascii=False)
+def _json_line(block: Block, at: int) -> str:
+    record = {
+        "topic": block.topic,
+        "partition": block.partition,
+        "offset": block.offsets[at],
+        "time_ms": block.timestamps[at],
+        "key": _text(block.keys[at]),
+        "value": _value(block.values[at]),
+        "headers": _headers(block.headers[at]),
+    }
+    return json.dumps(record, ensure_ascii=False)
+
+
+def _text_line(block: Block, at: int) -> str:
+    time_ms, value = block.timestamps[at], block.values[at]
     when = datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] if time_ms >= 0 else "-"
-    return f"{when}  {_text(key) or '-'}  {_text(value) if value is not None else '(deleted)'}"
+    line = f"{when}  {_text(block.keys[at]) or '-'}  {_text(value) if value is not None else '(deleted)'}"
+    # a dead letter's headers say why it is one; hw- headers are between nodes
+    told = [f"{name}: {text}" for name, text in _headers(block.headers[at]).items() if not name.startswith("hw")]
+    return f"{line}  [{'; '.join(told)}]" if told else line
+
+
+def _headers(section: bytes) -> dict[str, str | None]:
+    from gateway.log.records import decode_headers
+
+    return {name: _text(value) for name, value in decode_headers(section)}
 
 
 def _text(data: bytes | None) -> str | None:

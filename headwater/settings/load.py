@@ -77,10 +77,6 @@ def _host(host_name: str | None) -> str:
 
 def _apply_role(source: Source) -> None:
     role = source.table.get("role", "edge")
-    if "central" in source.table:  # a rule runs in one place: what runs at the central does not run below it
-        processors = source.table.setdefault("processors", {})
-        if isinstance(processors, dict):
-            processors.setdefault("place", "edge")
     for section, values in DEFAULTS.get(role, {}).items() if isinstance(role, str) else ():
         table = source.table.setdefault(section, {})
         if isinstance(table, dict):

@@ -22,8 +22,16 @@ from processors.settings import ProcessorSettings
 Role = Literal["edge", "central"]
 
 DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
-    "edge": {"log": {"fsync_interval_ms": 50}, "topics": {"readings_partitions": 1}},
-    "central": {"log": {"fsync_interval_ms": 0}, "topics": {"readings_partitions": 16}},
+    "edge": {
+        "log": {"fsync_interval_ms": 50},
+        "topics": {"readings_partitions": 1},
+        "processors": {"place": "edge"},
+    },
+    "central": {
+        "log": {"fsync_interval_ms": 0},
+        "topics": {"readings_partitions": 16},
+        "processors": {"place": "central"},
+    },
 }
 """What a role sets where the file says nothing: an SD card is spared, a server answers at once and spreads nodes."""
 
