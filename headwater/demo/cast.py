@@ -42,6 +42,8 @@ class Cast:
         )
         self.mast = await self._simulator("mast", "--link", str(layout.serial), "--seed", str(self._seed))
         await self.start_edge()
+        await self._page_listens(self.central, ports.central_page)
+        await self._page_listens(self.edge, ports.edge_page)
         self.farm = await self._simulator(
             "farm",
             *("--mqtt", f"127.0.0.1:{ports.edge_mqtt}"),
@@ -69,6 +71,19 @@ class Cast:
                 if child.returncode is not None:
                     raise child.complaint()
                 await asyncio.sleep(0.05)
+
+    @staticmethod
+    async def _page_listens(child: Child | None, port: int) -> None:
+        """Wait for a node's page, which its work process serves a moment after the core has started."""
+        assert child is not None  # noqa: S101 - started by the caller
+        async with _patience(child):
+            while child.returncode is None:
+                with contextlib.suppress(OSError):
+                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                    writer.close()
+                    return
+                await asyncio.sleep(0.05)
+        raise child.complaint()
 
     @staticmethod
     async def _status(data_dir: str) -> dict[str, Any] | None:
