@@ -1,83 +1,95 @@
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
 import tomllib
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import pytest
 
 from headwater.cli.config import to_toml
 from headwater.cli.init import suggest_name
+from headwater.cli.main import main
 from headwater.cli.status import lines, source_rows
 
 
-def headwater(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if key != "HEADWATER_CONFIG"}
-    environment |= {"XDG_RUNTIME_DIR": str(cwd), "COLUMNS": "100"}
-    command = [sys.executable, "-c", "from headwater.cli.main import main; main()", *arguments]
-    environment["PYTHONPATH"] = os.getcwd()
-    return subprocess.run(
-        command,
-        cwd=cwd,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+class Ended(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def test_init_writes_a_configuration_that_checks(tmp_path: Path) -> None:
-    made = headwater("init", "edge", "--node", "shed-1", cwd=tmp_path)
+class Headwater(Protocol):
+    def __call__(self, *arguments: str) -> Ended: ...
+
+
+@pytest.fixture
+def headwater(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Headwater:
+    """The command, run in this process and in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HEADWATER_CONFIG", raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def run(*arguments: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["headwater", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsys.readouterr()
+        return Ended(int(ended.value.code or 0), printed.out, printed.err)
+
+    return run
+
+
+def test_init_writes_a_configuration_that_checks(headwater: Headwater, tmp_path: Path) -> None:
+    made = headwater("init", "edge", "--node", "shed-1")
     assert made.returncode == 0, made.stderr
     assert "headwater run" in made.stdout
     assert 'node = "shed-1"' in (tmp_path / "headwater.toml").read_text()
-    checked = headwater("config", "check", cwd=tmp_path)
+    checked = headwater("config", "check")
     assert checked.returncode == 0, checked.stderr
     assert "edge node shed-1" in checked.stdout
-    again = headwater("init", "edge", cwd=tmp_path)
+    again = headwater("init", "edge")
     assert again.returncode == 2
     assert "is there already" in again.stderr
 
 
-def test_init_central_elsewhere_names_the_file_in_its_steps(tmp_path: Path) -> None:
-    made = headwater("init", "central", "--dir", "etc", "--node", "office", cwd=tmp_path)
+def test_init_central_elsewhere_names_the_file_in_its_steps(headwater: Headwater) -> None:
+    made = headwater("init", "central", "--dir", "etc", "--node", "office")
     assert "headwater run --config etc/headwater.toml" in made.stdout
-    checked = headwater("config", "check", "etc/headwater.toml", cwd=tmp_path)
+    checked = headwater("config", "check", "etc/headwater.toml")
     assert "computes window" in checked.stdout
 
 
-def test_check_names_each_mistake_without_a_traceback(tmp_path: Path) -> None:
+def test_check_names_each_mistake_without_a_traceback(headwater: Headwater, tmp_path: Path) -> None:
     (tmp_path / "headwater.toml").write_text('node = "n"\n[mqtt]\nlisen = "x"\n')
-    checked = headwater("config", "check", cwd=tmp_path)
+    checked = headwater("config", "check")
     assert checked.returncode == 2
     assert "headwater.toml:3: unknown key “lisen” in [mqtt]; did you mean “listen”?" in checked.stderr
     assert "Traceback" not in checked.stderr
 
 
-def test_without_any_configuration_the_next_step_is_named(tmp_path: Path) -> None:
-    status = headwater("status", cwd=tmp_path)
+def test_without_any_configuration_the_next_step_is_named(headwater: Headwater) -> None:
+    status = headwater("status")
     assert status.returncode == 2
     assert "headwater init edge" in status.stderr
 
 
-def test_the_status_of_a_node_that_does_not_run_is_down(tmp_path: Path) -> None:
-    headwater("init", "edge", "--node", "shed-1", cwd=tmp_path)
-    status = headwater("status", "--json", cwd=tmp_path)
+def test_the_status_of_a_node_that_does_not_run_is_down(headwater: Headwater) -> None:
+    headwater("init", "edge", "--node", "shed-1")
+    status = headwater("status", "--json")
     assert status.returncode == 2
     assert '"state": "down"' in status.stdout
 
 
-def test_what_show_prints_is_toml_that_loads_the_same(tmp_path: Path) -> None:
-    headwater("init", "central", "--node", "office", cwd=tmp_path)
-    first = headwater("config", "show", cwd=tmp_path)
+def test_what_show_prints_is_toml_that_loads_the_same(headwater: Headwater, tmp_path: Path) -> None:
+    headwater("init", "central", "--node", "office")
+    first = headwater("config", "show")
     assert first.returncode == 0, first.stderr
     (tmp_path / "headwater.toml").write_text(first.stdout)
-    assert headwater("config", "show", cwd=tmp_path).stdout == first.stdout
+    assert headwater("config", "show").stdout == first.stdout
 
 
 def test_toml_is_written_as_it_is_read() -> None:
@@ -85,10 +97,11 @@ def test_toml_is_written_as_it_is_read() -> None:
     assert tomllib.loads(to_toml(table)) == table
 
 
-def test_version_and_help(tmp_path: Path) -> None:
-    assert headwater("--version", cwd=tmp_path).stdout.startswith("headwater ")
+def test_version_and_help(headwater: Headwater) -> None:
+    assert headwater("--version").stdout.startswith("headwater ")
+    shown = headwater("--help").stdout
     for command in ("init", "run", "tail", "status", "topics", "config", "simulate", "demo"):
-        assert command in headwater("--help", cwd=tmp_path).stdout
+        assert f"  {command} " in shown
 
 
 def test_help_imports_nothing_heavy() -> None:
