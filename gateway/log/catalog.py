@@ -161,6 +161,9 @@ class Catalog:
         self.topics = found.topics
         return True
 
+    def save(self) -> None:
+        self._replace(self.topics)
+
     def put_topic(self, name: str, entry: TopicEntry) -> None:
         """Make a topic's entry durable. Raises `OSError`, with nothing changed."""
         self._replace({**self.topics, name: entry})

@@ -22,7 +22,7 @@ from gateway.log.errors import CorruptBatch
 from gateway.log.files import PartitionFiles
 from gateway.log.replay import Replay
 from gateway.log.scan import Stop, find_next_batch, scan_run
-from gateway.log.segment import Segment, headers, load_indexes
+from gateway.log.segment import Segment, headers, load_indexes, rebuild_indexes
 from gateway.log.state import PartitionState
 
 _LOG_NAME = re.compile(r"\d{20}\.log")
@@ -188,15 +188,20 @@ class Recoverer:
 
     def _walk_end(self, segment: Segment) -> int:
         """The offset after the segment's last batch, found from its last index entry. Raises `CorruptBatch`."""
-        if load_indexes(self._disk, segment):
-            self._files.try_write_indexes(segment)
-            self._find(Outcome.INDEX_REBUILT, segment.base_offset, segment.next_offset, 0, segment.path)
+        rebuilt = load_indexes(self._disk, segment)
         start = segment.index.positions[-1] if segment.index.positions else 0
         end_offset = segment.base_offset
         for _, fields, _ in headers(self._disk, segment.handle, start, segment.size):
             if fields[0] < end_offset:
                 raise CorruptBatch("offsets that go back")
             end_offset = fields[0] + fields[6] + 1
+        last = max([*segment.index.offsets[-1:], *segment.times.offsets[-1:]], default=0)
+        if not rebuilt and segment.base_offset + last >= max(end_offset, segment.base_offset + 1):
+            rebuild_indexes(self._disk, segment)
+            rebuilt = True
+        if rebuilt:
+            self._files.try_write_indexes(segment)
+            self._find(Outcome.INDEX_REBUILT, segment.base_offset, end_offset, 0, segment.path)
         return end_offset
 
     def _note_gap(self, segment: Segment, next_base: int) -> None:

@@ -7,6 +7,7 @@ successor's base.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import NamedTuple
 
 from gateway.log.chain import CHAIN_START
@@ -67,6 +68,8 @@ def _cut(files: PartitionFiles, segment: Segment, end_offset: int, size: int) ->
     """Forget the batches beyond the synced end; the file itself is left as it is."""
     segment.size, segment.next_offset = size, end_offset
     segment.hints.clear()
+    anchors = bisect_left(segment.anchor_positions, size)
+    del segment.anchor_positions[anchors:], segment.anchor_chains[anchors:]
     segment.aborted = [entry for entry in segment.aborted if entry.last_offset < end_offset]
     rebuild_indexes(files.disk, segment)
     files.try_write_indexes(segment)

@@ -161,6 +161,8 @@ class LogStore:
                 self._remove_directories(name, entry.partitions)
                 self._catalog.drop_topic(name)
         self._adopt_directories(known=known)
+        if not known:
+            self._catalog.save()  # from now on a directory without an entry is a topic that nobody was told of
         for name, entry in sorted(self._catalog.topics.items()):
             self._topics[name] = self._open_topic(name, entry, starts)
         self._write_checkpoints()
@@ -177,16 +179,26 @@ class LogStore:
             self._catalog.put_topic(name, entry)
 
     def _open_topic(self, name: str, entry: TopicEntry, starts: checkpoints.Offsets) -> Topic:
-        logs = [self._open_partition(name, entry, number, starts) for number in range(entry.partitions)]
+        logs: list[PartitionLog] = []
+        try:
+            for number in range(entry.partitions):
+                logs.append(self._open_partition(name, entry, number, starts))  # noqa: PERF401  (closed below)
+        except OSError:
+            for log in logs:
+                log.abandon()
+            raise
         return Topic(name, checkpoints.decode_id(entry.id), dict(entry.config), logs)
 
     def _open_partition(self, name: str, entry: TopicEntry, number: int, starts: checkpoints.Offsets) -> PartitionLog:
         directory = f"{self._log_dir}/{name}-{number}"
         self._disk.make_directory(directory)
         topic_id = checkpoints.decode_id(entry.id)
-        metadata = f"{directory}/{checkpoints.PARTITION_METADATA}"
-        if not self._disk.exists(metadata):
-            self._disk.replace_file(metadata, checkpoints.encode_partition_metadata(topic_id))
+        metadata, wanted = (
+            f"{directory}/{checkpoints.PARTITION_METADATA}",
+            checkpoints.encode_partition_metadata(topic_id),
+        )
+        if not self._disk.exists(metadata) or self._disk.read_file(metadata) != wanted:
+            self._disk.replace_file(metadata, wanted)
         files = PartitionFiles(
             self._disk,
             self._cache,
@@ -289,14 +301,17 @@ class LogStore:
     def _remove_directories(self, name: str, partitions: int) -> None:
         for number in range(partitions):
             directory = f"{self._log_dir}/{name}-{number}"
-            for file in self._disk.names(directory):
-                self._disk.remove(f"{directory}/{file}")
+            if self._disk.exists(directory):
+                for file in self._disk.names(directory):
+                    self._disk.remove(f"{directory}/{file}")
+                self._disk.sync_directory(directory)
+                self._disk.remove_directory(directory)
             self._recovery_points.pop((name, number), None)
             chain = f"{self._node_dir}/chain/{name}-{number}"
             if self._disk.exists(chain):
                 self._disk.remove(chain)
-            if self._disk.exists(directory):
-                self._disk.remove_directory(directory)
+        self._disk.sync_directory(f"{self._node_dir}/chain")
+        self._disk.sync_directory(self._log_dir)
 
     # -- durability
 

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import pytest
+
+from gateway.log import records
+from gateway.log.errors import LogFailed
+from gateway.log.recovery import Outcome
+from headwater.clock import ManualClock
+from headwater.disk import ForgetfulDisk
+from tests.support.logs import NOW_MS, append, batch, marker, open_log, open_store, read_all, segment_path
+
+EIO = OSError(5, "Input/output error")
+
+
+def test_after_a_failed_sync_the_log_goes_on_at_its_synced_end_in_a_new_segment_with_the_next_epoch() -> None:
+    disk, alarms, heard = ForgetfulDisk(), list[str](), list[str]()
+    store, log = open_log(disk, alarm=alarms.append)
+    append(log, b"kept", producer_id=7, producer_epoch=0, base_sequence=0)
+    store.flush_now()
+    append(log, b"lost", producer_id=7, producer_epoch=0, base_sequence=1)
+    log.when_synced(2, lambda: heard.append("acknowledged"), lambda: heard.append("failed"))
+    disk.fail_next["sync"] = EIO
+    store.flush_now()
+    assert heard == ["failed"]
+    assert len(alarms) == 1
+    assert "t-0: the disk failed (Input/output error); going on at offset 1" in alarms[0]
+    assert (log.log_end_offset, log.synced_offset, log.leader_epoch) == (1, 1, 1)
+    # The producer state is that of the synced end: the lost batch is no repeat, and there is no gap.
+    again = log.append(batch(b"again", producer_id=7, producer_epoch=0, base_sequence=1), now_ms=NOW_MS)
+    assert tuple(again) == (1, 2, False)
+    log.when_synced(2, lambda: heard.append("acknowledged"))
+    store.flush_now()
+    assert heard == ["failed", "acknowledged"]
+    assert read_all(log) == [(0, b"kept"), (1, b"again")]
+    assert records.read_header(log.read(1, 1).data).leader_epoch == 1
+
+
+def test_recovery_cuts_the_failed_file_at_its_successors_base() -> None:
+    disk = ForgetfulDisk()
+    store, log = open_log(disk)
+    append(log, b"kept")
+    store.flush_now()
+    append(log, b"lost")
+    append(log, b"lost too")
+    disk.fail_next["sync"] = EIO
+    store.flush_now()
+    append(log, b"new")
+    store.flush_now()
+    size = len(disk.read_file(segment_path(0)))
+    disk.power_cut(keep_tail_bytes=10_000)  # the device wrote the lost ones after all
+    assert len(disk.read_file(segment_path(0))) == size
+    store, log = open_log(disk)
+    assert read_all(log) == [(0, b"kept"), (1, b"new")]
+    assert Outcome.UNSYNCED_CUT in {finding.outcome for finding in store.recovered}
+    assert len(disk.read_file(segment_path(0))) < size
+    assert log.leader_epoch == 1
+
+
+@pytest.mark.parametrize("synced_batches", [0, 1, 20, 40])
+def test_segments_that_were_rolled_but_not_synced_go_too(synced_batches: int) -> None:
+    disk = ForgetfulDisk()
+    store, log = open_log(disk)
+    for number in range(synced_batches):
+        append(log, b"%d" % number + b"x" * 150)
+    store.flush_now()
+    expected = read_all(log)
+    chain = log.chain_at(log.log_end_offset)
+    for _ in range(60):
+        append(log, b"lost" * 40)
+    assert log.segments_count > 2
+    disk.fail_next["sync"] = EIO
+    store.flush_now()
+    assert read_all(log) == expected
+    assert log.chain_at(log.log_end_offset) == chain
+    append(log, b"new")
+    store.flush_now()
+    expected.append((synced_batches, b"new"))
+    assert read_all(log) == expected
+    disk.power_cut()
+    store, log = open_log(disk)
+    assert read_all(log) == expected
+
+
+def test_a_transaction_that_was_open_at_the_synced_end_is_open_again() -> None:
+    disk = ForgetfulDisk()
+    store, log = open_log(disk)
+    append(log, b"t", producer_id=7, producer_epoch=0, base_sequence=0, transactional=True)
+    store.flush_now()
+    marker(log, 7, commit=False)
+    append(log, b"u", producer_id=8, producer_epoch=0, base_sequence=0, transactional=True)
+    disk.fail_next["sync"] = EIO
+    store.flush_now()
+    assert [each[:3] for each in log.open_transactions()] == [(7, 0, 0)]
+    assert log.last_stable_offset == 0
+    marker(log, 7, commit=True)
+    store.flush_now()
+    assert log.last_stable_offset == 2
+    assert log.read(0, 1_000, committed=True).aborted == []
+
+
+def test_while_the_disk_refuses_everything_nothing_is_acknowledged_and_later_it_goes_on() -> None:
+    disk, clock, alarms = ForgetfulDisk(), ManualClock(), list[str]()
+    store, log = open_log(disk, clock=clock, alarm=alarms.append)
+    append(log, b"kept")
+    store.flush_now()
+    append(log, b"lost")
+    disk.fail_next |= {"sync": EIO, "open": EIO}
+    store.flush_now()
+    assert len(alarms) == 2
+    with pytest.raises(LogFailed, match="takes nothing"):
+        append(log, b"refused")
+    assert read_all(log) == [(0, b"kept")]  # what was acknowledged can still be read
+    clock.advance(1_000)
+    append(log, b"taken")
+    store.flush_now()
+    assert read_all(log) == [(0, b"kept"), (1, b"taken")]
+    disk.power_cut()
+    assert read_all(open_log(disk)[1]) == [(0, b"kept"), (1, b"taken")]
+
+
+def test_the_other_logs_are_not_touched() -> None:
+    disk = ForgetfulDisk()
+    store, log = open_log(disk)
+    other = store.create_topic("other").partitions[0]
+    append(log, b"lost")
+    append(other, b"fine")
+    disk.fail_next["sync"] = EIO
+    store.flush_now()
+    assert (log.synced_offset, log.leader_epoch) == (0, 1)
+    assert (other.synced_offset, other.leader_epoch) == (1, 0)
+
+
+def test_a_recovery_point_that_cannot_be_written_holds_back_what_comes_after_the_segment() -> None:
+    disk = ForgetfulDisk()
+    store, log = open_log(disk)
+    append(log, b"kept")
+    store.flush_now()
+    while log.segments_count == 1:
+        append(log, b"x" * 300)
+    disk.fail_next["sync_directory"] = EIO
+    store.flush_now()
+    assert (log.synced_offset, log.log_end_offset) == (1, 1)
+    store.close()
+    assert read_all(open_store(disk).topics["t"].partitions[0]) == [(0, b"kept")]

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from queue import SimpleQueue
+
+import pytest
+
+from gateway.log.flusher import Flusher, SyncResult
+from gateway.log.partition import PartitionLog
+from gateway.log.segment import Segment
+from gateway.log.settings import LogSettings
+from gateway.log.store import LogStore
+from headwater.clock import SystemClock
+from headwater.disk import ForgetfulDisk
+from tests.support.logs import DATA, append, read_all
+
+WAIT_S = 30.0
+
+
+class FakeLog:
+    """A log whose sync takes as long as the test wants."""
+
+    def __init__(self) -> None:
+        self.dirty = False
+        self.written = 0
+        self.completed: list[int] = []
+        self.syncing = threading.Semaphore(0)
+        self.go_on = threading.Semaphore(0)
+
+    def sync_round(self) -> SyncResult:
+        end = self.written
+        self.syncing.release()
+        assert self.go_on.acquire(timeout=WAIT_S)
+        return SyncResult(0, end, Segment("/t-0", 0, 0), 0, [], None)
+
+    def complete(self, result: SyncResult) -> None:
+        self.completed.append(result.end_offset)
+
+
+class Loop:
+    """Callbacks wait until the test runs them, in its own thread."""
+
+    def __init__(self) -> None:
+        self.calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
+
+    def run_one(self) -> None:
+        self.calls.get(timeout=WAIT_S)()
+
+
+def test_what_comes_during_a_sync_is_one_group_and_waits_for_the_next() -> None:
+    loop, log = Loop(), FakeLog()
+    flusher = Flusher(interval_ms=0, hurry_bytes=1 << 30, clock=SystemClock(), call_in_loop=loop.calls.put)
+    flusher.start()
+    log.written = 1
+    flusher.written(log, 10)
+    assert log.syncing.acquire(timeout=WAIT_S)
+    for end in (2, 3, 4):
+        log.written = end
+        flusher.written(log, 10)
+    log.go_on.release()
+    loop.run_one()
+    assert log.completed == [1]
+    assert log.syncing.acquire(timeout=WAIT_S)
+    log.go_on.release()
+    loop.run_one()
+    assert log.completed == [1, 4]
+    flusher.stop()
+    assert flusher.rounds == 2
+
+
+def test_the_interval_is_kept_until_enough_bytes_wait() -> None:
+    loop, log = Loop(), FakeLog()
+    log.go_on = threading.Semaphore(10)
+    flusher = Flusher(interval_ms=3_600_000, hurry_bytes=100, clock=SystemClock(), call_in_loop=loop.calls.put)
+    flusher.start()
+    log.written = 1
+    flusher.written(log, 10)  # the last sync is older than the interval: at once
+    loop.run_one()
+    log.written = 2
+    flusher.written(log, 60)
+    log.written = 3
+    flusher.written(log, 60)  # past 100 bytes: without regard to the interval
+    loop.run_one()
+    assert log.completed[0] == 1
+    assert log.completed[-1] == 3
+    log.written = 4
+    flusher.written(log, 10)
+    flusher.flush_now()
+    assert log.completed[-1] == 4
+    flusher.stop()
+
+
+@pytest.mark.parametrize("interval_ms", [0, 1])
+def test_every_acknowledgement_comes_from_the_thread_through_the_loop(interval_ms: int) -> None:
+    loop = Loop()
+    store = LogStore.open(
+        DATA,
+        node="edge-1",
+        settings=LogSettings(fsync_interval_ms=interval_ms, segment_bytes=4_096),
+        disk=ForgetfulDisk(),
+        clock=SystemClock(),
+        call_in_loop=loop.calls.put,
+    )
+    log: PartitionLog = store.create_topic("t").partitions[0]
+    acknowledged: deque[int] = deque()
+    for number in range(300):
+        end = append(log, b"%d" % number + b"x" * 50) + 1
+        log.when_synced(end, lambda end=end: acknowledged.append(end))  # type: ignore[misc]
+        while not loop.calls.empty():
+            loop.run_one()
+    while len(acknowledged) < 300:
+        loop.run_one()
+    assert list(acknowledged) == list(range(1, 301))
+    assert len(read_all(log)) == 300
+    assert log.segments_count > 3
+    store.close()

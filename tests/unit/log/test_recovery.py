@@ -1,0 +1,286 @@
+from __future__ import annotations
+
+import pytest
+
+from gateway.log import records
+from gateway.log.errors import InvalidProducerEpoch
+from gateway.log.partition import PartitionLog
+from gateway.log.recovery import Outcome
+from gateway.log.store import LogStore
+from headwater.disk import ForgetfulDisk
+from tests.support.logs import DATA, append, batch, marker, open_log, overwrite, read_all, segment_path
+
+QUARANTINE = f"{DATA}/node/quarantine"
+
+
+def outcomes(store: LogStore) -> list[Outcome]:
+    return [finding.outcome for finding in store.recovered]
+
+
+def filled(disk: ForgetfulDisk, count: int = 60, *, close: bool = False) -> tuple[LogStore, PartitionLog]:
+    store, log = open_log(disk)
+    for number in range(count):
+        append(log, b"%d" % number + b"x" * 200, b"second")
+    store.flush_now()
+    if close:
+        store.close()
+    return store, log
+
+
+def position_of(disk: ForgetfulDisk, base: int, offset: int) -> tuple[int, int]:
+    """Start and end of the batch with `offset` in the segment at `base`."""
+    position = 0
+    for view in records.split_batches(disk.read_file(segment_path(base))):
+        header = records.read_header(view)
+        if header.next_offset > offset:
+            return position, position + len(view)
+        position += len(view)
+    raise AssertionError(offset)
+
+
+def flip(disk: ForgetfulDisk, path: str, position: int) -> None:
+    data = bytearray(disk.read_file(path))
+    data[position] ^= 0xFF
+    overwrite(disk, path, bytes(data))
+
+
+def bases(disk: ForgetfulDisk) -> list[int]:
+    return [int(name[:20]) for name in disk.names(f"{DATA}/log/t-0") if name.endswith(".log")]
+
+
+def test_clean_after_a_close_and_after_a_power_cut() -> None:
+    disk = ForgetfulDisk()
+    _, log = filled(disk, close=True)
+    expected = read_all(open_log(disk)[1])
+    assert len(expected) == 120
+    for stopped_cleanly in (False, False):
+        disk.power_cut()
+        store, log = open_log(disk)
+        assert store.stopped_cleanly is stopped_cleanly
+        assert outcomes(store) == [Outcome.CLEAN]
+        assert read_all(log) == expected
+    store.close()
+    assert open_log(disk)[0].stopped_cleanly
+
+
+def test_a_torn_tail_is_cut_wherever_it_was_torn() -> None:
+    last = len(batch(b"never acknowledged"))
+    for kept in range(last + 1):
+        disk = ForgetfulDisk()
+        store, log = open_log(disk)
+        append(log, b"acknowledged")
+        store.flush_now()
+        append(log, b"never acknowledged")
+        disk.power_cut(keep_tail_bytes=kept)
+        store, log = open_log(disk)
+        whole = kept == last
+        assert outcomes(store) == [Outcome.CLEAN if kept in (0, last) else Outcome.TORN_TAIL]
+        assert read_all(log) == [(0, b"acknowledged"), (1, b"never acknowledged")][: 1 + whole]
+        assert append(log, b"goes on") == 1 + whole
+        assert log.leader_epoch == 0
+
+
+def test_zeros_at_the_end_are_a_torn_tail() -> None:
+    disk = ForgetfulDisk()
+    _, log = filled(disk, 3)
+    path = segment_path(0)
+    overwrite(disk, path, disk.read_file(path) + bytes(5_000))
+    store, log = open_log(disk)
+    assert outcomes(store) == [Outcome.TORN_TAIL]
+    assert store.recovered[0].size_bytes == 5_000
+    assert log.log_end_offset == 6
+
+
+@pytest.mark.parametrize("at", ["header", "body", "length"])
+def test_a_damaged_middle_of_the_last_segment_is_quarantined_and_the_rest_is_kept(at: str) -> None:
+    disk = ForgetfulDisk()
+    _, log = filled(disk)
+    expected = read_all(log)
+    base = bases(disk)[-1]
+    start, end = position_of(disk, base, base + 4)
+    flip(disk, segment_path(base), start + {"header": 20, "body": 90, "length": 9}[at])
+    bad = disk.read_file(segment_path(base))[start:end]
+
+    store, log = open_log(disk)
+    (finding,) = store.recovered
+    assert finding.outcome is Outcome.QUARANTINED
+    assert (finding.first_offset, finding.end_offset, finding.size_bytes) == (base + 4, base + 6, end - start)
+    assert disk.read_file(f"{QUARANTINE}/t-0-{base + 4}-{base + 6}.bin") == bad
+    assert finding.detail == f"{QUARANTINE}/t-0-{base + 4}-{base + 6}.bin"
+    kept = [row for row in expected if row[0] not in (base + 4, base + 5)]
+    assert read_all(log) == kept
+    assert log.read(base + 4, 1).data == log.read(base + 6, 1).data  # a reader goes on behind the gap
+    assert log.leader_epoch == 1
+    assert append(log, b"new") == 120
+    store.flush_now()
+    disk.power_cut()
+    store, log = open_log(disk)
+    assert outcomes(store) == [Outcome.CLEAN]
+    assert read_all(log) == [*kept, (120, b"new")]
+
+
+def test_damage_in_two_places_of_one_segment() -> None:
+    disk = ForgetfulDisk()
+    _, log = filled(disk)
+    expected = read_all(log)
+    base = bases(disk)[-1]
+    for offset in (base, base + 4):
+        flip(disk, segment_path(base), position_of(disk, base, offset)[0] + 70)
+    store, log = open_log(disk)
+    assert outcomes(store) == [Outcome.QUARANTINED] * 2
+    assert read_all(log) == [row for row in expected if row[0] not in (base, base + 1, base + 4, base + 5)]
+
+
+def test_damage_in_an_older_segment_is_found_when_its_framing_is_hit() -> None:
+    disk = ForgetfulDisk()
+    _, log = filled(disk)
+    expected = read_all(log)
+    assert len(bases(disk)) > 3
+    base = bases(disk)[1]
+    size = len(disk.read_file(segment_path(base)))
+    overwrite(disk, segment_path(base), disk.read_file(segment_path(base))[: size - 40])
+    store, log = open_log(disk)
+    (finding,) = store.recovered
+    assert finding.outcome is Outcome.QUARANTINED
+    lost = set(range(finding.first_offset, finding.end_offset))
+    assert len(lost) == 2
+    assert read_all(log) == [row for row in expected if row[0] not in lost]
+    disk.power_cut()
+    assert outcomes(open_log(disk)[0]) == [Outcome.CLEAN]  # the gap is known by now
+
+
+def test_a_damaged_tail_below_the_recovery_point_is_no_torn_tail() -> None:
+    disk = ForgetfulDisk()
+    filled(disk, 3, close=True)
+    start, _ = position_of(disk, 0, 4)
+    overwrite(disk, segment_path(0), disk.read_file(segment_path(0))[: start + 30])
+    store, log = open_log(disk)
+    (finding,) = store.recovered
+    assert finding.outcome is Outcome.QUARANTINED
+    assert (finding.first_offset, finding.end_offset) == (4, 6)
+    assert append(log, b"new") == 6  # an offset that was acknowledged is never given out again
+    assert log.leader_epoch == 1
+    store.flush_now()
+    disk.power_cut()
+    store, log = open_log(disk)
+    assert [row[0] for row in read_all(log)] == [0, 1, 2, 3, 6]
+
+
+def test_a_last_segment_that_is_gone_is_reported_and_its_offsets_are_not_reused() -> None:
+    disk = ForgetfulDisk()
+    filled(disk, close=True)
+    gone = bases(disk)[-1]
+    disk.remove(segment_path(gone))
+    disk.sync_directory(f"{DATA}/log/t-0")
+    store, log = open_log(disk)
+    (finding,) = store.recovered
+    assert (finding.outcome, finding.first_offset, finding.end_offset) == (Outcome.RANGE_MISSING, gone, 120)
+    assert append(log, b"new") == 120
+
+
+@pytest.mark.parametrize("suffix", [".index", ".timeindex"])
+@pytest.mark.parametrize("damage", ["missing", "cut", "nonsense"])
+def test_an_index_that_is_missing_or_damaged_is_rebuilt_to_the_same_bytes(suffix: str, damage: str) -> None:
+    disk = ForgetfulDisk()
+    _, log = filled(disk)
+    expected = read_all(log)
+    path = segment_path(bases(disk)[1], suffix)
+    before = disk.read_file(path)
+    assert before
+    if damage == "missing":
+        disk.remove(path)
+        disk.sync_directory(f"{DATA}/log/t-0")
+    else:
+        overwrite(disk, path, before[:-1] if damage == "cut" else before[::-1])
+    store, log = open_log(disk)
+    assert outcomes(store) == [Outcome.INDEX_REBUILT]
+    assert disk.read_file(path) == before
+    assert read_all(log) == expected
+
+
+@pytest.mark.parametrize("cut", ["power", "snapshot lost", "snapshot damaged"])
+def test_producers_and_transactions_are_known_after_a_restart(cut: str) -> None:
+    disk = ForgetfulDisk()
+    store, log = open_log(disk)
+    sequenced = {"producer_id": 7, "producer_epoch": 2}
+    append(log, b"a", base_sequence=40, **sequenced)
+    append(log, b"open", producer_id=9, producer_epoch=0, base_sequence=0, transactional=True)
+    append(log, b"x", producer_id=8, producer_epoch=0, base_sequence=0, transactional=True)
+    marker(log, 8, commit=False)
+    for _ in range(40):
+        append(log, b"x" * 200)
+    append(log, b"b", base_sequence=41, **sequenced)
+    store.flush_now()
+    for name in disk.names(f"{DATA}/log/t-0"):
+        if name.endswith(".snapshot") and cut != "power":
+            overwrite(disk, f"{DATA}/log/t-0/{name}", b"" if cut == "snapshot lost" else bytes(60))
+    disk.power_cut()
+    store, log = open_log(disk)
+    assert log.segments_count > 1
+    assert log.append(batch(b"b", base_sequence=41, **sequenced), now_ms=0).duplicate
+    assert not log.append(batch(b"c", base_sequence=42, **sequenced), now_ms=0).duplicate
+    assert [each[:3] for each in log.open_transactions()] == [(9, 0, 1)]
+    assert log.last_stable_offset == 1
+    marker(log, 9, commit=True)
+    store.flush_now()
+    assert log.read(0, 99_999, committed=True).aborted == [(8, 2)]
+
+
+def test_after_a_quarantine_a_producer_is_taken_at_any_sequence_but_its_old_epoch_is_not() -> None:
+    disk = ForgetfulDisk()
+    store, log = open_log(disk)
+    for sequence in range(5):
+        append(log, b"%d" % sequence, producer_id=7, producer_epoch=3, base_sequence=sequence)
+    append(log, b"tail")
+    store.flush_now()
+    for offset in (3, 4):
+        flip(disk, segment_path(0), position_of(disk, 0, offset)[0] + 70)
+    store, log = open_log(disk)
+    assert outcomes(store) == [Outcome.QUARANTINED]
+    with pytest.raises(InvalidProducerEpoch):
+        append(log, b"old", producer_id=7, producer_epoch=2, base_sequence=0)
+    append(log, b"any", producer_id=7, producer_epoch=3, base_sequence=9)
+
+
+def test_a_new_segment_whose_predecessor_is_torn_was_never_acknowledged_and_goes() -> None:
+    disk = ForgetfulDisk()
+    store, log = open_log(disk)
+    append(log, b"kept")
+    store.flush_now()
+    while log.segments_count == 1:
+        append(log, b"x" * 300)
+    disk.sync_directory(f"{DATA}/log/t-0")  # the new name is on disk, the flusher has not run
+    disk.power_cut(keep_tail_bytes=500)
+    assert len(bases(disk)) == 2
+    store, log = open_log(disk)
+    assert outcomes(store) == [Outcome.TORN_TAIL, Outcome.UNSYNCED_CUT]
+    assert len(bases(disk)) == 1
+    assert [row[0] for row in read_all(log)] == list(range(log.log_end_offset))
+    append(log, b"new")
+    store.flush_now()
+    assert read_all(log)[-1][1] == b"new"
+
+
+def test_the_chain_survives_restarts_rolls_and_a_lost_chain_file() -> None:
+    disk = ForgetfulDisk()
+    _, log = filled(disk)
+    expected = {offset: log.chain_at(offset) for offset in range(0, 121, 2)}
+    assert None not in expected.values()
+    disk.power_cut()
+    _, log = open_log(disk)
+    assert {offset: log.chain_at(offset) for offset in expected} == expected
+    disk.remove(f"{DATA}/node/chain/t-0")
+    disk.sync_directory(f"{DATA}/node/chain")
+    _, log = open_log(disk)
+    assert log.chain_at(120) == expected[120]
+
+
+def test_leftovers_of_a_half_done_change_are_removed() -> None:
+    disk = ForgetfulDisk()
+    filled(disk, 2, close=True)
+    for name in ("00000000000000000000.log.deleted", "leader-epoch-checkpoint.tmp", "00000000000000000009.log.swap"):
+        overwrite(disk, f"{DATA}/log/t-0/{name}", b"left")
+    store, log = open_log(disk)
+    assert outcomes(store) == [Outcome.CLEAN]
+    assert log.log_end_offset == 4
+    assert not [name for name in disk.names(f"{DATA}/log/t-0") if name.endswith((".deleted", ".tmp", ".swap"))]
