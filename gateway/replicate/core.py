@@ -23,12 +23,12 @@ from gateway.replicate.pacing import Backoff, Pacer
 from gateway.replicate.progress import Progress, UnreadableProgressError
 from gateway.replicate.remedies import Remedy, remedy_for
 from gateway.replicate.requests import Body
-from gateway.replicate.search import PROGRESS_TOPIC, Search
+from gateway.replicate.search import Search
 from gateway.replicate.settings import UplinkSettings
 from gateway.replicate.start import Choice, Found, GoOn, Halt, Local, decide
 from gateway.replicate.transaction import Author, Transaction
 from gateway.replicate.trial import Trial
-from gateway.wire.errors import KafkaError
+from gateway.wire.errors import ErrorCode, KafkaError
 from headwater.errors import HeadwaterError, PeerError
 
 IDLE_TICK_MS = 1_000.0
@@ -181,6 +181,9 @@ class Replicator:
             pause = min(AGAIN_START_MS * 1.5**self._again, AGAIN_MAX_MS)
             self._again += 1
             if self.state is State.SEARCH:
+                # A transaction of ours is being ended: asked again with the old epoch, Kafka would call us fenced.
+                if error.code == ErrorCode.CONCURRENT_TRANSACTIONS:
+                    self._producer.id = self._producer.epoch = -1
                 self._search.hold(now + pause)
                 return self._to(State.SEARCH, now)
             return self._pause(now + pause, self.state, now)

@@ -164,6 +164,8 @@ class Load:
         self.source_bytes = 0
         self.gone = 0
         self._sources = sources
+        # The end as it is now: who went on while the log grows would never be complete.
+        self._stable = {key: source.last_stable_offset for key, source in sources.items()}
         self._producer = producer
         self._node = node
         self._raised = raised
@@ -202,7 +204,7 @@ class Load:
     def _end(self, key: str) -> int:
         done = self.positions[key].done
         stops = [offset for offset in self._condemned.get(key, ()) if offset > done]
-        return min([self._sources[key].last_stable_offset, self._until.get(key, 1 << 62), *stops])
+        return min([self._stable[key], self._until.get(key, 1 << 62), *stops])
 
     def _waits(self, key: str) -> bool:
         return self.positions[key].done < self._end(key)
@@ -290,7 +292,9 @@ def _holes(position: Position, end: int) -> list[tuple[int, int]]:
     holes = []
     low = position.done
     for start, stop in position.ranges:
-        if low < start and start < end:
+        if start >= end:
+            break
+        if low < start:
             holes.append((low, start))
         low = max(low, stop)
     if low < end:

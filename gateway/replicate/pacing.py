@@ -26,8 +26,9 @@ class Pacer:
 
     def ready_at(self, waiting_bytes: int) -> float:
         """From when on (monotonic ms) the next transaction may open: a full one at once, a trickle after the linger."""
-        lingered = 0.0 if self._opened_ms is None or waiting_bytes >= self.size_bytes else self._opened_ms
-        return max(lingered + self._linger_ms if lingered else 0.0, self._free_at_ms)
+        if self._opened_ms is None or waiting_bytes >= self.size_bytes:
+            return self._free_at_ms
+        return max(self._opened_ms + self._linger_ms, self._free_at_ms)
 
     def opened(self, now: float, source_bytes: int) -> None:
         """A transaction with so many bytes of the log begins."""
@@ -37,7 +38,7 @@ class Pacer:
 
     def committed(self, now: float, source_bytes: int) -> None:
         """It is committed: learn from the time that it took."""
-        took = max(now - (self._opened_ms or now), 1.0)
+        took = max(now - (now if self._opened_ms is None else self._opened_ms), 1.0)
         fit = source_bytes * GOODPUT_WINDOW_MS / took
         if took > GOODPUT_WINDOW_MS:
             self._resize(fit)
