@@ -1,0 +1,145 @@
+"""The two memories of repeats, rule by rule."""
+
+from __future__ import annotations
+
+import zlib
+
+import pytest
+
+from gateway.ingest.eventtime import FUTURE_MAX_MS, record_time
+from gateway.ingest.group import _hw_m_headers
+from gateway.ingest.repeats import (
+    USES_MAX,
+    DupMemory,
+    NaturalMemory,
+    companion,
+    hw_m,
+    message_crc,
+    read_hw_m,
+)
+from gateway.log.records import encode_headers
+
+
+def memory() -> DupMemory:
+    made = DupMemory(5_000)
+    made.connection_began(resumed=True)
+    made.use(1, 111)
+    return made
+
+
+def test_an_unwritten_puback_makes_a_repeat_on_any_connection() -> None:
+    uses = memory()
+    assert uses.is_repeat(1, 111)
+    uses.connection_ended(1_000)
+    uses.connection_began(resumed=True)
+    assert uses.is_repeat(1, 111)
+
+
+@pytest.mark.parametrize(("written_ms", "repeat"), [(5_001, True), (10_000, True), (5_000, False), (1_000, False)])
+def test_a_written_puback_counts_for_five_seconds_before_the_end(written_ms: float, repeat: bool) -> None:
+    uses = memory()
+    uses.written([1], written_ms)
+    uses.connection_ended(10_000)
+    uses.connection_began(resumed=True)
+    assert uses.is_repeat(1, 111) is repeat
+
+
+def test_another_payload_or_identifier_is_another_message() -> None:
+    uses = memory()
+    assert not uses.is_repeat(1, 112)
+    assert not uses.is_repeat(2, 111)
+
+
+def test_only_the_latest_use_of_an_identifier_counts() -> None:
+    uses = memory()
+    uses.use(1, 222)
+    assert not uses.is_repeat(1, 111)
+
+
+def test_what_was_acknowledged_on_this_connection_is_a_new_message() -> None:
+    uses = memory()
+    uses.connection_ended(10_000)
+    uses.connection_began(resumed=True)
+    uses.written([1], 11_000)
+    assert not uses.is_repeat(1, 111)
+
+
+def test_a_session_that_is_not_resumed_forgets() -> None:
+    uses = memory()
+    uses.connection_began(resumed=False)
+    assert not uses.is_repeat(1, 111)
+
+
+def test_memory_is_bounded_by_count_and_by_age() -> None:
+    uses = DupMemory(5_000)
+    for packet_id in range(1, USES_MAX + 100):
+        uses.use(packet_id, packet_id)
+    assert len(uses) == USES_MAX
+    uses.written(list(range(100, USES_MAX + 100)), 1_000)
+    uses.use(9, 9)
+    uses.written([9], 7_000)
+    assert len(uses) == 1
+
+
+def test_hw_m_as_the_contract_has_it() -> None:
+    crc = message_crc(b"a/b", b"21.5")
+    assert crc == zlib.crc32(b"a/b\x0021.5")
+    value = hw_m(7, crc, "pümp:1".encode())
+    assert value == b"7:%08x:p\xc3\xbcmp:1" % crc
+    assert read_hw_m(value) == (7, crc, "pümp:1")
+    assert read_hw_m(b"x:y:z") is None
+    for length in (1, 40, 70, 300):
+        value = hw_m(65_535, crc, b"c" * length)
+        assert _hw_m_headers(value) == encode_headers([("hw-m", value)])
+
+
+def test_natural_keys_within_their_horizon() -> None:
+    keys = NaturalMemory(horizon=7)
+    for number in range(20):
+        assert not keys.is_repeat(b"d", number, 1_000 + number)
+    assert keys.is_repeat(b"d", 19, 1_019)
+    assert keys.is_repeat(b"d", 13, 1_013)
+    assert not keys.is_repeat(b"d", 12, 1_012)  # beyond the horizon
+    assert not keys.is_repeat(b"other", 19, 1_019)
+
+
+def test_a_sequence_that_starts_again_loses_nothing() -> None:
+    keys = NaturalMemory()
+    assert not keys.is_repeat(b"d", 0, 1_000)
+    assert not keys.is_repeat(b"d", 0, 2_000)
+    assert keys.is_repeat(b"d", 0, 2_000)
+
+
+def test_zero_and_texts_and_huge_numbers_are_keys_too() -> None:
+    keys = NaturalMemory()
+    for key in (0, "", "x9", -1, 1 << 70, -(1 << 70)):
+        assert not keys.is_repeat(b"d", key, companion(0, b""))
+        assert keys.is_repeat(b"d", key, companion(0, b""))
+
+
+def test_without_a_claimed_time_the_value_must_agree() -> None:
+    assert companion(None, b'{"x":1}') == companion(None, b'{"x":1}') != companion(None, b'{"x":2}')
+    assert companion(None, b"") < 0 <= companion(-5, b"")
+    assert companion(1 << 80, b"") < 1 << 63
+
+
+def test_devices_remembered_are_bounded() -> None:
+    keys = NaturalMemory(devices_max=2)
+    for device in (b"a", b"b", b"c"):
+        keys.is_repeat(device, 1, 1)
+    assert keys.is_repeat(b"c", 1, 1)
+    assert not keys.is_repeat(b"a", 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("claim", "expected"),
+    [
+        (None, (10_000_000, None)),
+        (10_000_000 + FUTURE_MAX_MS, (10_000_000 + FUTURE_MAX_MS, None)),
+        (10_000_001 + FUTURE_MAX_MS, (10_000_000, 10_000_001 + FUTURE_MAX_MS)),
+        (9_999_000, (9_999_000, None)),
+        (9_998_999, (10_000_000, 9_998_999)),
+    ],
+)
+def test_the_time_rule_at_its_edges(claim: int | None, expected: tuple[int, int | None]) -> None:
+    assert record_time(claim, 10_000_000, 1_000) == expected
