@@ -69,6 +69,7 @@ class _Connection(asyncio.BufferedProtocol):
         self.blocking: _Slot | None = (
             None  # a request other than Produce whose answer is due before the next is handled
         )
+        self.unsent_bytes = 0
         self.writable = True
         self.working = False
         self.scheduled = False
@@ -148,8 +149,11 @@ class _Connection(asyncio.BufferedProtocol):
         """An answer is there; when that is not within `work`, one flush for all of this turn of the loop follows."""
         if slot is self.blocking:
             self.blocking = None
+        self.unsent_bytes += len(slot.frame)
         if not self.working:
             self.schedule()
+        elif self.unsent_bytes > _WRITE_BYTES_MAX:
+            self.flush()  # finds out whether the client reads, before more is made for it
 
     def schedule(self) -> None:
         if not self.scheduled and self.transport is not None:
@@ -172,6 +176,7 @@ class _Connection(asyncio.BufferedProtocol):
         frames = []
         while slots and slots[0].done:
             frames.append(slots.popleft().frame)
+        self.unsent_bytes -= sum(map(len, frames))
         if frames and self.transport is not None:
             self.transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
 
@@ -215,7 +220,6 @@ class KafkaListener:
         self._listener: Listener | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._idle: asyncio.TimerHandle | None = None
-        broker.timers.changed = self._schedule_timers
 
     async def open(self, net: Net, host: str, port: int) -> None:
         try:
@@ -225,6 +229,7 @@ class KafkaListener:
         self.address = self._listener.address
         self.advertised = _advertised(self.settings.advertised, self.address)
         self.broker.advertised = self.advertised
+        self.broker.timers.changed = self._schedule_timers
         self._schedule_timers()
         self._sweep_later()
 
