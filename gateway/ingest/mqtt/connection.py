@@ -225,7 +225,9 @@ class Connection(asyncio.Protocol):
             session.memory.connection_began(resumed=present)
         self._source = source
         self._machine.accept(self.client_id, present=present, held=session.held)
-        self._listener.say(logging.INFO, "%s: connected%s", self.name, ", session resumed" if present else "")
+        # a script that connects for each message must not fill the log: only who comes to stay has a line
+        level = logging.INFO if session.persistent else logging.DEBUG
+        self._listener.say(level, "%s: connected%s", self.name, ", session resumed" if present else "")
         self._feed(b"")
 
     # --- the end

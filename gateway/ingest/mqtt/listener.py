@@ -133,6 +133,8 @@ class MqttListener:
 
     def say(self, level: int, line: str, *values: object) -> None:
         """A log line about one client; a crowd of them is summed up, for a log is on the same disk."""
+        if not _log.isEnabledFor(level):
+            return
         self._lines += 1
         if self._lines <= LINES_PER_SWEEP:
             _log.log(level, line, *values)
