@@ -94,6 +94,9 @@ class Central:
         answer: Body = getattr(self, f"_{api.name.lower()}")(body)
         return answer
 
+    def disconnect(self) -> None:
+        """A connection is gone; this central does not mind."""
+
     def tick(self, now: float) -> None:
         """Let time pass: transactions that are open for too long are aborted, and their producer fenced."""
         self.now = max(self.now, now)

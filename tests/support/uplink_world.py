@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from gateway.log.records import decode_headers
+from gateway.log.records import Record, decode_headers
 from gateway.replicate.actions import Ack, Action, Bury, Event, Failed, Send, Stop, Tick, Wait
 from gateway.replicate.core import Replicator
 from gateway.replicate.journal import RunJournal
@@ -27,7 +27,7 @@ class World:
         self.kinds = ["lost", "answer lost", "late", "twice", "refused", "long"]
         self.disk = ForgetfulDisk()
         self.central = central or Central(partitions=1 + seed % 3)
-        self.logs = {"readings/0": NaiveLog("readings"), "events/0": NaiveLog("events")}
+        self.logs: dict[str, Any] = {"readings/0": NaiveLog("readings"), "events/0": NaiveLog("events")}
         self.settings = UplinkSettings(bootstrap_servers="central:9092", **settings)
         self.now = 1000.0
         self.late: list[tuple[float, tuple[ApiKey, dict[str, Any]]]] = []
@@ -35,7 +35,7 @@ class World:
         self.told: list[str] = []
         self.buried: list[Bury] = []
         self.truth: dict[str, list[tuple[object, ...]]] = {"readings": [], "events": []}
-        self._unsynced: dict[str, list[tuple[object, ...]]] = {"readings": [], "events": []}
+        self._unsynced: dict[str, list[tuple[int, tuple[object, ...]]]] = {"readings": [], "events": []}
         self.kills = 0
         self.start()
 
@@ -67,28 +67,40 @@ class World:
     def kill(self) -> None:
         """Power off and on again."""
         self.kills += 1
+        self.cut_power()
+        for topic, waiting in self._unsynced.items():
+            end = self.logs[f"{topic}/0"].log_end_offset  # what recovery found counts as stored
+            self.truth[topic] += [row for offset, row in waiting if offset < end]
+            waiting.clear()
+        self.start()
+
+    def cut_power(self) -> None:
         self.disk.power_cut()
         for log in self.logs.values():
             log.power_cut()
-        for waiting in self._unsynced.values():
-            waiting.clear()
-        self.start()
 
     def ingest(self, count: int, topic: str = "readings") -> None:
         records = [reading(self.number + n) for n in range(count)]
         self.number += count
-        self.logs[f"{topic}/0"].add(records)
-        self._unsynced[topic] += [(ts, key, value) for ts, key, value, _ in records]
+        base = self.append(f"{topic}/0", records)
+        self._unsynced[topic] += [(base + n, row[:3]) for n, row in enumerate(records)]
+
+    def append(self, key: str, records: list[Record]) -> int:
+        base: int = self.logs[key].add(records)
+        return base
 
     def ingest_aborted(self, count: int) -> None:
         self.logs["readings/0"].add_aborted([reading(-1 - n) for n in range(count)], producer_id=7 + self.number)
 
     def sync(self) -> None:
+        self.flush()
+        for topic, waiting in self._unsynced.items():
+            self.truth[topic] += [row for _, row in waiting]
+            waiting.clear()
+
+    def flush(self) -> None:
         for log in self.logs.values():
             log.sync()
-        for topic, waiting in self._unsynced.items():
-            self.truth[topic] += waiting
-            waiting.clear()
 
     # --- time and network
 
@@ -134,6 +146,7 @@ class World:
                 continue
             if kind == "late":
                 self.late.append((self.now + self.random.choice([10, 4_000, 15_000, 60_000]), call))
+            self.central.disconnect()
             if kind == "refused":
                 return Failed("connection refused")
             self.now += 3_000 if kind != "long" else self.random.uniform(3_000, 30_000)
