@@ -16,6 +16,8 @@ from typing import Any
 
 import msgspec
 
+from headwater.errors import UserError
+
 SOCKET_NAME = "control.sock"
 ANSWER_BYTES_MAX = 4 << 20
 STALLED_S = 5.0
@@ -63,7 +65,10 @@ class _Answer(asyncio.Protocol):
 
 
 def read_status(data_dir: str, *, timeout_s: float = 2.0) -> dict[str, Any] | None:
-    """The status of the node that runs on this data directory; None when none answers. Blocks for `timeout_s`."""
+    """The status of the node that runs on this data directory; None when none answers. Blocks for `timeout_s`.
+
+    Raises UserError when this user may not ask.
+    """
     try:
         with _short_path(os.path.join(data_dir, "node")) as path, socket.socket(socket.AF_UNIX) as client:
             client.settimeout(timeout_s)
@@ -71,6 +76,10 @@ def read_status(data_dir: str, *, timeout_s: float = 2.0) -> dict[str, Any] | No
             answer = bytearray()
             while (data := client.recv(65536)) and len(answer) < ANSWER_BYTES_MAX:
                 answer += data
+    except PermissionError:
+        raise UserError(
+            f"this user may not ask the node in {data_dir}", hint="Run the command as the user or group of the node."
+        ) from None
     except OSError:
         return None
     return _parse(bytes(answer))

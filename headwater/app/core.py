@@ -53,10 +53,9 @@ class Core:
         self.clock = clock
         self.disk = disk
         self.net = net
-        self.store: LogStore
-        self.events: Events
-        self.broker: Broker
-        self.kafka: KafkaListener
+        self.store: LogStore | None = None
+        self.events: Events | None = None
+        self.kafka: KafkaListener | None = None
         self.ingest: Ingest | None = None
         self.mqtt: MqttListener | None = None
         self.uplink: Uplink | None = None
@@ -72,7 +71,7 @@ class Core:
         profiles = read_profiles(settings.profiles)
         ports = [(port, port_profile(port)) for port in settings.serial]
         loop = asyncio.get_running_loop()
-        self.store = LogStore.open(
+        store = self.store = LogStore.open(
             settings.data_dir,
             node=settings.node,
             settings=settings.log,
@@ -80,24 +79,25 @@ class Core:
             clock=clock,
             call_in_loop=loop.call_soon_threadsafe,
         )
-        make_topics(self.store, settings)
-        journal = self._begin_run()
-        self.events = Events(self.store, node=settings.node, clock=clock)
+        make_topics(store, settings)
+        journal = self._begin_run(store)
+        self.events = Events(store, node=settings.node, clock=clock)
         if settings.mqtt is not None or settings.serial:
             self.ingest = Ingest(
-                self.store,
+                store,
                 node=settings.node,
                 profiles=profiles,
                 marks=settings.marks,
                 clock=clock,
                 health=self.reporter.health,
             )
-        await self._serve_kafka()
+        host, port = parse_address(settings.kafka.listen, default_port=9092)
+        self.kafka = await serve_kafka(Broker(store, clock, settings=settings.kafka), self.net, host, port)
         if settings.mqtt is not None:
             await self._serve_mqtt()
         if settings.central is not None:
             self.uplink = Uplink(
-                self.store,
+                store,
                 journal,
                 settings.central,
                 node=settings.node,
@@ -110,29 +110,23 @@ class Core:
         if settings.wants_work:
             self.work = Supervisor(command, clock=clock, event=self._emit)
         self._control = await ControlServer.start(settings.data_dir, self.reporter.document)
-        self._say_started()
+        self._say_started(store)
         self._begin_tasks(ports)
 
     # --- parts
 
-    def _begin_run(self) -> RunJournal:
+    def _begin_run(self, store: LogStore) -> RunJournal:
         central = self.settings.central
         topics = central.topics if central is not None else ("readings", "deadletter", "events")
         return RunJournal.begin(
             self.disk,
             self.settings.data_dir,
-            first=first_offsets(self.store, topics),
+            first=first_offsets(store, topics),
             random=SystemRandom(),
             boot_id=_boot_id(),
             wall_ms=self.clock.wall_ms(),
             monotonic_ms=self.clock.monotonic_ms(),
         )
-
-    async def _serve_kafka(self) -> None:
-        settings = self.settings.kafka
-        host, port = parse_address(settings.listen, default_port=9092)
-        self.broker = Broker(self.store, self.clock, settings=settings)
-        self.kafka = await serve_kafka(self.broker, self.net, host, port)
 
     async def _serve_mqtt(self) -> None:
         """A node that reads serial ports too goes on without MQTT and tries again; another one stops here."""
@@ -151,13 +145,15 @@ class Core:
         else:
             self.listener_problems.pop("mqtt", None)
 
-    def _say_started(self) -> None:
+    def _say_started(self, store: LogStore) -> None:
         where = self.reporter.addresses()
         log.info("serving %s", ", ".join(f"{name} on {address}" for name, address in where.items() if address))
-        damage = self.store.status()["recovered"]
-        self._emit("start", version=version(), clean=self.store.stopped_cleanly, recovered=damage)
+        found = store.status()["recovered"]
+        self._emit("start", version=version(), clean=store.stopped_cleanly, recovered=found)
 
     def _emit(self, kind: str, **detail: Any) -> None:
+        if self.events is None:
+            return
         try:
             self.events.emit(kind, **detail)
         except (HeadwaterError, OSError) as error:  # a disk that fails must not take the caller along
@@ -207,22 +203,23 @@ class Core:
     # --- the end
 
     async def close(self, cause: str) -> None:
-        """Work first, which still needs the listener; then take nothing more in, flush, and mark the log clean."""
+        """Work first, which still needs the listener; then take nothing more in, flush, answer, mark the log clean."""
         for task in reversed(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self.mqtt is not None:
-            self.mqtt.close()
-        if self.ingest is not None:
-            self.ingest.close()
-        if self._control is not None:
-            self._emit("stop", cause=cause)
-            self._control.close()
-        if hasattr(self, "kafka"):
-            self.kafka.close()
-        if hasattr(self, "store"):
-            self.store.flush_now()
-            self.store.close()
+        with contextlib.ExitStack() as rest:  # each step is done even when one before it fails; the last comes first
+            if self.store is None:
+                return
+            rest.callback(self.store.close)
+            for listener in (self.kafka, self.mqtt):
+                if listener is not None:
+                    rest.callback(listener.close)
+            rest.callback(self.store.flush_now)
+            if self.ingest is not None:
+                rest.callback(self.ingest.close)
+            if self._control is not None:
+                rest.callback(self._emit, "stop", cause=cause)
+                rest.callback(self._control.close)
 
 
 async def run_node(

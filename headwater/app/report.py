@@ -25,7 +25,7 @@ class Reporter:
         self._data_bytes = 0
 
     def document(self) -> dict[str, Any]:
-        """The status document; its keys are in docs/operations.md."""
+        """The status document: the parts' own, under the parts' names, and the verdict."""
         core = self._core
         document: dict[str, Any] = {
             "node": core.settings.node,
@@ -34,8 +34,8 @@ class Reporter:
             "pid": os.getpid(),
             "started_ms": self._started_ms,
             "now_ms": core.clock.wall_ms(),
-            "log": core.store.status(),
-            "kafka": core.kafka.status(),
+            "log": core.store.status() if core.store is not None else {},
+            "kafka": core.kafka.status() if core.kafka is not None else None,
             "ingest": core.ingest.status() if core.ingest is not None else None,
             "central": core.uplink.status() if core.uplink is not None else None,
             "disk": self._disk(),
@@ -52,7 +52,7 @@ class Reporter:
         core = self._core
         page = core.settings.page
         return {
-            "kafka": _address(core.kafka.address),
+            "kafka": _address(core.kafka.address) if core.kafka is not None else None,
             "mqtt": _address(core.mqtt.address) if core.mqtt is not None else None,
             "page": page.listen if page is not None else None,
         }

@@ -186,9 +186,7 @@ def _watch_parent(stopping: asyncio.Event) -> None:
 
 async def _run(settings: Settings) -> int:
     work = Work(settings)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, work.stopping.set)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, work.stopping.set)
     _watch_parent(work.stopping)
     return await work.run()
 
@@ -202,6 +200,7 @@ def main() -> int:
     parser.add_argument("--parent", type=int, default=0)
     options = parser.parse_args()
     if options.parent:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both; the core decides
         die_with_parent()
         if os.getppid() != options.parent:
             return 0  # it was gone before the kernel was asked

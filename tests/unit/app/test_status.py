@@ -47,7 +47,7 @@ def test_each_trouble_degrades_and_is_named(parts: dict[str, Any], words: str) -
 
 
 def test_a_log_that_cannot_be_written_is_down() -> None:
-    state, problems = judge(document(log={"failed": "Input/output error"}, central=central("down", 60)))
+    state, problems = judge(document(ingest={"problem": "Input/output error"}, central=central("down", 60)))
     assert state == "down"
     assert "nothing is acknowledged" in problems[0]
     assert len(problems) == 2
