@@ -96,10 +96,11 @@ class Waits:
 
     def add(self, wait: _Wait, timeout_ms: int) -> None:
         """Answer REQUEST_TIMED_OUT after `timeout_ms`, give or take the sweep."""
-        wait.deadline_ms = self._clock.monotonic_ms() + timeout_ms
+        now_ms = self._clock.monotonic_ms()
+        wait.deadline_ms = now_ms + timeout_ms
         self.open.add(wait)
         if self._sweep is None:
-            self._sweep = self._timers.at(self._clock.monotonic_ms() + _SWEEP_MS, self._expire)
+            self._sweep = self._timers.at(now_ms + _SWEEP_MS, self._expire)
 
     def _expire(self) -> None:
         now_ms = self._clock.monotonic_ms()
