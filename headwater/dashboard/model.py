@@ -142,8 +142,9 @@ class PageModel:
             if name == "hw-mark" and value is not None:
                 mark = _decode_object(value)
                 node = self._node(str(mark.get("node", "?")))
-                node |= {"mark": mark.get("n"), "live_ms": mark.get("live"), "clock": mark.get("clock")}
-                node["mark_seen_ms"] = now_ms
+                node |= {"mark": mark.get("n"), "live_ms": mark.get("live"), "mark_seen_ms": now_ms}
+                # a mark that waited behind a dead link looks old: only a clock ahead of ours is certainly wrong
+                node["clock_ahead_ms"] = max(0, int(mark.get("clock", now_ms)) - now_ms)
                 sources = node.setdefault("sources", {})
                 sources |= {source: state[0] for source, state in mark.get("src", {}).items()}
 

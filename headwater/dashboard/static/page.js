@@ -173,7 +173,7 @@ function drawTables() {
   ], (row) => nodeNow() - row.seen_ms > 30_000);
   rows("nodes", view.nodes, (row) => [
     row.node, row.mark_seen_ms ? `${age(row.mark_seen_ms)} ago` : "none", row.live_ms ? new Date(row.live_ms).toLocaleTimeString() : "",
-    row.backlog_records === undefined ? "" : `${show(row.backlog_records)} records`, row.version ?? "", row.clock ?? "",
+    row.backlog_records === undefined ? "" : `${show(row.backlog_records)} records`, row.version ?? "", row.clock_ahead_ms > 1000 ? `${Math.round(row.clock_ahead_ms / 1000)} s ahead` : "",
   ], (row) => nodeNow() - (row.mark_seen_ms ?? 0) > 10_000);
 }
 

@@ -78,12 +78,12 @@ def test_series_are_bounded_and_counted() -> None:
 
 def test_health_readings_are_no_devices_but_their_marks_count() -> None:
     model = make()
-    mark = {"v": 1, "node": "edge", "n": 5, "live": T, "clock": "trusted", "src": {"mqtt:t1": ["connected", T]}}
+    mark = {"v": 1, "node": "edge", "n": 5, "live": T, "clock": T + 65, "src": {"mqtt:t1": ["connected", T]}}
     headers = encode_headers([("hw-mark", json.dumps(mark).encode())])
     model.readings_block([b"edge/$gateway"], [T], [b'{"backlog":1}'], [headers], T + 5)
     assert not model.devices
     node = model.nodes["edge"]
-    assert (node["mark"], node["live_ms"], node["mark_seen_ms"], node["clock"]) == (5, T, T + 5, "trusted")
+    assert (node["mark"], node["live_ms"], node["mark_seen_ms"], node["clock_ahead_ms"]) == (5, T, T + 5, 60)
     assert node["sources"] == {"mqtt:t1": "connected"}
 
 
