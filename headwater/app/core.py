@@ -82,6 +82,7 @@ class Core:
         make_topics(store, settings)
         journal = self._begin_run(store)
         self.events = Events(store, node=settings.node, clock=clock)
+        first_start = not store.topics["events"].partitions[0].log_end_offset
         if settings.mqtt is not None or settings.serial:
             self.ingest = Ingest(
                 store,
@@ -110,7 +111,7 @@ class Core:
         if settings.wants_work:
             self.work = Supervisor(command, clock=clock, event=self._emit)
         self._control = await ControlServer.start(settings.data_dir, self.reporter.document)
-        self._say_started(store)
+        self._say_started(store, clean=store.stopped_cleanly or first_start)
         self._begin_tasks(ports)
 
     # --- parts
@@ -145,11 +146,13 @@ class Core:
         else:
             self.listener_problems.pop("mqtt", None)
 
-    def _say_started(self, store: LogStore) -> None:
+    def _say_started(self, store: LogStore, *, clean: bool) -> None:
         where = self.reporter.addresses()
         log.info("serving %s", ", ".join(f"{name} on {address}" for name, address in where.items() if address))
         found = store.status()["recovered"]
-        self._emit("start", version=version(), clean=store.stopped_cleanly, recovered=found)
+        if not clean:
+            log.warning("the last run did not end cleanly; %d findings while the log was recovered", len(found))
+        self._emit("start", version=version(), clean=clean, recovered=found)
 
     def _emit(self, kind: str, **detail: Any) -> None:
         if self.events is None:

@@ -115,7 +115,7 @@ def test_a_killed_core_takes_its_work_process_along_and_starts_again(shed: Shed)
     assert shed.start()["log"]["stopped_cleanly"] is True
     assert [record["value"] for record in shed.tail("readings", 2)] == [{"value": 1}, {"value": 2}]
     told = [(record["value"]["kind"], record["value"].get("clean")) for record in shed.tail("events", 4)]
-    assert told == [("start", False), ("start", False), ("stop", None), ("start", True)]
+    assert told == [("start", True), ("start", False), ("stop", None), ("start", True)]
 
 
 def test_every_line_of_a_json_log_is_an_object(shed: Shed) -> None:

@@ -182,6 +182,8 @@ def _cannot_listen(listen: str, port: int, error: OSError) -> UserError:
         holder = network.port_holder(port)
         hint = "Stop it, or set another port: listen in section [mqtt]."
         if port == 1883:
-            hint += " Is it a broker that the devices use? Then Headwater's MQTT client can subscribe to it instead."
+            hint += (
+                " A broker that devices keep using beside Headwater will be read by its MQTT client, a later release's."
+            )
         return UserError(f"[mqtt] listen = “{listen}”: the port is held by {holder or 'another process'}", hint=hint)
     return UserError(f"[mqtt] listen = “{listen}”: {error.strerror}", hint="Set an address of this machine in [mqtt].")
