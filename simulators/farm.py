@@ -1,13 +1,14 @@
 """The simulated wind farm as a process of its own.
 
-Run: `python -m simulators.farm --mqtt HOST:PORT --ledger FILE`. It reports its counters as JSON lines four times a
-second and obeys (see `simulators.control`): `garbage`, `overheat on|off`, `pause` (no new readings; waits for the
-acknowledgements of what was sent, reports `drained`), `resume`, `stop` (the same, then a clean DISCONNECT).
+Run: `headwater simulate farm --mqtt HOST:PORT`. It reports its counters as JSON lines once a second and obeys (see
+`simulators.control`): `garbage`, `overheat on|off`, `pause` (no new readings; waits for the acknowledgements of what
+was sent, reports `drained`), `resume`, `stop` (the same, then a clean DISCONNECT).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 import sys
 
@@ -17,14 +18,14 @@ from simulators.control import Console
 from simulators.fleet import Fleet, FleetSettings
 from simulators.ledger import Ledger
 
-REPORT_EVERY_MS = 250.0
 DRAIN_MS_MAX = 15_000.0
 
 
 class Farm:
     """Steers a fleet by commands and reports about it."""
 
-    def __init__(self, fleet: Fleet, console: Console, clock: Clock) -> None:
+    def __init__(self, fleet: Fleet, console: Console, clock: Clock, *, report_every_ms: float) -> None:
+        self._report_every_ms = report_every_ms
         self._fleet, self._console, self._clock = fleet, console, clock
         self._measuring = True
         self._draining = False
@@ -59,7 +60,7 @@ class Farm:
                     self.obey(command)
             now_ms = self._clock.monotonic_ms()
             if now_ms >= self._report_ms:
-                self._report_ms = now_ms + REPORT_EVERY_MS
+                self._report_ms = now_ms + self._report_every_ms
                 self._console.say("counters", self._fleet.counters())
             if self._draining and (not self._fleet.unacknowledged or now_ms >= self._drain_until_ms):
                 self._draining = False
@@ -69,12 +70,14 @@ class Farm:
                 return
 
 
-def run(settings: FleetSettings, mqtt: tuple[str, int], ledger_path: str, console: Console) -> None:
+def run(
+    settings: FleetSettings, mqtt: tuple[str, int], ledger_path: str | None, console: Console, report_every_ms: float
+) -> None:
     """Simulate until told to stop, by a command, the end of the input, SIGINT or SIGTERM."""
     clock = SystemClock()
-    with Ledger(ledger_path) as ledger:
+    with Ledger(ledger_path) if ledger_path else contextlib.nullcontext() as ledger:
         fleet = Fleet(settings, *mqtt, ledger, clock)
-        farm = Farm(fleet, console, clock)
+        farm = Farm(fleet, console, clock, report_every_ms=report_every_ms)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: farm.drain(stopping=True))
         console.say("ready", {"turbines": settings.turbines, "rate_hz": settings.rate_hz})
@@ -87,7 +90,8 @@ def main(arguments: list[str]) -> int:
     """The command line; see the module's docstring."""
     parser = argparse.ArgumentParser(prog="headwater simulate farm", description="a simulated wind farm over MQTT")
     parser.add_argument("--mqtt", default="127.0.0.1:1883", help="the gateway's MQTT address")
-    parser.add_argument("--ledger", required=True, help="file that keeps what was sent and acknowledged")
+    parser.add_argument("--ledger", help="file that keeps what was sent and acknowledged")
+    parser.add_argument("--report-every", type=float, default=1.0, help="seconds between two lines of counters")
     parser.add_argument("--turbines", type=int, default=12)
     parser.add_argument("--rate", type=float, default=10.0, help="readings per turbine and second")
     parser.add_argument("--seed", type=int, default=1)
@@ -105,7 +109,8 @@ def main(arguments: list[str]) -> int:
         garbage=options.garbage,
         garbage_every_ms=options.garbage_every * 1000.0,
     )
-    run(settings, parse_address(options.mqtt, default_port=1883), options.ledger, Console())
+    mqtt = parse_address(options.mqtt, default_port=1883)
+    run(settings, mqtt, options.ledger, Console(), options.report_every * 1000.0)
     return 0
 
 

@@ -6,7 +6,7 @@ line for as long as the mast lives, so that a gateway can open it again after it
 is said while nobody listens is lost: unread sentences are thrown away whole, so a reader never starts inside one
 that was said long ago.
 
-Run: `python -m simulators.mast --link PATH [--seed N]`; steered as in `simulators.control` (`silence on|off`, `stop`).
+Run: `headwater simulate mast --link PATH`; steered as in `simulators.control` (`silence on|off`, `stop`).
 """
 
 from __future__ import annotations

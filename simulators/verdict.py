@@ -191,20 +191,15 @@ class Judge:
         self._book = ReadingsBook(known, timed_by_log)
         self._windows, self._alerts = WindowsBook(), AlertsBook()
         self.dead_lettered = 0
-        self.left_out = self.open_windows = (
-            0  # windows that no mark has passed; of those, windows of the ledger's devices
-        )
+        self.left_out = 0
         self.examples: list[str] = []
+        self.silent: list[str] = []  # the nodes that did not answer when last asked
         self._edge = source(edge, {"readings": self._reading_of(self._edge_book)})
-        self._central = source(
-            central,
-            {
-                "readings": self._reading_of(self._book),
-                "deadletter": self._dead_letter,
-                "aggregates": lambda message: self._windows.add(message.value()),
-                "alerts": lambda message: self._alerts.add(message.value()),
-            },
-        )
+        topics = {"readings": self._reading_of(self._book), "deadletter": self._dead_letter}
+        if not readings_only:
+            topics["aggregates"] = lambda message: self._windows.add(message.value())
+            topics["alerts"] = lambda message: self._alerts.add(message.value())
+        self._central = source(central, topics)
 
     @staticmethod
     def _reading_of(book: ReadingsBook) -> Callable[[Any], None]:
@@ -218,8 +213,10 @@ class Judge:
 
     def read(self, timeout_s: float) -> bool:
         """Catch up with both logs; False when one of them did not answer."""
-        central = self._central.read_to_end(timeout_s)
-        return self._edge.read_to_end(timeout_s) and central
+        self.silent = [] if self._central.read_to_end(timeout_s) else ["central"]
+        if not self._readings_only and not self._edge.read_to_end(timeout_s):
+            self.silent.append("edge")
+        return not self.silent
 
     def missing(self) -> int:
         """Acknowledged readings that the central log does not hold."""
@@ -236,9 +233,8 @@ class Judge:
             if last or self._is_drained():
                 report = self.weigh()
                 agreed = report.windows_compared and not (report.windows_different or self.left_out)
-                settled = not report.missing and (agreed or self._readings_only)
-                settled = settled and report.edge_log == report.central_log
-                if settled or last:
+                agreed = agreed and report.edge_log == report.central_log
+                if last or (not report.missing and (agreed or self._readings_only)):
                     return report
             time.sleep(SETTLE_S)
 
@@ -343,7 +339,14 @@ def main(arguments: list[str]) -> int:
     for name in ("suppressed", "uplink_outages", "edge_kills", "seconds"):
         setattr(report, name, getattr(facts, name))
     broken = failures(report, facts, ledger.garbage_sent)
-    members = {"report": report, "failures": broken, "left_out": judge.left_out, "examples": judge.examples}
+    broken += [f"the {name} did not answer the judge" for name in judge.silent]
+    members = {
+        "report": report,
+        "failures": broken,
+        "left_out": judge.left_out,
+        "examples": judge.examples,
+        "silent": judge.silent,
+    }
     Console().say("verdict", members)
     judge.close()
     return 1 if broken else 0

@@ -51,6 +51,7 @@ class Cast:
             *("--seed", str(self._seed)),
             *("--fast-clock", FAST_TURBINE[-2:]),
             *("--overheating", OVERHEATING_TURBINE[-2:]),
+            *("--report-every", "0.25"),
         )
 
     async def start_edge(self) -> None:
@@ -182,8 +183,8 @@ class Cast:
             await farm.stop()
 
     async def stop(self) -> None:
-        """End everything, devices first."""
-        for child in (self.farm, self.mast, self.edge, self.proxy, self.central):
+        """End everything: the farm first, then each node before what it is connected to."""
+        for child in (self.farm, self.edge, self.mast, self.proxy, self.central):
             if child is not None:
                 await child.stop()
 

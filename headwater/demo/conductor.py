@@ -231,5 +231,7 @@ class Conductor:
             f"{report['acknowledged']:,} readings were acknowledged: {report['missing']:,} lost,"
             f" {report['duplicates']:,} twice."
         )
-        broken = failures if full else report["missing"] or report["duplicates"]
+        for name in verdict["silent"] if not full else ():
+            self._display.line(f"  the {name} did not answer the judge")
+        broken = failures if full else report["missing"] or report["duplicates"] or verdict["silent"]
         return 1 if broken else 0

@@ -1,7 +1,7 @@
 """`headwater demo`: a central node, an edge gateway and a simulated wind farm, each its own process, in one command.
 
 The nodes are real ones, started as `headwater run` starts them; devices, faults and the judge are simulators, which
-use nothing of the gateway. `docs/architecture.md` tells the story that is played.
+use nothing of the gateway. `docs/demo.md` tells the story that is played and what the report says.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import importlib.util
 import re
 import shutil
 import sys
@@ -123,8 +124,19 @@ async def run(options: Options, directory: Path, *, plain: bool) -> int:
         await cast.stop()
 
 
+def check_packages() -> None:
+    """Raises `UserError` when the demo's processes would miss a package."""
+    for package in ("paho", "confluent_kafka", "numpy", "starlette", "uvicorn"):
+        if importlib.util.find_spec(package) is None:
+            raise UserError(
+                f"`headwater demo` needs the package {package}, which is not installed",
+                hint="Install what it needs with: pip install 'headwater[demo]'",
+            )
+
+
 def main(arguments: list[str]) -> int:
     """The command line. 0: all is well, 1: the verdict found a failure."""
     options, keep, plain = parse_options(arguments)
+    check_packages()
     with run_directory(keep) as directory:
         return asyncio.run(run(options, directory, plain=plain))
