@@ -12,11 +12,17 @@ from pathlib import Path
 import pytest
 
 from devices.profiles import Profile
-from gateway.ingest.marks import MarkSource
+from gateway.ingest.marks import MarkSettings, MarkSource
+from gateway.ingest.pipeline import Ingest
 from gateway.ingest.serial import port_profile, run_serial
 from gateway.ingest.serial_settings import SerialSettings
 from gateway.ingest.sources import Done, Message, Source
+from gateway.log.partition import PartitionLog
+from gateway.log.records import decode_batch, split_batches
+from gateway.log.settings import LogSettings
+from gateway.log.store import LogStore
 from headwater.clock import SystemClock
+from headwater.disk import RealDisk
 
 WIND = b"$WIMWV,231.5,T,7.41,M,A*11"
 AIR = b"$WIXDR,C,11.32,C,AIRTEMP,P,1.01338,B,AIRPRES*53"
@@ -300,3 +306,58 @@ def test_the_device_of_a_port_goes_before_the_profiles() -> None:
     profile = port_profile(SerialSettings(port="/dev/ttyUSB0", profile="met-mast", device="mast-north"))
     assert profile is not None
     assert profile.device == "mast-north"
+
+
+def test_a_sentence_becomes_a_record_and_garbage_a_dead_letter(link: Path, tmp_path: Path) -> None:
+    """The whole way, with the real pipeline and log behind the port."""
+    line = Line(link)
+    settings = mast(link)
+    profile = port_profile(settings)
+
+    async def story() -> tuple[list[tuple[bytes | None, bytes | None]], list[tuple[bytes | None, bytes | None]]]:
+        clock = SystemClock()
+        loop = asyncio.get_running_loop()
+        store = LogStore.open(
+            str(tmp_path / "data"),
+            node="edge-1",
+            settings=LogSettings(fsync_interval_ms=0),
+            disk=RealDisk(),
+            clock=clock,
+            call_in_loop=loop.call_soon_threadsafe,
+        )
+        marks = MarkSettings()
+        ingest = Ingest(store, node="edge-1", profiles=[], marks=marks, clock=clock, health=lambda: {"up": True})
+        port = asyncio.create_task(run_serial(ingest, settings, clock, profile=profile))
+        await until(lambda: any(source.connected for source in ingest.sources.values()))
+        line.say(WIND + b"\r\nhello?\r\n$WIMWV,231.5,T,7.42,M,A*11\r\n" + AIR + b"\r\n")
+        await until(lambda: ingest.readings.synced_offset == 2 and ingest.deadletter.synced_offset == 2)
+        status = ingest.status()["sources"][0]
+        assert (status["id"], status["kind"], status["connected"], status["readings"]) == (
+            "serial:mast",
+            "serial",
+            True,
+            2,
+        )
+        port.cancel()
+        await asyncio.gather(port, return_exceptions=True)
+        found = [contents(ingest.readings), contents(ingest.deadletter)]
+        ingest.close()
+        store.close()
+        return found[0], found[1]
+
+    readings, dead = asyncio.run(story())
+    assert readings == [
+        (b"edge-1/mast", b'{"wind_direction":231.5,"wind_speed":7.41}'),
+        (b"edge-1/mast", b'{"air_temperature":11.32,"air_pressure":1013.38}'),
+    ]
+    assert dead == [
+        (b"edge-1/serial:mast", b"hello?"),
+        (b"edge-1/serial:mast", b"$WIMWV,231.5,T,7.42,M,A*11"),
+    ]
+    line.unplug()
+
+
+def contents(log: PartitionLog) -> list[tuple[bytes | None, bytes | None]]:
+    """Keys and values of everything in a log."""
+    batches = [decode_batch(batch) for batch in split_batches(log.read(0, 1 << 20).data)]
+    return [pair for batch in batches for pair in zip(batch.keys, batch.values, strict=True)]
