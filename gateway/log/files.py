@@ -99,6 +99,8 @@ class PartitionFiles:
             self.disk.replace_file(segment.path + suffix, data)
         if segment.aborted:
             self.disk.replace_file(segment.path + ".txnindex", encode_aborted(segment.aborted))
+        elif self.disk.exists(segment.path + ".txnindex"):
+            self.disk.remove(segment.path + ".txnindex")  # of batches that a failed sync took back
 
     def _write_snapshot(self, offset: int, snapshot: bytes, *, keep: int) -> None:
         """Recovery begins at a snapshot of a segment's base: the one at `keep` stays until a newer base has one."""

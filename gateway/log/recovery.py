@@ -24,6 +24,7 @@ from gateway.log.replay import Replay
 from gateway.log.scan import Stop, find_next_batch, scan_run
 from gateway.log.segment import Segment, headers, load_indexes, rebuild_indexes
 from gateway.log.state import PartitionState
+from gateway.log.transactions import AbortedTransaction
 
 _LOG_NAME = re.compile(r"\d{20}\.log")
 _LEFTOVERS = (".tmp", ".deleted", ".cleaned", ".swap")
@@ -176,10 +177,9 @@ class Recoverer:
             if segment.next_offset > next_base:
                 raise CorruptBatch("a segment that goes on beyond its successor's base")
         except CorruptBatch:
+            known = segment.aborted if segment.has_aborts else None
             self._files.cache.release(segment)
-            replay = Replay(PartitionState(), None)
-            replay.folding = False
-            self._release(self._read_whole(base, next_base, replay))
+            self._release(self._read_whole(base, next_base, Replay(PartitionState(), None), known), aborted=known)
             return
         segment.chain = self._anchors.get(base)
         self._segments.append(segment)
@@ -208,8 +208,16 @@ class Recoverer:
         if segment.next_offset < next_base and not self._disk.exists(self._bad_path(segment.next_offset, next_base)):
             self._find(Outcome.RANGE_MISSING, segment.next_offset, next_base, 0, f"after {segment.path}")
 
-    def _release(self, segment: Segment, *, write: bool = True) -> None:
-        """The segment is closed: write its indexes, give back its handle."""
+    def _release(
+        self, segment: Segment, *, write: bool = True, aborted: list[AbortedTransaction] | None = None
+    ) -> None:
+        """The segment is closed: write its indexes, give back its handle.
+
+        `aborted` is what its transaction index said, where replaying it alone could miss transactions begun before it.
+        """
+        if aborted is not None:
+            segment.aborted = [e for e in aborted if segment.base_offset <= e.last_offset < segment.next_offset]
+            segment.has_aborts = bool(segment.aborted)
         if write:
             self._files.try_write_indexes(segment)
         self._files.cache.adopt(segment)
@@ -235,11 +243,17 @@ class Recoverer:
             self._find(Outcome.UNSYNCED_CUT, base, base, 0, segment.log_path)
             self._files.remove_segment(segment)
 
-    def _read_whole(self, base: int, limit_offset: int | None, replay: Replay) -> Segment:
+    def _read_whole(
+        self,
+        base: int,
+        limit_offset: int | None,
+        replay: Replay,
+        aborted: list[AbortedTransaction] | None = None,
+    ) -> Segment:
         """Read a segment with its CRCs and mend it; returns it, or the last part that it was split into, open."""
         segment, following = self._scan(base, limit_offset, replay)
         while following is not None:
-            self._release(segment)
+            self._release(segment, aborted=aborted)
             segment, following = self._scan(following, limit_offset, replay)
         return segment
 

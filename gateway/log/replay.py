@@ -17,7 +17,6 @@ class Replay:
     def __init__(self, state: PartitionState, chain: int | None) -> None:
         self.state = state
         self.chain = chain
-        self.folding = True
         self._segment: Segment | None = None
 
     def into(self, segment: Segment | None) -> None:
@@ -28,8 +27,6 @@ class Replay:
         segment = self._segment
         if segment is not None:
             segment.note(len(batch), fields[0] + fields[6], fields[8], self.chain)
-        if not self.folding:
-            return
         if self.chain is not None:
             self.chain = chain_next(self.chain, batch[:HEADER_BYTES])
         if fields[9] == NO_PRODUCER:
