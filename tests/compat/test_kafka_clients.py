@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.kafka_node import KafkaNode
+from tests.support.peers import kafka_tool
 
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 # kafka-python's and aiokafka's own imports and threads
@@ -279,3 +281,29 @@ def test_aiokafka(node: KafkaNode) -> None:
 
     values = asyncio.run(run())
     assert values == [b"%d.%d" % (number, index) for number in (0, 2) for index in range(5)]
+
+
+@pytest.mark.peer("kafka")
+def test_kafkas_own_tool_reads_the_coordinators_records(node: KafkaNode, tmp_path: Path) -> None:
+    from confluent_kafka import Producer
+
+    producer = Producer(
+        {"bootstrap.servers": node.address, "transactional.id": "dumped", "transaction.timeout.ms": 20_000}
+    )
+    producer.init_transactions(20)
+    for commit in (True, False):
+        producer.begin_transaction()
+        producer.produce("rd-dumped", b"x")
+        assert producer.flush(20) == 0
+        (producer.commit_transaction if commit else producer.abort_transaction)(20)
+    (segment,) = (node.directory / "data" / "log" / "__transaction_state-0").glob("*.log")
+    copy = tmp_path / segment.name
+    copy.write_bytes(segment.read_bytes())
+    text = kafka_tool("dump-log", "--transaction-log-decoder", "--files", str(copy))
+    assert "isvalid: false" not in text
+    assert "invalid bytes" not in text
+    values = [line for line in text.splitlines() if '"transactionalId":"dumped"' in line]
+    states = [int(found[1]) for line in values if (found := re.search(r'"transactionStatus":(\d)', line))]
+    # Empty, then Ongoing, PrepareCommit, CompleteCommit, then Ongoing, PrepareAbort, CompleteAbort
+    assert states == [0, 1, 2, 4, 1, 3, 5]
+    assert '"transactionPartitions":[{"topic":"rd-dumped","partitionIds":[0]}]' in values[1]
