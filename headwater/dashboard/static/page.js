@@ -75,8 +75,10 @@ function tracesOf(field, chosen, from) {
     const colour = colourOf(device);
     const raw = [...one.raw.values()].filter((point) => point[0] >= from).sort((a, b) => a[0] - b[0]);
     const windows = [...one.windows.values()].filter((window) => window.end >= from).sort((a, b) => a.start - b.start);
-    traces.push({ type: "scatter", mode: raw.length < 3 ? "markers" : "lines", name, legendgroup: device, x: raw.map((p) => new Date(p[0])), y: raw.map((p) => p[1]),
-      opacity: 0.55, line: { width: 1, color: colour }, marker: { color: colour, size: 6 }, hovertemplate: "%{y:.4g} at %{x|%H:%M:%S}", showlegend: Boolean(chosen) });
+    // a direction that passes north jumps by 360: dots tell the truth where a line would not
+    const dots = raw.length < 3 || /direction|bearing|heading/.test(field) || windows.some((window) => "circular_mean" in window);
+    traces.push({ type: "scatter", mode: dots ? "markers" : "lines", name, legendgroup: device, x: raw.map((p) => new Date(p[0])), y: raw.map((p) => p[1]),
+      opacity: 0.55, line: { width: 1, color: colour }, marker: { color: colour, size: raw.length < 3 ? 6 : 3 }, hovertemplate: "%{y:.4g} at %{x|%H:%M:%S}", showlegend: Boolean(chosen) });
     if (windows.length) traces.push(...windowTraces(name, device, windows, colour, Boolean(chosen)));
   }
   return traces;
@@ -167,11 +169,18 @@ function rows(id, table, cellsOf, staleOf) {
   });
 }
 
+function ownNode(row) {
+  // a node knows more of itself than its marks say
+  const status = view.status;
+  if (row.node !== status?.node) return row;
+  return { ...row, version: row.version ?? status.version, backlog_records: row.backlog_records ?? status.central?.backlog_records };
+}
+
 function drawTables() {
   rows("devices", view.devices, (row) => [
     row.device, Object.entries(row.fields).map(([name, value]) => `${name} ${show(value)}`).join(" · "), age(row.seen_ms), show(row.readings),
   ], (row) => nodeNow() - row.seen_ms > 30_000);
-  rows("nodes", view.nodes, (row) => [
+  rows("nodes", new Map([...view.nodes].map(([name, row]) => [name, ownNode(row)])), (row) => [
     row.node, row.mark_seen_ms ? `${age(row.mark_seen_ms)} ago` : "none", row.live_ms ? new Date(row.live_ms).toLocaleTimeString() : "",
     row.backlog_records === undefined ? "" : `${show(row.backlog_records)} records`, row.version ?? "", row.clock_ahead_ms > 1000 ? `${Math.round(row.clock_ahead_ms / 1000)} s ahead` : "",
   ], (row) => nodeNow() - (row.mark_seen_ms ?? 0) > 10_000);
@@ -231,12 +240,17 @@ function drawChoices() {
   chosen.value = names.includes(value) ? value : "";
 }
 
+let chartsRestUntil = 0;
+
 function draw() {
   drawHeader();
   drawAlerts();
   drawChoices();
-  drawCharts();
   drawTables();
+  const began = performance.now();
+  if (began < chartsRestUntil) return;
+  drawCharts();
+  chartsRestUntil = performance.now() + 2 * (performance.now() - began); // a slow phone spends a third of its time on charts
 }
 
 // --- the stream ---------------------------------------------------------------------------------------
