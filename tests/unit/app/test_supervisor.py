@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from pathlib import Path
 
 from headwater.app.supervisor import Backoff, Supervisor
 from headwater.clock import SystemClock
+from tests.support.processes import running_with
 
 
 def test_short_lives_wait_longer_and_a_long_one_forgives() -> None:
@@ -58,15 +60,17 @@ def test_a_child_that_dies_is_started_again_and_the_end_ends_it(tmp_path: Path) 
     assert not Path(f"/proc/{gone[0]}").exists()
 
 
-def test_a_stop_while_the_child_is_being_started_leaves_nothing(tmp_path: Path) -> None:
+def test_a_stop_while_the_child_is_being_started_ends_it(tmp_path: Path) -> None:
     async def run() -> int | None:
-        supervisor = Supervisor([sys.executable, "-c", "import sys; sys.stdin.read()"], clock=SystemClock())
+        command = [sys.executable, "-c", "import sys; sys.stdin.read()", str(tmp_path)]
+        supervisor = Supervisor(command, clock=SystemClock())
         task = asyncio.create_task(supervisor.run())
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        assert supervisor.pid is None
-        return supervisor._process.returncode if supervisor._process else None
+        assert supervisor._process is not None
+        return supervisor._process.returncode
 
-    assert asyncio.run(run()) not in (0, 3)
+    assert asyncio.run(run()) == -signal.SIGTERM
+    assert running_with(str(tmp_path)) == []
