@@ -55,6 +55,7 @@ class Broker:
         self.produced_batches = 0
         self.fetched_bytes = 0
         self.refused_batches = 0
+        self.unreadable: set[tuple[str, int]] = set()
         self.waits = produce.Waits(self.timers, clock)
         self.transactions = Coordinator(self)
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gateway.wire.broker import Broker
 
 _GROUP, _TRANSACTION = 0, 1
+_CREATED_AT_ONCE_MAX = 20
 
 # Produce is advertised from 0 though it is served from 3: see gateway.wire.produce.
 ADVERTISED = {key: (0 if key is ApiKey.PRODUCE else low, high) for key, (low, high) in SERVED.items()}
@@ -35,7 +36,12 @@ def metadata(broker: Broker, request: Request, peer: Peer) -> Body:
     if asked is None or (request.version == 0 and not asked):
         topics = [_topic(broker, topic) for topic in broker.store.topics.values()]
     else:
-        topics = [_asked(broker, request, topic, create=body["allow_auto_topic_creation"]) for topic in asked]
+        topics = []
+        before = len(broker.store.topics)
+        for topic in asked:
+            # Each creation syncs a few files: the loop has others to serve.
+            full = len(broker.store.topics) - before >= _CREATED_AT_ONCE_MAX
+            topics.append(_asked(broker, request, topic, create=body["allow_auto_topic_creation"], full=full))
     host, port = peer.advertised or broker.advertised
     return {
         "brokers": [{"node_id": broker.node_id, "host": host, "port": port}],
@@ -45,7 +51,7 @@ def metadata(broker: Broker, request: Request, peer: Peer) -> Body:
     }
 
 
-def _asked(broker: Broker, request: Request, asked: dict[str, Any], *, create: bool) -> dict[str, Any]:
+def _asked(broker: Broker, request: Request, asked: dict[str, Any], *, create: bool, full: bool) -> dict[str, Any]:
     name = asked["name"]
     if name is None or asked["topic_id"] != ZERO_UUID:
         for topic in broker.store.topics.values():
@@ -61,7 +67,7 @@ def _asked(broker: Broker, request: Request, asked: dict[str, Any], *, create: b
     found = broker.store.topics.get(name)
     code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
     if found is None and create and broker.settings.auto_create_topics:
-        found, code = auto_create(broker, name)
+        found, code = (None, ErrorCode.LEADER_NOT_AVAILABLE) if full else auto_create(broker, name)
     if found is None:
         return {"error_code": code, "name": name, "partitions": []}
     return _topic(broker, found)

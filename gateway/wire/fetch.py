@@ -6,19 +6,23 @@ answer is sent whole whatever the limits say (KIP-74).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from gateway.log.errors import LogFailed, OffsetOutOfRange
+from gateway.log.errors import OffsetOutOfRange
 from gateway.wire.compiler import Body
 from gateway.wire.errors import ErrorCode
 from gateway.wire.peer import Peer, Reply
 from gateway.wire.session import Request
 from gateway.wire.timers import Timer
+from headwater.errors import HeadwaterError
 
 if TYPE_CHECKING:
     from gateway.log.partition import PartitionLog
     from gateway.wire.broker import Broker
+
+logger = logging.getLogger(__name__)
 
 _WAIT_MAX_MS = 60_000
 
@@ -117,14 +121,22 @@ class _Poll:
             found = log.read(part["fetch_offset"], max(limit, 1), committed=self._committed)
         except OffsetOutOfRange:
             return _failed(part, ErrorCode.OFFSET_OUT_OF_RANGE, log)
-        except LogFailed:
-            return _failed(part, ErrorCode.KAFKA_STORAGE_ERROR, log)
+        except (HeadwaterError, OSError) as error:
+            return _failed(part, unreadable(self._broker, log, error), log)
         if self.size and len(found.data) > left:
             return _answer(part, log, b"", None)  # one batch larger than what is left: only the first may be
         aborted = None
         if self._committed:
             aborted = [{"producer_id": pid, "first_offset": first} for pid, first in found.aborted]
         return _answer(part, log, found.data, aborted)
+
+
+def unreadable(broker: Broker, log: PartitionLog, error: Exception) -> ErrorCode:
+    """What to answer when stored batches cannot be read; said once per partition, for clients ask again and again."""
+    if (log.topic, log.index) not in broker.unreadable:
+        broker.unreadable.add((log.topic, log.index))
+        logger.error("%s-%d cannot be read: %s", log.topic, log.index, error)
+    return ErrorCode.KAFKA_STORAGE_ERROR
 
 
 def check_epoch(log: PartitionLog, epoch: int) -> ErrorCode:

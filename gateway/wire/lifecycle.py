@@ -90,6 +90,8 @@ class Lifecycle:
         if idle:
             oldest = min(idle, key=lambda each: each.now.updated_ms)
             del self._transactions[oldest.transactional_id]
+            if oldest.peer is not None:
+                oldest.peer.transactional_ids.discard(oldest.transactional_id)
             self._log.append(oldest.transactional_id, None, lambda: None)
 
     def _own(self, transaction: Transaction, peer: Peer) -> None:

@@ -12,7 +12,7 @@ from gateway.log.store import LogStore
 from gateway.wire.timers import Timer, Timers
 from gateway.wire.transactions import Partition, Snapshot, State, Transaction
 from headwater.clock import Clock
-from headwater.errors import StorageError
+from headwater.errors import HeadwaterError, StorageError
 
 logger = logging.getLogger(__name__)
 
@@ -114,5 +114,8 @@ def abort_orphans(store: LogStore, clock: Clock, known: Iterable[Snapshot]) -> l
                     coordinator_epoch=COORDINATOR_EPOCH,
                     timestamp_ms=now_ms,
                 )
-                log.append(marker, now_ms=now_ms, verify=False, control=True)
+                try:
+                    log.append(marker, now_ms=now_ms, verify=False, control=True)
+                except HeadwaterError as error:  # a node starts whatever its disk says
+                    logger.error("%s-%d: the marker is not written: %s", topic.name, log.index, error.what)
     return found

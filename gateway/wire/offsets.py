@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.wire.compiler import Body
 from gateway.wire.errors import ErrorCode
-from gateway.wire.fetch import check_epoch
+from gateway.wire.fetch import check_epoch, unreadable
 from gateway.wire.peer import Peer
 from gateway.wire.session import Request
+from headwater.errors import HeadwaterError
 
 if TYPE_CHECKING:
     from gateway.log.partition import PartitionLog
@@ -39,8 +40,12 @@ def list_offsets(broker: Broker, request: Request, peer: Peer) -> Body:
             elif request.version < _FIRST_VERSION.get(part["timestamp"], 0) or part["timestamp"] < LATEST_TIERED:
                 answer["error_code"] = ErrorCode.UNSUPPORTED_VERSION
             else:
-                offset, timestamp = _find(log, part["timestamp"], committed=committed)
-                answer |= {"offset": offset, "timestamp": timestamp, "leader_epoch": log.leader_epoch}
+                try:
+                    offset, timestamp = _find(log, part["timestamp"], committed=committed)
+                except (HeadwaterError, OSError) as error:
+                    answer["error_code"] = unreadable(broker, log, error)
+                else:
+                    answer |= {"offset": offset, "timestamp": timestamp, "leader_epoch": log.leader_epoch}
             parts.append(answer)
         answers.append({"name": topic["name"], "partitions": parts})
     return {"topics": answers}

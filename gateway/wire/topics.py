@@ -176,8 +176,13 @@ def delete_topics(broker: Broker, request: Request, peer: Peer) -> Body:
         elif name in INTERNAL_TOPICS:
             code = ErrorCode.INVALID_TOPIC_EXCEPTION
         else:
-            broker.store.delete_topic(name)
-            logger.warning("topic %s deleted by %s", name, peer.name)
+            try:
+                broker.store.delete_topic(name)
+            except LogFailed as error:
+                logger.error("topic %s is not deleted: %s", name, error.what)
+                code = ErrorCode.KAFKA_STORAGE_ERROR
+            else:
+                logger.warning("topic %s deleted by %s", name, peer.name)
         shown = name if name is not None or request.version >= 6 else ""
         answers.append({"name": shown, "topic_id": topic["topic_id"], "error_code": code})
     return {"responses": answers}

@@ -16,7 +16,7 @@ from gateway.wire.topics import TRANSACTION_TOPIC
 from gateway.wire.transactions import Snapshot, decode_key, decode_value, encode_key, encode_value
 from headwater.clock import Clock
 from headwater.disk import Disk
-from headwater.errors import PeerError, StorageError
+from headwater.errors import HeadwaterError, PeerError, StorageError
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +89,14 @@ class TransactionLog:
         latest: dict[str, Snapshot] = {}
         if log is None:
             return latest
+        try:
+            self._read(log, latest)
+        except (HeadwaterError, OSError) as error:
+            # A node always starts: what is not known is aborted as an orphan, and ids are never given twice.
+            logger.error("%s can be read only in part: %s", TRANSACTION_TOPIC, error)
+        return latest
+
+    def _read(self, log: PartitionLog, latest: dict[str, Snapshot]) -> None:
         offset = self._start(log)
         while offset < log.synced_offset:
             data = log.read(offset, _READ_BYTES).data
@@ -100,7 +108,6 @@ class TransactionLog:
                 self.records_since_listing += len(columns.keys)
                 for key, value in zip(columns.keys, columns.values, strict=True):
                     _apply(latest, key, value)
-        return latest
 
     def _start(self, log: PartitionLog) -> int:
         if self._disk.exists(self._path):

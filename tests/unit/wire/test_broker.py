@@ -221,6 +221,22 @@ def test_a_reader_hears_of_a_new_leader_epoch(world: World) -> None:
     assert topic["partitions"][0]["leader_epoch"] == log.leader_epoch
 
 
+def test_a_disk_that_cannot_be_read_is_a_storage_error_and_said_once(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.produced("t", [b"a"])
+    for _ in range(3):
+        world.disk.fail_next["read_at"] = OSError(errno.EIO, "Input/output error")
+        part = world.fetch("t").body["responses"][0]["partitions"][0]
+        assert part["error_code"] == ErrorCode.KAFKA_STORAGE_ERROR
+    world.disk.fail_next["read_at"] = OSError(errno.EIO, "Input/output error")
+    assert offset_of(world, 5)[0] == ErrorCode.KAFKA_STORAGE_ERROR
+    assert [record.getMessage() for record in caplog.records].count(
+        "t-0 cannot be read: [Errno 5] Input/output error"
+    ) == 1
+    assert world.values("t") == [b"a"]
+
+
 # ListOffsets
 
 
@@ -312,6 +328,14 @@ def test_topics_are_created_when_asked_for_and_not_otherwise(world: World) -> No
         ]["error_code"]
         == ErrorCode.INVALID_PARTITIONS
     )
+
+
+def test_one_request_creates_only_so_many_topics_at_once(world: World) -> None:
+    body = {"topics": [{"name": f"n{number}"} for number in range(25)]}
+    codes = [topic["error_code"] for topic in world.call(ApiKey.METADATA, body)["topics"]]
+    assert codes == [0] * 20 + [ErrorCode.LEADER_NOT_AVAILABLE] * 5
+    codes = [topic["error_code"] for topic in world.call(ApiKey.METADATA, body)["topics"]]
+    assert codes == [0] * 25
 
 
 def test_coordinators(world: World) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.wire import transaction_log
+from gateway.wire.broker import Broker
 from gateway.wire.errors import ErrorCode
 from gateway.wire.peer import Peer
 from gateway.wire.schema import ApiKey
@@ -232,6 +233,27 @@ def test_orphans_are_aborted_when_the_coordinators_topic_is_lost(
     assert "no coordinator state knows it" in caplog.text
     assert stable(world) == 2
     assert world.values("t") == []
+    assert producer.init() == 0
+    assert producer.id > first
+
+
+def test_a_node_starts_although_the_coordinators_topic_is_unreadable(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    producer = Producer(world)
+    producer.begin([b"a"])
+    log = world.store.partition("__transaction_state", 0)
+    assert log is not None
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    log.read = refuse  # type: ignore[method-assign, assignment]
+    world.broker = Broker(world.store, world.clock)
+    world.settle()
+    assert "can be read only in part" in caplog.text
+    assert stable(world) == 2
+    first = producer.id
     assert producer.init() == 0
     assert producer.id > first
 
