@@ -39,10 +39,13 @@ def compress(codec: Compression, data: bytes) -> bytes:
     if codec is Compression.ZSTD:
         return zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(data)
     if codec is Compression.GZIP:
-        packer = zlib.compressobj(6, zlib.DEFLATED, 31)
-        return packer.compress(data) + packer.flush()
+        deflater = zlib.compressobj(6, zlib.DEFLATED, 31)
+        return deflater.compress(data) + deflater.flush()
     if codec is Compression.LZ4:
-        return bytes(_cramjam(codec).lz4.compress(data))
+        # Kafka reads frames of independent blocks alone.
+        packer = _cramjam(codec).lz4.Compressor(content_checksum=False, block_linked=False)
+        packer.compress(data)
+        return bytes(packer.finish())
     if codec is Compression.SNAPPY:
         return bytes(_cramjam(codec).snappy.compress_raw(data))
     return data
