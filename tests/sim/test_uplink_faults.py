@@ -23,6 +23,7 @@ FAULTS = (0.02, 0.1, 0.3)
 def test_exactly_once_through_any_faults(seed: int) -> None:
     world = World(seed, faults=FAULTS[seed % 3])
     world.central.concurrent = seed % 4
+    world.central.graceful = seed % 2 == 1
     random = world.random
     for _ in range(150):
         chance = random.random()

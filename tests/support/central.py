@@ -79,6 +79,7 @@ class Central:
         self.configs: dict[str, dict[str, str]] = {}
         self.now = 0.0
         self.timeouts = 0
+        self.graceful = False  # KIP-588: after a time-out the old epoch is good for one more init
         self.concurrent = 0  # so many requests after a commit still find it being finished
         self.refuse: dict[bytes, int] = {}  # a value that may not pass -> error code
         self._next_producer = 100
@@ -106,7 +107,7 @@ class Central:
                 self._abort(state)
 
     def _abort(self, state: TransactionModel) -> None:
-        state.last_epoch = -1
+        state.last_epoch = state.epoch if self.graceful else -1
         state.epoch += 1
         self._finish(state, commit=False)
 

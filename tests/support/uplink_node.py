@@ -44,7 +44,11 @@ class _Tap(asyncio.Protocol):
             self.transport.abort()
             return
         self.net.answers += 1
-        self.inner.data_received(data)
+        if self.net.hold_s:
+            hold_s, self.net.hold_s = self.net.hold_s, 0.0
+            asyncio.get_running_loop().call_later(hold_s, self.inner.data_received, data)
+        else:
+            self.inner.data_received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.net.taps.remove(self)
@@ -64,6 +68,7 @@ class FaultyNet:
         self.real = RealNet()
         self.taps: list[_Tap] = []
         self.hole = False
+        self.hold_s = 0.0  # the next answer comes so much later
         self.answers = 0
         self.faults = 0
         self.fault: Callable[[int], bool] = lambda number: False
@@ -147,5 +152,5 @@ class EdgeNode:
 
     async def until(self, condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
         async with asyncio.timeout(timeout_s):
-            while not condition():
+            while not condition():  # noqa: ASYNC110  (what is waited for has no event)
                 await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""The uplink's world with the product's own log at the edge and its own broker as the central, both on forgetful disks."""
+"""The uplink between the product's own log and its own broker as the central, both on forgetful disks."""
 
 from __future__ import annotations
 
@@ -89,6 +89,7 @@ class StoreWorld(World):
     def __init__(self, seed: int, *, faults: float = 0.0, **settings: Any) -> None:
         self.store: LogStore | None = None
         self.clock = ManualClock()
+        self._next_producer = 1_000
         super().__init__(seed, faults=faults, central=BrokerCentral(1 + seed % 3), **settings)  # type: ignore[arg-type]
 
     def start(self) -> None:
@@ -127,7 +128,8 @@ class StoreWorld(World):
         self.store.flush_now()
 
     def ingest_aborted(self, count: int) -> None:
-        log, producer = self.logs["readings/0"], 1_000 + self.number + self.kills * 100_000 + int(self.now)
+        log, producer = self.logs["readings/0"], self._next_producer
+        self._next_producer += 1
         rows = [reading(-1 - n) for n in range(count)]
         batch = encode_batch(rows, producer_id=producer, producer_epoch=0, base_sequence=0, transactional=True)
         log.append(batch, now_ms=int(self.now))
