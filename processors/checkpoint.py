@@ -29,30 +29,33 @@ class CheckpointError(HeadwaterError):
     """The file is damaged or of another format."""
 
 
+class Writer(msgspec.Struct):
+    """Who writes the outputs of one input partition: an idempotent producer (id, epoch) and its next sequence numbers.
+
+    The numbers, one per output partition, go on after a crash, so that a write whose answer was lost cannot be in
+    the log twice. One writer per input partition: only its outputs have an order that is the same every time.
+    """
+
+    producer: tuple[int, int]
+    sequences: dict[str, int] = {}
+
+
 class InputState(msgspec.Struct):
-    """One input partition: the next offset to read and the processor's snapshot."""
+    """One input partition: the next offset to read, the processor's snapshot, and its writer."""
 
     offset: int
     state: dict[str, Any]
-
-
-class OutputState(msgspec.Struct):
-    """One output partition: an offset below which no later output lies, and the next sequence number."""
-
-    end: int
-    sequence: int = 0
+    writer: Writer
 
 
 class Checkpoint(msgspec.Struct):
     """The driver's whole state between two rounds, with every output of it on disk.
 
-    `producer` is the idempotent producer (id, epoch) whose sequence numbers go on after a crash: a write whose answer
-    was lost cannot be in the log twice. Keys of `inputs` and `outputs` are `<topic>/<partition>`.
+    Keys are `<topic>/<partition>`. `ends`: of each output partition an offset below which no later output lies.
     """
 
-    producer: tuple[int, int]
     inputs: dict[str, InputState] = {}
-    outputs: dict[str, OutputState] = {}
+    ends: dict[str, int] = {}
 
 
 def encode_checkpoint(checkpoint: Checkpoint) -> bytes:

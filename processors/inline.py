@@ -22,7 +22,14 @@ from headwater.disk import Disk
 from headwater.errors import HeadwaterError
 from headwater.net import Net
 from processors import outputs
-from processors.checkpoint import Checkpoint, CheckpointError, InputState, decode_checkpoint, encode_checkpoint
+from processors.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    InputState,
+    Writer,
+    decode_checkpoint,
+    encode_checkpoint,
+)
 from processors.outputs import Log, Written
 from processors.processor import AGGREGATES, ALERTS, Output, PartitionProcessor
 from processors.rules import Rules
@@ -67,6 +74,7 @@ class Processors:
         self._checkpoint: Checkpoint
         self._inputs: dict[tuple[str, int], PartitionProcessor] = {}
         self._positions: dict[tuple[str, int], int] = {}
+        self._writers: dict[tuple[str, int], Writer] = {}
         self._output_partitions = 1
 
     # the outside
@@ -125,19 +133,13 @@ class Processors:
         """Everything in memory anew: from the checkpoint, the output topics and the input partitions."""
         checkpoint = self._load()
         rebuilt = checkpoint is None
-        self._checkpoint = checkpoint or Checkpoint(producer=await reader.init_producer())
-        self._inputs, self._positions = {}, {}
+        self._checkpoint = checkpoint or Checkpoint()
+        self._inputs, self._positions, self._writers = {}, {}, {}
         await self._make_topics(reader)
         # Numbers found in the outputs can only be matched when the log is whole: see `_begin`.
         written = await outputs.read_written(reader, self._checkpoint, self._output_partitions, whole=rebuilt)
-        for topic in self._rules.topics:
-            for partition in range(await reader.partitions(topic)):
-                await self._begin(reader, topic, partition, written)
-        if rebuilt:
-            self._save()  # the producer's id must be known before its first write
-            self._forget = ""
-        if self._positions:
-            reader.assign(self._positions)
+        await self._begin_all(reader, written)
+        self._forget = ""
 
     async def _make_topics(self, reader: Log) -> None:
         retention = str(int(self._settings.output_retention_days * _DAY_MS))
@@ -148,14 +150,30 @@ class Processors:
         counts = [await reader.partitions(topic) for topic in policies]
         self._output_partitions = max(1, min(counts))
 
-    async def _begin(self, reader: Log, topic: str, partition: int, written: Written) -> None:
+    async def _begin_all(self, reader: Log, written: Written) -> None:
+        """Every input partition that is not at work yet; a new writer is on disk before its first write."""
+        new_writers = 0
+        for topic in self._rules.topics:
+            for partition in range(await reader.partitions(topic)):
+                if (topic, partition) not in self._inputs:
+                    new_writers += await self._begin(reader, topic, partition, written)
+        if new_writers:
+            self._save()
+        if self._positions:
+            reader.assign(self._positions)
+
+    async def _begin(self, reader: Log, topic: str, partition: int, written: Written) -> bool:
+        """One input partition from the checkpoint, or from its start; whether its writer is a new one."""
         where = (topic, partition)
+        writer: Writer | None = None
         processor = PartitionProcessor(self._rules, topic, partition, place=self._settings.place)
         found = {v: n for (v, p), n in written.counts.items() if p == partition}
         saved = self._checkpoint.inputs.get(f"{topic}/{partition}")
         start = await reader.offset(topic, partition, "earliest")
         if saved is not None:
             fresh = processor.restore(saved.state)
+            known = dict.fromkeys(processor.versions, 0) | processor.written
+            writer = outputs.writer_after(saved.writer, known, written, partition)
             processor.written |= {v: max(n, processor.written.get(v, 0)) for v, n in found.items()}
             if fresh:
                 log.info("processors: %s/%d: new or changed from here on: %s", topic, partition, ", ".join(fresh))
@@ -174,6 +192,8 @@ class Processors:
                     *(topic, partition, start),
                 )
         self._inputs[where] = processor
+        self._writers[where] = writer or Writer(await reader.init_producer())
+        return writer is None
 
     # working
 
@@ -192,7 +212,7 @@ class Processors:
                 self._save()
                 changed, saved_at = False, now
             if now - looked_at >= PARTITIONS_EVERY_MS or not self._positions:
-                await self._look_for_partitions(reader)
+                await self._begin_all(reader, Written(whole=False))  # topics may come, and be given more partitions
                 looked_at = now
         if changed:
             self._save()
@@ -215,7 +235,8 @@ class Processors:
             where = (block.topic, block.partition)
             made: list[Output] = self._inputs[where].process(block)
             if made:
-                await outputs.write(reader, self._checkpoint, made, block.partition % self._output_partitions)
+                target = block.partition % self._output_partitions
+                await outputs.write(reader, self._checkpoint.ends, self._writers[where], made, target)
             self._positions[where] = block.next_offset
         return bool(blocks)
 
@@ -234,18 +255,11 @@ class Processors:
                 self._positions[topic, partition] = start
         reader.assign(self._positions)
 
-    async def _look_for_partitions(self, reader: Log) -> None:
-        """A topic that came to be, or was given more partitions, is read from its start."""
-        for topic in self._rules.topics:
-            for partition in range(await reader.partitions(topic)):
-                if (topic, partition) not in self._inputs:
-                    await self._begin(reader, topic, partition, Written(whole=False))
-        if self._positions:
-            reader.assign(self._positions)
-
     def _save(self) -> None:
         self._checkpoint.inputs = {
-            f"{topic}/{partition}": InputState(self._positions[topic, partition], processor.snapshot())
+            f"{topic}/{partition}": InputState(
+                self._positions[topic, partition], processor.snapshot(), self._writers[topic, partition]
+            )
             for (topic, partition), processor in self._inputs.items()
         }
         if not self._disk.exists(self._folder):

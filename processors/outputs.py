@@ -15,7 +15,7 @@ from gateway.consume.reader import Block
 from gateway.log.records import Record, decode_headers
 from headwater.errors import PeerError
 from processors.alerts import Instance
-from processors.checkpoint import Checkpoint, OutputState
+from processors.checkpoint import Checkpoint, Writer
 from processors.processor import AGGREGATES, ALERTS, OUT_HEADER, Output
 
 TOPICS = (AGGREGATES, ALERTS)
@@ -102,55 +102,49 @@ def _parse(headers: bytes) -> tuple[str, int, int] | None:
 
 
 async def read_written(log: Log, checkpoint: Checkpoint, outputs: int, *, whole: bool) -> Written:
-    """Read the output topics from the checkpoint's ends to their ends; moves `checkpoint.outputs` there."""
+    """Read the output topics from the checkpoint's ends to their ends; moves those there."""
     written = Written(whole=whole)
     for topic in TOPICS:
         for partition in range(outputs):
-            known = checkpoint.outputs.setdefault(f"{topic}/{partition}", OutputState(0))
+            end = checkpoint.ends.get(f"{topic}/{partition}", 0)
             earliest = await log.offset(topic, partition, "earliest")
             latest = await log.offset(topic, partition, "latest")
-            position = known.end if earliest <= known.end <= latest else earliest
+            position = end if earliest <= end <= latest else earliest
             while position < latest:
                 log.assign({(topic, partition): position})
                 for block in await log.poll(max_wait_ms=500):
                     written.take(block)
                     position = block.next_offset
-            known.end = position
-            found = written.by_output.get((topic, partition), {})
-            if not whole:  # else the producer is a new one, and begins at 0
-                fresh = sum(max(0, count - _checkpointed(checkpoint, source)) for source, count in found.items())
-                known.sequence = (known.sequence + fresh) & _SEQUENCE_MASK
+            checkpoint.ends[f"{topic}/{partition}"] = position
     return written
 
 
-def _checkpointed(checkpoint: Checkpoint, source: tuple[str, int]) -> int:
-    """How many outputs of a (version, input partition) the checkpoint knows to be written."""
-    version, partition = source
-    return max(
-        (
-            state.state["written"].get(version, 0)
-            for where, state in checkpoint.inputs.items()
-            if where.rpartition("/")[2] == str(partition)
-        ),
-        default=0,
-    )
+def writer_after(saved: Writer, known: Mapping[str, int], written: Written, partition: int) -> Writer | None:
+    """The writer of a checkpoint behind what it wrote since; None when that cannot be told.
+
+    `known`: how many outputs of each version the checkpoint knows to be written, with 0 for versions new since.
+    """
+    sequences = dict(saved.sequences)
+    for (topic, output), counts in written.by_output.items():
+        mine = {version: count for (version, source), count in counts.items() if source == partition}
+        if not mine.keys() <= known.keys():
+            return None  # other rules ran here for a while
+        fresh = sum(max(0, count - known[version]) for version, count in mine.items())
+        name = f"{topic}/{output}"
+        sequences[name] = (sequences.get(name, 0) + fresh) & _SEQUENCE_MASK
+    return Writer(saved.producer, sequences)
 
 
-async def write(log: Log, checkpoint: Checkpoint, outputs: Iterable[Output], partition: int) -> int:
-    """Write outputs to output partition `partition`, in their order; returns how many. All are on disk afterwards."""
-    total = 0
+async def write(log: Log, ends: dict[str, int], writer: Writer, outputs: Iterable[Output], partition: int) -> None:
+    """Write outputs to output partition `partition`, in their order. All are on disk afterwards."""
     for topic in TOPICS:
         records = [output.record for output in outputs if output.topic == topic]
-        state = checkpoint.outputs[f"{topic}/{partition}"]
+        name = f"{topic}/{partition}"
         for batch in _batches(records):
-            offset = await log.produce(
-                topic, partition, batch, producer=checkpoint.producer, base_sequence=state.sequence
-            )
-            state.sequence = (state.sequence + len(batch)) & _SEQUENCE_MASK
-            if offset >= 0:
-                state.end = offset + len(batch)
-            total += len(batch)
-    return total
+            sequence = writer.sequences.get(name, 0)
+            offset = await log.produce(topic, partition, batch, producer=writer.producer, base_sequence=sequence)
+            writer.sequences[name] = (sequence + len(batch)) & _SEQUENCE_MASK
+            ends[name] = max(ends[name], offset + len(batch))
 
 
 def _batches(records: Sequence[Record]) -> Iterable[list[Record]]:

@@ -20,7 +20,7 @@ LATENESS = 60_000
 CIRCULAR = ("dir",)
 RULE = river.window(fields={"dir": ["count", "mean", "min", "max", "circular_mean"]}, allowed_lateness_s=60)
 
-VALUES: tuple[Any, ...] = (0, 1, -3, 400, 0.1, 1e6 / 3, -7.25, 359.9, None, True, "text")
+VALUES: tuple[Any, ...] = (0, 1, -3, 0.1, 1e16, -1e16, 1 / 3, 1e6 / 3, -7.25, 359.9, None, True, "text")
 
 
 def some_fields(chance: random.Random) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def some_fields(chance: random.Random) -> dict[str, Any]:
 
 
 def some_time(chance: random.Random) -> int:
-    return chance.randrange(21) * 7_001
+    return chance.randrange(21) * 7_001 if chance.random() < 0.7 else chance.randrange(15) * 10_000
 
 
 def some_span(chance: random.Random) -> list[int]:

@@ -25,31 +25,32 @@ class MemoryNode:
         self.clock = clock
         self.calls = 0
         self.fail_at = 0
-        self.how = "before"  # before | after | late (the effect comes after the next call has begun)
+        self.how = "before"  # before | after | late (the effect comes `late_calls` later)
+        self.late_calls = 1
         self.error: Exception = Killed()
         self.idle: Callable[[], None] = lambda: None
         self.records_per_poll = 5
         self.producers = 0
         self.duplicates = 0
         self._sequences: dict[tuple[str, int, int], list[tuple[int, int, int]]] = {}
-        self._late: list[Callable[[], Any]] = []
+        self._late: list[tuple[int, Callable[[], Any]]] = []
 
     async def connect(self) -> MemoryReader:
         self.step(lambda: None)
         return MemoryReader(self)
 
     def step(self, effect: Callable[[], Any]) -> Any:
-        late, self._late = self._late, []
         self.calls += 1
         if self.calls == self.fail_at:
             if self.how == "after":
                 effect()
             elif self.how == "late":
-                self._late = [effect]
+                self._late.append((self.calls + self.late_calls, effect))
             raise self.error
-        for old in late:
-            with contextlib.suppress(KafkaError):  # its connection is gone: nobody hears the answer
-                old()
+        for due, old in self._late:
+            if due == self.calls:
+                with contextlib.suppress(KafkaError):  # its connection is gone: nobody hears the answer
+                    old()
         return effect()
 
     def append(

@@ -104,20 +104,22 @@ def test_an_undisturbed_run_numbers_its_outputs_without_a_gap() -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "error"),
+    ("how", "late_calls", "error"),
     [
-        ("before", Killed()),
-        ("after", Killed()),
-        ("late", Killed()),
-        ("after", ConnectionResetError("cut")),
-        ("late", TimeoutError("no answer")),
+        ("before", 0, Killed()),
+        ("after", 0, Killed()),
+        ("late", 14, Killed()),
+        ("late", 19, Killed()),
+        ("after", 0, ConnectionResetError("cut")),
+        ("late", 16, TimeoutError("no answer")),
     ],
 )
-def test_a_failure_at_any_call_changes_no_output(how: str, error: Exception) -> None:
+def test_a_failure_at_any_call_changes_no_output(how: str, late_calls: int, error: Exception) -> None:
     whole = undisturbed()
-    for call in range(1, whole.node.calls + 1):
+    for call in range(1 + late_calls % 2, whole.node.calls + 1, 2 if late_calls else 1):
         world = World()
         world.node.fail_at, world.node.how, world.node.error = call, how, error
+        world.node.late_calls = late_calls
         try:
             world.run()
         except Killed:

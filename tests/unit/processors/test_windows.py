@@ -101,6 +101,14 @@ def test_a_lost_interval_gives_a_last_incomplete_revision() -> None:
     assert said(one, at(12), health(24_000)) == [("n1/a", 10, 2, False, "lost", 2)]
 
 
+def test_what_was_lost_stays_lost_when_its_interval_is_forgotten() -> None:
+    one = river.processor()
+    assert len(said(one, at(11), health(20_000, lost=[[12_000, 12_000, 1]]))) == 1
+    others = [health(20_000, lost=[[second * 1000, second * 1000, 1]]) for second in range(30, 100)]
+    assert said(one, *others) == []
+    assert said(one, at(12), health(21_000)) == [("n1/a", 10, 1, False, "lost", 2)]
+
+
 def test_a_silent_node_is_said_once_incomplete_and_completed_when_it_speaks_again() -> None:
     one = river.processor(alerts=[river.alert(field="x", fire_above=0, clear_below=-1, for_s=0)])
     central: dict[str, Any] = {"by": "central"}
@@ -192,6 +200,13 @@ def test_malformed_records_are_refused_one_by_one_and_counted() -> None:
     late = river.block([at(1), at(2)])._replace(timestamps=[-1, 1 << 60], keys=[None, b"n1/a"])
     assert one.process(late) == []
     assert one.counters()["refused"] == 9
+
+
+def test_lines_inside_a_value_never_move_values_between_records() -> None:
+    block = river.block([at(1, "a"), at(1, "b"), health(10_000)])
+    one = river.processor()
+    assert one.process(block._replace(values=[b'{"x":1}\n{"x":2}', b"", b"{}"])) == []
+    assert one.counters()["refused"] == 2
 
 
 @pytest.mark.parametrize(
