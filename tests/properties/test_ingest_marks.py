@@ -53,7 +53,8 @@ class MarksMachine(RuleBasedStateMachine):
         self.maker.connected(self.maker.source(source))
         self.model.setdefault(source, Naive()).said_goodbye = False
 
-    @rule(source=ids, age_ms=st.integers(-250_000, 70_000).filter(lambda age: age < 10_000 or age > 61_000))
+    # ahead of its arrival, as usual, and too far behind; ages that only the passing of time moves over a limit
+    @rule(source=ids, age_ms=st.integers(-3_000, 4_000) | st.integers(59_000, 62_000) | st.just(-250_000))
     def send(self, source: str, age_ms: int) -> None:
         naive = self.model.setdefault(source, Naive())
         event = self.wall() - age_ms
@@ -74,7 +75,7 @@ class MarksMachine(RuleBasedStateMachine):
         self.maker.disconnected(self.maker.source(source), clean=clean)
         self.model.setdefault(source, Naive()).said_goodbye = clean
 
-    @rule(ms=st.sampled_from([1, 300, 999, 2_500, 9_999, 10_001]))
+    @rule(ms=st.sampled_from([1, 300, 300, 999, 2_500, 7_000]))
     def wait(self, ms: int) -> None:
         self.now += ms
 
@@ -126,5 +127,5 @@ class MarksMachine(RuleBasedStateMachine):
         assert self.maker.live == self.live
 
 
-MarksMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+MarksMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 test_marks_follow_the_naive_model = MarksMachine.TestCase

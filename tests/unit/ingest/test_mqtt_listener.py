@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import pytest
 from gateway.ingest.mqtt import packets
 from gateway.ingest.mqtt.listener import serve_mqtt
 from gateway.ingest.mqtt.packets import Connect, Publish
+from gateway.ingest.mqtt.sessions import SessionRegistry
 from gateway.ingest.mqtt.settings import MqttSettings
 from headwater.errors import UserError
 from headwater.net import RealNet
@@ -279,6 +281,32 @@ def test_reads_pause_while_too_much_is_unacknowledged(tmp_path: Path) -> None:
             node.store.flush_now()
             await client.say(b"", puback(5))
             await client.close()
+
+    run(test)
+
+
+def test_a_session_is_promised_only_when_it_is_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = threading.Event()
+    sync = SessionRegistry.sync
+
+    def slow_disk(registry: SessionRegistry) -> None:
+        assert synced.wait(5)
+        sync(registry)
+
+    monkeypatch.setattr(SessionRegistry, "sync", slow_disk)
+
+    async def test() -> None:
+        async with node_at(tmp_path) as node:
+            waits = await Client.open(node)
+            waits.writer.write(connect() + publish())
+            other = await Client.open(node)  # a clean session needs no promise
+            await other.say(connect("other", clean=True) + publish(), ACCEPTED + puback(1))
+            [connection] = [each for each in node.listener._connections if each.client_id == "c1"]
+            assert connection._source is None
+            synced.set()
+            await waits.say(b"", ACCEPTED + puback(1))
+            await waits.close()
+            await other.close()
 
     run(test)
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.ingest.mqtt import packets
-from gateway.ingest.mqtt.packets import Connect, ConnectCode, MqttError, PacketType, Publish
+from gateway.ingest.mqtt.packets import Connect, ConnectCode, Header, MqttError, PacketType, Publish
 from gateway.ingest.mqtt.session import HELD, Message, ServerSession, State, TopicCache, acknowledge
 from gateway.ingest.mqtt.settings import MqttSettings
 
@@ -118,6 +118,9 @@ def test_connects_that_are_answered_with_a_refusal(connect: bytes, answer: str) 
         (b"\xc0\x01x", "bytes in a packet that has none"),
         (b"\xe0\x01x", "bytes in a packet that has none"),
         (b"\x32\x05\x00\x01a\x00\x00", "identifier 0"),
+        (b"\x32\x07\x00\x03a/b\x00\x00", "identifier 0"),
+        (b"\x32\x06\x00\x03a/b\x00" + b"\xc0\x00", "without its packet identifier"),
+        (publish(b"x" * 10_000), "is the most here"),
         (b"\x30\xff\xff\xff\x7f", "is the most here"),
         (b"\x62\x03\x00\x01x", "after its packet identifier"),
     ],
@@ -233,13 +236,22 @@ def test_a_mutated_stream_raises_nothing_but_our_own_error(data: st.DataObject) 
         run(session(), [bytes(stream[:cut]), bytes(stream[cut:])])
 
 
-def test_a_large_packet_in_small_pieces_is_not_copied_each_time() -> None:
+def test_a_large_packet_in_small_pieces_is_not_parsed_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[int] = []
+    read_header = packets.read_header
+
+    def counting(data: bytes, position: int, size_max: int) -> Header | None:
+        parsed.append(position)
+        return read_header(data, position, size_max)
+
+    monkeypatch.setattr(packets, "read_header", counting)
     machine = ServerSession(MqttSettings(packet_bytes_max=2_000_000), TopicCache())
     run(machine, [CONNECT])
     packet = publish(b"x" * 1_500_000)
     for start in range(0, len(packet), 1_000):
         machine.feed(packet[start : start + 1_000])
     assert [len(message[1]) for message in machine.messages] == [1_500_000]
+    assert len(parsed) < 10
 
 
 def test_refusals_have_their_own_code() -> None:

@@ -10,6 +10,7 @@ import pytest
 from devices.profile_files import read_profiles
 from devices.profiles import Profile
 from gateway.ingest.events import EVENTS_TOPIC, Events
+from gateway.ingest.mqtt.session import HELD
 from gateway.ingest.pipeline import GROUP_BYTES
 from gateway.ingest.sources import Message, Source
 from gateway.ingest.tail import tail_columns
@@ -17,7 +18,7 @@ from tests.support.ingest import Edge, stored
 
 [TURBINE] = read_profiles(["wind-turbine"])
 TOPIC = "farm/t1/telemetry"
-QOS1, DUP = 2, 10
+QOS1, DUP, QOS2 = 2, 10, 4
 
 
 def plain(value: float = 1.0, packet_id: int = 1, flags: int = QOS1) -> Message:
@@ -163,6 +164,36 @@ def test_dup_after_a_lost_connection_is_stored_once() -> None:
     assert len(edge.readings()) == 1
     assert len(edge.acks) == 2
     assert edge.ingest.status()["repeats_dup"] == 1
+
+
+def test_without_dup_the_same_identifier_and_payload_is_a_new_message() -> None:
+    edge = Edge()
+    source = resumable(edge)
+    edge.take(source, plain(packet_id=5))
+    edge.loop.step()
+    edge.take(source, plain(packet_id=5))
+    edge.ingest.commit()
+    edge.sync()
+    assert len(edge.readings()) == 2
+
+
+def test_a_qos_2_message_that_waits_for_pubrel_is_not_stored_again() -> None:
+    edge = Edge()
+    source = edge.attach("c1")
+    edge.take(source, plain(packet_id=5, flags=QOS2))
+    edge.take(source, plain(packet_id=5, flags=QOS2 | HELD))
+    edge.sync()
+    assert len(edge.readings()) == 1
+    assert edge.acks == [("mqtt:c1", [5])] * 2
+
+
+def test_a_dead_letter_alone_is_acknowledged_after_its_sync_too() -> None:
+    edge = Edge()
+    edge.take(edge.attach("c1"), ("pump", b"garbage", 1, QOS1))
+    edge.loop.step()
+    assert edge.acks == []
+    edge.store.flush_now()
+    assert edge.acks == [("mqtt:c1", [1])]
 
 
 def test_dup_of_a_message_that_never_came_is_stored() -> None:
@@ -320,8 +351,10 @@ def test_t_goes_back_with_what_the_disk_lost() -> None:
     edge.loop.step()  # its mark says T = now − 2 s, and is lost
     edge.disk.fail_next["sync"] = OSError(errno.EIO, "Input/output error")
     edge.store.flush_now()
-    edge.take(source, turbine(edge, 2, ts=edge.clock.wall_ms() - 30_000))
-    edge.sync()
+    edge.clock.advance(1_000)
+    for seq, age_ms in ((2, 30_000), (3, 29_000)):
+        edge.take(source, turbine(edge, seq, ts=edge.clock.wall_ms() - age_ms))
+        edge.sync()
     assert edge.ingest.status()["late"] == 0
 
 
