@@ -28,8 +28,8 @@ def some_fields(chance: random.Random) -> dict[str, Any]:
     return {name: chance.choice(VALUES) for name in names}
 
 
-def some_time(chance: random.Random) -> int:
-    return chance.randrange(21) * 7_001 if chance.random() < 0.7 else chance.randrange(15) * 10_000
+def some_time(chance: random.Random, steps: int = 21) -> int:
+    return chance.randrange(steps) * (7_001 if chance.random() < 0.7 else 10_000)
 
 
 def some_span(chance: random.Random) -> list[int]:
@@ -53,6 +53,7 @@ def some_river(seed: int, length: int) -> list[Row]:
     chance = random.Random(seed)
     copied = chance.random() < 0.5
     parts = chance.choice([1, 1, 2]) if copied else 1
+    steps = chance.choice([2, 5, 21])  # few: many readings in each window, whose sums then depend on their order
     rows = []
     for offset in range(length):
         node = chance.choice(["n1", "n2"])
@@ -60,7 +61,7 @@ def some_river(seed: int, length: int) -> list[Row]:
         device = "$gateway" if spoken and chance.random() < 0.5 else chance.choice(["a", "b/c"])
         part = spoken["partition"] if spoken else chance.randrange(parts)
         hw = (0, part, max(0, offset + chance.choice([0, 0, 0, -5, 7])))
-        rows.append(Row(device, some_time(chance), some_fields(chance), spoken, node, hw if copied else None))
+        rows.append(Row(device, some_time(chance, steps), some_fields(chance), spoken, node, hw if copied else None))
     return rows
 
 
