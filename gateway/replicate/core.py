@@ -9,14 +9,13 @@ record. The first half of the way, up to that record, is in `gateway.replicate.s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from enum import Enum
 from random import Random
 from typing import NamedTuple
 
 from gateway.log.records import Compression
 from gateway.replicate import requests
 from gateway.replicate.actions import Ack, Action, Bury, Event, Failed, Stop, Wait
-from gateway.replicate.gather import Load, Outgoing, Position, Producer, Source
+from gateway.replicate.gather import Load, Outgoing, Position, Producer, Source, behind
 from gateway.replicate.journal import RunJournal
 from gateway.replicate.link import Emit, Link
 from gateway.replicate.pacing import Backoff, Pacer
@@ -26,6 +25,7 @@ from gateway.replicate.requests import Body
 from gateway.replicate.search import Search
 from gateway.replicate.settings import UplinkSettings
 from gateway.replicate.start import Choice, Found, GoOn, Halt, Local, decide
+from gateway.replicate.states import State
 from gateway.replicate.transaction import Author, Transaction
 from gateway.replicate.trial import Trial
 from gateway.wire.errors import ErrorCode, KafkaError
@@ -35,21 +35,6 @@ IDLE_TICK_MS = 1_000.0
 AGAIN_START_MS, AGAIN_MAX_MS, AGAIN_COUNT_MAX = 10.0, 500.0, 60
 OPERATOR_RETRY_MS = 30_000.0
 REMEMBER_EVERY_MS = 600_000.0
-
-
-class State(Enum):
-    """Where the machine is."""
-
-    SEARCH = "asking the central how far we came"
-    IDLE = "waiting for records"
-    GATHER = "making a transaction's bytes"
-    ADD = "opening the transaction"
-    PRODUCE = "sending its data"
-    PROGRESS = "sending its progress record"
-    COMMIT = "committing"
-    BURY = "dead-lettering a refused record"
-    PAUSE = "pausing"
-    STOPPED = "waiting for the operator"
 
 
 class Step(NamedTuple):
@@ -105,8 +90,7 @@ class Replicator:
         self._was_up = False
         self._choice: Choice | None = None
         self._again = 0
-        self._paused_until = 0.0
-        self._after_pause = State.SEARCH
+        self._paused_until, self._after_pause = 0.0, State.SEARCH
         self._attempt_ms = now
         self._remembered_ms: float | None = None
         self._wall_ms = 0
@@ -150,15 +134,8 @@ class Replicator:
 
     def backlog(self) -> tuple[int, int]:
         """(records, bytes) of the log that are not at the central; bytes are an estimate from the log's mean."""
-        records = waiting_bytes = 0
-        for key, source in self._sources().items():
-            done = self._positions[key].done if key in self._positions else self._settled.get(key, 0)
-            behind = source.last_stable_offset - max(done, source.log_start_offset)
-            if behind > 0:
-                span = max(source.log_end_offset - source.log_start_offset, 1)
-                records += behind
-                waiting_bytes += -(-source.size_bytes * behind // span)
-        return records, waiting_bytes
+        done = self._settled | {key: position.done for key, position in self._positions.items()}
+        return behind(self._sources(), done)
 
     def _to(self, state: State, now: float) -> Action:
         self.state = state
@@ -212,8 +189,9 @@ class Replicator:
         self._give_up_transaction(error.what)
         self._fence_seen = True
         self._producer.id = self._producer.epoch = -1
-        if not known:
-            return self._start_over(error.what, now)
+        return self._from_init(now) if known else self._start_over(error.what, now)
+
+    def _from_init(self, now: float) -> Action:
         self._search.from_init()
         return self._to(State.SEARCH, now)
 
@@ -227,10 +205,7 @@ class Replicator:
     def _bisect(self, batch: Outgoing, error: KafkaError, now: float) -> Action:
         self._give_up_transaction(error.what)
         self._verdict = self._trial.refuse(batch, error.code)
-        if self._verdict is not None:
-            return self._to(State.BURY, now)
-        self._search.from_init()
-        return self._to(State.SEARCH, now)
+        return self._from_init(now) if self._verdict is None else self._to(State.BURY, now)
 
     def _ask_bury(self, now: float) -> Action:
         return self._verdict or self._to(State.IDLE, now)
@@ -291,8 +266,7 @@ class Replicator:
                     sources[key].begin_epoch()
             self.link.note(f"{outcome.note}; records from {outcome.raise_from} on are sent under epoch {outcome.epoch}")
         if self._choice is not None:
-            self._journal.remember(None)
-            self._choice = None
+            self._choice = self._remembered_ms = None  # the choice is final with the next commit, which is remembered
         self._positions = {
             key: Position.resume(done, sources[key], record.parts.get(key) if record is not None else None)
             for key, done in outcome.positions.items()
@@ -312,8 +286,8 @@ class Replicator:
         for key, source in sources.items():
             if key not in self._positions:
                 self._positions[key] = Position.resume(source.log_start_offset, source, None)
-        records, waiting_bytes = self.backlog()
-        if not records:
+        waiting_bytes = self.backlog()[1]
+        if not waiting_bytes:
             self.link.caught_up(now)
             return Wait(now + IDLE_TICK_MS)
         ready = self.pacer.ready_at(waiting_bytes)

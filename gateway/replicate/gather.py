@@ -22,8 +22,8 @@ from gateway.replicate.committed import settled_batches
 from gateway.replicate.copies import copy_records, epoch_for, identity, source_bytes
 from gateway.replicate.progress import ChainPoint, Gone, Part, spaced, with_gone
 
-SLICE_BYTES = 64 << 10
-BATCH_BYTES = 256 << 10
+SLICE_BYTES = 16 << 10
+BATCH_BYTES = 128 << 10
 """Uncompressed; well below a broker's `max.message.bytes` of 1 MiB even where compression does nothing."""
 _CRC_START = 21
 
@@ -68,6 +68,18 @@ class Source(Protocol):
 def source_key(source: Source) -> str:
     """`<topic>/<partition>`."""
     return f"{source.topic}/{source.index}"
+
+
+def behind(sources: Mapping[str, Source], done: Mapping[str, int]) -> tuple[int, int]:
+    """(records, bytes) that are stable and not settled; bytes are an estimate from each log's mean."""
+    records = waiting_bytes = 0
+    for key, source in sources.items():
+        waiting = source.last_stable_offset - max(done.get(key, 0), source.log_start_offset)
+        if waiting > 0:
+            span = max(source.log_end_offset - source.log_start_offset, 1)
+            records += waiting
+            waiting_bytes += -(-source.size_bytes * waiting // span)
+    return records, waiting_bytes
 
 
 @dataclass
@@ -218,6 +230,7 @@ class Load:
         if (reason := self._condemned.get(key, {}).get(position.done)) is not None:
             self._flush(key)
             self._lose(position, position.done + 1, reason)
+            position.anchor(source)  # it may have been the last of its batch, which the chain must not miss
             return
         if not self._pending:
             self._start = position.done
@@ -228,7 +241,7 @@ class Load:
         self._spent += len(answer.data)
         self.source_bytes += len(answer.data)
         for header, batch, counts in settled_batches(answer.data, answer.aborted):
-            if position.done >= self._end(key):
+            if position.done >= self._end(key) or position.done in self._condemned.get(key, ()):
                 break
             self._take(key, header, batch, counts=counts)
             if self._pending_bytes >= BATCH_BYTES:

@@ -30,7 +30,13 @@ from headwater.errors import PeerError
 
 PROGRESS_TOPIC = "headwater.progress"
 PROGRESS_PARTITIONS = 16
-PROGRESS_CONFIG = {"cleanup.policy": "compact", "segment.ms": "600000", "segment.bytes": "1048576"}
+PROGRESS_CONFIG = {
+    "cleanup.policy": "compact",
+    "segment.ms": "600000",
+    "segment.bytes": "1048576",
+    # The central's clock rolls segments, and a node whose own clock is wrong is not refused for it (KIP-937).
+    "message.timestamp.type": "LogAppendTime",
+}
 TRANSACTIONAL_ID = "headwater.uplink."
 
 

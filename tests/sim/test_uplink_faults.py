@@ -119,6 +119,26 @@ def test_a_transaction_that_times_out_at_the_central_is_seen_as_that(caplog: pyt
     assert len(lines) < 10
 
 
+@pytest.mark.parametrize("hole_ms", [2_000, 7_300, 15_000, 15_900, 17_250, 120_000])
+def test_the_drain_begins_within_five_seconds_of_a_holes_end(hole_ms: int) -> None:
+    world = World(8)
+    world.ingest(50)
+    world.sync()
+    world.settle()
+    world.faults, world.kinds = 1.0, ["lost"]
+    world.ingest(50)
+    world.sync()
+    end = world.now + hole_ms
+    while world.now < end:
+        world.step()
+    world.faults = 0.0  # what was under way when the hole ended is lost still
+    before = world.core.link.transactions
+    while world.core.link.transactions == before:
+        world.step()
+    assert world.now - end <= 5_000
+    world.check()
+
+
 def test_a_twin_stops_and_the_other_goes_on() -> None:
     """Two nodes of one name and one card: the one that finds the other's record stops and re-initialises no more."""
     world = World(11)

@@ -6,14 +6,19 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import cast
+from typing import Any, cast
 
-from gateway.log.records import NO_HEADERS, encode_batch
+import msgspec
+
+from gateway.log.records import NO_HEADERS, control_type, decode_batch, encode_batch, read_header, split_batches
 from gateway.log.settings import LogSettings
 from gateway.log.store import LogStore
 from gateway.replicate.driver import Uplink, first_offsets
 from gateway.replicate.journal import RunJournal
 from gateway.replicate.settings import UplinkSettings
+from gateway.serve import serve_kafka
+from gateway.wire.broker import Broker
+from gateway.wire.settings import KafkaSettings
 from headwater.clock import SystemClock
 from headwater.disk import RealDisk
 from headwater.net import Listener, ProtocolFactory, RealNet
@@ -79,6 +84,52 @@ class FaultyNet:
 
     async def listen(self, factory: ProtocolFactory, host: str, port: int) -> Listener:
         return await self.real.listen(factory, host, port)
+
+
+class CentralNode:
+    """A Headwater node as the central, in this loop."""
+
+    def __init__(self, directory: Path, port: int = 0, **settings: Any) -> None:
+        self.data_dir = str(directory / "central")
+        self.port = port
+        self.settings = KafkaSettings(**settings)
+
+    async def start(self) -> None:
+        clock = SystemClock()
+        self.store = LogStore.open(
+            self.data_dir,
+            node="central",
+            settings=LogSettings(fsync_interval_ms=0),
+            disk=RealDisk(),
+            clock=clock,
+            call_in_loop=asyncio.get_running_loop().call_soon_threadsafe,
+        )
+        self.broker = Broker(self.store, clock, settings=self.settings)
+        self.listener = await serve_kafka(self.broker, RealNet(), "127.0.0.1", self.port)
+        self.port = self.listener.address[1]
+
+    def stop(self) -> None:
+        self.listener.close()
+        self.store.close()
+
+    def numbers(self) -> list[int]:
+        """What is in `readings`, by transaction markers alone."""
+        rows: list[tuple[int, int]] = []
+        for log in self.store.topics["readings"].partitions:
+            pending: dict[int, list[tuple[int, int]]] = {}
+            offset = log.log_start_offset
+            while data := log.read(offset, 1 << 20).data:
+                for batch in split_batches(data):
+                    header = read_header(batch)
+                    offset = header.next_offset
+                    if header.is_control:
+                        rows += pending.pop(header.producer_id, []) if control_type(batch) else []
+                        pending.pop(header.producer_id, None)
+                    else:
+                        columns = decode_batch(batch)
+                        found = [msgspec.json.decode(value or b"")["n"] for value in columns.values]
+                        pending.setdefault(header.producer_id, []).extend(zip(columns.offsets, found, strict=True))
+        return [number for _, number in sorted(rows)]
 
 
 class EdgeNode:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from gateway.replicate.actions import Ack, Failed, Send, Stop, Tick, Wait
-from gateway.replicate.core import State
 from gateway.replicate.progress import decode
+from gateway.replicate.states import State
 from gateway.wire.errors import ErrorCode
 from gateway.wire.schema import ApiKey
 from tests.support.central import Central
@@ -50,6 +50,7 @@ def test_topics_are_made_for_what_they_are() -> None:
         "cleanup.policy": "compact",
         "segment.ms": "600000",
         "segment.bytes": "1048576",
+        "message.timestamp.type": "LogAppendTime",
     }
     assert world.central.configs["readings"] == {}
     assert len(world.central.topics["readings"]) == world.central.default_partitions
