@@ -48,7 +48,8 @@ def test_what_is_commented_out_is_the_default(role: str, tmp_path: Path) -> None
 
 def test_the_committed_schema_is_the_types_own() -> None:
     committed = json.loads(resources.read_config("headwater.schema.json"))
-    assert committed == json.loads(json.dumps(settings_schema())), "run: headwater config schema > config/headwater.schema.json"
+    remedy = "run: headwater config schema > config/headwater.schema.json"
+    assert committed == json.loads(json.dumps(settings_schema())), remedy
 
 
 def test_every_key_of_the_schema_says_what_it_is() -> None:
