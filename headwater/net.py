@@ -7,6 +7,7 @@ An address is the string `host:port`; an IPv6 host stands in brackets, as in a U
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Callable
@@ -86,13 +87,20 @@ def port_holder(port: int) -> str | None:
     inodes = _listening_inodes(port)
     for pid in [name for name in os.listdir("/proc") if name.isdigit()] if inodes else []:
         try:
-            links = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
-            if links & inodes:
+            if inodes & _open_files(pid):
                 with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as comm:
                     return f"{comm.read().strip()} (pid {pid})"
         except OSError:
             continue  # another user's process, or one that has just ended
     return None
+
+
+def _open_files(pid: str) -> set[str]:
+    links = set()
+    for handle in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile; of ourselves, the handle that lists
+            links.add(os.readlink(f"/proc/{pid}/fd/{handle}"))
+    return links
 
 
 def _listening_inodes(port: int) -> set[str]:

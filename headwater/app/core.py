@@ -247,6 +247,8 @@ async def run_node(
         # What is alive now stays: the collector need not look at it again, and forks share its pages.
         gc.collect()
         gc.freeze()
+        # A commit group makes thousands of short-lived tuples, which reference counting frees without the collector.
+        gc.set_threshold(50_000, 20, 50)
         with registered(settings.node, settings.data_dir, config):
             cause = await stop
         log.info("%s: stopping", cause)
