@@ -85,8 +85,9 @@ class Producers:
         expected = (producer.batches[-1].last_sequence + 1) % _SEQUENCES if producer.batches else 0
         if first == expected or (producer.any_sequence and not producer.batches):
             return None
-        # Half the ring behind counts as old, half ahead as a gap.
-        if producer.batches and (expected - 1 - last) % _SEQUENCES < _SEQUENCES // 2:
+        # Half the ring behind the oldest remembered one counts as older; what overlaps one of them is no repeat.
+        oldest = producer.batches[0].first_sequence if producer.batches else 0
+        if producer.batches and (oldest - 1 - last) % _SEQUENCES < _SEQUENCES // 2:
             raise DuplicateSequence(f"Producer {producer_id} repeats sequences {first} to {last}")
         raise OutOfOrderSequence(f"Producer {producer_id} sends sequence {first} where {expected} is next")
 

@@ -10,11 +10,41 @@ from gateway.log.partition import PartitionLog
 from gateway.log.settings import LogSettings
 from gateway.log.store import LogStore
 from headwater.clock import ManualClock
-from headwater.disk import Disk, ForgetfulDisk
+from headwater.disk import Buffer, Disk, ForgetfulDisk
 
 DATA = "/data"
 NOW_MS = 1_700_000_000_000
 SMALL = LogSettings(fsync_interval_ms=0, segment_bytes=4_096, index_interval_bytes=256)
+
+
+class FlakyDisk(ForgetfulDisk):
+    """A forgetful disk that can also fail at its n-th next sync, write half of an append, and refuse to truncate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.syncs_until_failure: int | None = None
+        self.tear_next_append = False
+        self.refuse_truncate = False
+
+    def sync(self, handle: int) -> None:
+        if self.syncs_until_failure is not None:
+            self.syncs_until_failure -= 1
+            if self.syncs_until_failure < 0:
+                self.syncs_until_failure = None
+                raise OSError(5, "Input/output error")
+        super().sync(handle)
+
+    def append(self, handle: int, data: Buffer) -> None:
+        if self.tear_next_append:
+            self.tear_next_append = False
+            super().append(handle, memoryview(data)[: len(data) // 2])
+            raise OSError(28, "No space left on device")
+        super().append(handle, data)
+
+    def truncate(self, handle: int, size: int) -> None:
+        if self.refuse_truncate:
+            raise OSError(5, "Input/output error")
+        super().truncate(handle, size)
 
 
 def open_store(disk: Disk, *, settings: LogSettings = SMALL, node: str = "edge-1", **more: Any) -> LogStore:

@@ -7,7 +7,7 @@ from gateway.log.errors import LogFailed
 from gateway.log.recovery import Outcome
 from headwater.clock import ManualClock
 from headwater.disk import ForgetfulDisk
-from tests.support.logs import NOW_MS, append, batch, marker, open_log, open_store, read_all, segment_path
+from tests.support.logs import NOW_MS, FlakyDisk, append, batch, marker, open_log, open_store, read_all, segment_path
 
 EIO = OSError(5, "Input/output error")
 
@@ -56,9 +56,10 @@ def test_recovery_cuts_the_failed_file_at_its_successors_base() -> None:
     assert log.leader_epoch == 1
 
 
+@pytest.mark.parametrize("good_syncs", [0, 1, 3])
 @pytest.mark.parametrize("synced_batches", [0, 1, 20, 40])
-def test_segments_that_were_rolled_but_not_synced_go_too(synced_batches: int) -> None:
-    disk = ForgetfulDisk()
+def test_segments_that_were_rolled_but_not_synced_go_too(synced_batches: int, good_syncs: int) -> None:
+    disk = FlakyDisk()
     store, log = open_log(disk)
     for number in range(synced_batches):
         append(log, b"%d" % number + b"x" * 150)
@@ -68,7 +69,7 @@ def test_segments_that_were_rolled_but_not_synced_go_too(synced_batches: int) ->
     for _ in range(60):
         append(log, b"lost" * 40)
     assert log.segments_count > 2
-    disk.fail_next["sync"] = EIO
+    disk.syncs_until_failure = good_syncs
     store.flush_now()
     assert read_all(log) == expected
     assert log.chain_at(log.log_end_offset) == chain
@@ -76,9 +77,11 @@ def test_segments_that_were_rolled_but_not_synced_go_too(synced_batches: int) ->
     store.flush_now()
     expected.append((synced_batches, b"new"))
     assert read_all(log) == expected
-    disk.power_cut()
+    disk.power_cut(keep_tail_bytes=99_999)
     store, log = open_log(disk)
     assert read_all(log) == expected
+    assert {each.outcome for each in store.recovered} <= {Outcome.CLEAN, Outcome.UNSYNCED_CUT}
+    assert log.log_end_offset == synced_batches + 1
 
 
 def test_a_transaction_that_was_open_at_the_synced_end_is_open_again() -> None:

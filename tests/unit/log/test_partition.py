@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import pytest
@@ -16,10 +17,23 @@ from gateway.log.errors import (
     OutOfOrderSequence,
 )
 from gateway.log.partition import PartitionLog
+from gateway.log.recovery import Outcome
 from gateway.log.settings import LogSettings
 from gateway.log.store import LogStore
 from headwater.disk import ForgetfulDisk
-from tests.support.logs import NOW_MS, append, batch, marker, open_log, read_all, values
+from tests.support.logs import (
+    DATA,
+    NOW_MS,
+    SMALL,
+    FlakyDisk,
+    append,
+    batch,
+    marker,
+    open_log,
+    read_all,
+    segment_path,
+    values,
+)
 
 
 @pytest.fixture(name="disk")
@@ -40,6 +54,28 @@ def _store(store_and_log: tuple[LogStore, PartitionLog]) -> LogStore:
 @pytest.fixture(name="log")
 def _log(store_and_log: tuple[LogStore, PartitionLog]) -> PartitionLog:
     return store_and_log[1]
+
+
+def naive_index(data: bytes, base: int, interval: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Offset and time index as Kafka's LogSegment.append makes them, and its last entry at a roll."""
+    entries: list[tuple[int, int]] = []
+    times: list[tuple[int, int]] = []
+    position = since = 0
+    newest = (-1, 0)
+    for view in records.split_batches(data):
+        header = records.read_header(view)
+        if header.max_timestamp > newest[0]:
+            newest = (header.max_timestamp, header.last_offset - base)
+        if since > interval:
+            entries.append((header.last_offset - base, position))
+            if not times or newest[0] > times[-1][0]:
+                times.append(newest)
+            since = 0
+        position += len(view)
+        since += len(view)
+    if not times or newest[0] > times[-1][0]:
+        times.append(newest)
+    return entries, times
 
 
 def fill(store: LogStore, log: PartitionLog, count: int) -> list[tuple[int, bytes | None]]:
@@ -63,6 +99,17 @@ def test_nobody_reads_past_the_synced_end(store: LogStore, log: PartitionLog) ->
     assert read_all(log) == [(0, b"a"), (1, b"b")]
     log.when_synced(2, lambda: heard.append("at once"))
     assert heard[-1] == "at once"
+
+
+def test_unsynced_segments_are_not_read_either(store: LogStore, log: PartitionLog) -> None:
+    append(log, b"synced")
+    store.flush_now()
+    for _ in range(100):
+        append(log, b"x" * 200)
+    assert log.segments_count > 3
+    for offset in (0, 1, 50, 100):
+        assert len(read_all(log, offset)) == (offset == 0)
+        assert log.read(offset, 99_999).high_watermark == 1
 
 
 def test_a_subscription_ends(store: LogStore, log: PartitionLog) -> None:
@@ -166,6 +213,21 @@ def test_segments_roll_by_age_of_arrival_not_by_record_time(disk: ForgetfulDisk)
     assert log.segments_count == 2
 
 
+def test_index_files_hold_the_entries_that_kafka_would_write(
+    disk: ForgetfulDisk, store: LogStore, log: PartitionLog
+) -> None:
+    for number in range(100):
+        append(log, b"x" * (number * 7 % 300), b"y", timestamp=NOW_MS + number * 17 % 40)
+    store.close()
+    bases = [int(name[:20]) for name in disk.names(f"{DATA}/log/t-0") if name.endswith(".log")]
+    assert len(bases) > 3
+    for base in bases:
+        entries, times = naive_index(disk.read_file(segment_path(base)), base, SMALL.index_interval_bytes)
+        assert entries
+        assert disk.read_file(segment_path(base, ".index")) == b"".join(struct.pack(">ii", *each) for each in entries)
+        assert disk.read_file(segment_path(base, ".timeindex")) == b"".join(struct.pack(">qi", *each) for each in times)
+
+
 def test_times_are_looked_up_over_segments(store: LogStore, log: PartitionLog) -> None:
     times = [NOW_MS + 100 * (number if number != 7 else 60) for number in range(80)]
     for time in times:
@@ -238,6 +300,23 @@ def test_sequences_wrap(log: PartitionLog) -> None:
     put(log, numbered((1 << 31) - 2, b"a", b"b", b"c"))
     assert put(log, numbered((1 << 31) - 2, b"a", b"b", b"c")) == (0, 3, True)
     assert put(log, numbered(1)) == (3, 4, False)
+
+
+def test_wrapped_sequences_survive_a_restart(disk: ForgetfulDisk, store: LogStore, log: PartitionLog) -> None:
+    put(log, numbered((1 << 31) - 2, b"a", b"b", b"c"))
+    for _ in range(40):
+        append(log, b"x" * 200)
+    store.close()
+    _, log = open_log(disk)
+    assert put(log, numbered((1 << 31) - 2, b"a", b"b", b"c")) == (0, 3, True)
+
+
+def test_what_overlaps_a_remembered_batch_is_no_repeat(log: PartitionLog) -> None:
+    put(log, numbered(0, b"a", b"b"))
+    put(log, numbered(2, b"a", b"b"))
+    for first, count in ((0, 3), (1, 2), (1, 1), (2, 1), (2, 3)):
+        with pytest.raises(OutOfOrderSequence):
+            put(log, numbered(first, *[b"x"] * count))
 
 
 def test_a_batch_with_a_producer_id_comes_alone_and_complete(log: PartitionLog) -> None:
@@ -313,17 +392,37 @@ def test_rules_of_transactions(log: PartitionLog) -> None:
 # -- a disk that refuses
 
 
-def test_a_full_disk_refuses_the_batch_and_leaves_no_part_of_it(
-    disk: ForgetfulDisk, store: LogStore, log: PartitionLog
-) -> None:
+def test_a_full_disk_refuses_the_batch_and_leaves_no_part_of_it() -> None:
+    disk = FlakyDisk()
+    store, log = open_log(disk)
     append(log, b"a")
-    disk.fail_next["append"] = OSError(28, "No space left on device")
+    disk.tear_next_append = True
     with pytest.raises(LogFailed, match="No space") as caught:
         append(log, b"b")
     assert "Free some space" in caught.value.hint
     append(log, b"c")
     store.flush_now()
     assert read_all(log) == [(0, b"a"), (1, b"c")]
+    disk.power_cut()
+    store, log = open_log(disk)
+    assert store.recovered[0].outcome is Outcome.CLEAN
+    assert read_all(log) == [(0, b"a"), (1, b"c")]
+
+
+def test_a_file_with_half_a_batch_that_cannot_be_cut_off_is_left_behind() -> None:
+    disk = FlakyDisk()
+    store, log = open_log(disk, alarm=lambda text: None)
+    append(log, b"a")
+    store.flush_now()
+    disk.tear_next_append = disk.refuse_truncate = True
+    with pytest.raises(LogFailed):
+        append(log, b"b")
+    disk.refuse_truncate = False
+    append(log, b"c")
+    store.flush_now()
+    assert read_all(log) == [(0, b"a"), (1, b"c")]
+    disk.power_cut(keep_tail_bytes=999)
+    assert read_all(open_log(disk)[1]) == [(0, b"a"), (1, b"c")]
 
 
 def test_a_closed_log_takes_nothing(store: LogStore, log: PartitionLog) -> None:

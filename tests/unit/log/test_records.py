@@ -177,6 +177,8 @@ def test_hostile_records_raise_only_our_own_error(*, accelerate: bool) -> None:
     for cut in range(len(body)):
         with pytest.raises(CorruptBatch):
             records.decode_batch(_with_body(body[:cut], 0, count=3), accelerate=accelerate)
+    with pytest.raises(CorruptBatch):
+        records.decode_batch(_with_body(body + b"\x00", 0, count=3), accelerate=accelerate)
     with pytest.raises(CorruptBatch, match="2147483647"):
         records.decode_batch(_with_body(body, 0, count=(1 << 31) - 1), accelerate=accelerate)
 

@@ -8,7 +8,8 @@ from gateway.log.partition import PartitionLog
 from gateway.log.recovery import Outcome
 from gateway.log.store import LogStore
 from headwater.disk import ForgetfulDisk
-from tests.support.logs import DATA, append, batch, marker, open_log, overwrite, read_all, segment_path
+from headwater.errors import UserError
+from tests.support.logs import DATA, FlakyDisk, append, batch, marker, open_log, overwrite, read_all, segment_path
 
 QUARANTINE = f"{DATA}/node/quarantine"
 
@@ -117,6 +118,30 @@ def test_a_damaged_middle_of_the_last_segment_is_quarantined_and_the_rest_is_kep
     store, log = open_log(disk)
     assert outcomes(store) == [Outcome.CLEAN]
     assert read_all(log) == [*kept, (120, b"new")]
+
+
+def test_a_power_cut_in_the_middle_of_mending_loses_nothing_more() -> None:
+    disk = FlakyDisk()
+    _, log = filled(disk)
+    expected = read_all(log)
+    base = bases(disk)[-1]
+    flip(disk, segment_path(base), position_of(disk, base, base + 2)[0] + 70)
+    disk.refuse_truncate = False
+    original = disk.rename
+
+    def rename_then_fail(old: str, new: str) -> None:
+        original(old, new)
+        disk.refuse_truncate = True
+
+    disk.rename = rename_then_fail  # type: ignore[method-assign]
+    with pytest.raises(UserError):
+        open_log(disk)
+    disk.rename = original  # type: ignore[method-assign]
+    disk.refuse_truncate = False
+    disk.power_cut()
+    store, log = open_log(disk)
+    assert outcomes(store) == [Outcome.QUARANTINED]
+    assert read_all(log) == [row for row in expected if row[0] not in (base + 2, base + 3)]
 
 
 def test_damage_in_two_places_of_one_segment() -> None:

@@ -218,7 +218,9 @@ def test_a_mount_and_a_configuration_beside_the_data_are_no_strangers(tmp_path: 
 def test_an_unwritable_directory_is_named_with_the_cure() -> None:
     disk = ForgetfulDisk()
     disk.fail_next["replace_file"] = PermissionError(13, "Permission denied", "/data/node/identity.json.tmp")
-    with pytest.raises(UserError, match=r"Cannot use /data/node/identity\.json\.tmp as data: Permission denied") as caught:
+    with pytest.raises(
+        UserError, match=r"Cannot use /data/node/identity\.json\.tmp as data: Permission denied"
+    ) as caught:
         open_store(disk)
     assert "may write" in caught.value.hint
 
