@@ -54,6 +54,7 @@ class Flusher:
         self._clock = clock
         self._call_in_loop = call_in_loop
         self._dirty: deque[Syncable] = deque()
+        self._done: deque[tuple[Syncable, SyncResult]] = deque()
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._round_lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -92,9 +93,10 @@ class Flusher:
 
     def flush_now(self) -> None:
         """Sync everything that is dirty and complete it before returning; called in the loop."""
+        self._complete()
         while self._dirty:
-            for log, result in self._round():
-                log.complete(result)
+            self._done.extend(self._round())
+            self._complete()
 
     def _run(self) -> None:
         started_ms = float("-inf")
@@ -113,7 +115,17 @@ class Flusher:
             started_ms = self._clock.monotonic_ms()
             results = self._round()
             if results:
-                self._call_in_loop(lambda results=results: _complete(results))  # type: ignore[misc]
+                self._done.extend(results)
+                try:
+                    self._call_in_loop(self._complete)
+                except RuntimeError:
+                    return  # the loop is closed: nobody is left to tell, and `flush_now` does the rest
+
+    def _complete(self) -> None:
+        """In the loop: tell the logs what the rounds since the last time did, in order."""
+        while self._done:
+            log, result = self._done.popleft()
+            log.complete(result)
 
     def _round(self) -> list[tuple[Syncable, SyncResult]]:
         results = []
@@ -135,8 +147,3 @@ class Flusher:
                 self.last_round_ms = self._clock.monotonic_ms() - started_ms
                 self.slowest_round_ms = max(self.slowest_round_ms, self.last_round_ms)
         return results
-
-
-def _complete(results: list[tuple[Syncable, SyncResult]]) -> None:
-    for log, result in results:
-        log.complete(result)

@@ -116,3 +116,47 @@ def test_every_acknowledgement_comes_from_the_thread_through_the_loop(interval_m
     assert len(read_all(log)) == 300
     assert log.segments_count > 3
     store.close()
+
+
+def test_a_round_whose_report_the_loop_has_not_heard_is_acknowledged_by_close() -> None:
+    loop = Loop()
+    store = LogStore.open(
+        DATA,
+        node="edge-1",
+        settings=LogSettings(fsync_interval_ms=0),
+        disk=ForgetfulDisk(),
+        clock=SystemClock(),
+        call_in_loop=loop.calls.put,
+    )
+    log = store.create_topic("t").partitions[0]
+    acknowledged: list[int] = []
+    append(log, b"a")
+    log.when_synced(1, lambda: acknowledged.append(1))
+    report = loop.calls.get(timeout=WAIT_S)
+    store.close()
+    assert acknowledged == [1]
+    report()  # late, and without effect
+    assert acknowledged == [1]
+
+
+def test_a_closed_loop_ends_the_thread_quietly_and_close_does_the_rest() -> None:
+    refused = threading.Event()
+
+    def closed(callback: Callable[[], None]) -> None:
+        refused.set()
+        raise RuntimeError("Event loop is closed")
+
+    store = LogStore.open(
+        DATA,
+        node="edge-1",
+        settings=LogSettings(fsync_interval_ms=0),
+        disk=ForgetfulDisk(),
+        clock=SystemClock(),
+        call_in_loop=closed,
+    )
+    log = store.create_topic("t").partitions[0]
+    append(log, b"a")
+    assert refused.wait(WAIT_S)
+    append(log, b"b")
+    store.close()
+    assert log.synced_offset == 2
