@@ -21,7 +21,7 @@ from gateway.log.chain import CHAIN_START, chain_next, decode_anchors
 from gateway.log.errors import CorruptBatch
 from gateway.log.files import PartitionFiles
 from gateway.log.replay import Replay
-from gateway.log.scan import Stop, find_next_batch, scan_run
+from gateway.log.scan import Stop, find_next_batch, read_patiently, scan_run
 from gateway.log.segment import Segment, headers, load_indexes, rebuild_indexes
 from gateway.log.state import PartitionState
 from gateway.log.transactions import AbortedTransaction
@@ -158,7 +158,7 @@ class Recoverer:
             try:
                 for _, _, header in headers(self._disk, handle, 0, segment.size):
                     value = chain_next(value, header)
-            except CorruptBatch:
+            except (CorruptBatch, OSError):
                 value = None
             finally:
                 self._disk.close(handle)
@@ -176,7 +176,7 @@ class Recoverer:
             segment.next_offset = self._walk_end(segment)
             if segment.next_offset > next_base:
                 raise CorruptBatch("a segment that goes on beyond its successor's base")
-        except CorruptBatch:
+        except (CorruptBatch, OSError):
             known = segment.aborted if segment.has_aborts else None
             self._files.cache.release(segment)
             self._release(self._read_whole(base, next_base, Replay(PartitionState(), None), known), aborted=known)
@@ -322,7 +322,7 @@ class Recoverer:
         try:
             self._disk.truncate(target, 0)
             while start < end:
-                chunk = self._disk.read_at(handle, min(_COPY_BYTES, end - start), start)
+                chunk = read_patiently(self._disk, handle, min(_COPY_BYTES, end - start), start)
                 if not chunk:
                     break
                 self._disk.append(target, chunk)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import struct
 from collections.abc import Callable, Collection
@@ -14,6 +15,7 @@ from gateway.log.layout import HEADER_BYTES, HEADER_STRUCT, LENGTH_OFFSET, MAGIC
 from headwater.disk import Disk
 
 _CHUNK_BYTES = 1 << 20
+_SECTOR_BYTES = 4_096
 _CRC_START = 21
 _EPOCH_AT = 12
 
@@ -34,6 +36,26 @@ class ScanEnd(NamedTuple):
     stop: Stop
     position: int
     next_offset: int
+
+
+def read_patiently(disk: Disk, handle: int, size: int, position: int) -> bytes:
+    """Like `read_at`, but a sector that the disk cannot read comes back as zeros: one bad spot is not a lost file."""
+    try:
+        return disk.read_at(handle, size, position)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+    parts = []
+    end = min(position + size, disk.size(handle))
+    while position < end:
+        # Up to the next sector boundary, so that no good sector shares a read with a bad one.
+        step = min(_SECTOR_BYTES - position % _SECTOR_BYTES, end - position)
+        try:
+            parts.append(disk.read_at(handle, step, position))
+        except OSError:
+            parts.append(bytes(step))
+        position += step
+    return b"".join(parts)
 
 
 def valid_batch(chunk: bytes, near: int, expected: int) -> tuple[int, ...] | None:
@@ -70,7 +92,7 @@ def scan_run(
         if near + need > len(chunk):
             if size - position < need:
                 return ScanEnd(Stop.BAD, position, expected)
-            chunk = disk.read_at(handle, min(max(_CHUNK_BYTES, need), size - position), position)
+            chunk = read_patiently(disk, handle, min(max(_CHUNK_BYTES, need), size - position), position)
             origin = position
             if len(chunk) < need:
                 return ScanEnd(Stop.BAD, position, expected)
@@ -98,7 +120,7 @@ def find_next_batch(
     pattern = re.compile(b"(?=" + needles + b")", re.DOTALL)
     position = start
     while position < size:
-        chunk = disk.read_at(handle, min(_CHUNK_BYTES, size - position), position)
+        chunk = read_patiently(disk, handle, min(_CHUNK_BYTES, size - position), position)
         for match in pattern.finditer(chunk):
             near = match.start() - _EPOCH_AT
             if near < 0:
@@ -113,12 +135,12 @@ def find_next_batch(
 
 
 def _candidate(disk: Disk, handle: int, position: int, size: int, expected: int) -> int | None:
-    head = disk.read_at(handle, HEADER_BYTES, position)
+    head = read_patiently(disk, handle, HEADER_BYTES, position)
     if len(head) < HEADER_BYTES:
         return None
     fields = HEADER_STRUCT.unpack(head)
     length = fields[1] + LENGTH_OFFSET
     if fields[0] < expected or not HEADER_BYTES <= length <= size - position:
         return None
-    batch = disk.read_at(handle, length, position)
+    batch = read_patiently(disk, handle, length, position)
     return fields[0] if valid_batch(batch, 0, expected) is not None else None

@@ -25,6 +25,19 @@ class FlakyDisk(ForgetfulDisk):
         self.syncs_until_failure: int | None = None
         self.tear_next_append = False
         self.refuse_truncate = False
+        self.unreadable: dict[str, range] = {}  # bytes of a file that the disk cannot read
+        self._paths: dict[int, str] = {}
+
+    def open(self, path: str, *, create: bool = False) -> int:
+        handle = super().open(path, create=create)
+        self._paths[handle] = path
+        return handle
+
+    def read_at(self, handle: int, size: int, position: int) -> bytes:
+        bad = self.unreadable.get(self._paths[handle], range(0))
+        if max(bad.start, position) < min(bad.stop, position + size):
+            raise OSError(5, "Input/output error")
+        return super().read_at(handle, size, position)
 
     def sync(self, handle: int) -> None:
         if self.syncs_until_failure is not None:

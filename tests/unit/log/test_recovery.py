@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 
 from gateway.log import records
-from gateway.log.errors import InvalidProducerEpoch
+from gateway.log.errors import InvalidProducerEpoch, LogFailed
 from gateway.log.partition import PartitionLog
 from gateway.log.recovery import Outcome
+from gateway.log.settings import LogSettings
 from gateway.log.store import LogStore
 from headwater.disk import ForgetfulDisk
 from headwater.errors import UserError
@@ -142,6 +143,29 @@ def test_a_power_cut_in_the_middle_of_mending_loses_nothing_more() -> None:
     store, log = open_log(disk)
     assert outcomes(store) == [Outcome.QUARANTINED]
     assert read_all(log) == [row for row in expected if row[0] not in (base + 2, base + 3)]
+
+
+@pytest.mark.parametrize("slot", [0, 1, -1])
+def test_a_sector_that_cannot_be_read_costs_its_batches_and_no_more(slot: int) -> None:
+    disk = FlakyDisk()
+    store, log = open_log(disk, settings=LogSettings(segment_bytes=40_000, index_interval_bytes=256))
+    for number in range(500):
+        append(log, b"%d" % number + b"x" * 200)
+    store.flush_now()
+    expected = read_all(log, max_bytes=9_000)
+    path = segment_path(bases(disk)[slot])
+    size = len(disk.read_file(path))
+    disk.unreadable[path] = range(size // 4_096 * 4_096, size) if slot == 1 else range(4_096, 8_192)
+    with pytest.raises(LogFailed, match="Cannot read t-0 at offset"):
+        read_all(log, max_bytes=99_999)
+    if slot == 0:
+        disk.remove(segment_path(bases(disk)[slot], ".index"))  # else an old segment's middle is not looked at
+        disk.sync_directory(f"{DATA}/log/t-0")
+    store, log = open_log(disk)
+    assert Outcome.QUARANTINED in outcomes(store)
+    lost = len(expected) - len(read_all(log, max_bytes=9_000))
+    assert 0 < lost <= 4_096 // 270 + 2
+    assert set(read_all(log, max_bytes=9_000)) <= set(expected)
 
 
 def test_damage_in_two_places_of_one_segment() -> None:
