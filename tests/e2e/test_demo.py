@@ -7,6 +7,7 @@ import re
 import shutil
 import sqlite3
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,7 +89,8 @@ def test_the_verdict_finds_no_failure(run: Run) -> None:
     assert list(report) == MEMBERS
     for zero in ("missing", "duplicates", "windows_different", "premature"):
         assert report[zero] == 0
-    assert (report["uplink_outages"], report["edge_kills"], report["seconds"]) == (1, 1, 60)
+    assert (report["uplink_outages"], report["edge_kills"]) == (1, 1)
+    assert 60 <= report["seconds"] <= 63
     assert report["sent"] >= report["acknowledged"] >= 5000
     assert report["edge_log"] == report["central_log"] >= report["acknowledged"]
     assert report["dead_lettered"] >= 5
@@ -106,6 +108,7 @@ def test_the_outage_hit_a_transaction_which_was_aborted_and_fenced(run: Run) -> 
     edge = run.log("edge")
     assert "transaction aborted" in edge
     assert "fenced by time-out" in edge
+    assert re.search(r"headwater\.\S*edge-01 aborted by time-out after 10000 ms", run.log("central"))
     began = re.search(r"the drain began (\d+\.\d) s after the outage", run.output)
     assert began is not None
     assert float(began[1]) <= 5.0
@@ -140,6 +143,8 @@ def test_nothing_wrote_a_traceback(run: Run) -> None:
 
 def test_no_process_is_left_behind(run: Run) -> None:
     assert running_with(str(run.directory)) == []
+    central = tomllib.loads((run.directory / "central.toml").read_text())
+    assert running_with(f"--target {central['kafka']['listen']}") == [], "the proxy"
 
 
 def test_a_report_on_half_a_story_is_refused(tmp_path: Path) -> None:
