@@ -129,7 +129,8 @@ class PartitionLog:
     def append(self, batches: Buffer, *, now_ms: int, verify: bool = True, control: bool = False) -> Appended:
         """Write whole batches; `verify` checks their CRCs. A `bytearray` is patched in place and is then the log's.
 
-        At most one batch when it has a producer id. `control` lets transaction markers in: for the coordinator alone.
+        At most one batch when it has a producer id. `control` lets in what coordinators alone write: transaction
+        markers, and data of a producer without a sequence.
         Raises the classes of `gateway.log.errors`; nothing is appended then.
         """
         if self._unready:
@@ -169,7 +170,7 @@ class PartitionLog:
         before = self._chain
         chain = plan_one(data, fields, self.log_end_offset, self.leader_epoch, before, verify=verify)
         marker = read_marker(data) if fields[5] & ATTRIBUTE_CONTROL else None
-        repeated = self._state.check(fields, marker[1] if marker is not None and control else None)
+        repeated = self._state.check(fields, marker[1] if marker is not None and control else None, coordinator=control)
         if repeated is not None:
             return Appended(repeated.first_offset, repeated.last_offset + 1, True)  # noqa: FBT003
         appended = self._write(data, [(fields, len(data), before)], self.log_end_offset + fields[12], chain)

@@ -93,15 +93,20 @@ class Producers:
 
     def check_marker(self, producer_id: int, epoch: int, coordinator_epoch: int) -> None:
         """Raises `InvalidProducerEpoch` for a marker of an older epoch or an older coordinator."""
+        self.check_epoch(producer_id, epoch)
         producer = self._known.get(producer_id)
         if producer is None:
             return
-        if epoch < producer.epoch:
-            raise InvalidProducerEpoch(f"Marker of producer {producer_id} epoch {epoch} after epoch {producer.epoch}")
         if coordinator_epoch < producer.coordinator_epoch:
             raise InvalidProducerEpoch(
                 f"Marker of coordinator epoch {coordinator_epoch} after epoch {producer.coordinator_epoch}"
             )
+
+    def check_epoch(self, producer_id: int, epoch: int) -> None:
+        """Raises `InvalidProducerEpoch` for what a coordinator writes on behalf of a producer that is fenced."""
+        known = self.epoch(producer_id)
+        if known is not None and epoch < known:
+            raise InvalidProducerEpoch(f"Marker of producer {producer_id} epoch {epoch} after epoch {known}")
 
     def note(self, producer_id: int, epoch: int, batch: SequencedBatch, timestamp: int) -> None:
         """Remember an appended batch."""
@@ -118,6 +123,10 @@ class Producers:
         producer = self._touch(producer_id, epoch)
         producer.coordinator_epoch = coordinator_epoch
         producer.timestamp = timestamp
+
+    def note_epoch(self, producer_id: int, epoch: int, timestamp: int) -> None:
+        """Remember a batch that a coordinator appended for a producer, without a sequence."""
+        self._touch(producer_id, epoch).timestamp = timestamp
 
     def forget_sequences(self) -> None:
         """A range is gone and nobody knows whose batches were in it: epochs still fence, any sequence may follow."""

@@ -8,6 +8,7 @@ from gateway.log.producers import Producers, SequencedBatch, last_sequence
 from gateway.log.transactions import AbortedTransaction, OpenTransaction, Transactions
 
 NO_PRODUCER = -1
+NO_SEQUENCE = -1
 
 
 class PartitionState:
@@ -19,10 +20,13 @@ class PartitionState:
         self.producers = Producers()
         self.transactions = Transactions()
 
-    def check(self, fields: tuple[int, ...], coordinator_epoch: int | None) -> SequencedBatch | None:
+    def check(
+        self, fields: tuple[int, ...], coordinator_epoch: int | None, *, coordinator: bool = False
+    ) -> SequencedBatch | None:
         """Whether a batch may be appended; returns the earlier batch that it repeats.
 
-        `coordinator_epoch` is None for a client's batch. Raises the classes of `gateway.log.errors`.
+        `coordinator_epoch` is None for what is no marker of a coordinator. A `coordinator` may also write, for a
+        producer, data that has no sequence: offsets within a transaction. Raises the classes of `gateway.log.errors`.
         """
         attributes, producer_id, epoch, sequence = fields[5], fields[9], fields[10], fields[11]
         if attributes & ATTRIBUTE_CONTROL:
@@ -33,6 +37,9 @@ class PartitionState:
         if producer_id == NO_PRODUCER:
             if attributes & ATTRIBUTE_TRANSACTIONAL:
                 raise InvalidTransactionState("A transactional batch without a producer id")
+            return None
+        if coordinator and sequence == NO_SEQUENCE and producer_id >= 0 and epoch >= 0:
+            self.producers.check_epoch(producer_id, epoch)
             return None
         if producer_id < 0 or epoch < 0 or sequence < 0:
             raise CorruptBatch(f"Record batch of producer {producer_id} epoch {epoch} with base sequence {sequence}")
@@ -57,9 +64,12 @@ class PartitionState:
             commit, coordinator_epoch = marker
             self.producers.note_marker(producer_id, epoch, coordinator_epoch, fields[8])
             return self.transactions.end(producer_id, base_offset, commit=commit)
-        last = base_offset + fields[6]
-        batch = SequencedBatch(fields[11], last_sequence(fields[11], fields[12]), base_offset, last)
-        self.producers.note(producer_id, epoch, batch, fields[8])
+        if fields[11] == NO_SEQUENCE:
+            self.producers.note_epoch(producer_id, epoch, fields[8])
+        else:
+            last = base_offset + fields[6]
+            batch = SequencedBatch(fields[11], last_sequence(fields[11], fields[12]), base_offset, last)
+            self.producers.note(producer_id, epoch, batch, fields[8])
         if attributes & ATTRIBUTE_TRANSACTIONAL:
             self.transactions.begin(OpenTransaction(producer_id, epoch, base_offset, now_ms))
         return None
