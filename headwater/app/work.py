@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import ctypes
+import gc
 import logging
 import os
 import signal
@@ -207,6 +208,7 @@ def main() -> int:
     try:
         settings = load_settings(options.config).settings
         set_up_logging(settings.node, level=options.log_level, form=options.log_format)
+        gc.set_threshold(50_000, 20, 50)  # blocks of records are freed by reference counting
         return asyncio.run(_run(settings))
     except HeadwaterError as error:
         sys.stderr.write(f"error: {error}\n")
