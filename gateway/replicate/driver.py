@@ -62,9 +62,14 @@ class Store(Protocol):
     def create_topic(self, name: str) -> Topic: ...
 
 
-def first_offsets(store: Store, topics: Sequence[str]) -> dict[str, int]:
-    """Where each source partition's log ends: what `RunJournal.begin` enters for the new run."""
-    logs = [log for name in topics if name in store.topics for log in store.topics[name].partitions]
+def first_offsets(store: Store, topics: Sequence[str] = ()) -> dict[str, int]:
+    """Where each partition's log ends: what `RunJournal.begin` enters for the new run.
+
+    Of every topic, replicated or not: the list of replicated ones may change, and a gap in the journal would look as if
+    the partition had begun in that run. `topics` may be named by callers and leaves nothing out. Kafka's internal
+    topics (`__…`) are never replicated.
+    """
+    logs = [log for name, topic in store.topics.items() if not name.startswith("__") for log in topic.partitions]
     return {source_key(log): log.log_end_offset for log in logs}
 
 

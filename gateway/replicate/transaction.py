@@ -104,7 +104,9 @@ class Transaction:
 
     def _draft(self) -> Progress:
         author, sources = self._author, self._sources
-        parts = {
+        # What is not replicated just now keeps its place for when it is again.
+        parts = dict(self._before.parts) if self._before is not None else {}
+        parts |= {
             key: Part(
                 done=position.done,
                 end=sources[key].synced_offset,
@@ -125,7 +127,7 @@ class Transaction:
             log=author.log_id,
             epoch=max([author.epoch, *(source.leader_epoch for source in sources.values())]),
             txn=self.txn,
-            runs=list(author.runs),
+            runs=[(run, {key: first[key] for key in parts if key in first}) for run, first in author.runs],
             parts=parts,
             to=Destination(
                 cluster=self._search.cluster_id,

@@ -162,7 +162,7 @@ class EdgeNode:
         journal = RunJournal.begin(
             disk,
             self.data_dir,
-            first=first_offsets(self.store, self.settings.topics),
+            first=first_offsets(self.store),
             random=self.random,
             boot_id="test",
             wall_ms=self.clock.wall_ms(),

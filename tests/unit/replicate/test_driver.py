@@ -155,3 +155,25 @@ def test_no_address_is_a_users_error() -> None:
     with pytest.raises(UserError, match="bootstrap_servers is empty"):
         UplinkSettings(bootstrap_servers=" , ").addresses()
     assert UplinkSettings(bootstrap_servers="a:1, b").addresses() == [("a", 1), ("b", 9092)]
+
+
+def test_a_topic_that_was_left_out_for_a_while_is_not_sent_again(tmp_path: Path) -> None:
+    """The journal enters every topic's end at every start, replicated at that time or not."""
+
+    async def story(edge: EdgeNode, central: CentralNode) -> None:
+        edge.ingest(10)
+        await edge.drained()
+        with_readings = edge.settings
+        edge.settings = UplinkSettings(bootstrap_servers=with_readings.bootstrap_servers, topics=("events",))
+        for settings in (edge.settings, with_readings):
+            await edge.stop()
+            edge.settings = settings
+            edge.start()
+            topic = edge.store.topics.get("events") or edge.store.create_topic("events")
+            topic.partitions[0].append(encode_batch([(1, b"edge-1", b'{"n":0}', NO_HEADERS)]), now_ms=1)
+            await edge.until(lambda: edge.uplink.status()["records"] == 1)
+        edge.ingest(5)
+        await edge.drained()
+        assert central.numbers() == list(range(15))
+
+    play(tmp_path, story)
