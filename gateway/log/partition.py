@@ -337,7 +337,7 @@ class PartitionLog:
     def read(self, offset: int, max_bytes: int, *, committed: bool = False) -> ReadResult:
         """Whole batches from the one that holds `offset`: at least one, then up to `max_bytes`; none at the end.
 
-        Raises `OffsetOutOfRange`; `LogFailed` and `CorruptBatch` when the file went bad since it was recovered.
+        Raises `OffsetOutOfRange`; `OSError` and `CorruptBatch` when the file went bad since it was recovered.
         """
         if not self.log_start_offset <= offset <= self.log_end_offset:
             raise OffsetOutOfRange(
@@ -347,13 +347,9 @@ class PartitionLog:
         limit = stable if committed else self.synced_offset
         data, aborted = b"", []
         if offset < limit:
-            try:
-                data, upper = self._segments.read(offset, max_bytes, limit, self._synced)
-                if committed and data:
-                    aborted = self._segments.aborted(offset, upper)
-            except OSError as error:
-                what = f"Cannot read {self.topic}-{self.index} at offset {offset}: {error.strerror or error}"
-                raise LogFailed(what, hint=_LOOK) from error
+            data, upper = self._segments.read(offset, max_bytes, limit, self._synced)
+            if committed and data:
+                aborted = self._segments.aborted(offset, upper)
         return ReadResult(data, self.synced_offset, stable, self.log_start_offset, aborted)
 
     def offset_for_timestamp(self, timestamp_ms: int) -> tuple[int, int] | None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.log import records
-from gateway.log.errors import InvalidProducerEpoch, LogFailed
+from gateway.log.errors import InvalidProducerEpoch
 from gateway.log.partition import PartitionLog
 from gateway.log.recovery import Outcome
 from gateway.log.settings import LogSettings
@@ -156,7 +156,7 @@ def test_a_sector_that_cannot_be_read_costs_its_batches_and_no_more(slot: int) -
     path = segment_path(bases(disk)[slot])
     size = len(disk.read_file(path))
     disk.unreadable[path] = range(size // 4_096 * 4_096, size) if slot == 1 else range(4_096, 8_192)
-    with pytest.raises(LogFailed, match="Cannot read t-0 at offset"):
+    with pytest.raises(OSError, match="Input/output error"):
         read_all(log, max_bytes=99_999)
     if slot == 0:
         disk.remove(segment_path(bases(disk)[slot], ".index"))  # else an old segment's middle is not looked at
