@@ -78,7 +78,7 @@ function tracesOf(field, chosen, from) {
     // a direction that passes north jumps by 360: dots tell the truth where a line would not
     const dots = raw.length < 3 || /direction|bearing|heading/.test(field) || windows.some((window) => "circular_mean" in window);
     traces.push({ type: "scatter", mode: dots ? "markers" : "lines", name, legendgroup: device, x: raw.map((p) => new Date(p[0])), y: raw.map((p) => p[1]),
-      opacity: 0.55, line: { width: 1, color: colour }, marker: { color: colour, size: raw.length < 3 ? 6 : 3 }, hovertemplate: "%{y:.4g} at %{x|%H:%M:%S}", showlegend: Boolean(chosen) });
+      opacity: 0.65, line: { width: 1, color: colour }, marker: { color: colour, size: raw.length < 3 ? 6 : 3 }, hovertemplate: "%{y:.4g} at %{x|%H:%M:%S}", showlegend: Boolean(chosen) });
     if (windows.length) traces.push(...windowTraces(name, device, windows, colour, Boolean(chosen)));
   }
   return traces;
@@ -94,6 +94,7 @@ function windowTraces(name, device, windows, colour, band) {
       steps.max.push(window.max);
       steps.text.push(`${window.count ?? ""} readings, revision ${window.revision}${window.complete ? "" : ", incomplete"}`);
     }
+    if ("circular_mean" in window) for (const list of Object.values(steps)) list.push(null); // from 359 to 1 is no step
   }
   const traces = [];
   if (band) {
@@ -109,7 +110,7 @@ function layoutOf(field, from, to) {
   const style = getComputedStyle(document.documentElement);
   const ink = style.getPropertyValue("--ink").trim();
   const line = style.getPropertyValue("--line").trim();
-  const axis = { gridcolor: line, linecolor: line, zeroline: false };
+  const axis = { separatethousands: false, gridcolor: line, linecolor: line, zeroline: false };
   return { title: { text: field, font: { size: 15, color: ink }, x: 0.01, xanchor: "left" }, margin: { l: 48, r: 12, t: 34, b: 34 }, uirevision: field,
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: ink, size: 12 }, xaxis: { ...axis, type: "date", range: [new Date(from), new Date(to)] },
     yaxis: axis, showlegend: false, hovermode: "closest" };
