@@ -227,6 +227,8 @@ class PartitionLog:
         self._segments.add(segment)
         self._closing.append(Closing(self._active, segment.base_offset, snapshot, self._segments.chain_anchors()))
         self._active = segment
+        # The batch that asked for room may still be refused: the closed segment is finished even so.
+        self._flusher.written(self, 0)
 
     def begin_epoch(self) -> int:
         """Stamp what comes with the next leader epoch, made durable first; returns it. Raises `LogFailed`."""

@@ -228,6 +228,23 @@ def test_index_files_hold_the_entries_that_kafka_would_write(
         assert disk.read_file(segment_path(base, ".timeindex")) == b"".join(struct.pack(">qi", *each) for each in times)
 
 
+def test_a_roll_for_a_batch_that_is_then_refused_is_finished_too(
+    disk: ForgetfulDisk, store: LogStore, log: PartitionLog
+) -> None:
+    append(log, b"x" * 3_900)
+    put(log, numbered(0))
+    store.flush_now()
+    assert put(log, numbered(0)) == (1, 2, True)
+    damaged = batch(b"y" * 300)
+    damaged[-1] ^= 1
+    with pytest.raises(CorruptBatch):
+        log.append(damaged, now_ms=NOW_MS)
+    assert log.segments_count == 2
+    store.close()
+    store, _ = open_log(disk)
+    assert [finding.outcome for finding in store.recovered] == [Outcome.CLEAN]
+
+
 def test_times_are_looked_up_over_segments(store: LogStore, log: PartitionLog) -> None:
     times = [NOW_MS + 100 * (number if number != 7 else 60) for number in range(80)]
     for time in times:
