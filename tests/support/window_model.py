@@ -79,7 +79,7 @@ class Model:
             too_late = watermark is not None and start + self.size <= watermark - self.lateness
             if too_late and not touches(start, self.size, self.owed(row.node)):
                 return
-            empty = {"rows": [], "said": None, "settled": False, "live": False, "retro": False, "revision": -1}
+            empty: dict[str, Any] = {"rows": [], "said": None, "settled": False, "live": False, "retro": False, "revision": -1}
             self.windows[where] = {**empty, "fresh": False}
         window = self.windows[where]
         window["rows"].append(row.fields)
