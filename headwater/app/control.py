@@ -35,15 +35,9 @@ class ControlServer:
     @classmethod
     async def start(cls, data_dir: str, status: Status) -> ControlServer:
         """Needs the data directory's lock to be held: a socket file left by a dead node is removed."""
-        directory = os.path.join(data_dir, "node")
-        with _short_path(directory) as path:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-            listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            listening.bind(path)
-            os.chmod(path, 0o660)
+        listening = listen_unix(data_dir, SOCKET_NAME, mode=0o660)
         server = await asyncio.get_running_loop().create_unix_server(lambda: _Answer(status), sock=listening)
-        return cls(server, os.path.join(directory, SOCKET_NAME))
+        return cls(server, os.path.join(data_dir, "node", SOCKET_NAME))
 
     def close(self) -> None:
         """Stop answering and take the socket away, so that the node is seen to be down at once."""
@@ -70,7 +64,7 @@ def read_status(data_dir: str, *, timeout_s: float = 2.0) -> dict[str, Any] | No
     Raises UserError when this user may not ask.
     """
     try:
-        with _short_path(os.path.join(data_dir, "node")) as path, socket.socket(socket.AF_UNIX) as client:
+        with short_path(data_dir, SOCKET_NAME) as path, socket.socket(socket.AF_UNIX) as client:
             client.settimeout(timeout_s)
             client.connect(path)
             answer = bytearray()
@@ -89,7 +83,7 @@ async def fetch_status(data_dir: str, *, timeout_s: float = 2.0) -> dict[str, An
     """`read_status` for an event loop."""
     try:
         async with asyncio.timeout(timeout_s):
-            with _short_path(os.path.join(data_dir, "node")) as path:
+            with short_path(data_dir, SOCKET_NAME) as path:
                 reader, writer = await asyncio.open_unix_connection(path, limit=ANSWER_BYTES_MAX)
             try:
                 return _parse(await reader.read())
@@ -106,10 +100,26 @@ def _parse(answer: bytes) -> dict[str, Any] | None:
         return None  # the node died while it wrote
 
 
+def listen_unix(data_dir: str, name: str, *, mode: int) -> socket.socket:
+    """A listening socket `<data>/node/<name>`; a file left by a dead node is removed (the data directory is locked)."""
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with short_path(data_dir, name) as path:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        mask = os.umask(0o777 & ~mode)  # never open to more people than `mode` says, not even for a moment
+        try:
+            listening.bind(path)
+        finally:
+            os.umask(mask)
+        os.chmod(path, mode)
+    return listening
+
+
 @contextlib.contextmanager
-def _short_path(directory: str) -> Iterator[str]:
-    handle = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+def short_path(data_dir: str, name: str) -> Iterator[str]:
+    """A path of `<data>/node/<name>` that fits a socket address, however deep the directory is."""
+    handle = os.open(os.path.join(data_dir, "node"), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield f"/proc/self/fd/{handle}/{SOCKET_NAME}"
+        yield f"/proc/self/fd/{handle}/{name}"
     finally:
         os.close(handle)

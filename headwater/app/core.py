@@ -13,7 +13,7 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from random import SystemRandom
 from typing import Any
 
@@ -27,6 +27,7 @@ from gateway.replicate.driver import Uplink, first_offsets
 from gateway.replicate.journal import RunJournal
 from gateway.serve import KafkaListener, serve_kafka
 from gateway.wire.broker import Broker
+from headwater.app.command import CommandServer
 from headwater.app.control import ControlServer
 from headwater.app.registry import registered
 from headwater.app.report import Reporter
@@ -63,6 +64,7 @@ class Core:
         self.listener_problems: dict[str, str] = {}
         self.reporter = Reporter(self)
         self._control: ControlServer | None = None
+        self._commands: CommandServer | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self, command: list[str]) -> None:
@@ -111,6 +113,7 @@ class Core:
         if settings.wants_work:
             self.work = Supervisor(command, clock=clock, event=self._emit)
         self._control = await ControlServer.start(settings.data_dir, self.reporter.document)
+        self._commands = await CommandServer.start(settings.data_dir, {"replication": self._choose})
         self._say_started(store, clean=store.stopped_cleanly or first_start)
         self._begin_tasks(ports)
 
@@ -161,6 +164,20 @@ class Core:
             self.events.emit(kind, **detail)
         except (HeadwaterError, OSError) as error:  # a disk that fails must not take the caller along
             log.error("the event “%s” could not be written: %s", kind, error)
+
+    def _choose(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The operator's answer to an uplink that has stopped (`headwater replication resend|accept`)."""
+        choice = request.get("choice")
+        if choice not in ("resend", "accept"):
+            raise UserError(f"“{choice}” is no choice", hint="Choose resend or accept.")
+        if self.uplink is None:
+            raise UserError("this node replicates to nobody", hint="Nothing needs to be chosen.")
+        link = self.uplink.status()
+        if link["state"] != "stopped":
+            raise UserError(f"the uplink is {link['state']}, not stopped", hint="Nothing needs to be chosen.")
+        self.uplink.choose(choice)
+        log.warning("the operator chose to %s", choice)
+        return {"said": f"the uplink goes on: {choice}; `headwater replication status` shows how"}
 
     # --- running
 
@@ -223,6 +240,8 @@ class Core:
             if self._control is not None:
                 rest.callback(self._emit, "stop", cause=cause)
                 rest.callback(self._control.close)
+            if self._commands is not None:
+                rest.callback(self._commands.close)
 
 
 async def run_node(

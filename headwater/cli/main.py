@@ -35,7 +35,13 @@ simulate_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+replication_app = typer.Typer(
+    help="The link to the central: its state, and the choice when it has stopped.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 app.add_typer(config_app, name="config")
+app.add_typer(replication_app, name="replication")
 app.add_typer(simulate_app, name="simulate")
 
 # typer reads these annotations at run time; Optional is what it understands on every Python from 3.11 on
@@ -205,6 +211,36 @@ def status(config: Config = None, as_json: AsJson = False) -> None:
     from headwater.cli.status import show_status
 
     raise typer.Exit(show_status(config, as_json=as_json))
+
+
+@replication_app.command("status")
+def replication_status(config: Config = None, as_json: AsJson = False) -> None:
+    """Show the link to the central. Exit 0 up, 1 down, 2 stopped until somebody chooses."""
+    from headwater.cli.replication import show
+
+    raise typer.Exit(show(config, as_json=as_json))
+
+
+@replication_app.command("resend")
+def replication_resend(config: Config = None) -> None:
+    """Go on after a stop by sending everything that this node still holds.
+
+    For a central that was recreated or lost its data. What it has already is there twice, with the same identity.
+    """
+    from headwater.cli.replication import choose
+
+    choose(config, "resend")
+
+
+@replication_app.command("accept")
+def replication_accept(config: Config = None) -> None:
+    """Go on after a stop where the central's own record says, sending nothing again.
+
+    For a central that was truncated on purpose, or replaced by a copy.
+    """
+    from headwater.cli.replication import choose
+
+    choose(config, "accept")
 
 
 def _asynchronously(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
