@@ -23,7 +23,10 @@ LOG_DIFFERS = "log differs from what was replicated"
 LOG_SHORTER = "log shorter than what was replicated"
 TWIN = "twin"
 
-_CHOOSE = "Choose: “resend” sends everything that the local log still holds, “accept” goes on where the record says."
+_CHOOSE = (
+    "Choose: `headwater replication resend` sends everything that the local log still holds, "
+    "`headwater replication accept` goes on where the record says."
+)
 
 
 class GoOn(NamedTuple):
@@ -74,7 +77,7 @@ def decide(found: Found, local: Local, choice: Choice | None = None) -> GoOn | H
         return Halt(
             TWIN,
             f"another node writes under the name {local.node} (its run {newest} is not in this node's journal)",
-            "Stop the copy, or give this one its own name: headwater node new-identity.",
+            "Stop the copy, or give this one another name and a data directory of its own.",
         )
     problem = _central_problem(found, record, local)
     if problem and choice is None:
@@ -131,7 +134,7 @@ def _by_runs(record: Progress, local: Local, *, foreign: bool) -> GoOn | Halt:
         return Halt(
             NO_COMMON_RUN,
             f"the central's record of {local.node} was written by a node with another history",
-            "Two nodes of one name, or a new card: headwater node new-identity, or choose “resend”.",
+            "Two nodes of one name, or a new card: another name, or `headwater replication resend`.",
         )
     after = local.runs[mine[record.runs[common][0]] + 1 :]
     theirs = record.runs[common - 1][1] if common else None
@@ -161,7 +164,7 @@ def _verify(key: str, part: Part, source: Source, resume: int) -> Halt | None:
         return Halt(
             LOG_SHORTER,
             f"{key} was replicated up to {resume} and ends at {source.synced_offset}",
-            "Records that are at the central are not in the local log any more: choose “resend” to go on anyway.",
+            "Records at the central are gone from the local log; `headwater replication resend` goes on anyway.",
         )
     for offset, value in part.chain:
         if source.log_start_offset < offset <= resume:
@@ -170,6 +173,6 @@ def _verify(key: str, part: Part, source: Source, resume: int) -> Halt | None:
                 return Halt(
                     LOG_DIFFERS,
                     f"{key} up to offset {offset} is not what was replicated (chain {ours:016x}, not {value})",
-                    "This data directory belongs to another history of the node: headwater node new-identity.",
+                    "This data directory is of another history: give the node another name and a directory of its own.",
                 )
     return None

@@ -196,7 +196,7 @@ def test_no_common_run_stops(choice: Choice | None) -> None:
     outcome = judge(record(60, runs=[("z", {KEY: 0})]), log(), [("a", 0)], choice=choice)
     assert isinstance(outcome, Halt)
     assert outcome.reason == NO_COMMON_RUN
-    assert "new-identity" in outcome.hint
+    assert "another name" in outcome.hint
 
 
 def test_resending_over_another_history_shares_no_identity_with_it() -> None:
