@@ -1,52 +1,101 @@
 """Profiles: how one kind of device's bytes become Readings. TOML text in, checked `Profile`s out; no file is read here.
 
 name = "wind-turbine"
-format = "json"                         # which decoder: json, or another in devices/decoders
+format = "json"                         # which decoder: one of devices/options.py
 topics = ["farm/{device}/telemetry"]    # MQTT topics; {device} captures, + and # as in MQTT
 natural_key = "seq"                     # path of a number or text that no two readings share
 expected_interval_ms = 4000             # silent for three times this: idle
 
 [timestamp]
 path = "ts"
-unit = "ms"                             # s, ms, iso8601
+unit = "ms"                             # s, ms, us, ns, iso8601, text
 
 [fields.power]                          # without any [fields.*], every member is a field
 path = "electrical.power"               # default: the field's own name
 unit = "kW"
 scale = 0.001                           # stored = sent × scale + offset
+
+Every key is explained in docs/profiles.md.
 """
 
 from __future__ import annotations
 
-import difflib
-import re
 import tomllib
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
+from devices.topics import TopicMatcher
 from headwater.errors import UserError
 
+__all__ = ["FieldSpec", "Profile", "RegisterSpec", "TimestampSpec", "TopicMatcher", "load_profiles", "parse_profile"]
+
 EVENT_TIME_PAST_MAX_MS = 30 * 24 * 3_600_000
-_PLACEHOLDER = re.compile(r"\{([^}]*)\}")
+HEARTBEAT_MS = 60_000
+"""What a field with a deadband is stored every, when its profile does not say."""
+
+Encoding = Literal["uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64", "text", "bool"]
+WORDS = {"16": 1, "32": 2, "64": 4}
+
+
+class RegisterSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a field stands in a Modbus device (format "modbus").
+
+    `order` names the bytes of a value as they come, for 32 bits `ABCD`, `CDAB` (words swapped), `BADC` (bytes
+    swapped) or `DCBA`; longer values by the same rule. `bit` and `bits` cut a bit field out of an unsigned value,
+    counted from the least significant. `length` is a text's, in registers.
+    """
+
+    address: Annotated[int, msgspec.Meta(ge=0, le=65_535)]
+    table: Literal["", "holding", "input", "coil", "discrete"] = ""
+    encoding: Encoding = "uint16"
+    order: Literal["ABCD", "CDAB", "BADC", "DCBA"] = "ABCD"
+    bit: Annotated[int, msgspec.Meta(ge=0, le=63)] | None = None
+    bits: Annotated[int, msgspec.Meta(ge=1, le=64)] | None = None
+    length: Annotated[int, msgspec.Meta(ge=1, le=125)] = 1
+
+    @property
+    def words(self) -> int:
+        """How many registers it takes up."""
+        return self.length if self.encoding == "text" else WORDS.get(self.encoding[-2:], 1)
 
 
 class FieldSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One field: where it stands in the message, its unit, and stored = sent × scale + offset."""
+    """One field: where it stands in the message, its unit, and stored = sent × scale + offset.
+
+    A stored number below `min` or above `max` is kept, its record marked with `hw-q`. `deadband` is by how much it
+    must have moved to be worth storing again before the profile's heartbeat. `type` turns text into what it means.
+    """
 
     path: str = ""
     unit: str = ""
+    type: Literal["", "number", "integer", "boolean", "text"] = ""
     scale: float = 1.0
     offset: float = 0.0
+    min: float | None = None
+    max: float | None = None
+    deadband: float | None = None
+    register: RegisterSpec | None = None
     description: str = ""
+
+    @property
+    def is_scaled(self) -> bool:
+        return self.scale != 1.0 or self.offset != 0.0
 
 
 class TimestampSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the device's own time stands; `iso8601` without a zone is UTC."""
+    """Where the device's own time stands, and how it is written.
+
+    Text (`iso8601`, or `text` by strptime's `format`) that names no zone is in `zone` (IANA), else UTC. `time_path`
+    names the time of day where date and time stand apart: the two are read as one text with a space between.
+    """
 
     path: str
-    unit: Literal["s", "ms", "iso8601"] = "ms"
+    unit: Literal["s", "ms", "us", "ns", "iso8601", "text"] = "ms"
+    format: str = ""
+    zone: str = ""
+    time_path: str = ""
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,6 +103,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     `device` names the device where no topic does (serial). `natural_key` is a path; the value is kept as a
     field under the path's last part, because a restarted node learns the latest ones from its own log.
+    `device_path` names the device inside the message, `each` an array in it that holds one reading an element.
+    `heartbeat_ms` bounds how long a deadband may keep a reading back, `interval_min_ms` how often one is stored.
     `event_time_past_max_ms` is how old a claimed time may be. `recorded` exempts a replayed recording from
     the rule that a source far behind is left out of the marks. `options` belongs to the decoder.
     """
@@ -63,12 +114,16 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     format: str = "json"
     topics: tuple[str, ...] = ()
     device: str | None = None
+    device_path: str | None = None
+    each: str | None = None
     fields: dict[str, FieldSpec] = {}
     timestamp: TimestampSpec | None = None
     natural_key: str | None = None
     expected_interval_ms: int | None = None
     event_time_past_max_ms: int = EVENT_TIME_PAST_MAX_MS
     recorded: bool = False
+    heartbeat_ms: int | None = None
+    interval_min_ms: int | None = None
     options: dict[str, Any] = {}
 
     @property
@@ -87,45 +142,10 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return None if self.expected_interval_ms is None else self.expected_interval_ms * 3
 
 
-class TopicMatcher:
-    """Topic → (profile, device): the first profile with a matching pattern; else none, and the topic is the device."""
-
-    def __init__(self, profiles: Iterable[Profile]) -> None:
-        self._patterns = [
-            (_compile_topic(topic, profile.name), profile) for profile in profiles for topic in profile.topics
-        ]
-
-    def match(self, topic: str) -> tuple[Profile | None, str]:
-        for pattern, profile in self._patterns:
-            if (found := pattern.fullmatch(topic)) is not None:
-                device = found.groupdict().get("device") or profile.device or topic
-                return profile, device
-        return None, topic
-
-
-def _compile_topic(topic: str, where: str) -> re.Pattern[str]:
-    levels = []
-    names = _PLACEHOLDER.findall(topic)
-    if any(name != "device" for name in names) or len(names) > 1:
-        raise UserError(
-            f"profile {where}: topic “{topic}” may hold one placeholder, {{device}}",
-            hint="Write + for a level that does not matter.",
-        )
-    parts = topic.split("/")
-    for index, level in enumerate(parts):
-        if level == "#" and index == len(parts) - 1:
-            levels.append(".*")
-        elif level == "+":
-            levels.append("[^/]*")
-        elif "+" in level or "#" in level:
-            raise UserError(f"profile {where}: topic “{topic}”: + and # stand alone in a level, # only in the last")
-        else:
-            levels.append("(?P<device>[^/]+)".join(re.escape(text) for text in re.split(r"\{device\}", level)))
-    return re.compile("/".join(levels))
-
-
 def parse_profile(text: str, file: str) -> Profile:
     """One profile from TOML text. Raises `UserError` naming `file`, the line and the key."""
+    from devices.profile_check import check_profile, explain  # it checks what is defined here
+
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -133,8 +153,8 @@ def parse_profile(text: str, file: str) -> Profile:
     try:
         profile = msgspec.convert(raw, Profile)
     except msgspec.ValidationError as error:
-        raise _explain(text, file, str(error)) from error
-    _check(profile, text, file)
+        raise explain(text, file, error) from error
+    check_profile(profile, text, file)
     return profile
 
 
@@ -149,77 +169,3 @@ def load_profiles(sources: Iterable[tuple[str, str]]) -> list[Profile]:
         profiles[profile.name] = profile
         files[profile.name] = file
     return list(profiles.values())
-
-
-def _check(profile: Profile, text: str, file: str) -> None:
-    def refuse(path: str, what: str, hint: str = "") -> UserError:
-        return UserError(f"{file}, line {line_of(text, path)}: {path}: {what}", hint=hint)
-
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", profile.name):
-        raise refuse("name", f"“{profile.name}” is no profile name", "Use letters, digits, . _ - (64 at most).")
-    for key in ("expected_interval_ms", "event_time_past_max_ms"):
-        value = getattr(profile, key)
-        if value is not None and value <= 0:
-            raise refuse(key, f"{value} is not a positive number of milliseconds")
-    for topic in profile.topics:
-        try:
-            _compile_topic(topic, profile.name)
-        except UserError as error:
-            raise refuse("topics", error.what, error.hint) from error
-    for name, spec in profile.fields.items():
-        for path in (name, *(spec.path,) * bool(spec.path)):
-            if not all(path.split(".")):
-                raise refuse(f"fields.{name}.path", f"“{path}” has an empty part", "Write a.b.c for nested members.")
-    if profile.timestamp is not None and not all(profile.timestamp.path.split(".")):
-        raise refuse("timestamp.path", f"“{profile.timestamp.path}” has an empty part")
-    if profile.natural_key is not None and not all(profile.natural_key.split(".")):
-        raise refuse("natural_key", f"“{profile.natural_key}” has an empty part")
-
-
-def _explain(text: str, file: str, message: str) -> UserError:
-    """msgspec's `… - at `$.a.b`` as file, line, key, and for an unknown key the nearest known one."""
-    what, _, place = message.partition(" - at `$")
-    path = place.rstrip("`").lstrip(".").replace("[...]", "")
-    hint = ""
-    if (found := re.search(r"unknown field `([^`]*)`", what)) is not None:
-        unknown = found.group(1)
-        struct: type[msgspec.Struct] = Profile
-        if path.startswith("fields"):
-            struct = FieldSpec
-            path = _field_table_with(text, unknown) or path
-        elif path.startswith("timestamp"):
-            struct = TimestampSpec
-        near = difflib.get_close_matches(unknown, struct.__struct_fields__, n=1)
-        what = f"unknown key “{unknown}”"
-        hint = f"Did you mean “{near[0]}”?" if near else f"Known here: {', '.join(struct.__struct_fields__)}."
-        path = f"{path}.{unknown}".lstrip(".")
-    return UserError(f"{file}, line {line_of(text, path)}: {path or 'profile'}: {what}", hint=hint)
-
-
-def _field_table_with(text: str, key: str) -> str | None:
-    """msgspec hides which dict member failed (`$.fields[...]`); the text tells."""
-    for name, table in tomllib.loads(text).get("fields", {}).items():
-        if isinstance(table, dict) and key in table:
-            return f"fields.{name}"
-    return None
-
-
-def line_of(text: str, path: str) -> int:
-    """The line (from 1) on which TOML key `a.b.c` is set, or where its table begins; 1 when it is nowhere."""
-    table: list[str] = []
-    wanted = [part.strip('"') for part in path.split(".")] if path else []
-    best = 1
-    for number, line in enumerate(text.splitlines(), start=1):
-        stripped = line.strip()
-        if stripped.startswith("["):
-            table = [part.strip(' "') for part in stripped.strip("[]").split("]")[0].split(".")]
-            here = table
-        elif "=" in stripped and not stripped.startswith("#"):
-            here = table + [part.strip(' "') for part in stripped.split("=", 1)[0].split(".")]
-        else:
-            continue
-        if here == wanted:
-            return number
-        if here == wanted[: len(here)] and here == table:
-            best = number
-    return best

@@ -2,7 +2,8 @@
 
 With a profile that lists fields only those are read, type-checked in C, and whatever else the message holds is
 skipped. Without fields, or without a profile, every member is a field: nested objects become `outer.inner`, and a
-bare number, text or boolean is the field `value`. An array is refused: which element is which, no name says.
+bare number, text or boolean is the field `value`. An array is refused: which element is which, no name says, unless a
+profile names elements (`values.0`) or takes one reading from `each` of them.
 
 Messages of a group are joined by newlines and decoded as one stream. A stream of JSON values can be split
 in more than one way, so one sender could shift another's values; hence the guard in `_one_value_each`.
@@ -11,27 +12,27 @@ in more than one way, so one sender could shift another's values; hence the guar
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any, TypedDict
 
 import msgspec
 
-from devices.profiles import Profile, TimestampSpec, TopicMatcher
+from devices.decoders.plans import PlanCache
+from devices.profiles import Profile, TopicMatcher
 from devices.reading import Reading, Scalar, Undecodable
+from devices.shape import FIELDS_MAX, MISSING, Shape, flatten, look_up, tree_readings
+from devices.times import milliseconds
+from devices.topics import placeholders
 
 Message = tuple[str, bytes]
 Result = list[Reading] | Undecodable
 
-DEPTH_MAX = 8
-FIELDS_MAX = 1_000
 _DEVICES_CACHED_MAX = 16_384
 _ERRORS = (ValueError, RecursionError)  # msgspec's DecodeError and a UnicodeDecodeError are ValueErrors
-_MISSING: Any = object()
 
 
 def decode_group(profile: Profile | None, messages: Sequence[Message]) -> list[Result]:
     """One result per (topic, payload), in order: a list of readings, or why there is none."""
-    return _plan(profile).decode(messages)
+    return _plans.of(profile).decode(messages)
 
 
 class _Plan:
@@ -55,7 +56,11 @@ class _Plan:
             )
         self._listed = bool(self._moved)
         self._simple = self._simple_names()
-        self._decoder = self._typed_decoder() if self._listed else msgspec.json.Decoder()
+        self._shape = Shape(profile, "json") if profile is not None and _needs_shape(profile) else None
+        if self._shape is not None:
+            self._simple = None
+        typed = self._listed and self._shape is None
+        self._decoder = self._typed_decoder() if typed else msgspec.json.Decoder()
 
     def _typed_decoder(self) -> msgspec.json.Decoder[Any]:
         tree: dict[str, Any] = {}
@@ -119,6 +124,8 @@ class _Plan:
 
     def _result(self, topic: str, value: Any) -> Result:
         try:
+            if self._shape is not None:
+                return tree_readings(self._shape, topic, value)
             return [self._listed_reading(topic, value) if self._listed else self._free_reading(topic, value)]
         except Undecodable as error:
             return error
@@ -130,21 +137,21 @@ class _Plan:
         if self._flat:
             # the decoded object is the fields already; only what is no field is taken out
             if timestamp is not None and (claim := _take(value, timestamp.path)) is not None:
-                event_ms = _milliseconds(claim, timestamp)
+                event_ms = milliseconds(claim, timestamp)
             fields: dict[str, Scalar] = value
             if self._natural_field is not None:
                 natural = value.get(self._natural_field)
         else:
             fields = {}
             for name, path, scale, offset in self._moved:
-                got = _look_up(value, path)
-                if got is not _MISSING:
+                got = look_up(value, path)
+                if got is not MISSING:
                     fields[name] = got if scale == 1.0 and offset == 0.0 else _scaled(got, scale, offset, name)
-            if timestamp is not None and (claim := _look_up(value, timestamp.path)) not in (None, _MISSING):
-                event_ms = _milliseconds(claim, timestamp)
+            if timestamp is not None and (claim := look_up(value, timestamp.path)) not in (None, MISSING):
+                event_ms = milliseconds(claim, timestamp)
             if self._natural_field is not None and self._natural_path is not None:
-                natural = _look_up(value, self._natural_path)
-                if natural is not _MISSING:
+                natural = look_up(value, self._natural_path)
+                if natural is not MISSING:
                     fields[self._natural_field] = natural
         return self._reading(topic, fields, event_ms, natural)
 
@@ -154,10 +161,10 @@ class _Plan:
         if type(value) is dict:
             timestamp = self._timestamp
             if timestamp is not None and (claim := _take(value, timestamp.path)) is not None:
-                event_ms = _milliseconds(claim, timestamp)
+                event_ms = milliseconds(claim, timestamp)
             for member in value.values():
                 if type(member) is dict or type(member) is list:
-                    value = _flatten(value)
+                    value = flatten(value)
                     break
             if self._natural_path is not None and self._natural_field is not None:
                 natural = value.get(self._natural_path)
@@ -165,7 +172,7 @@ class _Plan:
                     value[self._natural_field] = natural
             return self._reading(topic, value, event_ms, natural)
         if type(value) is list:
-            raise Undecodable("a JSON array has no field names: send an object, or name the elements in a profile")
+            raise Undecodable("an array has no field names: send an object, or name the elements in a profile")
         if value is None:
             raise Undecodable("the message is null: there is nothing to store")
         return self._reading(topic, {"value": value}, None, None)
@@ -194,6 +201,20 @@ class _Plan:
                 self._devices.clear()
             self._devices[topic] = device
         return device
+
+
+def _needs_shape(profile: Profile) -> bool:
+    """True for what the quick ways below do not know: several readings a message, labels, arrays, conversions."""
+    paths = [spec.path or name for name, spec in profile.fields.items()]
+    paths += [path for path in (profile.timestamp and profile.timestamp.path, profile.natural_key) if path]
+    return (
+        profile.each is not None
+        or profile.device_path is not None
+        or bool(profile.timestamp and profile.timestamp.time_path)
+        or any(spec.type for spec in profile.fields.values())
+        or any(part.isdecimal() for path in paths for part in path.split("."))
+        or any(name != "device" for topic in profile.topics for name in placeholders(topic))
+    )
 
 
 def _one_value_each(joined: bytes, count: int) -> bool:
@@ -227,13 +248,6 @@ def _take(value: dict[str, Any], path: str) -> Any:
     return node.pop(leaf, None) if type(node) is dict else None
 
 
-def _look_up(value: Any, path: str) -> Any:
-    for part in path.split("."):
-        if type(value) is not dict or (value := value.get(part, _MISSING)) is _MISSING:
-            return _MISSING
-    return value
-
-
 def _scaled(value: Any, scale: float, offset: float, name: str) -> Scalar:
     if value is None:
         return None
@@ -243,38 +257,6 @@ def _scaled(value: Any, scale: float, offset: float, name: str) -> Scalar:
         return value * scale + offset
     except OverflowError:
         raise Undecodable(f"field “{name}” is too large to scale") from None
-
-
-def _flatten(value: dict[str, Any]) -> dict[str, Scalar]:
-    flat: dict[str, Scalar] = {}
-    waiting: list[tuple[str, dict[str, Any], int]] = [("", value, 1)]
-    while waiting:
-        prefix, node, depth = waiting.pop()
-        for key, member in node.items():
-            name = prefix + key
-            if type(member) is dict:
-                if depth >= DEPTH_MAX:
-                    raise Undecodable(f"member “{name[:80]}” is nested deeper than {DEPTH_MAX} levels")
-                waiting.append((name + ".", member, depth + 1))
-            elif type(member) is list:
-                raise Undecodable(f"member “{name[:80]}” is an array: name its elements in a profile")
-            else:
-                flat[name] = member
-    return flat
-
-
-def _milliseconds(claim: Any, spec: TimestampSpec) -> int:
-    """The device's time in ms since the epoch. Raises `Undecodable`."""
-    try:
-        if spec.unit == "iso8601" and type(claim) is str:
-            moment = datetime.fromisoformat(claim)
-            moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-            return round(moment.timestamp() * 1000)
-        if spec.unit != "iso8601" and type(claim) in (int, float):
-            return int(round(claim * 1000) if spec.unit == "s" else round(claim))
-    except (ValueError, OverflowError):
-        pass
-    raise Undecodable(f"timestamp “{spec.path}” should be {spec.unit} and holds {claim!r:.60}")
 
 
 def _reason(payload: bytes, error: Exception) -> str:
@@ -287,14 +269,4 @@ def _reason(payload: bytes, error: Exception) -> str:
     return str(error) if isinstance(error, msgspec.ValidationError) else f"no JSON: {error}"
 
 
-_PLANS: dict[int, tuple[Profile | None, _Plan]] = {}
-
-
-def _plan(profile: Profile | None) -> _Plan:
-    """Compiled once per profile object; the entry keeps the profile alive, so its id stays its own."""
-    found = _PLANS.get(id(profile))
-    if found is None:
-        if len(_PLANS) >= 256:
-            _PLANS.clear()
-        found = _PLANS[id(profile)] = (profile, _Plan(profile))
-    return found[1]
+_plans: PlanCache[_Plan] = PlanCache(_Plan)

@@ -15,7 +15,11 @@ from headwater.errors import UserError
 
 DecodeGroup = Callable[[Profile | None, Sequence[tuple[str, bytes]]], "list[list[Reading] | Undecodable]"]
 
-FORMATS = {"json": "devices.decoders.json_messages", "nmea0183": "devices.decoders.nmea"}
+FORMATS = {
+    "json": "devices.decoders.json_messages",
+    "csv": "devices.decoders.csv_lines",
+    "nmea0183": "devices.decoders.nmea",
+}
 
 
 def decoder_for(format_name: str) -> DecodeGroup:

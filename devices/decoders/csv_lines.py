@@ -1,0 +1,118 @@
+"""CSV to Readings: one line is one reading, by the rules of RFC 4180 and with the liberties that loggers take.
+
+The columns are named by the profile's `options.columns`, else by the first line of every message. A cell that reads as
+a number is a number (`type = "text"` keeps `007` a text), one of `options.null` (empty, NaN) is left out. A
+message with one bad line is refused whole, and the line is named: half a message stored would be a silent loss.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from devices.decoders.plans import PlanCache
+from devices.options import CsvOptions, read_options
+from devices.profiles import Profile
+from devices.reading import Reading, Undecodable
+from devices.shape import READINGS_MAX, Shape, number_of
+
+DECODER = "csv"
+_THOUSANDS = re.compile(r"\.(?=[0-9]{3}(?:[.,]|$))")
+
+
+def decode_group(profile: Profile | None, messages: Sequence[tuple[str, bytes]]) -> list[list[Reading] | Undecodable]:
+    """One result per (topic, payload), in order: a reading per line, or why there are none."""
+    return _plans.of(profile).decode(messages)
+
+
+class _Plan:
+    def __init__(self, profile: Profile | None) -> None:
+        self._options = read_options(CsvOptions, profile.options if profile is not None else {})
+        self._shape = Shape(profile, DECODER)
+        self._null = frozenset(self._options.null)
+        kinds = profile.fields.items() if profile is not None else ()
+        self._texts = {spec.path or name for name, spec in kinds if spec.type in ("text", "boolean")}
+        stamp = profile.timestamp if profile is not None else None
+        if stamp is not None and stamp.unit in ("text", "iso8601"):
+            self._texts |= {stamp.path, stamp.time_path}
+        if profile is not None and profile.device_path:
+            self._texts.add(profile.device_path)  # device 007 is not device 7
+
+    def decode(self, messages: Sequence[tuple[str, bytes]]) -> list[list[Reading] | Undecodable]:
+        results: list[list[Reading] | Undecodable] = []
+        for topic, payload in messages:
+            try:
+                results.append(self._message(topic, payload))
+            except Undecodable as error:
+                results.append(error)
+        return results
+
+    def _message(self, topic: str, payload: bytes) -> list[Reading]:
+        options = self._options
+        try:
+            text = payload.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise _undecodable(f"byte {error.start} is not UTF-8") from None
+        lines = list(io.StringIO(text, newline=""))[options.skip_lines :]  # CRLF as in RFC 4180, or a bare LF or CR
+        if options.comment:
+            lines = [line for line in lines if not line.startswith(options.comment)]
+        rows = csv.reader(lines, delimiter=options.delimiter, quotechar=options.quote, strict=True)
+        columns = list(options.columns)
+        readings: list[Reading] = []
+        try:
+            for row in rows:
+                if not row:
+                    continue
+                if not columns:
+                    columns = _header(row)
+                    continue
+                readings.append(self._row(topic, columns, row))
+                if len(readings) > READINGS_MAX:
+                    raise _undecodable(f"more than {READINGS_MAX} lines in one message")
+        except csv.Error as error:
+            raise _undecodable(f"line {rows.line_num + options.skip_lines}: {error}") from None
+        except Undecodable as error:
+            raise _undecodable(f"line {rows.line_num + options.skip_lines}: {error.reason}") from None
+        if not readings:
+            headed = columns and not options.columns
+            raise _undecodable("a header and no line of data" if headed else "the message is empty")
+        return readings
+
+    def _row(self, topic: str, columns: list[str], row: list[str]) -> Reading:
+        if len(row) != len(columns):
+            raise _undecodable(f"{len(row)} cells where {len(columns)} columns are named ({', '.join(columns)[:120]})")
+        null, texts = self._null, self._texts
+        values: dict[str, Any] = {}
+        for name, cell in zip(columns, row, strict=True):
+            cell = cell.strip()
+            if cell in null:
+                continue
+            values[name] = cell if name in texts else self._cell(cell)
+        return self._shape.reading(topic, values)
+
+    def _cell(self, cell: str) -> int | float | str:
+        written = cell
+        if self._options.decimal == ",":
+            written = _THOUSANDS.sub("", cell).replace(",", ".") if "," in cell else cell
+        number = number_of(written)
+        return cell if number is None else number
+
+
+def _header(row: list[str]) -> list[str]:
+    columns = [cell.strip() for cell in row]
+    if not all(columns):
+        raise _undecodable(f"column {columns.index('') + 1} of the header has no name: name them in options.columns")
+    if len(set(columns)) != len(columns):
+        twice = next(name for name in columns if columns.count(name) > 1)
+        raise _undecodable(f"two columns of the header are called “{twice[:80]}”")
+    return columns
+
+
+def _undecodable(reason: str) -> Undecodable:
+    return Undecodable(reason, decoder=DECODER)
+
+
+_plans: PlanCache[_Plan] = PlanCache(_Plan)
