@@ -68,6 +68,7 @@ class ModbusOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 OPTIONS: dict[str, type[msgspec.Struct]] = {
     "json": JsonOptions,
     "csv": CsvOptions,
+    "line-protocol": LineProtocolOptions,
     "nmea0183": NmeaOptions,
 }
 

@@ -18,6 +18,7 @@ DecodeGroup = Callable[[Profile | None, Sequence[tuple[str, bytes]]], "list[list
 FORMATS = {
     "json": "devices.decoders.json_messages",
     "csv": "devices.decoders.csv_lines",
+    "line-protocol": "devices.decoders.line_protocol",
     "nmea0183": "devices.decoders.nmea",
 }
 

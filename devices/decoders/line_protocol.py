@@ -1,0 +1,194 @@
+"""InfluxDB line protocol to Readings: one line is one reading.
+
+`measurement,tag=value field=1,other="text" 1465839830100400200`: the grammar and its escapes are those of
+InfluxDB's reference (“Line protocol”: elements, data types and format, quotes, special characters). Without a
+profile the device is the topic. Field paths are the field keys (`measurement.key` as well, where a profile lists
+it), tags are text fields beside them; `options.device_tag` names the device by a tag.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from devices.decoders.plans import PlanCache
+from devices.options import LineProtocolOptions, read_options
+from devices.profiles import Profile
+from devices.reading import Reading, Undecodable
+from devices.shape import READINGS_MAX, Shape
+from devices.times import from_unit
+
+DECODER = "line-protocol"
+_LINE_BREAK = re.compile(r"\r?\n")
+# A name or a tag's value: anything but the characters that end it, which a backslash before them makes ordinary.
+_MEASUREMENT = re.compile(r"(?:\\[\s\S]|[^\\, ])+")
+_KEY = re.compile(r"(?:\\[\s\S]|[^\\,= ])+")
+_STRING = re.compile(r'"((?:\\[\s\S]|[^"\\])*)"')
+_BARE = re.compile(r"[^, \n]+")
+_FLOAT = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
+_INTEGER = re.compile(r"([+-]?[0-9]{1,20})([iu])")
+_TIME = re.compile(r"-?[0-9]{1,19}")
+_BOOLEANS = dict.fromkeys(("t", "T", "true", "True", "TRUE"), True) | dict.fromkeys(
+    ("f", "F", "false", "False", "FALSE"), False
+)
+_RANGES = {"i": (-(2**63), 2**63 - 1), "u": (0, 2**64 - 1)}
+
+
+def decode_group(profile: Profile | None, messages: Sequence[tuple[str, bytes]]) -> list[list[Reading] | Undecodable]:
+    """One result per (topic, payload), in order: a reading per line, or why there are none."""
+    return _plans.of(profile).decode(messages)
+
+
+class _Plan:
+    def __init__(self, profile: Profile | None) -> None:
+        self._options = read_options(LineProtocolOptions, profile.options if profile is not None else {})
+        self._shape = Shape(profile, DECODER)
+
+    def decode(self, messages: Sequence[tuple[str, bytes]]) -> list[list[Reading] | Undecodable]:
+        results: list[list[Reading] | Undecodable] = []
+        for topic, payload in messages:
+            try:
+                results.append(self._message(topic, payload))
+            except Undecodable as error:
+                results.append(error)
+        return results
+
+    def _message(self, topic: str, payload: bytes) -> list[Reading]:
+        try:
+            text = payload.decode()
+        except UnicodeDecodeError as error:
+            raise _undecodable(f"byte {error.start} is not UTF-8") from None
+        readings: list[Reading] = []
+        at, number = 0, 1
+        while at < len(text):
+            if text[at] in "\r\n \t#":
+                # a comment, an empty line, or blanks before a line
+                end = len(text) if (found := text.find("\n", at)) < 0 else found + 1
+                if text[at] in " \t" and text[at:end].strip():
+                    at += 1
+                    continue
+                at, number = end, number + 1
+                continue
+            try:
+                start, (at, reading) = at, self._line(topic, text, at)
+            except Undecodable as error:
+                raise _undecodable(f"line {number}: {error.reason}") from None
+            number += text.count("\n", start, at)
+            readings.append(reading)
+            if len(readings) > READINGS_MAX:
+                raise _undecodable(f"more than {READINGS_MAX} lines in one message")
+        if not readings:
+            raise _undecodable("the message is empty")
+        return readings
+
+    def _line(self, topic: str, text: str, at: int) -> tuple[int, Reading]:
+        """One line from `at`: where the next begins, and its reading."""
+        at, measurement, tags = _series(text, at)
+        at, fields = _fields(text, at)
+        at, stamp = _end(text, at)
+        options = self._options
+        values: dict[str, Any] = {}
+        for name, value in fields.items():
+            values[f"{measurement}.{name}" if options.prefix_measurement else name] = value
+        device = tags.get(options.device_tag, "") if options.device_tag else ""
+        if options.device_tag and not device:
+            raise _undecodable(f"no tag “{options.device_tag}”, which names the device")
+        if options.tags:
+            for name, text_value in tags.items():
+                if name != options.device_tag:
+                    values.setdefault(name, text_value)
+        if self._shape.listed:
+            values.update({f"{measurement}.{name}": value for name, value in fields.items()})
+            values["_measurement"] = measurement
+        event_ms = None if stamp is None else from_unit(stamp, options.precision)
+        return at, self._shape.reading(topic, values, event_ms=event_ms, device=device)
+
+
+def _series(text: str, at: int) -> tuple[int, str, dict[str, str]]:
+    """Measurement and tag set, and the blank behind them."""
+    found = _MEASUREMENT.match(text, at)
+    if found is None:
+        raise _undecodable("no measurement")
+    measurement, at = _unescape(found[0], ", "), found.end()
+    tags: dict[str, str] = {}
+    while text[at : at + 1] == ",":
+        key = _KEY.match(text, at + 1)
+        if key is None or text[key.end() : key.end() + 1] != "=":
+            raise _undecodable("a tag is key=value")
+        value = _KEY.match(text, key.end() + 1)
+        if value is None:
+            raise _undecodable(f"tag “{key[0][:80]}” has no value")
+        tags[_unescape(key[0], ",= ")] = _unescape(value[0], ",= ")
+        at = value.end()
+    if "\n" in measurement or any("\n" in part for pair in tags.items() for part in pair):
+        raise _undecodable("no fields: a line is measurement,tags fields time")
+    if text[at : at + 1] != " ":
+        raise _undecodable("no fields: a line is measurement,tags fields time")
+    while text[at : at + 1] == " ":
+        at += 1
+    return at, measurement, tags
+
+
+def _fields(text: str, at: int) -> tuple[int, dict[str, Any]]:
+    fields: dict[str, Any] = {}
+    while True:
+        key = _KEY.match(text, at)
+        if key is None or text[key.end() : key.end() + 1] != "=" or "\n" in key[0]:
+            raise _undecodable("a field is key=value")
+        name, at = _unescape(key[0], ",= "), key.end() + 1
+        if text[at : at + 1] == '"':
+            found = _STRING.match(text, at)
+            if found is None:
+                raise _undecodable(f"the text of field “{name[:80]}” has no end")
+            fields[name] = re.sub(r'\\(["\\])', r"\1", found[1])
+        else:
+            found = _BARE.match(text, at)
+            fields[name] = _value(found[0].rstrip("\r") if found is not None else "", name)
+            if found is None:
+                raise _undecodable(f"field “{name[:80]}” has no value")
+        at = found.end()
+        if text[at : at + 1] != ",":
+            return at, fields
+        at += 1
+
+
+def _value(word: str, name: str) -> int | float | bool:
+    if (found := _INTEGER.fullmatch(word)) is not None:
+        number, (least, most) = int(found[1]), _RANGES[found[2]]
+        if not least <= number <= most:
+            raise _undecodable(f"field “{name[:80]}”: {word} does not fit 64 bits")
+        return number
+    if _FLOAT.fullmatch(word):
+        if not math.isfinite(real := float(word)):
+            raise _undecodable(f"field “{name[:80]}”: {word[:40]} is too large")
+        return real
+    if word in _BOOLEANS:
+        return _BOOLEANS[word]
+    raise _undecodable(f"field “{name[:80]}”: “{word[:40]}” is no number, boolean or text in quotes")
+
+
+def _end(text: str, at: int) -> tuple[int, int | None]:
+    """The timestamp, if there is one, and where the next line begins."""
+    stop = len(text) if (found := text.find("\n", at)) < 0 else found
+    word = text[at:stop].strip(" \r")
+    if word and text[at] != " ":
+        raise _undecodable(f"“{word[:40]}” after a field's value")
+    if not word:
+        return stop + 1, None
+    if not _TIME.fullmatch(word):
+        raise _undecodable(f"“{word[:40]}” is no timestamp")
+    return stop + 1, int(word)
+
+
+def _unescape(text: str, special: str) -> str:
+    """A backslash before a special character is dropped; before any other it stands for itself."""
+    return re.sub(rf"\\([{special}])", r"\1", text) if "\\" in text else text
+
+
+def _undecodable(reason: str) -> Undecodable:
+    return Undecodable(reason, decoder=DECODER)
+
+
+_plans: PlanCache[_Plan] = PlanCache(_Plan)
