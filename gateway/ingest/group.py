@@ -17,7 +17,7 @@ from devices.decoders.registry import DecodeGroup, decoder_for
 from devices.profiles import EVENT_TIME_PAST_MAX_MS, Profile, TopicMatcher
 from devices.reading import Reading, Undecodable
 from gateway.ingest.eventtime import FUTURE_MAX_MS, record_time
-from gateway.ingest.mqtt.session import DUP, HELD
+from gateway.ingest.mqtt.state import DUP, HELD, REFUSED
 from gateway.ingest.repeats import NaturalMemory, companion, hw_m
 from gateway.ingest.sources import Entry
 from gateway.log.records import NO_HEADERS, Record, decode_headers, encode_headers
@@ -49,12 +49,21 @@ class _Lane:
 class Counts:
     """What became of messages and readings since the node's start."""
 
-    __slots__ = ("dead_letters", "dup_repeats", "late", "natural_repeats", "received", "stored", "untrusted_times")
+    __slots__ = (
+        "dead_letters",
+        "dup_repeats",
+        "late",
+        "natural_repeats",
+        "received",
+        "refused",
+        "stored",
+        "untrusted_times",
+    )
 
     def __init__(self) -> None:
         self.received = self.stored = self.dead_letters = 0
         self.dup_repeats = self.natural_repeats = 0
-        self.late = self.untrusted_times = 0
+        self.late = self.untrusted_times = self.refused = 0
 
     def as_dict(self) -> dict[str, int]:
         return {
@@ -63,6 +72,7 @@ class Counts:
             "repeats": self.dup_repeats + self.natural_repeats,
             "repeats_dup": self.dup_repeats,
             "repeats_natural_key": self.natural_repeats,
+            "refused_messages": self.refused,
             "dead_letters": self.dead_letters,
             "late": self.late,
             "untrusted_times": self.untrusted_times,
@@ -109,8 +119,8 @@ class GroupBuilder:
                 route = self._route(topic)
             lane = fixed if fixed is not None else route[0]
             meta = plain
-            if flags & HELD:
-                self.counts.dup_repeats += 1
+            if flags & (HELD | REFUSED):
+                self._count_passed_over(flags)
                 continue
             if memory is not None and packet_id:
                 crc = zlib.crc32(payload, route[1])
@@ -121,6 +131,12 @@ class GroupBuilder:
                 meta = (entry, _hw_m_headers(hw_m(packet_id, crc, client)))
             lane.messages.append((topic, payload))
             lane.metas.append(meta)
+
+    def _count_passed_over(self, flags: int) -> None:
+        if flags & REFUSED:
+            self.counts.refused += 1
+        else:
+            self.counts.dup_repeats += 1
 
     def _lane(self, profile: Profile | None) -> _Lane:
         lane = self._lanes.get(id(profile))

@@ -63,15 +63,6 @@ def test_mosquitto_pub_sends_a_thousand_lines_in_a_session(tmp_path: Path) -> No
 
 
 @pytest.mark.peer("mosquitto")
-def test_mosquitto_pub_speaking_5_is_told_so(tmp_path: Path) -> None:
-    with running(tmp_path) as node:
-        done = mosquitto_pub(node, "-V", "5", "-q", "1", "-t", "a", "-m", "1")
-        assert done.returncode != 0
-        assert done.stderr
-        assert node.readings() == []
-
-
-@pytest.mark.peer("mosquitto")
 def test_mosquitto_sub_is_refused_and_ends(tmp_path: Path) -> None:
     program = peers.program("mosquitto_sub")
     assert program is not None

@@ -11,10 +11,12 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from gateway.ingest.mqtt.packets import ConnectCode
-from gateway.ingest.mqtt.session import Message, ServerSession, State, TopicCache, acknowledge
+from gateway.ingest.mqtt.packets import Connect, Will
+from gateway.ingest.mqtt.reasons import MqttError, ReasonCode
+from gateway.ingest.mqtt.session import ServerSession, acknowledge, windows_freed
 from gateway.ingest.mqtt.sessions import Session
 from gateway.ingest.mqtt.settings import MqttSettings
+from gateway.ingest.mqtt.state import Message, State, TopicCache
 from gateway.ingest.pipeline import Ingest
 from gateway.ingest.sources import Source
 from headwater.errors import PeerError
@@ -29,12 +31,15 @@ class Shared(Protocol):
     settings: MqttSettings
     topics: TopicCache
     refused: int
+    retained: int
 
     def now_ms(self) -> float: ...
     def arrived(self, connection: Connection) -> None: ...
     def left(self, connection: Connection) -> None: ...
-    def new_client_id(self) -> str: ...
-    def open(self, connection: Connection, client_id: str, *, clean: bool) -> tuple[Session, bool, bool]: ...
+    def new_client_id(self, *, level: int) -> str: ...
+    def open(self, connection: Connection, client_id: str, connect: Connect) -> tuple[Session, bool, bool]: ...
+    def closed(self, session: Session, *, expiry_s: int) -> None: ...
+    def died(self, source: Source, client_id: str, will: Will, session_expiry_s: int) -> None: ...
     def flush_soon(self, connection: Connection) -> None: ...
     def when_journal_synced(self, callback: Callable[[OSError | None], None]) -> None: ...
     def say(self, level: int, line: str, *values: object) -> None: ...
@@ -108,9 +113,7 @@ class Connection(asyncio.Protocol):
         if machine.messages:
             self._take(machine.messages)
             machine.messages = []
-        if machine.out and self._transport is not None:
-            self._transport.write(b"".join(machine.out))
-            machine.out.clear()
+        self._write_answers()
         if problem is not None:
             self._listener.refused += 1
             self.end(problem, loud=True)
@@ -122,14 +125,33 @@ class Connection(asyncio.Protocol):
                 self.end(None)
             else:
                 self.end(_refusal(machine), loud=True)
-        elif machine.subscriptions_refused and self._source is not None and self._source.problem is None:
-            self._source.problem = "it subscribes, and this listener delivers nothing: read the node over Kafka"
-            self._listener.say(logging.WARNING, "%s: %s", self.name, self._source.problem)
+        elif machine.subscriptions_refused or machine.topic_refused is not None:
+            self._name_problem()
+
+    def _write_answers(self) -> None:
+        out = self._machine.out
+        if out and self._transport is not None:
+            self._transport.write(b"".join(out))
+        out.clear()
+
+    def _name_problem(self) -> None:
+        """What the client asks for and does not get is said once, and stands in `status` while it is connected."""
+        source, machine = self._source, self._machine
+        if source is None or source.problem is not None:
+            return
+        if machine.topic_refused is not None:
+            source.problem = f"it publishes to “{machine.topic_refused:.80}”, which is not for it: not stored"
+        else:
+            source.problem = "it subscribes, and this listener delivers nothing: read the node over Kafka"
+        self._listener.say(logging.WARNING, "%s: %s", self.name, source.problem)
 
     def _take(self, messages: list[Message]) -> None:
         if self._source is None:
             return
         session = self._session  # also when this connection is gone by then
+        if self._machine.retained:
+            self._listener.retained += self._machine.retained
+            self._machine.retained = 0
         self._inflight += len(messages)
         self._ingest.take(self._source, messages, lambda stored: self._done(session, messages, stored=stored))
         if self._inflight > self._settings.inflight_max:
@@ -147,8 +169,10 @@ class Connection(asyncio.Protocol):
                 session.held.difference_update(ids)
                 if session.memory is not None:
                     session.memory.forget(ids)
-            self.end("the disk failed before its messages were safe: it will send them again", loud=True)
+            self.end("the disk failed before its messages were safe: send them again", loud=True, our_doing=True)
             return
+        if self._machine.level == 5:
+            self._machine.unacknowledged = max(0, self._machine.unacknowledged - windows_freed(messages))
         if self._transport is None or self._machine.state is State.CLOSED:
             return  # taken over, or gone: its session keeps them as unwritten
         if acks:
@@ -186,14 +210,12 @@ class Connection(asyncio.Protocol):
         connect = self._machine.connect
         if connect is None:
             return
-        client_id = connect.client_id or self._listener.new_client_id()
+        client_id = connect.client_id or self._listener.new_client_id(level=connect.level)
         self.name = f"{client_id!r} at {self.peer}"
         try:
-            session, present, unsynced = self._listener.open(self, client_id, clean=connect.clean)
+            session, present, unsynced = self._listener.open(self, client_id, connect)
         except OSError as error:
-            self._machine.refuse(ConnectCode.UNAVAILABLE)
-            if self._transport is not None:
-                self._transport.write(b"".join(self._machine.out))
+            self._machine.refuse(ReasonCode.SERVER_UNAVAILABLE, "the disk cannot keep a session")
             self.end(f"its session cannot be kept: {error}", loud=True)
             return
         self._session = session
@@ -209,7 +231,7 @@ class Connection(asyncio.Protocol):
         if self._machine.state is not State.DECIDING:
             return
         if error is not None:
-            self.end(f"its session cannot be kept: {error}", loud=True)
+            self.end(f"its session cannot be kept: {error}", loud=True, reason=ReasonCode.SERVER_UNAVAILABLE)
             return
         self._accept(present=present)
         self._resume(DECIDING)
@@ -224,7 +246,11 @@ class Connection(asyncio.Protocol):
         if session.memory is not None:
             session.memory.connection_began(resumed=present)
         self._source = source
-        self._machine.accept(self.client_id, present=present, held=session.held)
+        try:
+            self._machine.accept(self.client_id, present=present, held=session.held)
+        except MqttError as error:
+            self.end(error.what, loud=True)
+            return
         # a script that connects for each message must not fill the log: only who comes to stay has a line
         level = logging.INFO if session.persistent else logging.DEBUG
         self._listener.say(level, "%s: connected%s", self.name, ", session resumed" if present else "")
@@ -232,25 +258,47 @@ class Connection(asyncio.Protocol):
 
     # --- the end
 
-    def end(self, problem: str | None, *, loud: bool = False) -> None:
-        """Close; `problem` None means that the client said good-bye."""
-        if self._machine.state is State.CLOSED and self._source is None and self._session is None and not loud:
+    def end(
+        self,
+        problem: str | None,
+        *,
+        loud: bool = False,
+        reason: ReasonCode = ReasonCode.UNSPECIFIED_ERROR,
+        our_doing: bool = False,
+    ) -> None:
+        """Close; `problem` None means that the client said good-bye.
+
+        A client of MQTT 5 is told `reason`. `our_doing`: the node's fault, which says nothing of the device: its will
+        is not taken.
+        """
+        machine = self._machine
+        if machine.state is State.CLOSED and self._source is None and self._session is None and not loud:
             self._close_transport()
             return
         self.flush()
-        self._machine.close()
+        machine.end(reason, problem or "")
+        self._write_answers()
         source, session = self._source, self._session
         self._source = self._session = None
         self._listener.left(self)
+        expiry_s = machine.session_expiry_s
         if session is not None:
-            session.connected = False
+            expiry_s = expiry_s if machine.level == 5 else session.expiry_s
             if session.memory is not None:
                 session.memory.connection_ended(self._listener.now_ms())
+            self._listener.closed(session, expiry_s=expiry_s)
         if source is not None:
+            self._take_will(source, expiry_s, said_goodbye=machine.clean_end, our_doing=our_doing)
             self._ingest.detach(source, clean=problem is None, problem=problem if loud else None)
         if problem is not None and (source is not None or loud):
             self._listener.say(logging.WARNING if loud else logging.INFO, "%s: %s", self.name, problem)
         self._close_transport()
+
+    def _take_will(self, source: Source, expiry_s: int, *, said_goodbye: bool, our_doing: bool) -> None:
+        machine = self._machine
+        will = machine.connect.will if machine.connect is not None else None
+        if will is not None and not our_doing and (not said_goodbye or machine.keeps_will):
+            self._listener.died(source, self.client_id, will, expiry_s)
 
     def _close_transport(self) -> None:
         if self._transport is not None and not self._transport.is_closing():
@@ -267,13 +315,17 @@ class Connection(asyncio.Protocol):
             if quiet_ms > self._settings.connect_timeout_ms and self._machine.state is not State.CLOSED:
                 self.end("no CONNECT in time", loud=True)
         elif not self._paused and (limit := self._machine.keep_alive_ms) is not None and quiet_ms > limit:
-            self.end(f"silent for {quiet_ms / 1000:.0f} s, longer than 1.5 × its keep-alive")
+            problem = f"silent for {quiet_ms / 1000:.0f} s, longer than 1.5 × its keep-alive"
+            self.end(problem, reason=ReasonCode.KEEP_ALIVE_TIMEOUT)
 
 
 def _refusal(machine: ServerSession) -> str:
     connect = machine.connect
-    if connect is not None and connect.level == 5:
-        return "refused: it speaks MQTT 5, this listener 3.1.1"
-    if connect is not None and connect.level != 4:
-        return f"refused: it speaks MQTT protocol level {connect.level}, this listener 4 (3.1.1)"
-    return "refused: no client id and no clean session"
+    if machine.refused_for is ReasonCode.UNSUPPORTED_PROTOCOL_VERSION and connect is not None:
+        return f"refused: it speaks MQTT protocol level {connect.level}, this listener 4 (3.1.1) and 5"
+    if machine.refused_for is ReasonCode.CLIENT_IDENTIFIER_NOT_VALID:
+        return "refused: no client id and no clean session"
+    if machine.refused_for is ReasonCode.BAD_AUTHENTICATION_METHOD:
+        return "refused: it asks for an enhanced authentication, and this listener knows none"
+    name = machine.refused_for.name if machine.refused_for is not None else "no reason"
+    return f"refused: {name.replace('_', ' ').lower()}"

@@ -5,20 +5,27 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import secrets
 from collections.abc import Callable
 from typing import Any
 
 from gateway.ingest.mqtt.connection import Connection
-from gateway.ingest.mqtt.session import TopicCache
+from gateway.ingest.mqtt.packets import Connect, Will
+from gateway.ingest.mqtt.reasons import ReasonCode
 from gateway.ingest.mqtt.sessions import Session, SessionRegistry
 from gateway.ingest.mqtt.settings import MqttSettings
+from gateway.ingest.mqtt.state import TopicCache
+from gateway.ingest.mqtt.wills import WaitingWill, WaitingWills, delay_ms
 from gateway.ingest.pipeline import DEADLETTER_TOPIC, READINGS_TOPIC, Ingest
+from gateway.ingest.sources import Source
 from headwater import net as network
 from headwater.errors import UserError
 
 _log = logging.getLogger("headwater.mqtt")
 
 SWEEP_S = 1.0
+EXPIRE_EVERY_MS = 10_000
+WILL_RETRY_MS = 1_000
 LINES_PER_SWEEP = 20
 
 
@@ -30,6 +37,10 @@ class MqttListener:
         self.settings = settings
         self.topics = TopicCache()
         self.refused = 0
+        self.retained = 0
+        self._wills = WaitingWills()
+        self._wills_taken = 0
+        self._expire_at_ms = 0.0
         self._registry = registry
         self._loop = asyncio.get_running_loop()
         self._connections: set[Connection] = set()
@@ -61,10 +72,17 @@ class MqttListener:
             self._server.close()
         self._flush()
         for connection in list(self._connections):
-            connection.end("this node stops")
+            connection.end("this node stops", reason=ReasonCode.SERVER_SHUTTING_DOWN, our_doing=True)
 
     def status(self) -> dict[str, Any]:
-        return {"refused": self.refused, "connections": len(self._connections), "sessions": len(self._registry)}
+        return {
+            "refused": self.refused,
+            "connections": len(self._connections),
+            "sessions": len(self._registry),
+            "retained": self.retained,
+            "wills": self._wills_taken,
+            "wills_waiting": len(self._wills),
+        }
 
     # --- for connections
 
@@ -82,24 +100,61 @@ class MqttListener:
         if self._by_client.get(connection.client_id) is connection:
             del self._by_client[connection.client_id]
 
-    def new_client_id(self) -> str:
-        """For a client that brings none; unique on this node while it runs [MQTT-3.1.3-6]."""
+    def new_client_id(self, *, level: int) -> str:
+        """For a client that brings none; nobody else's [MQTT-3.1.3-6]. MQTT 5's may come back with it after years."""
+        if level == 5:
+            return f"anonymous-{secrets.token_hex(8)}"
         self._names += 1
         return f"anonymous-{self._names}"
 
-    def open(self, connection: Connection, client_id: str, *, clean: bool) -> tuple[Session, bool, bool]:
+    def open(self, connection: Connection, client_id: str, connect: Connect) -> tuple[Session, bool, bool]:
         """The session of a client that connects; an older connection of that id is closed [MQTT-3.1.4-2]."""
         if (old := self._by_client.get(client_id)) is not None:
-            old.end(f"taken over by {connection.peer}, which has the same client id", loud=True)
-        ingest = self.ingest
-        ends = {
-            READINGS_TOPIC: ingest.readings.log_end_offset,
-            DEADLETTER_TOPIC: ingest.deadletter.log_end_offset,
-        }
-        session, present, unsynced = self._registry.open(client_id, clean=clean, ends=ends)
+            problem = f"taken over by {connection.peer}, which has the same client id"
+            old.end(problem, loud=True, reason=ReasonCode.SESSION_TAKEN_OVER)
+        expiry_s = connect.session_expiry_s if connect.level == 5 else None
+        session, present, unsynced = self._registry.open(
+            client_id, clean=connect.clean, ends=self._ends(), expiry_s=expiry_s, now_ms=self.now_ms()
+        )
+        waiting = self._wills.pop(client_id)
+        if waiting is not None and not present:
+            self._take_will(client_id, waiting.source, waiting.will)  # its session has ended
         session.connected = True
         self._by_client[client_id] = connection
         return session, present, unsynced
+
+    def _ends(self) -> dict[str, int]:
+        ingest = self.ingest
+        return {
+            READINGS_TOPIC: ingest.readings.log_end_offset,
+            DEADLETTER_TOPIC: ingest.deadletter.log_end_offset,
+        }
+
+    def closed(self, session: Session, *, expiry_s: int) -> None:
+        """A session's connection is gone."""
+        try:
+            self._registry.closed(session, expiry_s=expiry_s, ends=self._ends(), now_ms=self.now_ms())
+        except OSError as error:  # after a restart it lives on for a while, which harms nobody
+            self.say(logging.WARNING, "the session of %r: its end cannot be written: %s", session.client_id, error)
+
+    def died(self, source: Source, client_id: str, will: Will, session_expiry_s: int) -> None:
+        """A connection with a will ended without a good-bye."""
+        wait_ms = delay_ms(will, session_expiry_s)
+        if wait_ms:
+            self._wills.add(client_id, WaitingWill(source, will, self.now_ms() + wait_ms))
+        else:
+            self._take_will(client_id, source, will)
+
+    def _take_will(self, client_id: str, source: Source, will: Will) -> None:
+        """A device's death is a reading of its own: taken like a PUBLISH, and again until it is on disk."""
+
+        def done(stored: bool) -> None:  # noqa: FBT001 - the pipeline's own signature
+            if stored:
+                self._wills_taken += 1
+            else:
+                self._wills.add(client_id, WaitingWill(source, will, self.now_ms() + WILL_RETRY_MS))
+
+        self.ingest.take(source, [(will.topic, will.payload, 0, int(will.retain))], done)
 
     def flush_soon(self, connection: Connection) -> None:
         if not self._dirty:
@@ -149,6 +204,14 @@ class MqttListener:
         now_ms = self.now_ms()
         for connection in list(self._connections):
             connection.sweep(now_ms)
+        for waiting in self._wills.due(now_ms):
+            self._take_will(waiting.source.id.removeprefix("mqtt:"), waiting.source, waiting.will)
+        if now_ms >= self._expire_at_ms:
+            self._expire_at_ms = now_ms + EXPIRE_EVERY_MS
+            try:
+                self._registry.expire(now_ms, self._ends())
+            except OSError as error:  # the next sweep tries the rest
+                _log.warning("expired sessions cannot be discarded: %s", error)
 
 
 async def serve_mqtt(ingest: Ingest, net: network.Net, settings: MqttSettings) -> MqttListener:
@@ -164,6 +227,7 @@ async def serve_mqtt(ingest: Ingest, net: network.Net, settings: MqttSettings) -
         sessions_max=settings.sessions_max,
         horizon_ms=settings.dup_horizon_ms,
         estimate_slack_ms=2 * ingest.marks.settings.every_ms,
+        now_ms=ingest.clock.monotonic_ms(),
     )
     host, port = network.parse_address(settings.listen, default_port=1883)
     listener = MqttListener(ingest, settings, registry)

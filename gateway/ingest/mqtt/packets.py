@@ -1,7 +1,7 @@
 """MQTT 3.1.1 packets (OASIS standard, 29 October 2014): bytes to tuples and back. No state, no I/O.
 
-References like [MQTT-2.2.2-2] are that document's numbered statements. Every function raises `PeerError`, and nothing
-else, on bytes that break one.
+References like [MQTT-2.2.2-2] are that document's numbered statements. Every function raises `MqttError`, and nothing
+else, on bytes that break one. What MQTT 5 does differently is in `packets5`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple
 
-from headwater.errors import PeerError
+from gateway.ingest.mqtt.reasons import ConnectCode, MqttError, ReasonCode
 
 REMAINING_LENGTH_MAX = 268_435_455
 
@@ -31,21 +31,7 @@ class PacketType(IntEnum):
     PINGREQ = 12
     PINGRESP = 13
     DISCONNECT = 14
-
-
-class ConnectCode(IntEnum):
-    """Table 3.1: CONNACK return codes."""
-
-    ACCEPTED = 0
-    UNACCEPTABLE_VERSION = 1
-    IDENTIFIER_REJECTED = 2
-    UNAVAILABLE = 3
-    BAD_CREDENTIALS = 4
-    NOT_AUTHORIZED = 5
-
-
-class MqttError(PeerError):
-    """Bytes that are no MQTT 3.1.1."""
+    AUTH = 15  # MQTT 5 only
 
 
 class Header(NamedTuple):
@@ -58,16 +44,21 @@ class Header(NamedTuple):
 
 
 class Will(NamedTuple):
-    """What a broker would publish if the client died."""
+    """What is taken for published if the client dies; `delay_s` after its death (MQTT 5)."""
 
     topic: str
     payload: bytes
     qos: int
     retain: bool
+    delay_s: int = 0
 
 
 class Connect(NamedTuple):
-    """CONNECT. `level` is 4 for 3.1.1; for another level only `level` is meaningful."""
+    """CONNECT. `level` is 4 for 3.1.1 and 5 for MQTT 5; for another level only `level` is meaningful.
+
+    What stands below `password` is MQTT 5's: `session_expiry_s` after the connection's end (`NEVER_EXPIRES` is for
+    good), the largest packet that the client takes, whether it wants reasons in words.
+    """
 
     level: int
     client_id: str = ""
@@ -76,6 +67,10 @@ class Connect(NamedTuple):
     will: Will | None = None
     user: str | None = None
     password: bytes | None = None
+    session_expiry_s: int = 0
+    packet_bytes_max: int | None = None
+    wants_reasons: bool = True
+    authentication_method: str | None = None
 
 
 class Publish(NamedTuple):
@@ -104,14 +99,16 @@ _FLAGS = {
     PacketType.PINGREQ: 0,
     PacketType.PINGRESP: 0,
     PacketType.DISCONNECT: 0,
+    PacketType.AUTH: 0,
 }
 _FROM_SERVER = frozenset({PacketType.CONNACK, PacketType.SUBACK, PacketType.UNSUBACK, PacketType.PINGRESP})
 
 
-def read_header(data: bytes | bytearray, position: int, size_max: int) -> Header | None:
+def read_header(data: bytes | bytearray, position: int, size_max: int, *, level: int = 4) -> Header | None:
     """The fixed header at `position`; None while its bytes are not all there.
 
-    The limit is checked on the length that the header claims, before any of the body is kept.
+    The limit is checked on the length that the header claims, before any of the body is kept. `level` is the
+    connection's protocol level: 5 knows one packet more, and no length in more bytes than it needs.
     """
     end = len(data)
     if position + 2 > end:
@@ -130,13 +127,15 @@ def read_header(data: bytes | bytearray, position: int, size_max: int) -> Header
     else:
         raise MqttError("a remaining length of more than four bytes")
     kind, flags = first >> 4, first & 0x0F
-    if not 1 <= kind <= 14:
+    if level == 5 and not byte and at - position > 2:
+        raise MqttError("a remaining length longer than it needs to be [MQTT-1.5.5-1]")
+    if not 1 <= kind <= (15 if level == 5 else 14):
         raise MqttError(f"packet type {kind} is reserved")
     if kind != PacketType.PUBLISH and flags != _FLAGS[PacketType(kind)]:
         raise MqttError(f"{PacketType(kind).name} with flags {flags:#06b} [MQTT-2.2.2-2]")
     size = at - position + length
     if size > size_max:
-        raise MqttError(f"a packet of {size} bytes; {size_max} is the most here")
+        raise MqttError(f"a packet of {size} bytes; {size_max} is the most here", ReasonCode.PACKET_TOO_LARGE)
     return Header(PacketType(kind), flags, at, size)
 
 
@@ -173,8 +172,23 @@ def check_topic(raw: bytes) -> str:
     if not raw:
         raise MqttError("an empty topic name [MQTT-4.7.3-1]")
     if b"+" in raw or b"#" in raw:
-        raise MqttError("a topic name with a wildcard [MQTT-3.3.2-2]")
+        raise MqttError("a topic name with a wildcard [MQTT-3.3.2-2]", ReasonCode.TOPIC_NAME_INVALID)
     return check_text(raw)
+
+
+def check_filter(raw: bytes) -> str:
+    """A topic filter: not empty; `+` fills a level, `#` is the last one [MQTT-4.7.1-2, -4.7.1-3, -4.7.3-1]."""
+    if not raw:
+        raise MqttError("an empty topic filter [MQTT-4.7.3-1]")
+    text = check_text(raw)
+    if "+" in text or "#" in text:
+        levels = text.split("/")
+        for number, level in enumerate(levels, 1):
+            if "#" in level and (level != "#" or number != len(levels)):
+                raise MqttError("a topic filter with “#” elsewhere than as its last level [MQTT-4.7.1-2]")
+            if "+" in level and level != "+":
+                raise MqttError("a topic filter with “+” beside other characters [MQTT-4.7.1-3]")
+    return text
 
 
 def read_connect(data: bytes, position: int, end: int) -> Connect:
@@ -249,9 +263,7 @@ def read_filters(data: bytes, position: int, end: int, *, with_qos: bool) -> tup
     filters = []
     while position < end:
         raw, position = read_binary(data, position, end)
-        if not raw:
-            raise MqttError("an empty topic filter [MQTT-4.7.3-1]")
-        filters.append(check_text(raw))
+        filters.append(check_filter(raw))
         if with_qos:
             if position >= end or data[position] > 2:
                 raise MqttError("SUBSCRIBE with a bad requested QoS [MQTT-3-8.3-4]")

@@ -1,82 +1,61 @@
-"""The server's side of one MQTT 3.1.1 connection, sans-IO.
+"""The server's side of one MQTT connection, 3.1.1 or 5, sans-IO.
 
 `feed` parses every packet of a readable event in one loop: PUBLISHes become tuples in `messages`, answers that need
 nothing from outside become bytes in `out`; the caller empties both. CONNECT is the one packet that needs a decision
 (is there a session, may it come in): `connect` is set, parsing stops, and `accept` or `refuse` goes on.
 
-What each packet does in each state is the table `_TABLE`; whatever is not in it closes the connection [MQTT-4.8.0-1].
+What each packet does once connected is a table per version, in `version3` and `version5`; whatever is not in it closes
+the connection [MQTT-4.8.0-1]. A client of MQTT 5 is told why: after an error `out` ends with CONNACK or DISCONNECT.
 PUBACK and PUBREC are not made here but by `acknowledge`, when the caller knows that the messages are on disk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from enum import Enum, auto
-
-from gateway.ingest.mqtt import packets
-from gateway.ingest.mqtt.packets import Connect, ConnectCode, Header, MqttError, PacketType
+from gateway.ingest.mqtt import packets, packets5, version3, version5
+from gateway.ingest.mqtt.packets import Header, PacketType
+from gateway.ingest.mqtt.properties import Property, Value
+from gateway.ingest.mqtt.reasons import CONNECT_CODES, MqttError, ReasonCode
 from gateway.ingest.mqtt.settings import MqttSettings
-
-# (topic, payload, packet id or 0, flags); flags are PUBLISH's own low nibble and HELD
-Message = tuple[str, bytes, int, int]
-DUP, QOS, QOS_2, RETAIN = 8, 6, 4, 1
-HELD = 16  # QoS 2: this packet identifier is waiting for its PUBREL, so the message is stored already
-
-_SUBSCRIBE_FAILURE = 0x80
-_PLAIN_PUBLISH = frozenset({0x30, 0x31, 0x32, 0x33, 0x3A, 0x3B})  # QoS 0 and 1, every legal flag
+from gateway.ingest.mqtt.state import QOS_2, REASON_SHIFT, REFUSED, Exchange, Message, State, TopicCache
 
 
-class State(Enum):
-    """A connection's life."""
-
-    NEW = auto()  # nothing but CONNECT may come [MQTT-3.1.0-1]
-    DECIDING = auto()  # CONNECT came; the caller decides
-    CONNECTED = auto()
-    CLOSED = auto()
-
-
-class TopicCache:
-    """Topic names that were checked, by their bytes; shared by all connections, bounded."""
-
-    def __init__(self, *, entries_max: int = 16_384, bytes_max: int = 256) -> None:
-        self.names: dict[bytes, str] = {}
-        self._entries_max = entries_max
-        self._bytes_max = bytes_max
-
-    def add(self, raw: bytes, name: str) -> None:
-        if len(raw) <= self._bytes_max:
-            if len(self.names) >= self._entries_max:
-                self.names.clear()
-            self.names[raw] = name
-
-
-class ServerSession:
+class ServerSession(Exchange):
     """One connection. Raises `MqttError`, and nothing else, on bytes that break the protocol."""
 
     def __init__(self, settings: MqttSettings, topics: TopicCache) -> None:
-        self.state = State.NEW
-        self.connect: Connect | None = None
-        self.client_id = ""
-        self.messages: list[Message] = []
-        self.out: list[bytes] = []
-        self.subscriptions_refused = 0
-        self.clean_end = False  # DISCONNECT came
-        self.held: set[int] = set()  # QoS 2 packet identifiers between PUBLISH and PUBREL; the session's, not ours
-        self._settings = settings
-        self._topics = topics
+        super().__init__(settings, topics)
+        self.refused_for: ReasonCode | None = None  # CONNECT was answered with a refusal
         self._rest = bytearray()
         self._need = 0
+        self._table = version3.TABLE
+        self._read_run = version3.read_run
 
     @property
     def keep_alive_ms(self) -> float | None:
         """Silence after which the client is taken for dead: 1.5 × its keep-alive [MQTT-3.1.2-24]; None: never."""
-        seconds = self.connect.keep_alive_s if self.connect is not None else 0
+        seconds = self.keep_alive_s
         return seconds * 1_500.0 if seconds else None
+
+    @property
+    def keep_alive_s(self) -> int:
+        """What holds: the client's own, or for MQTT 5 the server's where the client's is longer or none."""
+        seconds = self.connect.keep_alive_s if self.connect is not None else 0
+        longest = self.settings.keep_alive_max_s
+        if self.level == 5 and longest and (not seconds or seconds > longest):
+            return longest
+        return seconds
 
     def feed(self, data: bytes) -> None:
         """Take in what the network gave."""
         if self.state is State.CLOSED:
             return  # bytes after DISCONNECT are discarded
+        try:
+            self._feed(data)
+        except MqttError as error:
+            self.end(error.reason, error.what)
+            raise
+
+    def _feed(self, data: bytes) -> None:
         if self._rest:
             self._rest += data
             if len(self._rest) < self._need or self.state is State.DECIDING:
@@ -97,26 +76,26 @@ class ServerSession:
 
     def _check_backlog(self) -> None:
         # a reader that is paused while we decide may still be handed what was in flight: one read, at most
-        if len(self._rest) > self._settings.packet_bytes_max + (1 << 20):
-            raise MqttError("too many bytes before CONNACK")
+        if len(self._rest) > self.settings.packet_bytes_max + (1 << 20):
+            raise MqttError("too many bytes before CONNACK", ReasonCode.QUOTA_EXCEEDED)
 
     def _parse(self, data: bytes) -> int:
         """Every whole packet of `data`; returns where the first incomplete one begins."""
         position, end = 0, len(data)
         while position < end:
             if self.state is State.CONNECTED:
-                position = self._publishes(data, position, end)
-            size_max = self._settings.packet_bytes_max
+                position = self._read_run(self, data, position, end)
+            size_max = self.settings.packet_bytes_max
             if self.state is State.NEW:
-                size_max = min(size_max, self._settings.connect_bytes_max)
-            header = packets.read_header(data, position, size_max)
+                size_max = min(size_max, self.settings.connect_bytes_max)
+            header = packets.read_header(data, position, size_max, level=self.level)
             if header is None:
                 self._need = end - position + 1
                 return position
             if position + header.size > end:
                 self._need = header.size
                 if self.state is State.NEW and header.kind is not PacketType.CONNECT:
-                    raise MqttError(f"{header.kind.name} before CONNECT [MQTT-3.1.0-1]")
+                    raise MqttError(f"{header.kind.name} before CONNECT [MQTT-3.1.0-1]", ReasonCode.PROTOCOL_ERROR)
                 return position
             self._packet(data, header, position + header.size)
             position += header.size
@@ -124,111 +103,110 @@ class ServerSession:
                 break
         return position
 
-    def _publishes(self, data: bytes, position: int, end: int) -> int:
-        """The run of plain PUBLISH packets at `position`: the hot path, with no call per packet.
-
-        Stops before anything unusual (QoS 2, a new topic, an error), which the table then treats by the book.
-        """
-        names = self._topics.names
-        messages = self.messages
-        size_max = self._settings.packet_bytes_max
-        while position + 4 <= end:
-            first = data[position]
-            if first not in _PLAIN_PUBLISH:
-                break
-            length = data[position + 1]
-            body = position + 2
-            if length >= 0x80:
-                high = data[position + 2]
-                if high >= 0x80:
-                    break
-                length = length & 0x7F | high << 7
-                body = position + 3
-            stop = body + length
-            if stop > end or length < 4 or stop - position > size_max:
-                break
-            topic_end = body + 2 + (data[body] << 8 | data[body + 1])
-            name = names.get(data[body + 2 : topic_end])
-            if name is None or topic_end + 2 > stop:
-                break
-            if first & QOS:
-                packet_id = data[topic_end] << 8 | data[topic_end + 1]
-                if not packet_id:
-                    break
-                messages.append((name, data[topic_end + 2 : stop], packet_id, first & 15))
-            else:
-                messages.append((name, data[topic_end:stop], 0, first & 15))
-            position = stop
-        return position
-
     def _packet(self, data: bytes, header: Header, end: int) -> None:
-        handler = _TABLE.get((self.state, header.kind))
-        if handler is None:
-            raise MqttError(_unexpected(self.state, header.kind))
-        handler(self, data, header, header.body, end)
+        if self.state is State.CONNECTED and (handler := self._table.get(header.kind)) is not None:
+            handler(self, data, header, header.body, end)
+            if self.clean_end:
+                self.state = State.CLOSED
+        elif self.state is State.NEW and header.kind is PacketType.CONNECT:
+            self._on_connect(data, header.body, end)
+        else:
+            raise MqttError(_unexpected(self.state, header.kind), ReasonCode.PROTOCOL_ERROR)
 
-    # --- one method per packet: (data, header, where the body begins, where it ends)
+    # --- CONNECT
 
-    def _on_connect(self, data: bytes, header: Header, position: int, end: int) -> None:
+    def _on_connect(self, data: bytes, position: int, end: int) -> None:
         connect = packets.read_connect(data, position, end)
         self.connect = connect
-        if connect.level != 4:
-            # MQTT 5's own CONNACK would say more, but a 5 client reads this one as "unsupported version" too
-            self.refuse(ConnectCode.UNACCEPTABLE_VERSION)
-        elif not connect.client_id and not connect.clean:
-            self.refuse(ConnectCode.IDENTIFIER_REJECTED)  # [MQTT-3.1.3-8]
+        if connect.level == 5:
+            self.level = 5
+            self._table, self._read_run = version5.TABLE, version5.read_run
+            # protocol name and level were read: 6 bytes and 1
+            self.connect = connect = packets5.read_connect(data, position + 7, end)
+            self.session_expiry_s = connect.session_expiry_s
+        elif connect.level != 4:
+            self.level = 5 if connect.level > 5 else 4
+            self.refuse(ReasonCode.UNSUPPORTED_PROTOCOL_VERSION)
+            return
+        if connect.authentication_method is not None:
+            self.refuse(ReasonCode.BAD_AUTHENTICATION_METHOD)
+        elif connect.level == 4 and not connect.client_id and not connect.clean:
+            self.refuse(ReasonCode.CLIENT_IDENTIFIER_NOT_VALID)  # [MQTT-3.1.3-8]
+        elif connect.will is not None and (reason := self.may_publish(connect.will.topic)):
+            self.refuse(reason, "the will's topic is not for this client")
         else:
             self.client_id = connect.client_id
             self.state = State.DECIDING
 
     def accept(self, client_id: str, *, present: bool, held: set[int]) -> None:
-        """Let the client in; `held` belongs to its session. Then call `feed(b"")` for what waited."""
+        """Let the client in; `held` belongs to its session. Then call `feed(b"")` for what waited.
+
+        Raises `MqttError` when CONNACK is larger than the client takes.
+        """
         self.client_id = client_id
         self.held = held
-        self.out.append(packets.encode_connack(ConnectCode.ACCEPTED, session_present=present))
+        if self.level == 5:
+            connack = packets5.encode_connack(ReasonCode.SUCCESS, self._offer(), session_present=present)
+        else:
+            connack = packets.encode_connack(CONNECT_CODES[ReasonCode.SUCCESS], session_present=present)
+        self.send(connack)
+        if not self.out:
+            self.state = State.CLOSED
+            raise MqttError(f"it takes no packet of {len(connack)} bytes, the size of CONNACK")
         self.state = State.CONNECTED
         self._need = 0
 
-    def refuse(self, code: ConnectCode) -> None:
+    def _offer(self) -> dict[Property, Value]:
+        """What CONNACK says of this listener: limits, and that it delivers nothing."""
+        settings = self.settings
+        offer: dict[Property, Value] = {
+            Property.RECEIVE_MAXIMUM: version5.receive_maximum(self),
+            Property.MAXIMUM_PACKET_SIZE: settings.packet_bytes_max,
+            Property.TOPIC_ALIAS_MAXIMUM: settings.topic_aliases_max,
+            Property.RETAIN_AVAILABLE: 1,
+            Property.SUBSCRIPTION_IDENTIFIER_AVAILABLE: 0,
+            Property.SHARED_SUBSCRIPTION_AVAILABLE: 0,
+        }
+        if self.connect is not None and not self.connect.client_id:
+            offer[Property.ASSIGNED_CLIENT_IDENTIFIER] = self.client_id
+        if self.connect is not None and self.keep_alive_s != self.connect.keep_alive_s:
+            offer[Property.SERVER_KEEP_ALIVE] = self.keep_alive_s
+        return offer
+
+    def refuse(self, reason: ReasonCode, text: str = "") -> None:
         """CONNACK with a refusal; the caller closes [MQTT-3.2.2-5]."""
-        self.out.append(packets.encode_connack(code))
+        self.refused_for = reason
+        if self.level == 5:
+            words: dict[Property, Value] = {Property.REASON_STRING: text} if text and self._wants_reasons() else {}
+            self._send_shortened(
+                packets5.encode_connack(reason, words), packets5.encode_connack(reason, {}), has_text=bool(words)
+            )
+        elif (code := CONNECT_CODES.get(reason)) is not None:
+            self.send(packets.encode_connack(code))
         self.state = State.CLOSED
 
-    def _on_publish(self, data: bytes, header: Header, position: int, end: int) -> None:
-        publish = packets.read_publish(data, header.flags, position, end)
-        self._topics.add(publish.topic.encode(), publish.topic)
-        flags = header.flags
-        if publish.qos == 2:
-            if publish.packet_id in self.held:
-                flags |= HELD
-            elif len(self.held) >= self._settings.inflight_max:
-                raise MqttError(f"more than {self._settings.inflight_max} QoS 2 messages without PUBREL")
-            else:
-                self.held.add(publish.packet_id)
-        self.messages.append((publish.topic, publish.payload, publish.packet_id, flags))
+    # --- the end
 
-    def _on_pubrel(self, data: bytes, header: Header, position: int, end: int) -> None:
-        packet_id = packets.read_acknowledgement(data, position, end)
-        self.held.discard(packet_id)  # unknown after a crash: PUBCOMP all the same [MQTT-4.3.3-2]
-        self.out.append(packets.encode_acknowledgement(PacketType.PUBCOMP, packet_id))
+    def end(self, reason: ReasonCode, text: str = "") -> None:
+        """The server closes: a client of MQTT 5 is told why, in `out` [MQTT-4.13.1-1]. Then nothing more is read."""
+        if self.level == 5 and self.state is State.CONNECTED:
+            text = text if self._wants_reasons() else ""
+            self._send_shortened(
+                packets5.encode_disconnect(reason, text), packets5.encode_disconnect(reason), has_text=bool(text)
+            )
+        elif self.level == 5 and self.state in (State.NEW, State.DECIDING):
+            self.refuse(reason, text)
+        self.close()
 
-    def _on_subscribe(self, data: bytes, header: Header, position: int, end: int) -> None:
-        packet_id, filters = packets.read_filters(data, position, end, with_qos=True)
-        self.subscriptions_refused += len(filters)
-        self.out.append(packets.encode_suback(packet_id, [_SUBSCRIBE_FAILURE] * len(filters)))
+    def _wants_reasons(self) -> bool:
+        return self.connect is None or self.connect.wants_reasons
 
-    def _on_unsubscribe(self, data: bytes, header: Header, position: int, end: int) -> None:
-        packet_id, _ = packets.read_filters(data, position, end, with_qos=False)
-        self.out.append(packets.encode_acknowledgement(PacketType.UNSUBACK, packet_id))  # [MQTT-3.10.4-5]
-
-    def _on_ping(self, data: bytes, header: Header, position: int, end: int) -> None:
-        _no_body(position, end)
-        self.out.append(b"\xd0\x00")
-
-    def _on_disconnect(self, data: bytes, header: Header, position: int, end: int) -> None:
-        _no_body(position, end)
-        self.clean_end = True
-        self.state = State.CLOSED
+    def _send_shortened(self, packet: bytes, without_text: bytes, *, has_text: bool) -> None:
+        """Words are left out before a packet is larger than the client takes [MQTT-3.2.2-19, -3.14.2-3]."""
+        before = len(self.out)
+        self.send(packet)
+        if has_text and len(self.out) == before:
+            self.send(without_text)
 
     def close(self) -> None:
         """The connection is gone; whatever comes is discarded."""
@@ -241,19 +219,21 @@ def acknowledge(messages: list[Message]) -> tuple[bytes, list[int]]:
     ids = [message[2] for message in messages if message[2]]
     if not ids:
         return b"", ids
-    if any(message[3] & QOS_2 for message in messages):
-        parts = [
-            (b"\x50\x02" if flags & QOS_2 else b"\x40\x02") + packet_id.to_bytes(2, "big")
-            for _, _, packet_id, flags in messages
-            if packet_id
-        ]
-        return b"".join(parts), ids
+    if any(message[3] & (QOS_2 | REFUSED) for message in messages):
+        return b"".join([_acknowledgement(packet_id, flags) for _, _, packet_id, flags in messages if packet_id]), ids
     return b"\x40\x02" + b"\x40\x02".join([packet_id.to_bytes(2, "big") for packet_id in ids]), ids
 
 
-def _no_body(position: int, end: int) -> None:
-    if position != end:
-        raise MqttError("bytes in a packet that has none")
+def _acknowledgement(packet_id: int, flags: int) -> bytes:
+    first = b"\x50" if flags & QOS_2 else b"\x40"
+    if flags & REFUSED:
+        return first + b"\x03" + packet_id.to_bytes(2, "big") + bytes((flags >> REASON_SHIFT,))
+    return first + b"\x02" + packet_id.to_bytes(2, "big")
+
+
+def windows_freed(messages: list[Message]) -> int:
+    """How many places in an MQTT 5 client's window `acknowledge` gives back: a QoS 2 message waits for its PUBREL."""
+    return sum([1 for _, _, packet_id, flags in messages if packet_id and (not flags & QOS_2 or flags & REFUSED)])
 
 
 def _unexpected(state: State, kind: PacketType) -> str:
@@ -264,15 +244,3 @@ def _unexpected(state: State, kind: PacketType) -> str:
     if packets.is_from_server(kind):
         return f"{kind.name}, which only a server sends"
     return f"{kind.name} for nothing that was sent to this client"
-
-
-Handler = Callable[[ServerSession, bytes, Header, int, int], None]
-_TABLE: dict[tuple[State, PacketType], Handler] = {
-    (State.NEW, PacketType.CONNECT): ServerSession._on_connect,
-    (State.CONNECTED, PacketType.PUBLISH): ServerSession._on_publish,
-    (State.CONNECTED, PacketType.PUBREL): ServerSession._on_pubrel,
-    (State.CONNECTED, PacketType.SUBSCRIBE): ServerSession._on_subscribe,
-    (State.CONNECTED, PacketType.UNSUBSCRIBE): ServerSession._on_unsubscribe,
-    (State.CONNECTED, PacketType.PINGREQ): ServerSession._on_ping,
-    (State.CONNECTED, PacketType.DISCONNECT): ServerSession._on_disconnect,
-}

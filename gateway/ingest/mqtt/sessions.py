@@ -1,10 +1,16 @@
 """Which MQTT sessions exist, also after a crash: the registry in memory and its journal on disk.
 
-A client that asked for a session (clean session 0) is told "session present" when it comes back, whatever happened to
-the node meanwhile; only then does it send its unacknowledged messages again [MQTT-3.1.2-4, -3.2.2-2]. The journal
-`<data>/node/sessions` holds a JSON line per change: `["+", client id]` when a session is made, and
-`["-", client id, {"readings": end, "deadletter": end}]` when it is discarded: what those logs say of the client below
-these offsets belongs to a session that is gone. Sessions that published are known from the log's `hw-m` too.
+A client that asked for a session (3.1.1: clean session 0; MQTT 5: a session expiry interval) is told "session present"
+when it comes back, whatever happened to the node meanwhile; only then does it send its unacknowledged messages again
+[MQTT-3.1.2-4, -3.2.2-2]. The journal `<data>/node/sessions` holds a JSON line per change:
+
+    ["+", client id]                                            a session without end is made
+    ["+", client id, {"expiry_s": seconds}]                     … or one with an end, or a session's end changed
+    ["-", client id, {"readings": end, "deadletter": end}]      it is discarded: what those logs say of the client
+                                                                below these offsets belongs to a session that is gone
+
+Sessions that published are known from the log's `hw-m` too. A session's time runs from its connection's end by the
+monotonic clock, and from the start of the node again after a restart: it may last longer than asked, never shorter.
 """
 
 from __future__ import annotations
@@ -14,6 +20,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from gateway.ingest.mqtt.packets5 import NEVER_EXPIRES
 from gateway.ingest.repeats import DupMemory
 from headwater.disk import Disk
 
@@ -33,27 +40,47 @@ Tail = Mapping[str, Mapping[int, Use]]  # client id → packet id → its latest
 
 @dataclass(slots=True)
 class Session:
-    """What outlives a connection: the memory of repeats, and QoS 2 identifiers that wait for PUBREL."""
+    """What outlives a connection: the memory of repeats, and QoS 2 identifiers that wait for PUBREL.
+
+    `expiry_s` counts from `ended_ms`, the connection's end on the monotonic clock.
+    """
 
     client_id: str
     persistent: bool
     memory: DupMemory | None = None
     held: set[int] = field(default_factory=set)
     connected: bool = False
+    expiry_s: int = NEVER_EXPIRES
+    ended_ms: float = 0.0
+
+    def expired(self, now_ms: float) -> bool:
+        """Its time is over; never while it is connected."""
+        if self.connected or self.expiry_s == NEVER_EXPIRES:
+            return False
+        return now_ms - self.ended_ms >= self.expiry_s * 1_000.0
 
 
 class SessionRegistry:
     """The persistent sessions, the one unused longest first; at most `sessions_max`."""
 
     def __init__(
-        self, disk: Disk, path: str, *, tail: Tail, sessions_max: int, horizon_ms: int, estimate_slack_ms: int = 2_000
+        self,
+        disk: Disk,
+        path: str,
+        *,
+        tail: Tail,
+        sessions_max: int,
+        horizon_ms: int,
+        estimate_slack_ms: int = 2_000,
+        now_ms: float = 0.0,
     ) -> None:
-        """`estimate_slack_ms`: how much two arrivals in `tail` may each be off."""
+        """`estimate_slack_ms`: how much two arrivals in `tail` may each be off. `now_ms`: monotonic."""
         self._disk = disk
         self._path = path
         self._sessions_max = sessions_max
         self._horizon_ms = horizon_ms
         self._sessions: dict[str, Session] = {}
+        self._started_ms = now_ms
         self._lines = 0
         self._discarded = self._read_journal()
         for client_id, uses in tail.items():
@@ -80,10 +107,11 @@ class SessionRegistry:
             if not isinstance(client_id, str):
                 continue
             self._sessions.pop(client_id, None)
+            detail = ends[0] if ends and isinstance(ends[0], dict) else {}
             if what == "+":
-                self._add(client_id)
-            elif ends and isinstance(ends[0], dict):
-                discarded[client_id] = ends[0]
+                self._add(client_id).expiry_s = detail.get("expiry_s", NEVER_EXPIRES)
+            elif detail:
+                discarded[client_id] = detail
         return discarded
 
     def _recover(self, client_id: str, uses: Mapping[int, Use], gone: Mapping[str, int], within_ms: int) -> None:
@@ -101,26 +129,57 @@ class SessionRegistry:
                 session.memory.use(packet_id, use.crc)
 
     def _add(self, client_id: str) -> Session:
-        session = Session(client_id, persistent=True, memory=DupMemory(self._horizon_ms))
+        session = Session(client_id, persistent=True, memory=DupMemory(self._horizon_ms), ended_ms=self._started_ms)
         self._sessions[client_id] = session
         return session
 
-    def open(self, client_id: str, *, clean: bool, ends: Mapping[str, int]) -> tuple[Session, bool, bool]:
+    def open(
+        self, client_id: str, *, clean: bool, ends: Mapping[str, int], expiry_s: int | None = None, now_ms: float = 0.0
+    ) -> tuple[Session, bool, bool]:
         """A client connects: (its session, session present, the journal must be synced before CONNACK).
 
-        `ends` are the logs' ends, for the journal. Raises `OSError` when the journal cannot be written.
+        `expiry_s` None: as 3.1.1 has it, none with `clean` and else for good. `ends` are the logs' ends, for the
+        journal; `now_ms` is monotonic. Raises `OSError` when the journal cannot be written.
         """
+        if expiry_s is None:
+            expiry_s = 0 if clean else NEVER_EXPIRES
         old = self._sessions.pop(client_id, None)
-        if clean:
-            if old is not None:
-                self._discard(client_id, ends)
-            return Session(client_id, persistent=False), False, False
+        if old is not None and (clean or old.expired(now_ms)):
+            self._discard(client_id, ends)
+            old = None
         if old is not None:
             self._sessions[client_id] = old  # used last
-            return old, True, False
+            changed = old.expiry_s != expiry_s
+            if changed:
+                old.expiry_s = expiry_s
+                self._write(_made(old))
+            return old, True, changed
+        if not expiry_s:
+            return Session(client_id, persistent=False, expiry_s=0), False, False
         self._make_room(ends)
-        self._write(["+", client_id])
-        return self._add(client_id), False, True
+        session = self._add(client_id)
+        session.expiry_s = expiry_s
+        self._write(_made(session))
+        return session, False, True
+
+    def closed(self, session: Session, *, expiry_s: int, ends: Mapping[str, int], now_ms: float) -> None:
+        """A session's connection has ended; DISCONNECT may have changed its expiry. Raises `OSError`."""
+        session.connected = False
+        session.ended_ms = now_ms
+        if self._sessions.get(session.client_id) is not session:
+            return
+        if not expiry_s:
+            del self._sessions[session.client_id]
+            self._discard(session.client_id, ends)
+        elif expiry_s != session.expiry_s:
+            session.expiry_s = expiry_s
+            self._write(_made(session))
+
+    def expire(self, now_ms: float, ends: Mapping[str, int]) -> None:
+        """Discard the sessions whose time is over. Raises `OSError`."""
+        for client_id in [each.client_id for each in self._sessions.values() if each.expired(now_ms)]:
+            del self._sessions[client_id]
+            self._discard(client_id, ends)
 
     def _make_room(self, ends: Mapping[str, int]) -> None:
         if len(self._sessions) < self._sessions_max:
@@ -166,6 +225,13 @@ class SessionRegistry:
     def _rewrite(self) -> None:
         """Only what matters still; also makes the file's name durable."""
         lines = [msgspec.json.encode(["-", client_id, ends]) for client_id, ends in self._discarded.items()]
-        lines += [msgspec.json.encode(["+", client_id]) for client_id in self._sessions]
+        lines += [msgspec.json.encode(_made(session)) for session in self._sessions.values()]
         self._disk.replace_file(self._path, b"".join(line + b"\n" for line in lines))
         self._lines = len(lines)
+
+
+def _made(session: Session) -> list[object]:
+    """The journal's line for a session as it is."""
+    if session.expiry_s == NEVER_EXPIRES:
+        return ["+", session.client_id]
+    return ["+", session.client_id, {"expiry_s": session.expiry_s}]

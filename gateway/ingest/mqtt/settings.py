@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 
@@ -17,6 +19,8 @@ class MqttSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     connect_bytes_max    size of a CONNECT packet
     dup_horizon_ms       a re-sent message is a repeat when its PUBACK was written less than this before
                          its connection ended
+    topic_aliases_max    topic aliases that a client of MQTT 5 may have on one connection
+    keep_alive_max_s     a client of MQTT 5 that asks for a longer keep-alive, or for none, is told this one; 0: any
     """
 
     listen: str = "127.0.0.1:1883"
@@ -27,3 +31,5 @@ class MqttSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     connect_timeout_ms: int = 10_000
     connect_bytes_max: int = 16_384
     dup_horizon_ms: int = 5_000
+    topic_aliases_max: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 16
+    keep_alive_max_s: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 3_600

@@ -172,7 +172,7 @@ def test_goodbye_and_silence_are_told_apart(tmp_path: Path) -> None:
         (b"GET / HTTP/1.1\r\n\r\n", b""),
         (b"\x16\x03\x01\x02\x00\x01", b""),
         (publish(), b""),
-        (packets.encode_connect(Connect(5, "c1")), b"\x20\x02\x00\x01"),
+        (packets.encode_connect(Connect(3, "c1")), b"\x20\x02\x00\x01"),
         (connect("", clean=False), b"\x20\x02\x00\x02"),
         (connect() + b"\x30\xff\xff\xff\x7f", ACCEPTED),
     ],

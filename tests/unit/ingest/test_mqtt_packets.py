@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from gateway.ingest.mqtt import packets
-from gateway.ingest.mqtt.packets import Connect, ConnectCode, MqttError, PacketType, Publish, Will
+from gateway.ingest.mqtt.packets import Connect, PacketType, Publish, Will
+from gateway.ingest.mqtt.reasons import ConnectCode, MqttError
 
 
 def test_the_standards_connect_example() -> None:

@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.ingest.mqtt import packets
-from gateway.ingest.mqtt.packets import Connect, ConnectCode, Header, MqttError, PacketType, Publish
-from gateway.ingest.mqtt.session import HELD, Message, ServerSession, State, TopicCache, acknowledge
+from gateway.ingest.mqtt.packets import Connect, Header, PacketType, Publish
+from gateway.ingest.mqtt.reasons import MqttError, ReasonCode
+from gateway.ingest.mqtt.session import ServerSession, acknowledge
 from gateway.ingest.mqtt.settings import MqttSettings
+from gateway.ingest.mqtt.state import HELD, Message, State, TopicCache
 
 SETTINGS = MqttSettings(packet_bytes_max=10_000, connect_bytes_max=200)
 CONNECT = packets.encode_connect(Connect(4, "dev", clean=False, keep_alive_s=10))
@@ -95,7 +97,7 @@ def test_after_disconnect_nothing_counts() -> None:
 @pytest.mark.parametrize(
     ("connect", "answer"),
     [
-        (packets.encode_connect(Connect(5, "dev")), "20020001"),
+        (packets.encode_connect(Connect(6, "dev")), "2003008400"),
         (packets.encode_packet(PacketType.CONNECT, 0, b"\0\6MQIsdp\3\2\0\0\0\1x"), "20020001"),
         (packets.encode_connect(Connect(4, "", clean=False)), "20020002"),
     ],
@@ -240,9 +242,9 @@ def test_a_large_packet_in_small_pieces_is_not_parsed_each_time(monkeypatch: pyt
     parsed: list[int] = []
     read_header = packets.read_header
 
-    def counting(data: bytes, position: int, size_max: int) -> Header | None:
+    def counting(data: bytes, position: int, size_max: int, *, level: int) -> Header | None:
         parsed.append(position)
-        return read_header(data, position, size_max)
+        return read_header(data, position, size_max, level=level)
 
     monkeypatch.setattr(packets, "read_header", counting)
     machine = ServerSession(MqttSettings(packet_bytes_max=2_000_000), TopicCache())
@@ -257,5 +259,5 @@ def test_a_large_packet_in_small_pieces_is_not_parsed_each_time(monkeypatch: pyt
 def test_refusals_have_their_own_code() -> None:
     machine = session()
     machine.feed(CONNECT)
-    machine.refuse(ConnectCode.UNAVAILABLE)
+    machine.refuse(ReasonCode.SERVER_UNAVAILABLE)
     assert b"".join(machine.out) == b"\x20\x02\x00\x03"

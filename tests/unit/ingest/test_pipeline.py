@@ -10,7 +10,7 @@ import pytest
 from devices.profile_files import read_profiles
 from devices.profiles import Profile
 from gateway.ingest.events import EVENTS_TOPIC, Events
-from gateway.ingest.mqtt.session import HELD
+from gateway.ingest.mqtt.state import HELD
 from gateway.ingest.pipeline import GROUP_BYTES
 from gateway.ingest.sources import Message, Source
 from gateway.ingest.tail import tail_columns

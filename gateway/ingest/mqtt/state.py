@@ -1,0 +1,111 @@
+"""What one MQTT connection knows, whatever its version; `version3` and `version5` say what packets do. Sans-IO."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum, auto
+
+from gateway.ingest.mqtt.packets import Connect, Header, PacketType
+from gateway.ingest.mqtt.reasons import MqttError, ReasonCode
+from gateway.ingest.mqtt.settings import MqttSettings
+
+# (topic, payload, packet id or 0, flags); flags are PUBLISH's own low nibble, HELD and REFUSED
+Message = tuple[str, bytes, int, int]
+RETAIN, QOS, QOS_2, DUP = 1, 6, 4, 8
+HELD = 16  # QoS 2: this packet identifier is waiting for its PUBREL, so the message is stored already
+REFUSED = 32  # not to be stored: its topic is not for this client; the reason code stands above, from REASON_SHIFT on
+REASON_SHIFT = 8
+PLAIN_PUBLISH = frozenset({0x30, 0x31, 0x32, 0x33, 0x3A, 0x3B})  # QoS 0 and 1, every legal flag
+
+TOPIC_LEVELS_MAX = 200  # as Mosquitto has it; nobody's plant is deeper, and matching costs by the level
+
+
+class State(Enum):
+    """A connection's life."""
+
+    NEW = auto()  # nothing but CONNECT may come [MQTT-3.1.0-1]
+    DECIDING = auto()  # CONNECT came; the caller decides
+    CONNECTED = auto()
+    CLOSED = auto()
+
+
+class TopicCache:
+    """Topic names that were checked, by their bytes; shared by connections with the same rights, bounded."""
+
+    def __init__(self, *, entries_max: int = 16_384, bytes_max: int = 256) -> None:
+        self.names: dict[bytes, str] = {}
+        self._entries_max = entries_max
+        self._bytes_max = bytes_max
+
+    def add(self, raw: bytes, name: str) -> None:
+        if len(raw) <= self._bytes_max:
+            if len(self.names) >= self._entries_max:
+                self.names.clear()
+            self.names[raw] = name
+
+
+class Exchange:
+    """The state of one connection. `messages` and `out` are emptied by whoever feeds it."""
+
+    def __init__(self, settings: MqttSettings, topics: TopicCache) -> None:
+        self.settings = settings
+        self.topics = topics
+        self.state = State.NEW
+        self.level = 4  # of the protocol: 4 is 3.1.1
+        self.connect: Connect | None = None
+        self.client_id = ""
+        self.messages: list[Message] = []
+        self.out: list[bytes] = []
+        self.held: set[int] = set()  # QoS 2 packet identifiers between PUBLISH and PUBREL; the session's, not ours
+        self.subscriptions_refused = 0
+        self.retained = 0
+        self.topic_refused: str | None = None
+        self.clean_end = False  # DISCONNECT came
+        self.keeps_will = False  # … and asked for the will all the same (MQTT 5)
+        self.session_expiry_s = 0  # MQTT 5; DISCONNECT may change it
+        # MQTT 5's windows: PUBLISH packets with QoS 1 or 2 that are not acknowledged whole, and names of topics
+        self.unacknowledged = 0
+        self.aliases: dict[int, str] = {}
+
+    def send(self, packet: bytes) -> None:
+        """Queue an answer, unless it is larger than the client takes: then it counts as sent [MQTT-3.1.2-24, -25]."""
+        limit = self.connect.packet_bytes_max if self.connect is not None else None
+        if limit is None or len(packet) <= limit:
+            self.out.append(packet)
+
+    def may_publish(self, topic: str) -> ReasonCode:
+        """SUCCESS, or why a well-formed topic is not taken."""
+        if topic.startswith("$"):
+            return ReasonCode.TOPIC_NAME_INVALID  # a broker's own (4.7.2), and here the node's: `$gateway`
+        if topic.count("/") >= TOPIC_LEVELS_MAX:
+            return ReasonCode.TOPIC_NAME_INVALID
+        return ReasonCode.SUCCESS
+
+    def hold(self, packet_id: int) -> int:
+        """A QoS 2 message came: the flag to give it."""
+        if packet_id in self.held:
+            return HELD
+        if len(self.held) >= self.settings.inflight_max:
+            raise MqttError(
+                f"more than {self.settings.inflight_max} QoS 2 messages without PUBREL",
+                ReasonCode.RECEIVE_MAXIMUM_EXCEEDED,
+            )
+        self.held.add(packet_id)
+        return 0
+
+
+# (connection, data, header, where the body begins, where it ends)
+Handler = Callable[[Exchange, bytes, Header, int, int], None]
+Table = dict[PacketType, Handler]
+
+
+def on_ping(x: Exchange, data: bytes, header: Header, position: int, end: int) -> None:
+    """PINGREQ, the same in every version."""
+    no_body(position, end)
+    x.send(b"\xd0\x00")
+
+
+def no_body(position: int, end: int) -> None:
+    """For packets that are a header and nothing else."""
+    if position != end:
+        raise MqttError("bytes in a packet that has none")

@@ -1,0 +1,103 @@
+"""What a connected MQTT 3.1.1 client's packets do: one handler per packet, and the run of plain PUBLISHes. Sans-IO."""
+
+from __future__ import annotations
+
+from gateway.ingest.mqtt import packets
+from gateway.ingest.mqtt.packets import Header, PacketType
+from gateway.ingest.mqtt.reasons import MqttError
+from gateway.ingest.mqtt.state import PLAIN_PUBLISH, QOS, REASON_SHIFT, REFUSED, Exchange, Table, no_body, on_ping
+
+_SUBSCRIBE_FAILURE = 0x80
+
+
+def read_run(x: Exchange, data: bytes, position: int, end: int) -> int:
+    """The run of plain PUBLISH packets at `position`: the hot path, with no call per packet.
+
+    Stops before anything unusual (QoS 2, a new topic, an error), which the table then treats by the book.
+    """
+    names = x.topics.names
+    messages = x.messages
+    size_max = x.settings.packet_bytes_max
+    while position + 4 <= end:
+        first = data[position]
+        if first not in PLAIN_PUBLISH:
+            break
+        length = data[position + 1]
+        body = position + 2
+        if length >= 0x80:
+            high = data[position + 2]
+            if high >= 0x80:
+                break
+            length = length & 0x7F | high << 7
+            body = position + 3
+        stop = body + length
+        if stop > end or length < 4 or stop - position > size_max:
+            break
+        topic_end = body + 2 + (data[body] << 8 | data[body + 1])
+        name = names.get(data[body + 2 : topic_end])
+        if name is None or topic_end + 2 > stop:
+            break
+        if first & QOS:
+            packet_id = data[topic_end] << 8 | data[topic_end + 1]
+            if not packet_id:
+                break
+            messages.append((name, data[topic_end + 2 : stop], packet_id, first & 15))
+        else:
+            messages.append((name, data[topic_end:stop], 0, first & 15))
+        if first & 1:
+            x.retained += 1
+        position = stop
+    return position
+
+
+def on_publish(x: Exchange, data: bytes, header: Header, position: int, end: int) -> None:
+    """PUBLISH by the book; 3.1.1 has no way to refuse one but to close [MQTT-3.3.5-2]."""
+    publish = packets.read_publish(data, header.flags, position, end)
+    flags = header.flags
+    if reason := x.may_publish(publish.topic):
+        x.topic_refused = publish.topic
+        if publish.qos:
+            raise MqttError(f"it publishes to “{publish.topic:.80}”, which is not for it", reason)
+        flags |= REFUSED | reason << REASON_SHIFT
+    else:
+        x.topics.add(publish.topic.encode(), publish.topic)
+        x.retained += publish.retain
+        if publish.qos == 2:
+            flags |= x.hold(publish.packet_id)
+    x.messages.append((publish.topic, publish.payload, publish.packet_id, flags))
+
+
+def on_pubrel(x: Exchange, data: bytes, header: Header, position: int, end: int) -> None:
+    """PUBREL: the identifier is free again."""
+    packet_id = packets.read_acknowledgement(data, position, end)
+    x.held.discard(packet_id)  # unknown after a crash: PUBCOMP all the same [MQTT-4.3.3-2]
+    x.send(packets.encode_acknowledgement(PacketType.PUBCOMP, packet_id))
+
+
+def on_subscribe(x: Exchange, data: bytes, header: Header, position: int, end: int) -> None:
+    """SUBSCRIBE is refused: this listener takes readings in."""
+    packet_id, filters = packets.read_filters(data, position, end, with_qos=True)
+    x.subscriptions_refused += len(filters)
+    x.send(packets.encode_suback(packet_id, [_SUBSCRIBE_FAILURE] * len(filters)))
+
+
+def on_unsubscribe(x: Exchange, data: bytes, header: Header, position: int, end: int) -> None:
+    """UNSUBSCRIBE is answered even when nothing was subscribed [MQTT-3.10.4-5]."""
+    packet_id, _ = packets.read_filters(data, position, end, with_qos=False)
+    x.send(packets.encode_acknowledgement(PacketType.UNSUBACK, packet_id))
+
+
+def on_disconnect(x: Exchange, data: bytes, header: Header, position: int, end: int) -> None:
+    """DISCONNECT: a good-bye; the will is forgotten [MQTT-3.14.4-3]."""
+    no_body(position, end)
+    x.clean_end = True
+
+
+TABLE: Table = {
+    PacketType.PUBLISH: on_publish,
+    PacketType.PUBREL: on_pubrel,
+    PacketType.SUBSCRIBE: on_subscribe,
+    PacketType.UNSUBSCRIBE: on_unsubscribe,
+    PacketType.PINGREQ: on_ping,
+    PacketType.DISCONNECT: on_disconnect,
+}

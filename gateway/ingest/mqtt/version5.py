@@ -1,0 +1,170 @@
+"""What a connected MQTT 5 client's packets do: one handler per packet, and the run of plain PUBLISHes. Sans-IO.
+
+Payload format, content type, response topic, correlation data and message expiry are read, checked and then ignored:
+a reading is stored at once, so nothing expires on its way, and nobody answers here.
+"""
+
+from __future__ import annotations
+
+from gateway.ingest.mqtt import packets5
+from gateway.ingest.mqtt.packets import Header, PacketType
+from gateway.ingest.mqtt.properties import Properties, Property
+from gateway.ingest.mqtt.reasons import MqttError, ReasonCode
+from gateway.ingest.mqtt.state import PLAIN_PUBLISH, QOS, REASON_SHIFT, REFUSED, Exchange, Table, on_ping
+
+ALIASED_CHARACTERS_MAX = 65_536  # of all topics that one connection has given an alias
+
+
+def receive_maximum(x: Exchange) -> int:
+    """How many PUBLISH packets with QoS 1 or 2 a client may have on the way, as CONNACK told it."""
+    return min(x.settings.inflight_max, 0xFFFF)
+
+
+def read_run(x: Exchange, data: bytes, position: int, end: int) -> int:
+    """The run of plain PUBLISH packets at `position`, with no call per packet; as `version3.read_run`.
+
+    Plain is one without properties; anything else is left to the table.
+    """
+    names = x.topics.names
+    messages = x.messages
+    size_max = x.settings.packet_bytes_max
+    room = receive_maximum(x) - x.unacknowledged
+    while position + 5 <= end:
+        first = data[position]
+        if first not in PLAIN_PUBLISH:
+            break
+        length = data[position + 1]
+        body = position + 2
+        if length >= 0x80:
+            high = data[position + 2]
+            if high >= 0x80 or not high:
+                break
+            length = length & 0x7F | high << 7
+            body = position + 3
+        stop = body + length
+        if stop > end or length < 5 or stop - position > size_max:
+            break
+        topic_end = body + 2 + (data[body] << 8 | data[body + 1])
+        name = names.get(data[body + 2 : topic_end])
+        if name is None or topic_end + 3 > stop:
+            break
+        packet_id = 0
+        if first & QOS:
+            packet_id = data[topic_end] << 8 | data[topic_end + 1]
+            topic_end += 2
+            if not packet_id or room < 1:
+                break
+        if data[topic_end]:
+            break
+        if packet_id:
+            room -= 1
+        messages.append((name, data[topic_end + 1 : stop], packet_id, first & 15))
+        if first & 1:
+            x.retained += 1
+        position = stop
+    x.unacknowledged = receive_maximum(x) - room
+    return position
+
+
+def on_publish(x: Exchange, data: bytes, header: Header, position: int, end: int) -> None:
+    """PUBLISH by the book (3.3.4): window, alias, rights."""
+    publish, found = packets5.read_publish(data, header.flags, position, end)
+    if publish.qos:
+        if x.unacknowledged >= receive_maximum(x):
+            raise MqttError(
+                f"more than {receive_maximum(x)} messages on the way [MQTT-3.3.4-9]",
+                ReasonCode.RECEIVE_MAXIMUM_EXCEEDED,
+            )
+        x.unacknowledged += 1
+    topic = _topic(x, publish.topic, found)
+    flags = header.flags
+    if reason := x.may_publish(topic):
+        x.topic_refused = topic
+        flags |= REFUSED | reason << REASON_SHIFT
+    else:
+        x.topics.add(topic.encode(), topic)
+        x.retained += publish.retain
+        if publish.qos == 2:
+            flags |= x.hold(publish.packet_id)
+    x.messages.append((topic, publish.payload, publish.packet_id, flags))
+
+
+def _topic(x: Exchange, topic: str, found: Properties) -> str:
+    """The topic's name, through its alias if it has one (3.3.2.3.4)."""
+    alias = found.get(Property.TOPIC_ALIAS)
+    if not isinstance(alias, int):
+        return topic
+    if alias > x.settings.topic_aliases_max:
+        raise MqttError(
+            f"topic alias {alias}; {x.settings.topic_aliases_max} is the most here [MQTT-3.3.2-9]",
+            ReasonCode.TOPIC_ALIAS_INVALID,
+        )
+    if topic:
+        x.aliases[alias] = topic
+        if sum(map(len, x.aliases.values())) > ALIASED_CHARACTERS_MAX:
+            raise MqttError("topics with an alias are too long together", ReasonCode.QUOTA_EXCEEDED)
+        return topic
+    if alias not in x.aliases:
+        # a protocol error in 3.3.4; the code for aliases says more than 0x82 would
+        raise MqttError(f"topic alias {alias} stands for nothing yet", ReasonCode.TOPIC_ALIAS_INVALID)
+    return x.aliases[alias]
+
+
+def on_pubrel(x: Exchange, data: bytes, header: Header, position: int, end: int) -> None:
+    """PUBREL: identifier and window are free again."""
+    packet_id = packets5.read_pubrel(data, position, end)
+    known = packet_id in x.held
+    x.held.discard(packet_id)
+    x.unacknowledged = max(0, x.unacknowledged - 1)
+    # unknown is no error after a crash, and the client is told [MQTT-4.3.3-11]
+    reason = ReasonCode.SUCCESS if known else ReasonCode.PACKET_IDENTIFIER_NOT_FOUND
+    x.send(packets5.encode_pubcomp(packet_id, reason))
+
+
+def on_subscribe(x: Exchange, data: bytes, header: Header, position: int, end: int) -> None:
+    """SUBSCRIBE is refused filter by filter: this listener takes readings in."""
+    packet_id, filters, has_identifier = packets5.read_subscribe(data, position, end)
+    x.subscriptions_refused += len(filters)
+    reasons = [_subscribe_reason(name, has_identifier=has_identifier) for name in filters]
+    x.send(packets5.encode_reasons(PacketType.SUBACK, packet_id, reasons))
+
+
+def _subscribe_reason(name: str, *, has_identifier: bool) -> ReasonCode:
+    if has_identifier:
+        return ReasonCode.SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED
+    shared = name.startswith("$share/")
+    return ReasonCode.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED if shared else ReasonCode.NOT_AUTHORIZED
+
+
+def on_unsubscribe(x: Exchange, data: bytes, header: Header, position: int, end: int) -> None:
+    """UNSUBSCRIBE is answered filter by filter."""
+    packet_id, filters = packets5.read_unsubscribe(data, position, end)
+    reasons = [ReasonCode.NO_SUBSCRIPTION_EXISTED] * len(filters)
+    x.send(packets5.encode_reasons(PacketType.UNSUBACK, packet_id, reasons))
+
+
+def on_disconnect(x: Exchange, data: bytes, header: Header, position: int, end: int) -> None:
+    """DISCONNECT (3.14): only reason 0 forgets the will; the session's expiry may change, but not from 0."""
+    found = packets5.read_disconnect(data, position, end)
+    if found.session_expiry_s is not None:
+        if found.session_expiry_s and not x.session_expiry_s:
+            raise MqttError("DISCONNECT with a session expiry where CONNECT had none", ReasonCode.PROTOCOL_ERROR)
+        x.session_expiry_s = found.session_expiry_s
+    x.clean_end = True
+    x.keeps_will = found.reason != ReasonCode.SUCCESS
+
+
+def on_auth(x: Exchange, data: bytes, header: Header, position: int, end: int) -> None:
+    """AUTH: no method was agreed on, so it is never in order [MQTT-4.12.0-1]."""
+    raise MqttError("AUTH without an authentication method", ReasonCode.PROTOCOL_ERROR)
+
+
+TABLE: Table = {
+    PacketType.PUBLISH: on_publish,
+    PacketType.PUBREL: on_pubrel,
+    PacketType.SUBSCRIBE: on_subscribe,
+    PacketType.UNSUBSCRIBE: on_unsubscribe,
+    PacketType.PINGREQ: on_ping,
+    PacketType.DISCONNECT: on_disconnect,
+    PacketType.AUTH: on_auth,
+}
