@@ -111,14 +111,22 @@ class Recording:
         self._db = sqlite3.connect("", isolation_level=None)  # a private file on disk, unlinked already
         self._db.execute("CREATE TABLE row(ts INTEGER, n INTEGER PRIMARY KEY, device TEXT, payload BLOB)")
         try:
+            self.count = self._fill(path, layout)
+        except BaseException:
+            self.close()
+            raise
+
+    def _fill(self, path: str, layout: Layout) -> int:
+        try:
             with contextlib.closing(_open(path)) as file:
                 self._db.execute("BEGIN")
                 rows = ((row.ts, n, row.device, row.payload) for n, row in enumerate(rows_of(file, path, layout)))
-                self.count = self._db.executemany("INSERT INTO row VALUES(?,?,?,?)", rows).rowcount
+                count = self._db.executemany("INSERT INTO row VALUES(?,?,?,?)", rows).rowcount
                 self._db.execute("COMMIT")
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
         self._db.execute("CREATE INDEX by_time ON row(ts, n)")
+        return count
 
     def __iter__(self) -> Iterator[Row]:
         for row in self._db.execute("SELECT ts, device, payload FROM row ORDER BY ts, n"):

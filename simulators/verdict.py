@@ -349,6 +349,7 @@ def main(arguments: list[str]) -> int:
     }
     Console().say("verdict", members)
     judge.close()
+    ledger.close()
     return 1 if broken else 0
 
 

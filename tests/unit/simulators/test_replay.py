@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+from contextlib import closing
 from datetime import UTC
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ def recording(tmp_path: Path, text: str, layout: Layout = LAYOUT, name: str = "r
 
 @pytest.mark.parametrize("name", ["r.csv", "r.csv.gz"])
 def test_rows_are_merged_by_time_whatever_the_files_order(tmp_path: Path, name: str) -> None:
-    rows = list(recording(tmp_path, TEXT, name=name))
+    with closing(recording(tmp_path, TEXT, name=name)) as played:
+        rows = list(played)
     hour = 3_600_000
     start = 1_356_998_400_000
     assert [(row.ts, row.device) for row in rows] == [
@@ -52,7 +54,8 @@ def test_rows_are_merged_by_time_whatever_the_files_order(tmp_path: Path, name: 
 
 def test_columns_and_devices_can_be_chosen(tmp_path: Path) -> None:
     layout = Layout(time_column="at", device_columns=("site", "sky"), columns=("temp",))
-    rows = list(recording(tmp_path, TEXT, layout))
+    with closing(recording(tmp_path, TEXT, layout)) as played:
+        rows = list(played)
     assert rows[0].device == "b-rain"
     assert msgspec.json.decode(rows[0].payload).keys() == {"ts", "temp"}
 
@@ -136,7 +139,8 @@ def test_gaps_stay_at_the_chosen_speed(tmp_path: Path, monkeypatch: pytest.Monke
 
     player = Player(publisher_of, topic="recording/{device}/x", speed=3600.0, clock=clock, ledger=None)
     start_ms = clock.monotonic_ms()
-    player.play(recording(tmp_path, TEXT), lambda event, members: None)
+    with closing(recording(tmp_path, TEXT)) as played:
+        player.play(played, lambda event, members: None)
     assert [topic for topic, _ in made[0].said] == [f"recording/{device}/x" for device in "baba"]
     assert [round((at - start_ms) / 100) for _, at in made[0].said] == [0, 10, 10, 20]
     assert (player.sent, player.acknowledged) == (4, 4)

@@ -109,7 +109,9 @@ class Story:
         report = judge.wait(0.0)
         for name in ("uplink_outages", "edge_kills"):
             setattr(report, name, getattr(FACTS, name))
-        return report, failures(report, FACTS, ledger.garbage_sent), judge
+        broken = failures(report, FACTS, ledger.garbage_sent)
+        ledger.close()
+        return report, broken, judge
 
     def source(self, bootstrap: str, topics: Topics) -> Pages:
         return Pages({"readings": self.edge} if bootstrap == "edge" else self.central, topics)
