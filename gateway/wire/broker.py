@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from random import Random, SystemRandom
 from typing import Any
 
 from gateway.log.store import LogStore
 from gateway.wire import cluster, fetch, offsets, produce, topics
 from gateway.wire.compiler import Body
 from gateway.wire.coordinator import Coordinator
+from gateway.wire.groups import commits, listing, members
+from gateway.wire.groups.registry import Groups
 from gateway.wire.peer import Peer, Reply
 from gateway.wire.schema import ApiKey
 from gateway.wire.session import Request
@@ -43,12 +46,14 @@ class Broker:
         node_id: int = 1,
         settings: KafkaSettings | None = None,
         advertised: tuple[str, int] = ("127.0.0.1", 9092),
+        random: Random | None = None,
     ) -> None:
         self.store = store
         self.clock = clock
         self.node_id = node_id
         self.settings = settings or KafkaSettings()
         self.advertised = advertised
+        self.random = random or SystemRandom()  # for member ids, which no restart may give again
         self.timers = Timers()
         self.requests: dict[ApiKey, int] = dict.fromkeys(ApiKey, 0)
         self.produced_bytes = 0
@@ -57,7 +62,9 @@ class Broker:
         self.refused_batches = 0
         self.unreadable: set[tuple[str, int]] = set()
         self.waits = produce.Waits(self.timers, clock)
+        self.groups = Groups(self)  # before the transactions, whose recovery ends some of its offsets
         self.transactions = Coordinator(self)
+        self.groups.settle(self.transactions.holding((topics.OFFSETS_TOPIC, 0)))
 
     def handle(self, request: Request, peer: Peer, reply: Reply) -> None:
         """Answer one request. Raises `PeerError` when the connection cannot go on."""
@@ -83,6 +90,7 @@ class Broker:
             "fetched_bytes": self.fetched_bytes,
             "waiting_for_sync": len(self.waits.open),
             "transactions": self.transactions.status(),
+            "groups": self.groups.status(),
         }
 
 
@@ -100,6 +108,19 @@ _HANDLERS: dict[ApiKey, Handler] = {
     ApiKey.FETCH: fetch.fetch,
     ApiKey.LIST_OFFSETS: _now(offsets.list_offsets),
     ApiKey.METADATA: _now(cluster.metadata),
+    ApiKey.OFFSET_COMMIT: commits.offset_commit,
+    ApiKey.OFFSET_FETCH: _now(commits.offset_fetch),
+    ApiKey.JOIN_GROUP: members.join,
+    ApiKey.SYNC_GROUP: members.sync,
+    ApiKey.HEARTBEAT: _now(members.heartbeat),
+    ApiKey.LEAVE_GROUP: _now(members.leave),
+    ApiKey.DESCRIBE_GROUPS: _now(listing.describe_groups),
+    ApiKey.LIST_GROUPS: _now(listing.list_groups),
+    ApiKey.DELETE_GROUPS: listing.delete_groups,
+    ApiKey.TXN_OFFSET_COMMIT: commits.txn_offset_commit,
+    ApiKey.ADD_OFFSETS_TO_TXN: lambda broker, request, peer, reply: broker.transactions.add_offsets(
+        request, peer, reply
+    ),
     ApiKey.FIND_COORDINATOR: _now(cluster.find_coordinator),
     ApiKey.API_VERSIONS: _now(cluster.api_versions),
     ApiKey.CREATE_TOPICS: _now(topics.create_topics),

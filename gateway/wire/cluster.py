@@ -95,14 +95,12 @@ def _topic(broker: Broker, topic: Topic) -> dict[str, Any]:
 
 
 def find_coordinator(broker: Broker, request: Request, peer: Peer) -> Body:
-    """This node for transactional ids. Groups have no coordinator here: clients that assign by hand go on without."""
+    """This node, for groups and for transactional ids."""
     body: dict[str, Any] = request.body or {}
     host, port = peer.advertised or broker.advertised
     found = {"node_id": broker.node_id, "host": host, "port": port, "error_code": 0, "error_message": None}
-    if body["key_type"] != _TRANSACTION:
-        grouped = body["key_type"] == _GROUP
-        code = ErrorCode.COORDINATOR_NOT_AVAILABLE if grouped else ErrorCode.INVALID_REQUEST
-        message = "this node coordinates no consumer groups" if grouped else "unknown kind of coordinator"
+    if body["key_type"] not in {_GROUP, _TRANSACTION}:
+        code, message = ErrorCode.INVALID_REQUEST, "unknown kind of coordinator"
         found = {"node_id": -1, "host": "", "port": -1, "error_code": code, "error_message": message}
     if request.version < 4:
         return found

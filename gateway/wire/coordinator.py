@@ -1,4 +1,4 @@
-"""The transaction coordinator's requests: InitProducerId, AddPartitionsToTxn, EndTxn, and the check of a Produce.
+"""The transaction coordinator's requests: InitProducerId, AddPartitionsToTxn, AddOffsetsToTxn, EndTxn; and a check.
 
 Sources: KIP-98, KIP-360 (a producer that hands its id and epoch back), KIP-588, KIP-890 part 1, and Kafka's
 TransactionCoordinator, whose answers these are.
@@ -15,7 +15,7 @@ from gateway.wire.errors import ErrorCode
 from gateway.wire.lifecycle import PREPARED, Done, Lifecycle
 from gateway.wire.peer import Peer, Reply
 from gateway.wire.session import Request
-from gateway.wire.topics import INTERNAL_TOPICS
+from gateway.wire.topics import INTERNAL_TOPICS, OFFSETS_TOPIC
 from gateway.wire.transactions import EPOCH_MAX, NO_EPOCH, Partition, State, Transaction
 from headwater.errors import StorageError
 
@@ -62,6 +62,22 @@ class Coordinator(Lifecycle):
             code = self._counted(code, request.version < 2)
             reply(_added(body, lambda _: code))
 
+        self._enlist(body, asked, peer, done)
+
+    def add_offsets(self, request: Request, peer: Peer, reply: Reply) -> None:
+        """AddOffsetsToTxn (API 25): the partition of `__consumer_offsets` that holds the group's offsets."""
+        body: dict[str, Any] = request.body or {}
+        done: Done = lambda code: reply({"error_code": self._counted(code, request.version < 2)})  # noqa: E731
+        try:
+            self._broker.groups.log.ready()
+        except StorageError as error:
+            logger.error("%s", error.what)
+            done(ErrorCode.COORDINATOR_NOT_AVAILABLE)
+            return
+        self._enlist(body, [(OFFSETS_TOPIC, 0)], peer, done)
+
+    def _enlist(self, body: dict[str, Any], asked: list[Partition], peer: Peer, done: Done) -> None:
+        """Make partitions part of the producer's transaction, which begins with the first."""
         transaction, code = self._find(body, peer)
         if transaction is None or code is not ErrorCode.NONE:
             done(code)

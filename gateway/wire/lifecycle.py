@@ -16,7 +16,7 @@ from gateway.wire.markers import Marking, abort_orphans
 from gateway.wire.peer import Peer
 from gateway.wire.producer_ids import ProducerIds
 from gateway.wire.transaction_log import LISTING_EVERY, TransactionLog
-from gateway.wire.transactions import EPOCH_MAX, NO_EPOCH, Snapshot, State, Transaction
+from gateway.wire.transactions import EPOCH_MAX, NO_EPOCH, Partition, Snapshot, State, Transaction
 from headwater.errors import StorageError
 
 if TYPE_CHECKING:
@@ -68,6 +68,11 @@ class Lifecycle:
             "abandoned": self._abandoned,
             "fenced": self.fenced,
         }
+
+    def holding(self, partition: Partition) -> set[int]:
+        """Producer ids whose transaction is not over and takes in `partition`."""
+        every = [each.now for each in self._transactions.values()]
+        return {now.producer_id for now in every if now.state not in _OVER and partition in now.partitions}
 
     def disconnected(self, peer: Peer) -> None:
         """Abort our own producers' transactions a little after their connection ended: nobody will end them."""
@@ -152,6 +157,7 @@ class Lifecycle:
                 self._log.append(transaction.transactional_id, transaction.now, lambda: None)
             except StorageError as error:
                 logger.error("transactional id %s: %s", transaction.transactional_id, error.what)
+            self._broker.groups.ended(now.producer_id, commit=commit)
             then()
 
         Marking(self._broker.store, self._clock, self._timers, transaction, marked).start()

@@ -52,3 +52,18 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     abandoned_transaction_ms: _Milliseconds = 2000
     """A transaction of a `headwater.` transactional id is aborted so long after its connection ended."""
+
+    groups_max: _Count = 1000
+    """Consumer groups; a new one past it is refused. Groups without members and offsets make room."""
+
+    group_members_max: _Count = 200
+    """Members of one consumer group."""
+
+    group_metadata_bytes_max: _Bytes = 1 << 20
+    """What the members of one consumer group may say of themselves, all together."""
+
+    group_session_min_ms: _Milliseconds = 1000
+    """The shortest session time-out that a group's member may ask for."""
+
+    group_session_max_ms: _Milliseconds = 1_800_000
+    """The longest session time-out that a group's member may ask for."""

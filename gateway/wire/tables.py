@@ -13,6 +13,8 @@ against the JSON that kafka-python ships.
 
 from __future__ import annotations
 
+from gateway.wire import group_tables
+
 DATA = """
 Produce 0 3-12 flexible 9
 request
@@ -204,4 +206,4 @@ request
   client_transaction_version:int16@1+#2=0 next_producer_epoch:int16@1+#3=-1
 """
 
-ALL = (DATA, CLUSTER, TRANSACTIONS, ADMIN, TRANSACTION_LOG)
+ALL = (DATA, CLUSTER, TRANSACTIONS, ADMIN, TRANSACTION_LOG, *group_tables.ALL)

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TRANSACTION_TOPIC = "__transaction_state"
-INTERNAL_TOPICS = frozenset({TRANSACTION_TOPIC, "__consumer_offsets"})
+OFFSETS_TOPIC = "__consumer_offsets"
+INTERNAL_TOPICS = frozenset({TRANSACTION_TOPIC, OFFSETS_TOPIC})
 
 _NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}\Z")
 _TOPIC, _BROKER = 2, 4  # DescribeConfigs' resource types
@@ -182,6 +183,7 @@ def delete_topics(broker: Broker, request: Request, peer: Peer) -> Body:
                 logger.error("topic %s is not deleted: %s", name, error.what)
                 code = ErrorCode.KAFKA_STORAGE_ERROR
             else:
+                broker.groups.forget_topic(name)
                 logger.warning("topic %s deleted by %s", name, peer.name)
         shown = name if name is not None or request.version >= 6 else ""
         answers.append({"name": shown, "topic_id": topic["topic_id"], "error_code": code})

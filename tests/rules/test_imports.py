@@ -23,6 +23,7 @@ CORES = (
     "gateway/wire/compiler.py",
     "gateway/wire/session.py",
     "gateway/wire/framing.py",
+    "gateway/wire/groups/*.py",
     "gateway/ingest/mqtt/packets.py",
     "gateway/ingest/mqtt/packets5.py",
     "gateway/ingest/mqtt/properties.py",

@@ -1,0 +1,267 @@
+"""All consumer groups of this node: found, made, recorded, dropped, and what a restart reads.
+
+What a client is told is on disk: a commit is answered, and an assignment handed out, after the fsync of its record in
+`__consumer_offsets`. Groups and offsets have no expiry: a Raspberry Pi's clock is not to be trusted with it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from gateway.log.errors import InvalidProducerEpoch
+from gateway.wire.errors import ErrorCode
+from gateway.wire.groups.group import Committed, Group, Partition, State
+from gateway.wire.groups.offsets_log import Entry, OffsetsLog, Pairs
+from gateway.wire.groups.rebalance import Rebalances
+from gateway.wire.groups.records import (
+    apply_group,
+    decode_key,
+    decode_offset,
+    encode_group,
+    encode_group_key,
+    encode_offset_key,
+)
+from headwater.errors import PeerError, StorageError
+
+if TYPE_CHECKING:
+    from gateway.wire.broker import Broker
+
+logger = logging.getLogger(__name__)
+
+Done = Callable[[ErrorCode], None]
+_REPORTED_MAX = 10_000
+
+
+class Groups:
+    """The groups by id; `rebalances` moves them from generation to generation."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self.log = OffsetsLog(broker.store, broker.clock)
+        self.all: dict[str, Group] = {}
+        self.rebalances = Rebalances(self, broker)
+        self._reported: set[tuple[str, Partition, int]] = set()
+        self._refused = 0
+        self._commits = 0
+        self._load()
+
+    def status(self) -> dict[str, Any]:
+        """How many groups, members and offsets there are, and what happened since the start."""
+        return {
+            "groups": len(self.all),
+            "members": sum(len(group.members) for group in self.all.values()),
+            "offsets": sum(len(group.offsets) for group in self.all.values()),
+            "refused": self._refused,
+            "commits": self._commits,
+            **self.rebalances.status(),
+        }
+
+    def get_or_create(self, group_id: str) -> Group | None:
+        """The group; None when a new one finds no room (`kafka.groups_max`)."""
+        group = self.all.get(group_id)
+        if group is not None:
+            return group
+        if len(self.all) >= self._broker.settings.groups_max and not self._make_room():
+            self._refused += 1
+            if self._refused == 1 or self._refused % 1000 == 0:
+                logger.warning(
+                    "consumer group %s is refused: there are %d groups with members or offsets (kafka.groups_max)",
+                    group_id,
+                    len(self.all),
+                )
+            return None
+        group = self.all[group_id] = Group(group_id, changed_ms=self._broker.clock.wall_ms())
+        return group
+
+    def _make_room(self) -> bool:
+        oldest = min(
+            (group for group in self.all.values() if group.is_idle()), key=lambda g: g.changed_ms, default=None
+        )
+        if oldest is None:
+            return False
+        self._drop(oldest)
+        if oldest.recorded:
+            self._append([(encode_group_key(oldest.group_id), None)], lambda code: None)
+        return True
+
+    def _drop(self, group: Group) -> None:
+        group.to(State.DEAD)
+        if group.timer is not None:
+            group.timer.cancel()
+        if self.all.get(group.group_id) is group:
+            del self.all[group.group_id]
+
+    # records
+
+    def _append(
+        self,
+        pairs: Pairs,
+        done: Done,
+        *,
+        producer: tuple[int, int] | None = None,
+        placed: Callable[[int], None] | None = None,
+    ) -> None:
+        """Write records; `placed` hears their position at once, `done` that they are durable, or why not."""
+        try:
+            appended = self.log.append(pairs, producer=producer)
+            if placed is not None:
+                placed(appended.base_offset)
+            self.log.when_synced(
+                appended.next_offset,
+                lambda: done(ErrorCode.NONE),
+                lambda: done(ErrorCode.COORDINATOR_NOT_AVAILABLE),
+            )
+        except InvalidProducerEpoch as error:  # fenced meanwhile
+            logger.warning("offsets of producer %s: %s", producer, error.what)
+            done(ErrorCode.INVALID_PRODUCER_EPOCH)
+        except StorageError as error:
+            logger.error("consumer groups: %s", error.what)
+            done(ErrorCode.COORDINATOR_NOT_AVAILABLE)
+
+    def record(self, group: Group, done: Done, assignments: Mapping[str, bytes] | None = None) -> None:
+        """Make a group's generation and members durable."""
+        group.changed_ms = self._broker.clock.wall_ms()
+        group.recorded = True
+        self._append([(encode_group_key(group.group_id), encode_group(group, assignments))], done)
+
+    def commit(
+        self,
+        group: Group,
+        pairs: Pairs,
+        offsets: Mapping[Partition, Committed],
+        done: Done,
+        *,
+        producer: tuple[int, int] | None = None,
+    ) -> None:
+        """Make offsets durable; they are seen once they are, those of a transaction once it is committed."""
+        mine: dict[Partition, Committed] = {}
+
+        def placed(position: int) -> None:
+            mine.update(
+                {where: each._replace(position=position + n) for n, (where, each) in enumerate(offsets.items())}
+            )
+            if producer is not None:
+                group.hold(producer[0], mine)
+
+        def finished(code: ErrorCode) -> None:
+            group.committing -= 1
+            if code is ErrorCode.NONE:
+                self._commits += 1
+                if producer is None:
+                    group.commit(mine)
+            elif producer is not None:
+                group.withdraw(producer[0], mine)
+            done(code)
+
+        group.committing += 1
+        self._append(pairs, finished, producer=producer, placed=placed)
+
+    def ended(self, producer_id: int, *, commit: bool) -> None:
+        """A producer's transaction has ended, and its markers are durable."""
+        for group in self.all.values():
+            group.release(producer_id, commit=commit)
+
+    def settle(self, open_producers: Iterable[int]) -> None:
+        """After a start: transactions that nobody knows of are aborted, and their offsets with them."""
+        known = set(open_producers)
+        for group in self.all.values():
+            for producer_id in group.pending_offsets.keys() - known:
+                group.release(producer_id, commit=False)
+
+    def delete(self, group: Group, done: Done) -> None:
+        """Forget a group that has no members, with its offsets; `done` hears when that is durable."""
+        pairs: list[tuple[bytes, bytes | None]] = [
+            (encode_offset_key(group.group_id, where), None) for where in group.offsets
+        ]
+        pairs.append((encode_group_key(group.group_id), None))
+        self._forget(group, list(group.offsets), pairs, done)
+
+    def delete_offsets(self, group: Group, partitions: Iterable[Partition], done: Done) -> None:
+        """Forget some of a group's offsets."""
+        gone = list(partitions)
+        self._forget(group, gone, [(encode_offset_key(group.group_id, where), None) for where in gone], done)
+
+    def forget_topic(self, name: str) -> None:
+        """A topic is gone: so are its offsets, or a new topic of that name would be read from the middle."""
+        for group in self.all.values():
+            gone = [where for where in group.offsets if where[0] == name]
+            if gone:
+                self.delete_offsets(group, gone, lambda code: None)
+
+    def _forget(self, group: Group, gone: list[Partition], pairs: Pairs, done: Done) -> None:
+        whole = len(pairs) > len(gone)
+
+        def finished(code: ErrorCode) -> None:
+            # In the order of the log: what was committed after the deletion is taken in after it.
+            if code is ErrorCode.NONE:
+                for where in gone:
+                    group.offsets.pop(where, None)
+                if whole and group.is_idle():
+                    self._drop(group)
+            done(code)
+
+        self._append(pairs, finished)
+
+    # a start
+
+    def _load(self) -> None:
+        for entry in self.log.load():
+            if entry.marker is not None:
+                self.ended(entry.producer_id, commit=entry.marker)
+                continue
+            try:
+                self._apply(entry)
+            except PeerError as error:
+                logger.error("record %d of __consumer_offsets is passed over: %s", entry.position, error.what)
+        for group in list(self.all.values()):
+            gone = [where for where in group.offsets if where[0] not in self._broker.store.topics]
+            if gone:
+                self.delete_offsets(group, gone, lambda code: None)
+            for where, committed in group.offsets.items():
+                self.report(group, where, committed)
+            if not group.recorded and group.is_idle():
+                del self.all[group.group_id]
+            for member in group.members.values():
+                self.rebalances.alive(group, member)
+
+    def _apply(self, entry: Entry) -> None:
+        key = decode_key(entry.key)
+        group = self.all.get(key.group_id)
+        if group is None:
+            group = self.all[key.group_id] = Group(key.group_id)
+        if key.partition is None:
+            if entry.value is not None:
+                apply_group(group, entry.value)
+            else:
+                group.members, group.instances, group.state, group.recorded = {}, {}, State.EMPTY, False
+                group.protocol = group.protocol_type = group.leader_id = None
+        elif entry.value is None:
+            group.offsets.pop(key.partition, None)
+        else:
+            offsets = {key.partition: decode_offset(entry.value, entry.position)}
+            if entry.producer_id >= 0:
+                group.hold(entry.producer_id, offsets)
+            else:
+                group.commit(offsets)
+
+    def report(self, group: Group, where: Partition, committed: Committed) -> None:
+        """Say once that a committed offset lies past the log's end; what to do about it is the client's own rule."""
+        log = self._broker.store.partition(*where)
+        if log is None or committed.offset <= log.log_end_offset:
+            return
+        seen = (group.group_id, where, committed.offset)
+        if seen in self._reported:
+            return
+        if len(self._reported) >= _REPORTED_MAX:
+            self._reported.clear()
+        self._reported.add(seen)
+        logger.warning(
+            "group %s has committed offset %d of %s-%d, whose log ends at %d: its consumers will be told"
+            " OFFSET_OUT_OF_RANGE and go on by their own rule (auto.offset.reset)",
+            group.group_id,
+            committed.offset,
+            *where,
+            log.log_end_offset,
+        )
