@@ -79,8 +79,8 @@ class Model:
             too_late = watermark is not None and start + self.size <= watermark - self.lateness
             if too_late and not touches(start, self.size, self.owed(row.node)):
                 return
-            empty: dict[str, Any] = {"rows": [], "said": None, "settled": False, "live": False, "retro": False, "revision": -1}
-            self.windows[where] = {**empty, "fresh": False}
+            said: dict[str, Any] = {"said": None, "settled": False, "revision": -1, "fresh": False}
+            self.windows[where] = {"rows": [], "live": False, "retro": False, **said}
         window = self.windows[where]
         window["rows"].append(row.fields)
         window["fresh"] = True
