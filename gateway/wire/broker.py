@@ -14,7 +14,7 @@ from random import Random, SystemRandom
 from typing import Any
 
 from gateway.log.store import LogStore
-from gateway.wire import cluster, fetch, offsets, produce, topics
+from gateway.wire import cluster, epochs, fetch, offsets, produce, topics
 from gateway.wire.compiler import Body
 from gateway.wire.coordinator import Coordinator
 from gateway.wire.groups import commits, listing, members
@@ -126,6 +126,7 @@ _HANDLERS: dict[ApiKey, Handler] = {
     ApiKey.CREATE_TOPICS: _now(topics.create_topics),
     ApiKey.DELETE_TOPICS: _now(topics.delete_topics),
     ApiKey.INIT_PRODUCER_ID: lambda broker, request, peer, reply: broker.transactions.init(request, peer, reply),
+    ApiKey.OFFSET_FOR_LEADER_EPOCH: _now(epochs.offset_for_leader_epoch),
     ApiKey.ADD_PARTITIONS_TO_TXN: lambda broker, request, peer, reply: broker.transactions.add(request, peer, reply),
     ApiKey.END_TXN: lambda broker, request, peer, reply: broker.transactions.end(request, peer, reply),
     ApiKey.DESCRIBE_CONFIGS: _now(topics.describe_configs),

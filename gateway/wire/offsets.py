@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gateway.wire.compiler import Body
+from gateway.wire.epochs import epoch_of
 from gateway.wire.errors import ErrorCode
 from gateway.wire.fetch import check_epoch, unreadable
 from gateway.wire.peer import Peer
@@ -45,7 +46,7 @@ def list_offsets(broker: Broker, request: Request, peer: Peer) -> Body:
                 except (HeadwaterError, OSError) as error:
                     answer["error_code"] = unreadable(broker, log, error)
                 else:
-                    answer |= {"offset": offset, "timestamp": timestamp, "leader_epoch": log.leader_epoch}
+                    answer |= {"offset": offset, "timestamp": timestamp, "leader_epoch": epoch_of(log, offset)}
             parts.append(answer)
         answers.append({"name": topic["name"], "partitions": parts})
     return {"topics": answers}

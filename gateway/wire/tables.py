@@ -74,6 +74,14 @@ response
       partition_index:int32 error_code:int16 timestamp:int64=-1 offset:int64=-1 leader_epoch:int32@4+=-1
     }
   }
+
+OffsetForLeaderEpoch 23 2-4 flexible 4
+request
+  replica_id:int32@3+=-2
+  topics[] { topic:string partitions[] { partition:int32 current_leader_epoch:int32=-1 leader_epoch:int32 } }
+response
+  throttle_time_ms:int32=0
+  topics[] { topic:string partitions[] { error_code:int16 partition:int32 leader_epoch:int32=-1 end_offset:int64=-1 } }
 """
 
 CLUSTER = """
