@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ from gateway.ingest.mqtt.sessions import SessionRegistry
 from gateway.ingest.mqtt.settings import MqttSettings
 from headwater.errors import UserError
 from headwater.net import RealNet
+from tests.support.mqtt_client import Client, node_at, run, until
 from tests.support.mqtt_node import Node
 
 DISCONNECT = b"\xe0\x00"
@@ -35,58 +33,6 @@ def publish(payload: bytes = b"21.5", packet_id: int = 1, *, dup: bool = False) 
 
 def puback(packet_id: int) -> bytes:
     return b"\x40\x02" + packet_id.to_bytes(2, "big")
-
-
-@dataclass
-class Client:
-    """Raw bytes to the listener and back."""
-
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-
-    @classmethod
-    async def open(cls, node: Node) -> Client:
-        return cls(*await asyncio.open_connection("127.0.0.1", node.port))
-
-    async def say(self, data: bytes, answer: bytes) -> None:
-        self.writer.write(data)
-        assert await asyncio.wait_for(self.reader.readexactly(len(answer)), 5) == answer
-
-    async def closed(self) -> None:
-        assert await asyncio.wait_for(self.reader.read(), 5) == b""
-        await self.close()
-
-    async def close(self) -> None:
-        self.writer.close()
-        await self.writer.wait_closed()
-
-    def abort(self) -> None:
-        self.writer.transport.abort()
-
-
-@asynccontextmanager
-async def node_at(data: Path, *, flusher: bool = True, **settings: int) -> AsyncIterator[Node]:
-    node = Node(data, (), MqttSettings(listen="127.0.0.1:0", **settings), flusher=flusher)
-    await node.open()
-    try:
-        yield node
-    finally:
-        await node.close()
-
-
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    async def limited() -> None:
-        async with asyncio.timeout(20):
-            await test()
-
-    asyncio.run(limited())
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Poll: what is awaited happens on the other side of a socket."""
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - the code under test has no event for every fact
-            await asyncio.sleep(0.005)
 
 
 def source(node: Node, name: str = "mqtt:c1") -> dict[str, Any]:

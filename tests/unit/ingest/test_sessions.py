@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gateway.ingest.mqtt.packets5 import NEVER_EXPIRES
 from gateway.ingest.mqtt.sessions import SessionRegistry, Tail, Use
 from headwater.disk import ForgetfulDisk
 
@@ -81,3 +82,88 @@ def test_the_journal_does_not_grow_without_bound() -> None:
         opened(sessions, "a")
     assert len(disk.read_file(PATH).splitlines()) < 20
     assert len(registry(disk)) == 1
+
+
+def expiring(sessions: SessionRegistry, client: str, expiry_s: int, *, now_ms: float = 0.0) -> tuple[bool, bool]:
+    session, present, unsynced = sessions.open(client, clean=False, ends=ENDS, expiry_s=expiry_s, now_ms=now_ms)
+    session.connected = True
+    sessions.closed(session, expiry_s=expiry_s, ends=ENDS, now_ms=now_ms)
+    return present, unsynced
+
+
+def test_a_session_lasts_as_long_as_was_asked_after_its_connection() -> None:
+    sessions = registry(ForgetfulDisk())
+    assert expiring(sessions, "a", 10, now_ms=0) == (False, True)
+    assert expiring(sessions, "a", 10, now_ms=9_999) == (True, False)
+    assert expiring(sessions, "a", 10, now_ms=19_999) == (False, True)
+    sessions.expire(29_998, ENDS)
+    assert "a" in sessions
+    sessions.expire(29_999, ENDS)
+    assert "a" not in sessions
+
+
+def test_no_session_ends_while_its_client_is_there() -> None:
+    sessions = registry(ForgetfulDisk())
+    session, _, _ = sessions.open("a", clean=False, ends=ENDS, expiry_s=1, now_ms=0)
+    session.connected = True
+    sessions.expire(1_000_000, ENDS)
+    assert "a" in sessions
+    sessions.closed(session, expiry_s=1, ends=ENDS, now_ms=1_000_000)
+    sessions.expire(1_000_999, ENDS)
+    assert "a" in sessions
+
+
+def test_a_sessions_end_survives_a_power_cut_and_counts_from_the_start() -> None:
+    disk = ForgetfulDisk()
+    sessions = registry(disk)
+    expiring(sessions, "never", NEVER_EXPIRES)
+    expiring(sessions, "later", 10)
+    sessions.sync()
+    disk.power_cut()
+    again = SessionRegistry(disk, PATH, tail={}, sessions_max=3, horizon_ms=5_000, now_ms=500_000)
+    again.expire(509_999, ENDS)
+    assert len(again) == 2
+    again.expire(510_000, ENDS)
+    assert ("never" in again, "later" in again) == (True, False)
+    assert len(registry(disk)) == 1
+
+
+def test_a_changed_end_is_on_disk_before_it_is_promised() -> None:
+    disk = ForgetfulDisk()
+    sessions = registry(disk)
+    expiring(sessions, "a", 10)
+    sessions.sync()
+    assert expiring(sessions, "a", 20) == (True, True)
+    sessions.sync()
+    disk.power_cut()
+    again = registry(disk)
+    again.expire(19_999, ENDS)
+    assert "a" in again
+
+
+def test_a_goodbye_may_end_or_shorten_a_session() -> None:
+    disk = ForgetfulDisk()
+    sessions = registry(disk)
+    for client, expiry_s in (("ends", 0), ("shorter", 5)):
+        session, _, _ = sessions.open(client, clean=False, ends=ENDS, expiry_s=100, now_ms=0)
+        sessions.closed(session, expiry_s=expiry_s, ends=ENDS, now_ms=0)
+    assert ("ends" in sessions, "shorter" in sessions) == (False, True)
+    sessions.sync()
+    again = registry(disk)
+    again.expire(5_000, ENDS)
+    assert len(again) == 0
+
+
+def test_a_clean_start_with_an_end_makes_a_new_session() -> None:
+    sessions = registry(ForgetfulDisk())
+    opened(sessions, "a")
+    session, present, unsynced = sessions.open("a", clean=True, ends=ENDS, expiry_s=60, now_ms=0)
+    assert (session.persistent, present, unsynced) == (True, False, True)
+
+
+def test_a_connection_that_was_replaced_does_not_end_its_successors_session() -> None:
+    sessions = registry(ForgetfulDisk())
+    old, _, _ = sessions.open("a", clean=True, ends=ENDS, expiry_s=60, now_ms=0)
+    sessions.open("a", clean=True, ends=ENDS, expiry_s=60, now_ms=0)
+    sessions.closed(old, expiry_s=0, ends=ENDS, now_ms=0)
+    assert "a" in sessions
