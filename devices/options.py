@@ -69,6 +69,9 @@ OPTIONS: dict[str, type[msgspec.Struct]] = {
     "json": JsonOptions,
     "csv": CsvOptions,
     "line-protocol": LineProtocolOptions,
+    "senml+json": SenmlOptions,
+    "senml+cbor": SenmlOptions,
+    "cbor": CborOptions,
     "nmea0183": NmeaOptions,
 }
 

@@ -19,6 +19,9 @@ FORMATS = {
     "json": "devices.decoders.json_messages",
     "csv": "devices.decoders.csv_lines",
     "line-protocol": "devices.decoders.line_protocol",
+    "senml+json": "devices.decoders.senml",
+    "senml+cbor": "devices.decoders.senml",
+    "cbor": "devices.decoders.cbor_messages",
     "nmea0183": "devices.decoders.nmea",
 }
 
