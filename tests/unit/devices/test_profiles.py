@@ -42,6 +42,10 @@ def test_every_shipped_profile_loads() -> None:
             'name = "x"\nformat = "csv"\n[options]\ndelimeter = ";"\n',
             ["line 4", "options.delimeter", "Did you mean “delimiter”?"],
         ),
+        (
+            'name = "x"\nformat = "line-protocol"\n[options]\nprecision = "h"\n',
+            ["line 4", "options.precision", "ms, ns, s, us"],
+        ),
         ('name = "x"\neach = "a..b"\n', ["line 2", "each", "empty part"]),
         ('name = "x"\nformat = "csv"\neach = "a"\n', ["line 3", "each", "no arrays"]),
         ('name = "x"\ndevice_path = ".a"\n', ["line 2", "device_path", "empty part"]),
@@ -53,6 +57,23 @@ def test_every_shipped_profile_loads() -> None:
         ('name = "x"\n[fields.a]\ntype = "text"\nscale = 2\n', ["line 3", "fields.a.type", "cannot be scaled"]),
         ('name = "x"\n[fields.b]\n[fields.a]\ntype = "int"\n', ["line 4", "fields.a.type", "integer"]),
         ('name = "x"\n[fields.a]\nregister = { address = 1 }\n', ["line 3", "fields.a.register", "no registers"]),
+        ('name = "x"\nformat = "modbus"\n[fields.a]\n', ["line 3", "fields.a", "needs its register"]),
+        (
+            'name = "x"\nformat = "modbus"\n[fields.a]\nregister = { adress = 1 }\n',
+            ["line 4", "fields.a.register.adress", "Did you mean “address”?"],
+        ),
+        (
+            'name = "x"\nformat = "modbus"\n[fields.a.register]\naddress = 65535\nencoding = "float32"\n',
+            ["line 3", "fields.a.register", "behind register 65535"],
+        ),
+        (
+            'name = "x"\nformat = "modbus"\n[fields.a.register]\naddress = 1\nbit = 10\nbits = 7\n',
+            ["line 3", "behind bit 15"],
+        ),
+        (
+            'name = "x"\nformat = "modbus"\n[fields.a.register]\naddress = 1\nencoding = "int16"\nbit = 1\n',
+            ["line 3", "unsigned value, not int16"],
+        ),
         ('name = "x"\n[fields.a]\npath = "b..c"\n', ["line 3", "fields.a.path", "empty part"]),
         ('name = "x"\nexpected_interval_ms = 0\n', ["line 2", "expected_interval_ms", "positive"]),
         ('name = "x"\ntopics = ["a/{a b}"]\n', ["line 2", "topics", "{a b}", "{device}"]),
