@@ -269,7 +269,7 @@ def read_filters(data: bytes, position: int, end: int, *, with_qos: bool) -> tup
                 raise MqttError("SUBSCRIBE with a bad requested QoS [MQTT-3-8.3-4]")
             position += 1
     if not filters:
-        raise MqttError("no topic filter [MQTT-3.8.3-3, -3.10.3-2]")
+        raise MqttError("no topic filter [MQTT-3.8.3-3, -3.10.3-2]", ReasonCode.PROTOCOL_ERROR)
     return packet_id, filters
 
 
