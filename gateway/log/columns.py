@@ -77,8 +77,13 @@ def decode_batch(view: bytes | bytearray | memoryview, *, accelerate: bool = Tru
 
 
 def control_type(view: bytes | bytearray | memoryview) -> bool:
-    """Whether a transaction marker commits (True) or aborts. Raises `CorruptBatch` when it is neither."""
+    """Whether a transaction marker commits (True) or aborts. Raises `CorruptBatch` when it is neither.
+
+    Kafka's cleaner may leave a control batch without its record, once nothing of the transaction is left to abort.
+    """
     columns = decode_batch(view, accelerate=False)
+    if not columns.keys and HEADER_STRUCT.unpack_from(view, 0)[5] & ATTRIBUTE_CONTROL:
+        return True
     key = columns.keys[0] if columns.keys else None
     if not HEADER_STRUCT.unpack_from(view, 0)[5] & ATTRIBUTE_CONTROL or key is None or len(key) < 4:
         raise CorruptBatch("Control batch without a control record")

@@ -30,12 +30,12 @@ from gateway.log.segment import Segment
 from gateway.log.segments import Segments
 from gateway.log.settings import LogSettings
 from gateway.log.state import NO_PRODUCER, PartitionState
+from gateway.log.upkept import Upkept
 from gateway.log.waiters import Callback, Waiters
 from headwater.clock import Clock
 
 _RELATIVE_OFFSET_MAX = (1 << 31) - 1
 _RETRY_MS = 1_000
-_LOOK = "Look at the system's log for the disk."
 _LOOK = "Look at the system's log for the disk."
 
 
@@ -57,7 +57,7 @@ class ReadResult(NamedTuple):
     aborted: list[tuple[int, int]]
 
 
-class PartitionLog:
+class PartitionLog(Upkept):
     """Made by recovery or `LogStore`; see the module's description for threads."""
 
     def __init__(
@@ -75,6 +75,7 @@ class PartitionLog:
         clock: Clock,
         flusher: Flusher,
         alarm: Callable[[str], None],
+        compacted: bool = False,
     ) -> None:
         active = segments.active
         self.topic = files.topic
@@ -92,7 +93,9 @@ class PartitionLog:
         self._segments = segments
         self._active = active
         self._state = state
-        self._chain = chain
+        # Compaction rewrites headers: a log that is compacted has no hash chain at all.
+        self._chained = not compacted
+        self._chain = None if compacted else chain
         self._settings = settings
         self._clock = clock
         self._flusher = flusher
@@ -142,6 +145,7 @@ class PartitionLog:
         active = self._active
         if active.size and self._is_full(active, total, now_ms):
             self._roll()
+            self._active.first_ms = now_ms
         elif active.first_ms is None:
             active.first_ms = now_ms
         first = HEADER_STRUCT.unpack_from(data)
@@ -221,12 +225,15 @@ class PartitionLog:
         except OSError as error:
             raise LogFailed(f"Cannot start a segment in {self._files.directory}: {error.strerror}") from error
         # A log whose history before is unknown begins a new chain here.
-        segment.chain = self._chain = CHAIN_START if self._chain is None else self._chain
+        if self._chained and self._chain is None:
+            self._chain = CHAIN_START
+        segment.chain = self._chain
         snapshot = self._state.snapshot()
         self._snapshots[segment.base_offset] = snapshot
         self._segments.add(segment)
         self._closing.append(Closing(self._active, segment.base_offset, snapshot, self._segments.chain_anchors()))
         self._active = segment
+        self._tail = (segment, 0, self.log_end_offset)  # after the closing: a round takes up both, or neither
         # The batch that asked for room may still be refused: the closed segment is finished even so.
         self._flusher.written(self, 0)
 
@@ -270,7 +277,7 @@ class PartitionLog:
             return
         for segment in result.closed:
             self._files.cache.adopt(segment)
-        if result.end_offset > self.synced_offset:
+        if result.end_offset > self.synced_offset or result.segment.base_offset > self._synced[0].base_offset:
             self.synced_offset = result.end_offset
             self._synced = (result.segment, result.position)
             result.segment.hint(result.end_offset, result.position)
@@ -312,6 +319,8 @@ class PartitionLog:
         except OSError as again:
             raise LogFailed(what, hint=_LOOK) from again
         self.epochs, self.leader_epoch = going.epochs, going.epochs[-1][0]
+        if not self._chained:
+            going.segment.chain = None
         self._state, self._chain, self._active = going.state, going.segment.chain, going.segment
         self.log_end_offset = self.synced_offset
         self._snapshots = {going.segment.base_offset: going.state.snapshot()}

@@ -65,6 +65,13 @@ class Producers:
         producer = self._known.get(producer_id)
         return None if producer is None else producer.epoch
 
+    def last_offsets(self) -> dict[int, int | None]:
+        """Per known producer the offset of its last record, None where only its epoch is known."""
+        return {
+            producer_id: producer.batches[-1].last_offset if producer.batches else None
+            for producer_id, producer in self._known.items()
+        }
+
     def check(self, producer_id: int, epoch: int, first: int, last: int) -> SequencedBatch | None:
         """The earlier batch that this one repeats, or None when it may be appended.
 

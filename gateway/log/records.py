@@ -133,7 +133,7 @@ def encode_batch(
         body = compress(compression, body)
     attributes = compression | (ATTRIBUTE_TRANSACTIONAL if transactional else 0)
     last = len(records) - 1
-    return _seal(
+    return seal(
         (
             *(base_offset, 0, leader_epoch, MAGIC, 0, attributes, last, base, newest),
             *(producer_id, producer_epoch, base_sequence, last + 1),
@@ -142,7 +142,7 @@ def encode_batch(
     )
 
 
-def _seal(fields: tuple[int, ...], body: bytes) -> bytearray:
+def seal(fields: tuple[int, ...], body: bytes) -> bytearray:
     header = bytearray(HEADER_STRUCT.pack(*fields))
     batch = header + body
     _PATCH_EPOCH.pack_into(batch, 8, len(batch) - LENGTH_OFFSET)
@@ -200,7 +200,7 @@ def encode_control(
     value = _CONTROL_VALUE.pack(0, coordinator_epoch)
     body, _ = _encode_small([(timestamp_ms, key, value, NO_HEADERS)], timestamp_ms)
     attributes = ATTRIBUTE_TRANSACTIONAL | ATTRIBUTE_CONTROL
-    return _seal(
+    return seal(
         (0, 0, 0, MAGIC, 0, attributes, 0, timestamp_ms, timestamp_ms, producer_id, producer_epoch, -1, 1),
         body,
     )
@@ -230,13 +230,16 @@ def split_batches(data: Buffer) -> list[memoryview]:
 
 
 def check_batch(view: Buffer) -> BatchHeader:
-    """The header of one whole batch whose magic, length, count and CRC are right. Raises `CorruptBatch`."""
+    """The header of one whole batch whose magic, length, count and CRC are right. Raises `CorruptBatch`.
+
+    A compacted batch has fewer records than offsets, or none at all.
+    """
     header = read_header(view)
     if header.magic != MAGIC:
         raise CorruptBatch(f"Record batch of format {header.magic}; only format 2 is taken")
     if header.length + LENGTH_OFFSET != len(view):
         raise CorruptBatch(f"Record batch says {header.length + LENGTH_OFFSET} bytes and has {len(view)}")
-    if header.count < 1 or header.last_offset_delta != header.count - 1:
+    if not 0 <= header.count <= header.last_offset_delta + 1:
         raise CorruptBatch(f"Record batch of {header.count} records whose last offset is {header.last_offset_delta}")
     with memoryview(view) as whole:
         crc = crc32c(whole[_CRC_START:])

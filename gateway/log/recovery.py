@@ -24,6 +24,7 @@ from gateway.log.replay import Replay
 from gateway.log.scan import Stop, find_next_batch, read_patiently, scan_run
 from gateway.log.segment import Segment, headers, load_indexes, rebuild_indexes
 from gateway.log.state import PartitionState
+from gateway.log.swap import INDEXES, finish_swaps
 from gateway.log.transactions import AbortedTransaction
 
 _LOG_NAME = re.compile(r"\d{20}\.log")
@@ -68,13 +69,22 @@ class Recovered(NamedTuple):
 class Recoverer:
     """One use: recovers one partition. Everything kept is synced, the directory too, when `recover` returns."""
 
-    def __init__(self, files: PartitionFiles, *, recovery_point: int, log_start_offset: int, quarantine: str) -> None:
+    def __init__(
+        self,
+        files: PartitionFiles,
+        *,
+        recovery_point: int,
+        log_start_offset: int,
+        quarantine: str,
+        compacted: bool = False,
+    ) -> None:
         self._files = files
         self._disk = files.disk
         self._directory = files.directory
         self._point = recovery_point
         self._log_start = log_start_offset
         self._quarantine = quarantine
+        self._compacted = compacted  # gaps between batches are as they should be, and there is no hash chain
         self._findings: list[Recovery] = []
         self._segments: list[Segment] = []
         self._epochs: list[tuple[int, int]] = []
@@ -84,6 +94,7 @@ class Recoverer:
 
     def recover(self) -> Recovered:
         """Raises `OSError` when the disk cannot be read or written at all."""
+        finish_swaps(self._disk, self._directory)
         self._remove_leftovers()
         self._epochs = self._read_epochs()
         bases = sorted(int(name[:20]) for name in self._disk.names(self._directory) if _LOG_NAME.fullmatch(name))
@@ -112,8 +123,10 @@ class Recoverer:
     # -- what stands beside the batches
 
     def _remove_leftovers(self) -> None:
-        for name in self._disk.names(self._directory):
-            if name.endswith(_LEFTOVERS):
+        names = set(self._disk.names(self._directory))
+        for name in sorted(names):
+            orphan = name.endswith(INDEXES) and name[:20] + ".log" not in names
+            if name.endswith(_LEFTOVERS) or orphan:
                 self._disk.remove(f"{self._directory}/{name}")
 
     def _read_epochs(self) -> list[tuple[int, int]]:
@@ -125,6 +138,8 @@ class Recoverer:
 
     def _read_anchors(self, first_base: int) -> dict[int, int]:
         anchors: dict[int, int] = {}
+        if self._compacted:
+            return anchors
         with contextlib.suppress(FileNotFoundError, CorruptBatch):
             anchors = decode_anchors(self._disk.read_file(self._files.chain_path))
         if first_base == 0:
@@ -205,6 +220,8 @@ class Recoverer:
         return end_offset
 
     def _note_gap(self, segment: Segment, next_base: int) -> None:
+        if self._compacted:
+            return
         if segment.next_offset < next_base and not self._disk.exists(self._bad_path(segment.next_offset, next_base)):
             self._find(Outcome.RANGE_MISSING, segment.next_offset, next_base, 0, f"after {segment.path}")
 

@@ -43,8 +43,19 @@ class Replay:
             segment.has_aborts = True
 
 
+def is_abort(batch: Buffer) -> bool | None:
+    """Whether a control batch aborts a transaction; None when it is no transaction marker."""
+    try:
+        return not control_type(batch)
+    except CorruptBatch:
+        return None
+
+
 def read_marker(batch: Buffer) -> tuple[bool, int]:
     """Whether a control batch commits, and its coordinator epoch. Raises `CorruptBatch` when it is no marker."""
     commit = control_type(batch)
-    value = decode_batch(batch, accelerate=False).values[0] or b""
+    values = decode_batch(batch, accelerate=False).values
+    if not values:
+        raise CorruptBatch("Control batch that compaction has emptied")
+    value = values[0] or b""
     return commit, int.from_bytes(value[2:6], "big", signed=True)

@@ -9,6 +9,7 @@ from gateway.log.errors import MissingCodec
 from gateway.log.index import NO_TIMESTAMP
 from gateway.log.layout import LENGTH_OFFSET
 from gateway.log.segment import Segment, SegmentCache, chain_in, find_batch, headers, last_boundary
+from gateway.log.transactions import AbortedTransaction
 from headwater.disk import Disk
 
 
@@ -44,6 +45,34 @@ class Segments:
         if segment in self._with_aborts:
             self._with_aborts.remove(segment)
         return segment
+
+    def drop_first(self, count: int) -> list[Segment]:
+        """Take the oldest segments away, at most all but the active one."""
+        gone = self._all[: min(count, len(self._all) - 1)]
+        self._splice(0, len(gone), [])
+        return gone
+
+    def replace(self, old: list[Segment], new: Segment) -> None:
+        """Put one closed segment in the place of neighbours."""
+        slot = self._all.index(old[0])
+        self._splice(slot, len(old), [new])
+
+    def _splice(self, slot: int, count: int, new: list[Segment]) -> None:
+        for segment in self._all[slot : slot + count]:
+            self._cache.release(segment)
+        self._all[slot : slot + count] = new
+        self._bases = [segment.base_offset for segment in self._all]
+        self._with_aborts = [segment for segment in self._all if segment.has_aborts]
+
+    def aborted_below(self, end_offset: int) -> list[AbortedTransaction]:
+        """The entries of every transaction index whose marker is below `end_offset`."""
+        found: list[AbortedTransaction] = []
+        for segment in self._with_aborts:
+            if segment.base_offset >= end_offset:
+                break
+            self._cache.use(segment)
+            found += [entry for entry in segment.aborted if entry.last_offset < end_offset]
+        return found
 
     def note_abort(self, segment: Segment) -> None:
         """The segment has its first aborted transaction."""
@@ -117,12 +146,14 @@ class Segments:
                 if fields[0] >= limit_offset:
                     return None
                 if fields[8] >= timestamp:
-                    return self._first_not_older(segment, position, fields, timestamp)
+                    found = self._first_not_older(segment, position, fields, timestamp)
+                    if found is not None:
+                        return found
         return None
 
     def _first_not_older(
         self, segment: Segment, position: int, fields: tuple[int, ...], timestamp: int
-    ) -> tuple[int, int]:
+    ) -> tuple[int, int] | None:
         batch = self._disk.read_at(segment.handle, fields[1] + LENGTH_OFFSET, position)
         try:
             columns = decode_batch(batch)
@@ -131,7 +162,7 @@ class Segments:
         for offset, each in zip(columns.offsets, columns.timestamps, strict=True):
             if each >= timestamp:
                 return offset, each
-        return fields[0], fields[8]
+        return None  # compaction took the record out that the batch's time tells of
 
     def newest_timestamp(self) -> tuple[int, int] | None:
         """Offset and value of the greatest timestamp; the offset is that of its batch's last record."""

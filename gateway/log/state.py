@@ -68,7 +68,8 @@ class PartitionState:
             self.producers.note_epoch(producer_id, epoch, fields[8])
         else:
             last = base_offset + fields[6]
-            batch = SequencedBatch(fields[11], last_sequence(fields[11], fields[12]), base_offset, last)
+            # By offsets, not by records: compaction takes records out of a batch and leaves its sequences as they were.
+            batch = SequencedBatch(fields[11], last_sequence(fields[11], fields[6] + 1), base_offset, last)
             self.producers.note(producer_id, epoch, batch, fields[8])
         if attributes & ATTRIBUTE_TRANSACTIONAL:
             self.transactions.begin(OpenTransaction(producer_id, epoch, base_offset, now_ms))

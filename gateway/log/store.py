@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from gateway.log import checkpoints
 from gateway.log.adoption import find_unlisted
@@ -19,26 +19,22 @@ from gateway.log.errors import InvalidTopic, LogFailed, TopicExists
 from gateway.log.files import PartitionFiles
 from gateway.log.flusher import CallInLoop, Flusher
 from gateway.log.lock import DirectoryLock
+from gateway.log.offset_files import OffsetFiles
 from gateway.log.partition import PartitionLog
 from gateway.log.recovery import Outcome, Recoverer, Recovery
 from gateway.log.segment import SegmentCache
 from gateway.log.segments import Segments
 from gateway.log.settings import LogSettings
+from gateway.log.topic import Topic, findings, topics_status
+from gateway.log.topic_config import lenient_config, parse_config
 from headwater.clock import Clock
 from headwater.disk import Disk, RealDisk
 from headwater.errors import UserError
 
+__all__ = ["LogStore", "Topic"]
+
 _log = logging.getLogger(__name__)
 _KAFKA_NODE_ID = "1"
-
-
-class Topic(NamedTuple):
-    """A topic and its partition logs, by number."""
-
-    name: str
-    topic_id: bytes
-    config: dict[str, str]
-    partitions: list[PartitionLog]
 
 
 class LogStore:
@@ -69,7 +65,7 @@ class LogStore:
             call_in_loop=call_in_loop,
         )
         self._lock: DirectoryLock | None = None
-        self._recovery_points: checkpoints.Offsets = {}
+        self._offsets = OffsetFiles(disk, self._log_dir)
         self._topics: dict[str, Topic] = {}
         self._closed = False
         self.cluster_id = ""
@@ -153,8 +149,7 @@ class LogStore:
         self._disk.replace_file(path, checkpoints.encode_properties(wanted, when))
 
     def _recover_all(self) -> None:
-        self._recovery_points = self._read_offsets(checkpoints.RECOVERY_POINTS)
-        starts = self._read_offsets(checkpoints.LOG_STARTS)
+        self._offsets.read()
         known = self._catalog.read_topics()
         for name, entry in list(self._catalog.topics.items()):
             if entry.deleting:
@@ -164,33 +159,29 @@ class LogStore:
         if not known:
             self._catalog.save()  # from now on a directory without an entry is a topic that nobody was told of
         for name, entry in sorted(self._catalog.topics.items()):
-            self._topics[name] = self._open_topic(name, entry, starts)
+            self._topics[name] = self._open_topic(name, entry)
         self._write_checkpoints()
-
-    def _read_offsets(self, name: str) -> checkpoints.Offsets:
-        try:
-            return checkpoints.decode_offsets(self._disk.read_file(f"{self._log_dir}/{name}"))
-        except (FileNotFoundError, ValueError):
-            return {}
 
     def _adopt_directories(self, *, known: bool) -> None:
         for name, entry in find_unlisted(self._disk, self._log_dir, self._catalog.topics, list_known=known).items():
             self._alarm(f"Topic {name} was missing from the list of topics; found its directories again")
+            if (name, 0) in self._offsets.cleaned:
+                entry = TopicEntry(id=entry.id, partitions=entry.partitions, config={"cleanup.policy": "compact"})
             self._catalog.put_topic(name, entry)
 
-    def _open_topic(self, name: str, entry: TopicEntry, starts: checkpoints.Offsets) -> Topic:
+    def _open_topic(self, name: str, entry: TopicEntry) -> Topic:
         logs: list[PartitionLog] = []
         try:
             for number in range(entry.partitions):
-                logs.append(self._open_partition(name, entry, number, starts))  # noqa: PERF401  (closed below)
+                logs.append(self._open_partition(name, entry, number))  # noqa: PERF401  (closed below)
         except OSError:
             for log in logs:
                 log.abandon()
             raise
         return Topic(name, checkpoints.decode_id(entry.id), dict(entry.config), logs)
 
-    def _open_partition(self, name: str, entry: TopicEntry, number: int, starts: checkpoints.Offsets) -> PartitionLog:
-        directory = f"{self._log_dir}/{name}-{number}"
+    def _open_partition(self, name: str, entry: TopicEntry, number: int) -> PartitionLog:
+        directory, key = f"{self._log_dir}/{name}-{number}", (name, number)
         self._disk.make_directory(directory)
         topic_id = checkpoints.decode_id(entry.id)
         metadata, wanted = (
@@ -207,14 +198,17 @@ class LogStore:
             partition=number,
             chain_path=f"{self._node_dir}/chain/{name}-{number}",
             index_interval_bytes=self._settings.index_interval_bytes,
-            set_recovery_point=partial(self._set_recovery_point, (name, number)),
+            set_recovery_point=partial(self._offsets.set_recovery_point, key),
         )
-        start = starts.get((name, number), 0)
+        start = self._offsets.starts.get(key, 0)
+        config = lenient_config(entry.config)
+        compacted = config.compact or key in self._offsets.cleaned
         found = Recoverer(
             files,
-            recovery_point=self._recovery_points.get((name, number), 0),
+            recovery_point=self._offsets.recovery_points.get(key, 0),
             log_start_offset=start,
             quarantine=f"{self._node_dir}/quarantine",
+            compacted=compacted,
         ).recover()
         self.recovered += found.findings
         for finding in found.findings:
@@ -230,17 +224,23 @@ class LogStore:
             base_snapshot=found.base_snapshot,
             chain=found.chain,
             log_start_offset=max(start, found.segments[0].base_offset),
-            settings=self._settings,
+            settings=config.log_settings(self._settings),
             clock=self._clock,
             flusher=self._flusher,
             alarm=self._alarm,
+            compacted=compacted,
         )
-        self._recovery_points[name, number] = log.log_end_offset
+        self._offsets.recovery_points[key] = log.log_end_offset
         return log
 
     @property
     def disk(self) -> Disk:
         return self._disk
+
+    @property
+    def offsets(self) -> OffsetFiles:
+        """The checkpoints of log starts and compaction, which upkeep keeps."""
+        return self._offsets
 
     @property
     def data_dir(self) -> str:
@@ -261,6 +261,7 @@ class LogStore:
         """Durable when it returns. Raises `InvalidTopic`, `TopicExists`, `LogFailed`."""
         check_topic_name(name)
         check_partitions(name, partitions)
+        parse_config(config or {})
         if name in self._topics:
             raise TopicExists(f"Topic {name} exists already")
         collision = name.replace(".", "_")
@@ -270,13 +271,29 @@ class LogStore:
         entry = TopicEntry(id=new_id(), partitions=partitions, config=dict(config or {}))
         before = len(self.recovered)
         try:
-            topic = self._open_topic(name, entry, {})
+            topic = self._open_topic(name, entry)
             self._catalog.put_topic(name, entry)
         except OSError as error:
             raise LogFailed(f"Cannot create topic {name}: {error.strerror or error}") from error
         del self.recovered[before:]  # an empty new log is no finding
         self._topics[name] = topic
         return topic
+
+    def configure_topic(self, name: str, config: Mapping[str, str]) -> None:
+        """Replace a topic's settings; durable when it returns. Raises `InvalidTopic`, `LogFailed`."""
+        topic = self._topics.get(name)
+        if topic is None:
+            raise InvalidTopic(f"There is no topic {name}")
+        parsed = parse_config(config)
+        entry = self._catalog.topics[name]
+        try:
+            self._catalog.put_topic(name, TopicEntry(id=entry.id, partitions=entry.partitions, config=dict(config)))
+        except OSError as error:
+            raise LogFailed(f"Cannot change topic {name}: {error.strerror or error}") from error
+        topic.config.clear()
+        topic.config.update(config)
+        for log in topic.partitions:
+            log.obey(parsed.log_settings(self._settings), compacted=parsed.compact)
 
     def delete_topic(self, name: str) -> None:
         """Durable when it returns. Raises `InvalidTopic` for an unknown one, `LogFailed`."""
@@ -306,7 +323,7 @@ class LogStore:
                     self._disk.remove(f"{directory}/{file}")
                 self._disk.sync_directory(directory)
                 self._disk.remove_directory(directory)
-            self._recovery_points.pop((name, number), None)
+            self._offsets.forget([(name, number)])
             chain = f"{self._node_dir}/chain/{name}-{number}"
             if self._disk.exists(chain):
                 self._disk.remove(chain)
@@ -319,21 +336,12 @@ class LogStore:
         """Sync everything written so far, and tell every waiter, before returning."""
         self._flusher.flush_now()
 
-    def _set_recovery_point(self, partition: tuple[str, int], offset: int) -> None:
-        # By the flusher's thread between rounds of its own, or in the loop while no round runs.
-        points = {**self._recovery_points, partition: offset}
-        self._disk.replace_file(f"{self._log_dir}/{checkpoints.RECOVERY_POINTS}", checkpoints.encode_offsets(points))
-        self._recovery_points = points
-
     def _write_checkpoints(self) -> None:
         logs = {(log.topic, log.index): log for topic in self._topics.values() for log in topic.partitions}
-        write = self._disk.replace_file
-        synced = {key: log.synced_offset for key, log in logs.items()}
-        starts = {key: log.log_start_offset for key, log in logs.items() if log.log_start_offset > 0}
-        write(f"{self._log_dir}/{checkpoints.HIGH_WATERMARKS}", checkpoints.encode_offsets(synced))
-        write(f"{self._log_dir}/{checkpoints.LOG_STARTS}", checkpoints.encode_offsets(starts))
-        self._recovery_points = synced
-        write(f"{self._log_dir}/{checkpoints.RECOVERY_POINTS}", checkpoints.encode_offsets(synced))
+        self._offsets.write_all(
+            {key: log.synced_offset for key, log in logs.items()},
+            {key: log.log_start_offset for key, log in logs.items() if log.log_start_offset > 0},
+        )
 
     def close(self) -> None:
         """Sync, write the files of a clean stop, give the directory back. May be called twice."""
@@ -362,35 +370,13 @@ class LogStore:
 
     def status(self) -> dict[str, Any]:
         """For people and metrics: offsets and bytes per topic and partition, and how syncing goes."""
-        return {
+        syncs = {
             "syncs": self._flusher.rounds,
             "last_sync_ms": round(self._flusher.last_round_ms, 3),
             "slowest_sync_ms": round(self._flusher.slowest_round_ms, 3),
             "stopped_cleanly": self.stopped_cleanly,
-            "recovered": [
-                {**finding._asdict(), "outcome": finding.outcome.value}
-                for finding in self.recovered
-                if finding.outcome is not Outcome.CLEAN
-            ],
-            "topics": {
-                name: {
-                    "bytes": sum(log.size_bytes for log in topic.partitions),
-                    "partitions": [_partition_status(log) for log in topic.partitions],
-                }
-                for name, topic in self._topics.items()
-            },
         }
+        return syncs | {"recovered": findings(self.recovered), "topics": topics_status(self._topics)}
 
 
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
-
-
-def _partition_status(log: PartitionLog) -> dict[str, int]:
-    return {
-        "start": log.log_start_offset,
-        "end": log.log_end_offset,
-        "synced": log.synced_offset,
-        "bytes": log.size_bytes,
-        "epoch": log.leader_epoch,
-        "segments": log.segments_count,
-    }

@@ -1,0 +1,76 @@
+"""The offset checkpoints at the root of the log directory, in Kafka's files; each change is durable when it returns.
+
+Recovery points are set by the flusher's thread, the others by one caller at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from gateway.log import checkpoints
+from gateway.log.checkpoints import Offsets
+from headwater.disk import Disk
+
+Key = tuple[str, int]
+"""(topic, partition)"""
+
+
+class OffsetFiles:
+    """Recovery points, log starts, and how far each compacted log has been cleaned."""
+
+    def __init__(self, disk: Disk, log_dir: str) -> None:
+        self._disk = disk
+        self._log_dir = log_dir
+        self.recovery_points: Offsets = {}
+        self.starts: Offsets = {}
+        self.cleaned: Offsets = {}
+
+    def read(self) -> None:
+        """Whatever of them is there; what is missing or damaged is empty."""
+        self.recovery_points = self._read(checkpoints.RECOVERY_POINTS)
+        self.starts = self._read(checkpoints.LOG_STARTS)
+        self.cleaned = self._read(checkpoints.CLEANED)
+
+    def set_recovery_point(self, key: Key, offset: int) -> None:
+        # By the flusher's thread between rounds of its own, or in the loop while no round runs.
+        points = {**self.recovery_points, key: offset}
+        self._write(checkpoints.RECOVERY_POINTS, points)
+        self.recovery_points = points
+
+    def set_starts(self, starts: Mapping[Key, int]) -> None:
+        """Note new log starts, before anything below them is removed."""
+        changed = {**self.starts, **starts}
+        self._write(checkpoints.LOG_STARTS, changed)
+        self.starts = changed
+
+    def set_cleaned(self, key: Key, offset: int) -> None:
+        """Note how far a log is compacted; from its first entry on, gaps in it are as they should be."""
+        changed = {**self.cleaned, key: offset}
+        self._write(checkpoints.CLEANED, changed)
+        self.cleaned = changed
+
+    def forget(self, keys: Iterable[Key]) -> None:
+        """Those logs are gone; `write_all` makes it durable."""
+        for key in keys:
+            for offsets in (self.recovery_points, self.starts, self.cleaned):
+                offsets.pop(key, None)
+
+    def write_all(self, synced: Offsets, starts: Offsets) -> None:
+        """Every file, from what the logs say."""
+        self._write(checkpoints.HIGH_WATERMARKS, synced)
+        self.starts = starts
+        self._write(checkpoints.LOG_STARTS, starts)
+        self.recovery_points = synced
+        self._write(checkpoints.RECOVERY_POINTS, synced)
+        self.cleaned = {key: offset for key, offset in self.cleaned.items() if key in synced}
+        if self.cleaned or self._disk.exists(f"{self._log_dir}/{checkpoints.CLEANED}"):
+            self._write(checkpoints.CLEANED, self.cleaned)
+
+    def _read(self, name: str) -> Offsets:
+        try:
+            return checkpoints.decode_offsets(self._disk.read_file(f"{self._log_dir}/{name}"))
+        except (FileNotFoundError, ValueError):
+            return {}
+
+    def _write(self, name: str, offsets: Offsets) -> None:
+        self._disk.replace_file(f"{self._log_dir}/{name}", checkpoints.encode_offsets(offsets))
