@@ -31,6 +31,7 @@ class Feed:
         self._clock = clock
         self._address = (host, port)
         self._positions: dict[tuple[str, int], int] = {}
+        self._live_from: dict[tuple[str, int], int] = {}  # what is below was there when the page began to read
         self.error: str | None = None
 
     async def run(self) -> None:
@@ -69,6 +70,7 @@ class Feed:
             for partition in range(await reader.partitions(topic)):
                 if (topic, partition) in self._positions:
                     continue
+                self._live_from[topic, partition] = await reader.offset(topic, partition, "latest")
                 self._positions[topic, partition] = await self._start(reader, topic, partition)
         reader.assign(dict(self._positions))
 
@@ -83,7 +85,9 @@ class Feed:
         now_ms = self._clock.wall_ms()
         match block.topic:
             case "readings":
-                self._model.readings_block(block.keys, block.timestamps, block.values, block.headers, now_ms)
+                live = block.next_offset > self._live_from.get((block.topic, block.partition), 0)
+                columns = (block.keys, block.timestamps, block.values, block.headers)
+                self._model.readings_block(*columns, now_ms, live=live)
             case "aggregates":
                 self._model.aggregates_block(block.values)
             case "alerts":

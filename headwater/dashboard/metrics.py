@@ -40,6 +40,7 @@ class NodeCollector(Collector):
         yield self._alerts()
         if status is None:
             return
+        yield from _nodes(self._model, status.get("now_ms", 0))
         info = GaugeMetricFamily("headwater_info", "The node and its version.", labels=["node", "version"])
         info.add_metric([str(status.get("node")), str(status.get("version"))], 1)
         yield info
@@ -57,6 +58,23 @@ class NodeCollector(Collector):
                     [str(alert["rule"]), str(alert["instance"]), state], 1 if alert["state"] == state else 0
                 )
         return metric
+
+
+def _nodes(model: PageModel, now_ms: int) -> Iterator[Metric]:
+    """What this node's log says of every node that writes into it: at a central, the edges."""
+    age = GaugeMetricFamily("headwater_node_mark_age_seconds", "Seconds since a node's last mark.", labels=["node"])
+    text = "Up to where a node's readings are complete, in event time."
+    until = GaugeMetricFamily("headwater_node_complete_timestamp_seconds", text, labels=["node"])
+    text = "Records that a node had not sent yet when it last committed."
+    backlog = GaugeMetricFamily("headwater_node_backlog_records", text, labels=["node"])
+    for name, node in model.nodes.items():
+        if "mark_seen_ms" in node:
+            age.add_metric([name], max(0.0, (now_ms - node["mark_seen_ms"]) / 1000))
+        if node.get("live_ms"):
+            until.add_metric([name], node["live_ms"] / 1000)
+        if "backlog_records" in node:
+            backlog.add_metric([name], node["backlog_records"])
+    yield from (age, until, backlog)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

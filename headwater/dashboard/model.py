@@ -84,12 +84,14 @@ class PageModel:
         values: list[bytes | None],
         headers: list[bytes],
         now_ms: int,
+        *,
+        live: bool = True,
     ) -> None:
-        """One block of topic `readings`, in log order."""
+        """One block of topic `readings`, in log order; `live`: it was not there yet when the page began to read."""
         self.change += 1
         for blob in headers:
             if _MARK in blob:
-                self._mark(blob, now_ms)
+                self._mark(blob, now_ms, live=live)
         fields_of = _decode_values(b"[" + b",".join(value or b"{}" for value in values) + b"]")
         for key, time_ms, fields in zip(keys, timestamps, fields_of, strict=True):
             device = (key or b"?").decode("utf-8", "replace")
@@ -104,7 +106,8 @@ class PageModel:
             if len(self.devices) > self.devices_max:
                 self._forget_device(next(iter(self.devices)))
         row["time_ms"] = time_ms
-        row["seen_ms"] = now_ms
+        # its age is the reading's own, however late it was read: after a restart, or out of a backlog
+        row["seen_ms"] = min(now_ms, time_ms)
         row["readings"] += 1
         row["fields"] |= fields
         row["change"] = self.change
@@ -137,14 +140,16 @@ class PageModel:
         else:
             raw.append(Point(self.change, time_ms, value))
 
-    def _mark(self, blob: bytes, now_ms: int) -> None:
+    def _mark(self, blob: bytes, now_ms: int, *, live: bool) -> None:
         for name, value in decode_headers(blob):
             if name == "hw-mark" and value is not None:
                 mark = _decode_object(value)
                 node = self._node(str(mark.get("node", "?")))
-                node |= {"mark": mark.get("n"), "live_ms": mark.get("live"), "mark_seen_ms": now_ms}
+                clock = int(mark.get("clock", now_ms))
+                node |= {"mark": mark.get("n"), "live_ms": mark.get("live")}
+                node["mark_seen_ms"] = now_ms if live else min(now_ms, clock)
                 # a mark that waited behind a dead link looks old: only a clock ahead of ours is certainly wrong
-                node["clock_ahead_ms"] = max(0, int(mark.get("clock", now_ms)) - now_ms)
+                node["clock_ahead_ms"] = max(0, clock - now_ms)
                 sources = node.setdefault("sources", {})
                 sources |= {source: state[0] for source, state in mark.get("src", {}).items()}
 

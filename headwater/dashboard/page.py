@@ -88,7 +88,11 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 async def _serve(server: uvicorn.Server, listening: socket.socket) -> None:
-    log.info("page on http://%s:%s/", *listening.getsockname()[:2])
+    host, port = listening.getsockname()[:2]
+    everywhere = host in ("0.0.0.0", "::")
+    log.info(
+        "page on http://%s:%s/%s", socket.gethostname() if everywhere else host, port, " (all addresses)" * everywhere
+    )
     serving: asyncio.Task[None] = asyncio.ensure_future(server.serve([listening]))
     try:
         await asyncio.shield(serving)

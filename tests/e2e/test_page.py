@@ -143,9 +143,9 @@ def test_charts_move_and_an_alert_appears_and_resolves(shed: Shed, browser: Any)
 
     chart = page.locator('.chart[data-field="temperature"]')
     chart.locator("svg").first.wait_for(timeout=20_000)
-    first = chart.get_attribute("data-newest")
+    first = chart.get_attribute("data-points")
     page.wait_for_function(
-        "first => document.querySelector('.chart[data-field=temperature]').dataset.newest > first", arg=first
+        "first => document.querySelector('.chart[data-field=temperature]').dataset.points > first", arg=first
     )
     # raw values and windows: two lines
     page.wait_for_function(

@@ -28,7 +28,10 @@ function takeSeries(field, device, news) {
   const devices = view.series.get(field);
   if (!devices.has(device)) devices.set(device, { raw: new Map(), windows: new Map() });
   const one = devices.get(device);
-  for (const [time, value] of news.raw) one.raw.set(Math.floor(time / 1000), [time, value]);
+  for (const [time, value] of news.raw) {
+    one.raw.set(Math.floor(time / 1000), [time, value]);
+    one.last = Math.max(one.last ?? 0, time);
+  }
   for (const [start, end, revision, complete, aggregates] of news.windows) {
     one.windows.set(start, { start, end, revision, complete, ...aggregates });
   }
@@ -59,12 +62,12 @@ function colourOf(device) {
   return COLOURS[Math.max(0, index) % COLOURS.length];
 }
 
-function newestTime() {
+// The right edge is now, so that silence shows as a gap. A recording has a time of its own.
+function rightEdge() {
   let newest = 0;
-  for (const row of view.devices.values()) {
-    if (row.time_ms <= (row.seen_ms ?? row.time_ms) + 300_000) newest = Math.max(newest, row.time_ms);
-  }
-  return newest;
+  for (const row of view.devices.values()) newest = Math.max(newest, row.seen_ms);
+  const now = nodeNow();
+  return newest && newest < now - HISTORY_MS && view.totals.readings ? newest : now;
 }
 
 function tracesOf(field, chosen, from) {
@@ -129,13 +132,14 @@ function drawCharts() {
     element("charts").append(box);
     watcher.observe(box);
   }
-  const to = newestTime();
-  const from = to - Number(element("span").value) * 1000;
+  const span = Number(element("span").value) * 1000;
+  const to = rightEdge() + span / 50; // a little room for the last point
+  const from = to - span;
   for (const field of shownCharts) {
     const box = document.querySelector(`.chart[data-field="${CSS.escape(field)}"]`);
     if (!box || !view.series.has(field)) continue;
     Plotly.react(box, tracesOf(field, element("device").value, from), layoutOf(field, from, to), { displayModeBar: false, responsive: true });
-    box.dataset.newest = String(to);
+    box.dataset.points = String(Math.max(...[...view.series.get(field).values()].map((one) => one.last ?? 0)));
   }
 }
 
@@ -165,6 +169,7 @@ function rows(id, table, cellsOf, staleOf) {
     line.className = staleOf(row) ? "stale" : "";
     cellsOf(row).forEach((text, column) => {
       const cell = line.cells[column] ?? line.insertCell();
+      cell.dataset.label = body.parentElement.tHead.rows[0].cells[column].textContent; // for narrow screens
       if (cell.textContent !== text) cell.textContent = text;
     });
   });
@@ -181,10 +186,12 @@ function drawTables() {
   rows("devices", view.devices, (row) => [
     row.device, Object.entries(row.fields).map(([name, value]) => `${name} ${show(value)}`).join(" · "), age(row.seen_ms), show(row.readings),
   ], (row) => nodeNow() - row.seen_ms > 30_000);
-  rows("nodes", new Map([...view.nodes].map(([name, row]) => [name, ownNode(row)])), (row) => [
-    row.node, row.mark_seen_ms ? `${age(row.mark_seen_ms)} ago` : "none", row.live_ms ? new Date(row.live_ms).toLocaleTimeString() : "",
+  const own = view.status?.node;
+  const nodes = new Map([...(own ? [[own, { node: own }]] : []), ...view.nodes]);
+  rows("nodes", new Map([...nodes].map(([name, row]) => [name, ownNode(row)])), (row) => [
+    row.node, row.mark_seen_ms ? `${age(row.mark_seen_ms)} ago` : row.node === own ? "this node" : "none", row.live_ms ? new Date(row.live_ms).toLocaleTimeString() : "",
     row.backlog_records === undefined ? "" : `${show(row.backlog_records)} records`, row.version ?? "", row.clock_ahead_ms > 1000 ? `${Math.round(row.clock_ahead_ms / 1000)} s ahead` : "",
-  ], (row) => nodeNow() - (row.mark_seen_ms ?? 0) > 10_000);
+  ], (row) => row.mark_seen_ms && nodeNow() - row.mark_seen_ms > 10_000);
 }
 
 function drawAlerts() {

@@ -115,3 +115,22 @@ def test_alerts_keep_the_newest_transition_and_a_tombstone_removes() -> None:
     assert [row["state"] for row in model.since(0)["alerts"]] == ["resolved"]
     model.alerts_block([b"hot/edge/t1"], [None])
     assert not model.alerts
+
+
+def test_a_devices_age_is_its_readings_own_and_never_in_the_future() -> None:
+    model = make()
+    read(model, "edge/old", T - 60_000, now_ms=T, power=1)
+    read(model, "edge/ahead", T + 60_000, now_ms=T, power=1)
+    assert [model.devices[name]["seen_ms"] for name in ("edge/old", "edge/ahead")] == [T - 60_000, T]
+
+
+def test_a_mark_read_from_the_past_is_as_old_as_it_says() -> None:
+    model = make()
+    headers = encode_headers(
+        [("hw-mark", json.dumps({"node": "edge", "n": 1, "live": T, "clock": T - 9_000}).encode())]
+    )
+    block: Any = ([b"edge/$gateway"], [T], [b"{}"], [headers], T)
+    model.readings_block(*block, live=False)
+    assert model.nodes["edge"]["mark_seen_ms"] == T - 9_000
+    model.readings_block(*block, live=True)
+    assert model.nodes["edge"]["mark_seen_ms"] == T

@@ -124,6 +124,15 @@ def test_metrics_of_alerts() -> None:
     assert 'headwater_alert_state{alert_instance="edge/t1",rule="hot",state="resolved"} 0.0' in text
 
 
+def test_metrics_of_the_nodes_that_report_here() -> None:
+    model = make_model()
+    model.nodes["edge"] = {"node": "edge", "mark_seen_ms": 4_000, "live_ms": 2_000, "backlog_records": 7, "change": 1}
+    text = ask(create_app(status=lambda: STATUS, model=model, token=None), "GET", "/metrics").text
+    assert 'headwater_node_mark_age_seconds{node="edge"} 6.0' in text
+    assert 'headwater_node_complete_timestamp_seconds{node="edge"} 2.0' in text
+    assert 'headwater_node_backlog_records{node="edge"} 7.0' in text
+
+
 def test_a_core_that_does_not_answer() -> None:
     application = app(status=None)
     assert "headwater_up 0.0" in ask(application, "GET", "/metrics").text
