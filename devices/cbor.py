@@ -1,8 +1,8 @@
 """CBOR (RFC 8949) as Python values: what sensors send, read strictly, in time linear in the bytes.
 
-A reader of our own, because the bytes are a stranger's: a map key is a short integer or a text (chosen integers of 64
-bits collide in a dict, and one message would keep a core busy for minutes), tags build no objects (no regular
-expressions, no references that form rings), nesting has an end, and bytes left over are an error.
+A reader of our own (ADR 0013), because the bytes are a stranger's: a map key is a text or an integer of 32 bits
+(chosen big numbers collide in a dict, and one message would keep a core busy for seconds), tags build no objects (no
+regular expressions, no references that form rings), nesting has an end, and bytes left over are an error.
 """
 
 from __future__ import annotations

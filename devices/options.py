@@ -72,6 +72,7 @@ OPTIONS: dict[str, type[msgspec.Struct]] = {
     "senml+json": SenmlOptions,
     "senml+cbor": SenmlOptions,
     "cbor": CborOptions,
+    "sparkplug-b": SparkplugOptions,
     "modbus": ModbusOptions,
     "nmea0183": NmeaOptions,
 }

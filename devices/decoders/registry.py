@@ -22,6 +22,7 @@ FORMATS = {
     "senml+json": "devices.decoders.senml",
     "senml+cbor": "devices.decoders.senml",
     "cbor": "devices.decoders.cbor_messages",
+    "sparkplug-b": "devices.decoders.sparkplug",
     "modbus": "devices.decoders.modbus",
     "nmea0183": "devices.decoders.nmea",
 }
