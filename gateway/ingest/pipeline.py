@@ -30,8 +30,9 @@ from gateway.ingest.events import ensure_partition
 from gateway.ingest.group import GroupBuilder, add_header
 from gateway.ingest.marks import MarkMaker, MarkSettings
 from gateway.ingest.repeats import NaturalMemory
-from gateway.ingest.sources import Done, Entry, Message, Source
+from gateway.ingest.sources import Done, Entry, Message, Source, Sources
 from gateway.ingest.tail import TailReader
+from gateway.ingest.told import LINES_MAX, DeadLetterLines
 from gateway.log.records import NO_HEADERS, Record, encode_batch
 from gateway.log.store import LogStore
 from headwater.clock import Clock
@@ -44,7 +45,6 @@ DEADLETTER_TOPIC = "deadletter"
 HEALTH_DEVICE = "$gateway"
 GROUP_BYTES = 256 << 10
 WAITING_BYTES_MAX = 32 << 20
-SOURCES_MAX = 10_000
 FORGET_EVERY_MS = 60_000
 
 
@@ -78,7 +78,6 @@ class Ingest:
         self.store = store
         self.node = node
         self.clock = clock
-        self.sources: dict[str, Source] = {}
         self.readings = ensure_partition(store, READINGS_TOPIC)
         self.deadletter = ensure_partition(store, DEADLETTER_TOPIC)
         now_ms = clock.monotonic_ms()
@@ -89,6 +88,10 @@ class Ingest:
         tail = TailReader(profiles, self.marks, self._natural)
         tail.read(self.readings, self.deadletter)
         self.tail_uses = tail.uses
+        self._table = Sources(self.marks, node)
+        self._table.seed(tail.heard(), clock.wall_ms())
+        self.sources = self._table.rows
+        self._teller = DeadLetterLines()
         self._builder = GroupBuilder(node, profiles, self._natural)
         self._builder.live_ms = self.marks.live
         self._health = health
@@ -112,30 +115,12 @@ class Ingest:
 
     def attach(self, source_id: str, *, kind: str, profile: Profile | None = None) -> Source:
         """A source is connected. Its id is `mqtt:<client id>` or `serial:<port name>`."""
-        source = self.sources.pop(source_id, None)
-        if source is None:
-            self._make_room()
-            source = Source(source_id, kind, self.marks.source(source_id), self.node)
-        self.sources[source_id] = source  # used last
-        source.profile = profile
-        source.connected = True
-        source.problem = None
-        self.marks.connected(source.mark)
-        return source
+        return self._table.attach(source_id, kind, profile)
 
     def detach(self, source: Source, *, clean: bool, problem: str | None = None) -> None:
         """A source is gone; `clean`: it said so itself, and no window waits for it any more."""
-        source.connected = False
-        source.problem = problem
-        self.marks.disconnected(source.mark, clean=clean)
-
-    def _make_room(self) -> None:
-        if len(self.sources) < SOURCES_MAX:
-            return
-        for source_id, source in self.sources.items():
-            if not source.connected:
-                del self.sources[source_id]
-                return
+        now_ms, wall_ms = self.clock.monotonic_ms(), self.clock.wall_ms()
+        self._table.detach(source, clean=clean, problem=problem, now_ms=now_ms, wall_ms=wall_ms)
 
     # --- taking in
 
@@ -186,6 +171,8 @@ class Ingest:
         entries, self._waiting, self._waiting_bytes = self._waiting, [], 0
         group = _Group(self, entries)
         readings, dead = self._builder.build(entries)
+        if dead:
+            self._teller.tell(dead, entries)
         now_ms, wall_ms = self.clock.monotonic_ms(), self.clock.wall_ms()
         for entry in entries:
             self._note(entry, now_ms)
@@ -195,10 +182,10 @@ class Ingest:
 
     def _note(self, entry: Entry, now_ms: float) -> None:
         source = entry.source
-        source.last_ms = entry.arrival_ms
+        source.row.last_ms = entry.arrival_ms
         entry.before_ms = source.mark.newest_ms
         if entry.readings:
-            source.readings += entry.readings
+            source.row.readings += entry.readings
             self.marks.saw(source.mark, entry.newest_ms, arrival_ms=entry.arrival_ms, now_ms=now_ms)
 
     def _add_mark(self, readings: list[Record], now_ms: float, wall_ms: int) -> None:
@@ -269,6 +256,8 @@ class Ingest:
         if now_ms >= self._forget_at_ms:
             self._forget_at_ms = now_ms + FORGET_EVERY_MS
             self.marks.forget_gone(now_ms)
+            self._table.forget(now_ms)
+            self._teller.lines_left = LINES_MAX
         if self._closed or not self.marks.overdue(now_ms) or self._groups:
             return
         self.commit()
@@ -295,8 +284,9 @@ class Ingest:
         self._extra_status = extra
 
     def status(self) -> dict[str, Any]:
+        now_ms = self.clock.monotonic_ms()
         return {
-            "sources": [source.status(self.marks) for source in self.sources.values()],
+            "sources": [source.status(self.marks, now_ms) for source in self.sources.values()],
             **self._builder.counts.as_dict(),
             "refused": 0,
             "waiting_bytes": self._held_bytes,

@@ -67,6 +67,13 @@ class TailReader:
             except PeerError as error:
                 _log.warning("the tail of %s could not be read for repeats: %s", log.topic, error)
 
+    def heard(self) -> Iterator[tuple[str, int | None]]:
+        """Who spoke, as far as the tail goes: (source id, event or arrival time of its newest message)."""
+        for source in self._marks.sources.values():
+            yield source.id, source.newest_ms
+        for client_id, uses in self.uses.items():
+            yield f"mqtt:{client_id}", max((use.arrival_ms for use in uses.values()), default=0) or None
+
     def _readings(self, topic: str, columns: Columns) -> None:
         for offset, timestamp_ms, key, value, blob in zip(
             columns.offsets, columns.timestamps, columns.keys, columns.values, columns.headers, strict=True

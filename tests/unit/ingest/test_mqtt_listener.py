@@ -147,7 +147,7 @@ def test_what_was_whole_before_an_error_is_stored(tmp_path: Path) -> None:
             await client.say(connect() + publish() + b"\x00\x00", ACCEPTED)
             await client.closed()
             await until(lambda: len(node.readings()) == 1)
-            assert "packet type 0 is reserved" in source(node)["problem"]
+            assert "packet type 0 is reserved" in source(node)["last_error"]
 
     run(test)
 
@@ -171,7 +171,8 @@ def test_an_anonymous_client_gets_a_name(tmp_path: Path) -> None:
             clients = [await Client.open(node) for _ in range(2)]
             for client in clients:
                 await client.say(connect("", clean=True) + publish(), ACCEPTED + puback(1))
-            assert len(node.ingest.status()["sources"]) == 2
+            [anonymous] = node.ingest.status()["sources"]
+            assert (anonymous["id"], anonymous["readings"]) == ("mqtt:anonymous", 2)
             for client in clients:
                 await client.close()
 
