@@ -67,8 +67,6 @@ class Consumer(threading.Thread):
         topic: str,
         group: str,
         seen: Counter[bytes],
-        *,
-        passing: tuple[str, ...] = (),
         **settings: Any,
     ) -> None:
         from confluent_kafka import Consumer as Rd
@@ -126,9 +124,8 @@ class Consumer(threading.Thread):
                 self.failed.append(error)
         else:
             self.uncommitted = any(answer.error for answer in answers)
-            self.failed += [
-                answer.error for answer in answers if answer.error and answer.error.name() not in self.passing
-            ]
+            errors = [answer.error for answer in answers if answer.error]
+            self.failed += [error for error in errors if error.name() not in PASSING]
 
     def stop(self) -> None:
         """End without leaving the group, if it is a static member."""
