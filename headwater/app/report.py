@@ -6,7 +6,7 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, Any
 
-from headwater.app.status import clock_trusted, data_bytes, judge
+from headwater.app.status import clock_trusted, data_bytes, judge, notes
 from headwater.version import version
 
 if TYPE_CHECKING:
@@ -41,11 +41,18 @@ class Reporter:
             "disk": self._disk(),
             "clock": {"wall_ms": core.clock.wall_ms(), "trusted": clock_trusted()},
             "addresses": self.addresses(),
-            "listeners": dict(core.listener_problems),
-            "work": core.work.status() if core.work is not None else None,
+            "listeners": core.listener_problems | self._mqtt_problem(),
+            **self._work(),
         }
         state, problems = judge(document)
-        return document | {"state": state, "problems": problems}
+        return document | {"state": state, "problems": problems, "notes": notes(document)}
+
+    def _work(self) -> dict[str, Any]:
+        """The work process, and what it alone knows: `nodes` that report here, `alerts` that are not over."""
+        work = self._core.work.status() if self._core.work is not None else None
+        report = dict(work["report"]) if work is not None else {}
+        nodes, alerts = report.pop("nodes", []), report.pop("alerts", [])
+        return {"work": work | {"report": report} if work is not None else None, "nodes": nodes, "alerts": alerts}
 
     def addresses(self) -> dict[str, str | None]:
         """Where this node is reached: `host:port` by part."""
@@ -56,6 +63,11 @@ class Reporter:
             "mqtt": _address(core.mqtt.address) if core.mqtt is not None else None,
             "page": page.listen if page is not None else None,
         }
+
+    def _mqtt_problem(self) -> dict[str, str]:
+        """What keeps MQTT clients out although its listener runs."""
+        problem = self._core.mqtt.problem if self._core.mqtt is not None else None
+        return {"mqtt": problem} if problem is not None else {}
 
     def health(self) -> dict[str, Any]:
         """The fields of the node's own reading: numbers, as any device's."""

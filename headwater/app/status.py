@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 VERSION_DATE_MS = 1_760_000_000_000
@@ -17,6 +17,7 @@ VERSION_DATE_MS = 1_760_000_000_000
 DISK_LOW_BYTES = 256 << 20
 DISK_LOW_SHARE = 0.05
 CONNECTING_GRACE_MS = 15_000
+NODE_SILENT_MS = 30_000
 _TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
 
 EXIT_STATUS = {"good": 0, "degraded": 1, "down": 2}
@@ -31,10 +32,23 @@ def judge(document: Mapping[str, Any]) -> tuple[str, list[str]]:
         *_central_problems(document.get("central"), document["now_ms"]),
         *_source_problems(document.get("ingest")),
         *_work_problems(document.get("work")),
+        *_node_problems(document.get("nodes") or ()),
         *_disk_problems(document.get("disk") or {}),
         *_clock_problems(document.get("clock") or {}),
     ]
     return ("down" if fatal else "degraded" if problems else "good"), problems
+
+
+def notes(document: Mapping[str, Any]) -> list[str]:
+    """What somebody should look at some time and what does not make the node less than good."""
+    found = []
+    for source in (document.get("ingest") or {}).get("sources", ()):
+        if source.get("note"):
+            found.append(f"{source['id']}: {source['note']}")
+        elif source.get("last_error") and not source.get("problem"):
+            ago_min = max(0, document["now_ms"] - source["last_error_ms"]) // 60_000
+            found.append(f"{source['id']}: last error {ago_min} min ago: {source['last_error']}")
+    return found
 
 
 def clock_trusted() -> bool | None:
@@ -93,6 +107,11 @@ def _work_problems(work: Mapping[str, Any] | None) -> list[str]:
     if work.get("state") == "running":
         return list((work.get("report") or {}).get("problems", ()))
     return [f"processors and page are not running: the work process {work.get('last_end') or 'has not started'}"]
+
+
+def _node_problems(nodes: Iterable[Mapping[str, Any]]) -> list[str]:
+    silent = [(node["node"], node["silent_ms"]) for node in nodes if node["silent_ms"] > NODE_SILENT_MS]
+    return [f"node {name}: no mark for {silent_ms // 1000} s: cut off, or down" for name, silent_ms in silent]
 
 
 def _disk_problems(disk: Mapping[str, Any]) -> list[str]:

@@ -23,6 +23,7 @@ import msgspec
 
 from headwater.app.control import fetch_status
 from headwater.app.logs import set_up_logging
+from headwater.app.nodes import NodeWatch
 from headwater.clock import SystemClock
 from headwater.disk import RealDisk
 from headwater.errors import HeadwaterError, UserError
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 
 STATUS_EVERY_S = 1.0
 PAGE_RETRY_S = 5.0
+ALERTS_MAX = 100
 STOP_S = 4.0
 _PR_SET_PDEATHSIG = 1
 
@@ -46,6 +48,7 @@ class Work:
         self._status: dict[str, Any] | None = None
         self._problems: dict[str, str] = {}
         self._processors: Any = None
+        self._nodes: NodeWatch | None = None
         self._failed = False
         self.stopping = asyncio.Event()
 
@@ -55,6 +58,9 @@ class Work:
         kafka = await self._kafka_address()
         thread = self._start_processors(kafka) if self._settings.rules and kafka else None
         tasks = [poll, asyncio.create_task(self._report())]
+        if kafka:
+            self._nodes = NodeWatch(net=RealNet(), clock=SystemClock(), kafka=kafka)
+            tasks.append(asyncio.create_task(self._nodes.run()))
         if self._settings.page is not None and kafka:
             tasks.append(asyncio.create_task(self._page(kafka)))
         await self.stopping.wait()
@@ -151,12 +157,21 @@ class Work:
     async def _report(self) -> None:
         said = b""
         while True:
-            line = msgspec.json.encode({"problems": list(self._problems.values()), "processors": self._processing()})
+            line = msgspec.json.encode(self._about())
             if line != said:
                 sys.stdout.buffer.write(line + b"\n")
                 sys.stdout.buffer.flush()
                 said = line
             await asyncio.sleep(STATUS_EVERY_S)
+
+    def _about(self) -> dict[str, Any]:
+        alerts = self._processors.status().get("alerts", ()) if self._processors is not None else ()
+        return {
+            "problems": list(self._problems.values()),
+            "processors": self._processing(),
+            "alerts": [alert for alert in alerts if alert["state"] not in ("inactive", "resolved")][:ALERTS_MAX],
+            "nodes": self._nodes.rows() if self._nodes is not None else [],
+        }
 
     def _processing(self) -> dict[str, Any] | None:
         if self._processors is None:

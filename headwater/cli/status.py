@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from headwater.cli import words
 from headwater.cli.find import find_node
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 SOURCES_SHOWN = 8
+NODES_SHOWN = 8
 PROBLEMS_SHOWN = 5
+NOTES_SHOWN = 3
 _COLOURS = {"good": "green", "degraded": "yellow", "down": "red"}
 _EXIT = {"good": 0, "degraded": 1, "down": 2}
 
@@ -45,6 +51,8 @@ def _print(status: dict[str, Any]) -> None:
     console.print(head)
     for problem in status.get("problems", [])[:PROBLEMS_SHOWN]:
         console.print(Text(f"  ! {problem}", style=_COLOURS.get(state, "red")))
+    for note in status.get("notes", [])[:NOTES_SHOWN]:
+        console.print(Text(f"  note: {note}", style="dim"))
     if "pid" not in status:
         return
     grid = Table.grid(padding=(0, 2))
@@ -53,16 +61,26 @@ def _print(status: dict[str, Any]) -> None:
     for name, value in lines(status):
         grid.add_row(name, value)
     console.print(grid)
-    sources = source_rows(status)
-    if sources:
-        table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-        for column in ("source", "state", "last reading", "readings"):
-            table.add_column(column, justify="right" if column == "readings" else "left", no_wrap=True)
-        for row in sources[:SOURCES_SHOWN]:
-            table.add_row(*row)
-        console.print(table)
-        if len(sources) > SOURCES_SHOWN:
-            console.print(f"and {len(sources) - SOURCES_SHOWN} more sources; all of them with --json", style="dim")
+    _print_table(console, "nodes", ("node", "last mark", "backlog", "version"), node_rows(status), NODES_SHOWN)
+    columns = ("source", "state", "last reading", "readings")
+    _print_table(console, "sources", columns, source_rows(status), SOURCES_SHOWN)
+
+
+def _print_table(
+    console: Console, name: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]], shown: int
+) -> None:
+    from rich.table import Table
+
+    if not rows:
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, justify="right" if column in ("readings", "backlog") else "left", no_wrap=True)
+    for row in rows[:shown]:
+        table.add_row(*row)
+    console.print(table)
+    if len(rows) > shown:
+        console.print(f"and {len(rows) - shown} more {name}; all of them with --json", style="dim")
 
 
 def _up(status: dict[str, Any]) -> str:
@@ -72,10 +90,12 @@ def _up(status: dict[str, Any]) -> str:
 def lines(status: dict[str, Any]) -> list[tuple[str, str]]:
     """The lines above the sources, as (name, text)."""
     now_ms = status["now_ms"]
-    rows = [*_central_lines(status.get("central"), now_ms)]
+    rows = [*_central_lines(status.get("central"), now_ms, role=status.get("role"))]
+    if status.get("role") == "central" or status.get("alerts"):
+        rows.append(("alerts", _alerts_line(status.get("alerts") or ())))
     if status.get("ingest"):
         rows.append(("ingest", _ingest_line(status["ingest"])))
-    rows.append(("log", _log_line(status.get("log") or {})))
+    rows.append(("records", _log_line(status.get("log") or {})))
     disk = status["disk"]
     free = f"{words.size(disk['free_bytes'])} of {words.size(disk['total_bytes'])} free"
     rows.append(("disk", f"{free}; data {words.size(disk['data_bytes'])}"))
@@ -86,6 +106,26 @@ def lines(status: dict[str, Any]) -> list[tuple[str, str]]:
     addresses = {name: where for name, where in status["addresses"].items() if where}
     rows.append(("addresses", "  ".join(f"{name} {where}" for name, where in addresses.items())))
     return rows
+
+
+def node_rows(status: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """One row per node that reports here, the longest silent first."""
+    ordered = sorted(status.get("nodes") or (), key=lambda one: one["mark_ms"])
+    return [
+        (
+            str(one["node"]),
+            words.ago(one["mark_ms"], status["now_ms"]),
+            words.count(one["backlog_records"], "record"),
+            str(one.get("version") or "-"),
+        )
+        for one in ordered
+    ]
+
+
+def _alerts_line(alerts: Sequence[dict[str, Any]]) -> str:
+    said = [f"{one['rule']} on {one['instance']} {one['state']}" for one in alerts[:3]]
+    more = [f"and {len(alerts) - 3} more"] if len(alerts) > 3 else []
+    return ", ".join(said + more) or "none"
 
 
 def source_rows(status: dict[str, Any]) -> list[tuple[str, str, str, str]]:
@@ -103,7 +143,9 @@ def source_rows(status: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     ]
 
 
-def _central_lines(central: dict[str, Any] | None, now_ms: int) -> list[tuple[str, str]]:
+def _central_lines(central: dict[str, Any] | None, now_ms: int, *, role: str | None) -> list[tuple[str, str]]:
+    if central is None and role == "central":
+        return []
     if central is None:
         return [("link", "no central configured: everything stays on this node")]
     since = words.duration(now_ms - central["since_ms"]) if central.get("since_ms") else "some time"
@@ -129,7 +171,7 @@ def _log_line(log: dict[str, Any]) -> str:
         if not name.startswith("__"):
             records = sum(one["end"] - one["start"] for one in topic["partitions"])
             parts.append(f"{name} {records:,}")
-    return ", ".join(parts) or "empty"
+    return f"{', '.join(parts)} (health readings included)" if parts else "none"
 
 
 def _clock_line(clock: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from headwater.app.status import clock_trusted, judge
+from headwater.app.status import clock_trusted, judge, notes
 
 NOW = 1_800_000_000_000
 
@@ -34,6 +34,7 @@ def test_a_link_just_being_made_is_no_problem_yet() -> None:
         ({"central": central("stopped", 1, "twin")}, "replication to the central c:9092 has stopped: twin"),
         ({"ingest": {"sources": [{"id": "serial:x", "problem": "no such port"}]}}, "serial:x: no such port"),
         ({"work": {"state": "waiting", "last_end": "ended with status 1"}}, "the work process ended with status 1"),
+        ({"nodes": [{"node": "edge-01", "silent_ms": 45_000}]}, "node edge-01: no mark for 45 s"),
         ({"disk": {"free_bytes": 1 << 20, "total_bytes": 1 << 30}}, "nearly full: 1 MiB of 1024 MiB"),
         ({"clock": {"wall_ms": 5}}, "the wall clock stands before"),
         ({"listeners": {"mqtt": "port 1883 is held by mosquitto (pid 5)"}}, "mqtt: port 1883 is held"),
@@ -59,3 +60,22 @@ def test_a_tiny_disk_is_judged_by_its_share() -> None:
 
 def test_the_kernel_can_be_asked_about_its_clock() -> None:
     assert clock_trusted() in (True, False, None)
+
+
+def test_a_node_that_was_heard_lately_is_no_problem() -> None:
+    assert judge(document(nodes=[{"node": "edge-01", "silent_ms": 29_000}])) == ("good", [])
+
+
+def test_notes_name_what_degrades_nothing() -> None:
+    sources = [
+        {"id": "mqtt:a", "note": "its clock is off", "last_error": None},
+        {"id": "mqtt:b", "note": None, "last_error": "a large packet", "last_error_ms": NOW - 180_000},
+        {"id": "mqtt:c", "note": None, "last_error": "a large packet", "last_error_ms": NOW, "problem": "again"},
+    ]
+    found = document(ingest={"sources": sources[:2]})
+    assert judge(found) == ("good", [])
+    assert notes(document(ingest={"sources": sources})) == [
+        "mqtt:a: its clock is off",
+        "mqtt:b: last error 3 min ago: a large packet",
+    ]
+    assert notes(document()) == []

@@ -12,7 +12,7 @@ import pytest
 from headwater.cli.config import to_toml
 from headwater.cli.init import suggest_name
 from headwater.cli.main import main
-from headwater.cli.status import lines, source_rows
+from headwater.cli.status import lines, node_rows, source_rows
 
 
 class Ended(NamedTuple):
@@ -146,7 +146,31 @@ def test_status_lines_fit_a_screen() -> None:
     shown = dict(lines(document))
     assert shown["backlog"] == "5 records, 5.0 kB"
     assert shown["end to end"] == "last success 2 s ago"
-    assert shown["log"] == "readings 1,234"
+    assert shown["records"] == "readings 1,234 (health readings included)"
     assert "1 repeats" in shown["ingest"]
     rows = source_rows(document)
     assert [row[0] for row in rows[:2]] == ["mqtt:3", "mqtt:29"]
+
+
+def test_a_central_s_status_names_its_nodes_and_alerts() -> None:
+    now = int(time.time() * 1000)
+    document = {
+        "role": "central",
+        "now_ms": now,
+        "started_ms": now,
+        "central": None,
+        "nodes": [
+            {"node": "a", "mark_ms": now - 500, "backlog_records": 0, "version": "0.1.0"},
+            {"node": "b", "mark_ms": now - 45_000, "backlog_records": 1_200, "version": None},
+        ],
+        "alerts": [{"rule": "gearbox_hot", "instance": "a/t7", "state": "firing"}],
+        "disk": {"free_bytes": 5e9, "total_bytes": 3e10, "data_bytes": 4096},
+        "clock": {"wall_ms": now},
+        "addresses": {"kafka": "127.0.0.1:9092"},
+    }
+    shown = dict(lines(document))
+    assert "link" not in shown
+    assert shown["alerts"] == "gearbox_hot on a/t7 firing"
+    assert node_rows(document) == [("b", "45 s ago", "1,200 records", "-"), ("a", "just now", "0 records", "0.1.0")]
+    assert dict(lines(document | {"alerts": []}))["alerts"] == "none"
+    assert "no central configured" in dict(lines(document | {"role": "edge"}))["link"]
