@@ -14,8 +14,10 @@ from typing import Any
 import msgspec
 
 from devices.decoders.registry import DecodeGroup, decoder_for
+from devices.limits import Limits
 from devices.profiles import EVENT_TIME_PAST_MAX_MS, Profile, TopicMatcher
 from devices.reading import Reading, Undecodable
+from devices.reporting import Reporter
 from gateway.ingest.eventtime import FUTURE_MAX_MS, record_time
 from gateway.ingest.mqtt.state import DUP, HELD, REFUSED
 from gateway.ingest.repeats import NaturalMemory, companion, hw_m
@@ -35,13 +37,16 @@ _Meta = tuple[Entry, bytes]
 class _Lane:
     """The messages of a group that one profile decodes."""
 
-    __slots__ = ("decode", "idle_ms", "messages", "metas", "past_max_ms", "profile")
+    __slots__ = ("decode", "idle_ms", "limits", "messages", "metas", "past_max_ms", "profile", "qualities", "reporter")
 
     def __init__(self, profile: Profile | None) -> None:
         self.profile = profile
         self.decode: DecodeGroup = decoder_for(profile.format if profile is not None else "json")
         self.past_max_ms = profile.event_time_past_max_ms if profile is not None else EVENT_TIME_PAST_MAX_MS
         self.idle_ms = profile.idle_ms if profile is not None else None
+        self.limits = Limits(profile)
+        self.qualities: list[str] | None = None  # of the group's readings, in order; None where nobody asks
+        self.reporter = Reporter(profile)
         self.messages: list[tuple[str, bytes]] = []
         self.metas: list[_Meta] = []
 
@@ -57,12 +62,13 @@ class Counts:
         "received",
         "refused",
         "stored",
+        "suppressed",
         "untrusted_times",
     )
 
     def __init__(self) -> None:
         self.received = self.stored = self.dead_letters = 0
-        self.dup_repeats = self.natural_repeats = 0
+        self.dup_repeats = self.natural_repeats = self.suppressed = 0
         self.late = self.untrusted_times = self.refused = 0
 
     def as_dict(self) -> dict[str, int]:
@@ -73,6 +79,7 @@ class Counts:
             "repeats_dup": self.dup_repeats,
             "repeats_natural_key": self.natural_repeats,
             "refused_messages": self.refused,
+            "suppressed": self.suppressed,
             "dead_letters": self.dead_letters,
             "late": self.late,
             "untrusted_times": self.untrusted_times,
@@ -162,11 +169,17 @@ class GroupBuilder:
 
     def _lane_records(self, lane: _Lane, records: list[Record], dead: list[Record]) -> None:
         results = _decode(lane)
+        if lane.reporter:
+            self._suppress(lane, results)
         try:
             # decoders give one reading per message as a rule; a nested loop costs little then
             values = _encode([reading.fields for result in results if type(result) is list for reading in result])
         except (ValueError, TypeError, OverflowError):
             results, values = _encodable(results)
+        if lane.limits:
+            lane.qualities = [
+                lane.limits.quality(reading.fields) for result in results if type(result) is list for reading in result
+            ]
         start = taken = 0
         while start < len(results):
             # entries are whole runs of a lane: what is the same for all their messages is looked up once
@@ -191,7 +204,7 @@ class GroupBuilder:
         """The records of one entry's messages, a message's `hw-m` on its last; returns how far `values` is used up."""
         arrival_ms, live_ms, newest_ms = entry.arrival_ms, self.live_ms, entry.newest_ms
         earliest_ms, latest_ms = arrival_ms - lane.past_max_ms, arrival_ms + FUTURE_MAX_MS
-        keys, metas, is_repeat = self._keys, lane.metas, self._natural.is_repeat
+        keys, metas, is_repeat, qualities = self._keys, lane.metas, self._natural.is_repeat, lane.qualities
         before = len(records)
         for index in run:
             result = results[index]
@@ -205,7 +218,8 @@ class GroupBuilder:
                 key = keys.get(device) or self._key(device)
                 if natural_key is not None and is_repeat(key, natural_key, companion(claim_ms, value)):
                     self.counts.natural_repeats += 1
-                elif claim_ms is None or earliest_ms <= claim_ms <= latest_ms:
+                    continue
+                if claim_ms is None or earliest_ms <= claim_ms <= latest_ms:
                     timestamp_ms = arrival_ms if claim_ms is None else claim_ms
                     records.append((timestamp_ms, key, value, NO_HEADERS))
                     if newest_ms is None or timestamp_ms > newest_ms:
@@ -215,10 +229,37 @@ class GroupBuilder:
                     entry.source.untrusted = False
                 else:
                     records.append(self._untrusted(entry, key, value, claim_ms, lane.past_max_ms))
+                if qualities is not None and (quality := qualities[taken - 1]):
+                    add_header(records, "hw-q", quality.encode())
             if len(records) > first and (headers := metas[index][1]) != NO_HEADERS:
                 records[-1] = _with_headers(records[-1], headers)
         self._note(lane, entry, newest_ms, len(records) - before)
         return taken
+
+    def _suppress(self, lane: _Lane, results: list[list[Reading] | Undecodable]) -> None:
+        """Report by exception: what says nothing new is counted and taken out; its source was heard all the same."""
+        for index, result in enumerate(results):
+            if not isinstance(result, list):
+                continue
+            entry = lane.metas[index][0]
+            earliest_ms, latest_ms = entry.arrival_ms - lane.past_max_ms, entry.arrival_ms + FUTURE_MAX_MS
+            news = []
+            for reading in result:
+                time_ms = entry.arrival_ms
+                if reading.event_ms is not None and earliest_ms <= reading.event_ms <= latest_ms:
+                    time_ms = reading.event_ms
+                if lane.reporter.is_news(reading.device, reading.fields, time_ms):
+                    news.append(reading)
+                elif entry.newest_ms is None or time_ms > entry.newest_ms:
+                    entry.newest_ms = time_ms
+            entry.suppressed += len(result) - len(news)
+            self.counts.suppressed += len(result) - len(news)
+            results[index] = news
+
+    def forget_reports(self) -> None:
+        """The disk lost a group: what was taken for stored may not be."""
+        for lane in self._lanes.values():
+            lane.reporter.forget_all()
 
     def _untrusted(self, entry: Entry, key: bytes, value: bytes, claim_ms: int, past_max_ms: int) -> Record:
         """A claimed time that cannot be: kept beside the record."""
@@ -232,7 +273,7 @@ class GroupBuilder:
     def _note(self, lane: _Lane, entry: Entry, newest_ms: int | None, stored: int) -> None:
         entry.newest_ms = newest_ms
         entry.readings += stored
-        if stored:
+        if stored or entry.suppressed:
             entry.source.mark.idle_ms = lane.idle_ms
             entry.source.mark.recorded = lane.profile is not None and lane.profile.recorded
 

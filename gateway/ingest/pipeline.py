@@ -184,7 +184,7 @@ class Ingest:
         source = entry.source
         source.row.last_ms = entry.arrival_ms
         entry.before_ms = source.mark.newest_ms
-        if entry.readings:
+        if entry.readings or entry.suppressed:
             source.row.readings += entry.readings
             self.marks.saw(source.mark, entry.newest_ms, arrival_ms=entry.arrival_ms, now_ms=now_ms)
 
@@ -238,6 +238,7 @@ class Ingest:
             self.disk_failed(problem)
         self._failures += 1
         self._natural.forget_all()
+        self._builder.forget_reports()
         self._groups.remove(group)
         group.lost = True
         for entry in group.entries:

@@ -190,7 +190,17 @@ class Sources:
 class Entry:
     """One `take`: messages of one source that arrived together."""
 
-    __slots__ = ("arrival_ms", "before_ms", "done", "messages", "newest_ms", "readings", "size_bytes", "source")
+    __slots__ = (
+        "arrival_ms",
+        "before_ms",
+        "done",
+        "messages",
+        "newest_ms",
+        "readings",
+        "size_bytes",
+        "source",
+        "suppressed",
+    )
 
     def __init__(self, source: Source, messages: list[Message], done: Done, arrival_ms: int, size_bytes: int) -> None:
         self.source = source
@@ -201,3 +211,4 @@ class Entry:
         self.newest_ms: int | None = None  # newest trusted event time
         self.before_ms: int | None = None  # the source's newest before this entry, for when the disk loses it
         self.readings = 0
+        self.suppressed = 0  # readings that said nothing new: heard, and not stored
