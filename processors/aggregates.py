@@ -1,23 +1,28 @@
 """Aggregates as columns of state: one row per window of one device, one set of arrays per field.
 
-Values are accumulated in the order of the log, record by record (`ufunc.at`), so any split of the same records into
-blocks gives the same bytes. Sines and cosines are taken value by value for the same reason: a vectorised one may
-round the last lanes of an array differently from the others.
+Values are accumulated in the order of the log, record by record, so any split of the same records into blocks gives
+the same bytes. Sines and cosines are taken value by value for the same reason: a vectorised one may round the last
+lanes of an array differently from the others. What an aggregate means: docs/windows.md.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from processors import moments, series, sketches
+from processors.piles import Pile
+
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Lists = dict[str, list[Any]]
 
-CIRCULAR = "circular_mean"
 _RESULTANT_MIN = 1e-9  # shorter than this, the mean direction is rounding noise: there is none
+_NO_TIME = 1 << 62
 
 
 class _Column(NamedTuple):
@@ -29,25 +34,50 @@ class _Column(NamedTuple):
 
 
 _COUNT = _Column("n", 0, integer=True)
+_SUM = _Column("sum", 0.0)
+_MIN, _MAX = _Column("min", math.inf), _Column("max", -math.inf)
+_FIRST = (_Column("first_time", _NO_TIME, integer=True), _Column("first", 0.0))
+_LAST = (_Column("last_time", -_NO_TIME, integer=True), _Column("last", 0.0))
+_MOMENTS = tuple(_Column(name, 0.0) for name in moments.VALUE)
+_SLOPE = (*_MOMENTS, *(_Column(name, 0.0) for name in moments.TIME), _Column("origin", _NO_TIME, integer=True))
+_CIRCLE = (_Column("sin", 0.0), _Column("cos", 0.0))
+_SPILT = _Column("spilt", 0, integer=True)  # samples that found no room
 _NEEDS: dict[str, tuple[_Column, ...]] = {
     "count": (),
-    "sum": (_Column("sum", 0.0),),
-    "mean": (_Column("sum", 0.0),),
-    "min": (_Column("min", math.inf),),
-    "max": (_Column("max", -math.inf),),
-    CIRCULAR: (_Column("sin", 0.0), _Column("cos", 0.0)),
+    "sum": (_SUM,),
+    "mean": (_SUM,),
+    "min": (_MIN,),
+    "max": (_MAX,),
+    "range": (_MIN, _MAX),
+    "first": _FIRST,
+    "last": _LAST,
+    "variance": _MOMENTS,
+    "stddev": _MOMENTS,
+    "slope": _SLOPE,
+    "circular_mean": _CIRCLE,
+    "circular_spread": _CIRCLE,
+    "distinct": (),
+    **dict.fromkeys(series.AGGREGATES, (_SPILT,)),
+    **dict.fromkeys(sketches.QUANTILES, (_MIN, _MAX)),
 }
 
 
 class FieldState:
     """The state of one field over all rows. `aggregates` are those that the rule asks for."""
 
-    def __init__(self, aggregates: tuple[str, ...], capacity: int) -> None:
+    def __init__(self, aggregates: tuple[str, ...], capacity: int, *, samples_max: int = 1_000_000) -> None:
         self.aggregates = tuple(dict.fromkeys(aggregates))
         self._columns = {_COUNT.name: _COUNT}
         for aggregate in self.aggregates:
             self._columns |= {column.name: column for column in _NEEDS[aggregate]}
         self.arrays = {name: _empty(column, capacity) for name, column in self._columns.items()}
+        self._samples_max = samples_max
+        asked = set(self.aggregates)
+        self.samples = Pile(series.SAMPLE) if asked & set(series.AGGREGATES) else None
+        self._buckets = Pile(sketches.BUCKET, sketches.squeeze) if asked & sketches.QUANTILES.keys() else None
+        self._hashes = Pile(sketches.HASH, sketches.squeeze_hashes) if "distinct" in asked else None
+        piles = {"samples": self.samples, "buckets": self._buckets, "hashes": self._hashes}
+        self._piles = {name: pile for name, pile in piles.items() if pile is not None}
 
     def grow(self, capacity: int) -> None:
         for name, column in self._columns.items():
@@ -58,10 +88,14 @@ class FieldState:
         """Make rows empty, for other windows."""
         for name, column in self._columns.items():
             self.arrays[name][rows] = column.empty
+        for pile in self._piles.values():
+            pile.clear(rows)
 
-    def add(self, rows: Ints, values: Floats) -> None:
-        """Take values into their rows, in this order."""
+    def add(self, rows: Ints, values: Floats, times: Ints) -> int:
+        """Take values into their rows, in this order. Returns how many found no room as samples."""
         arrays = self.arrays
+        if "m2" in arrays:
+            moments.add(arrays, rows, values, times)  # before `n` grows: it counts from there
         np.add.at(arrays["n"], rows, 1)
         if "sum" in arrays:
             np.add.at(arrays["sum"], rows, values)
@@ -69,46 +103,124 @@ class FieldState:
             np.minimum.at(arrays["min"], rows, values)
         if "max" in arrays:
             np.maximum.at(arrays["max"], rows, values)
+        if "first" in arrays:
+            _add_first(arrays, rows, values, times)
+        if "last" in arrays:
+            _add_last(arrays, rows, values, times)
         if "sin" in arrays:
             angles = [math.radians(value) for value in values.tolist()]
             np.add.at(arrays["sin"], rows, np.array([_sine(math.sin, angle) for angle in angles]))
             np.add.at(arrays["cos"], rows, np.array([_sine(math.cos, angle) for angle in angles]))
+        if self._buckets is not None:
+            self._buckets.add(rows, sketches.buckets_of(values))
+        if self._hashes is not None:
+            self._hashes.add(rows, sketches.hashes_of(values))
+        return self._add_samples(rows, values, times) if self.samples is not None else 0
 
-    def results(self, rows: Ints) -> list[dict[str, float | int | None] | None]:
-        """The aggregates of each row in the rule's order; None for a row without a value of this field."""
-        lists = {name: array[rows].tolist() for name, array in self.arrays.items()}
-        counts = lists["n"]
+    def _add_samples(self, rows: Ints, values: Floats, times: Ints) -> int:
+        assert self.samples is not None  # noqa: S101 - checked by the caller
+        room = self._samples_max - self.samples.held
+        self.samples.add(rows[:room], series.samples_of(values[:room], times[:room]))
+        if room < len(rows):
+            self.arrays["spilt"][rows[room:]] = 1
+        return max(0, len(rows) - room)
+
+    def merge(self, into: Ints, other: FieldState, rows: Ints) -> None:
+        """Add `rows` of `other` (a state of the same aggregates) to rows `into` of this one, which differ pairwise."""
+        arrays, more = self.arrays, other.arrays
+        if "m2" in arrays:
+            moments.merge(arrays, into, more, rows)
+        for name in ("n", "sum", "sin", "cos", "spilt"):
+            if name in arrays:
+                arrays[name][into] += more[name][rows]
+        if "min" in arrays:
+            arrays["min"][into] = np.minimum(arrays["min"][into], more["min"][rows])
+        if "max" in arrays:
+            arrays["max"][into] = np.maximum(arrays["max"][into], more["max"][rows])
+        if "first" in arrays:
+            earlier = more["first_time"][rows] < arrays["first_time"][into]
+            _replace(arrays, ("first_time", "first"), into[earlier], more, rows[earlier])
+        if "last" in arrays:
+            later = more["last_time"][rows] >= arrays["last_time"][into]
+            _replace(arrays, ("last_time", "last"), into[later], more, rows[later])
+        for name, pile in self._piles.items():
+            pile.merge(into, other._piles[name], rows)
+
+    def results(self, rows: Ints, starts: Ints, ends: Ints) -> list[dict[str, Any] | None]:
+        """The aggregates of each row in the rule's order; None for a row without a value of this field.
+
+        `starts`, `ends`: the rows' windows.
+        """
+        lists: Lists = {name: array[rows].tolist() for name, array in self.arrays.items()}
+        if self.samples is not None:
+            spans = zip(rows.tolist(), starts.tolist(), ends.tolist(), lists["spilt"], strict=True)
+            lists["samples"] = [None if spilt else (self.samples.get(row), *span) for row, *span, spilt in spans]
+        if self._buckets is not None:
+            lists["buckets"] = [sketches.squeeze(self._buckets.get(row)) for row in rows.tolist()]
+        if self._hashes is not None:
+            lists["hashes"] = [sketches.squeeze_hashes(self._hashes.get(row)) for row in rows.tolist()]
         columns = [_result(aggregate, lists) for aggregate in self.aggregates]
         return [
             dict(zip(self.aggregates, row, strict=True)) if count else None
-            for count, row in zip(counts, zip(*columns, strict=True), strict=True)
+            for count, row in zip(lists["n"], zip(*columns, strict=True), strict=True)
         ]
 
     def snapshot(self, rows: Ints) -> dict[str, Any]:
-        return {name: pack(array[rows]) for name, array in self.arrays.items()}
+        arrays: dict[str, Any] = {name: pack(array[rows]) for name, array in self.arrays.items()}
+        return arrays | {name: pile.snapshot(rows) for name, pile in self._piles.items()}
 
     def restore(self, data: dict[str, Any], count: int) -> None:
         """Put a snapshot's rows into the first `count` rows."""
         for name, array in self.arrays.items():
             array[:count] = unpack(data[name], array.dtype.str[1:])
+        for name, pile in self._piles.items():
+            pile.restore(data[name])
+
+
+def _add_first(arrays: dict[str, Any], rows: Ints, values: Floats, times: Ints) -> None:
+    order = np.lexsort((times, rows))  # stable: of equal times the one that the log has first
+    ordered = rows[order]
+    picked = order[np.flatnonzero(np.diff(ordered, prepend=-1))]
+    picked = picked[times[picked] < arrays["first_time"][rows[picked]]]
+    arrays["first_time"][rows[picked]], arrays["first"][rows[picked]] = times[picked], values[picked]
+
+
+def _add_last(arrays: dict[str, Any], rows: Ints, values: Floats, times: Ints) -> None:
+    order = np.lexsort((times, rows))
+    ordered = rows[order]
+    picked = order[np.flatnonzero(np.diff(ordered, append=_NO_TIME))]
+    picked = picked[times[picked] >= arrays["last_time"][rows[picked]]]
+    arrays["last_time"][rows[picked]], arrays["last"][rows[picked]] = times[picked], values[picked]
+
+
+def _replace(arrays: dict[str, Any], names: tuple[str, ...], into: Ints, more: dict[str, Any], rows: Ints) -> None:
+    for name in names:
+        arrays[name][into] = more[name][rows]
 
 
 def _sine(function: Any, angle: float) -> float:
     return function(angle) if math.isfinite(angle) else math.nan
 
 
-def _result(aggregate: str, lists: dict[str, list[Any]]) -> list[float | int | None]:
-    counts = lists["n"]
-    if aggregate == "count":
-        return counts
-    if aggregate == "mean":
-        return [total / count if count else None for total, count in zip(lists["sum"], counts, strict=True)]
-    if aggregate == CIRCULAR:
-        return [
-            circular_mean(sine, cosine, count)
-            for sine, cosine, count in zip(lists["sin"], lists["cos"], counts, strict=True)
-        ]
-    return lists[aggregate]
+def _by_row(function: Callable[..., Any], *names: str) -> Callable[[Lists], list[Any]]:
+    """A result that is a function of some columns, row by row; rows without a value have none."""
+
+    def results(lists: Lists) -> list[Any]:
+        rows = zip(lists["n"], *(lists[name] for name in names), strict=True)
+        return [function(*row) if row[0] else None for row in rows]
+
+    return results
+
+
+def _of_samples(function: series.Aggregate) -> Callable[[Lists], list[Any]]:
+    def results(lists: Lists) -> list[Any]:
+        return [None if held is None else series.result(function, *held) for held in lists["samples"]]
+
+    return results
+
+
+def _quantile(quantile: float) -> Callable[[Lists], list[Any]]:
+    return _by_row(lambda _, *row: sketches.quantile(quantile, *row), "buckets", "min", "max")
 
 
 def circular_mean(sine: float, cosine: float, count: int) -> float | None:
@@ -120,6 +232,37 @@ def circular_mean(sine: float, cosine: float, count: int) -> float | None:
         return None
     degrees = math.degrees(math.atan2(sine, cosine)) % 360.0
     return degrees if degrees < 360.0 else 0.0  # a tiny negative angle rounds up to 360
+
+
+def circular_spread(sine: float, cosine: float, count: int) -> float | None:
+    """The circular standard deviation in degrees (Mardia: √(−2 ln R), R the mean resultant length).
+
+    None when the directions cancel each other out: it has no bound there.
+    """
+    if not count or not math.hypot(sine, cosine) > _RESULTANT_MIN * count:
+        return None
+    return math.degrees(math.sqrt(-2.0 * math.log(min(1.0, math.hypot(sine, cosine) / count))) + 0.0)
+
+
+_RESULTS: dict[str, Callable[[Lists], list[Any]]] = {
+    "mean": _by_row(lambda n, total: total / n, "sum"),
+    "range": _by_row(lambda _, low, high: high - low, "min", "max"),
+    "variance": _by_row(moments.variance, "m2"),
+    "stddev": _by_row(moments.stddev, "m2"),
+    "slope": _by_row(moments.slope, "time_m2", "product"),
+    "circular_mean": _by_row(lambda n, sine, cosine: circular_mean(sine, cosine, n), "sin", "cos"),
+    "circular_spread": _by_row(lambda n, sine, cosine: circular_spread(sine, cosine, n), "sin", "cos"),
+    "distinct": _by_row(lambda _, hashes: sketches.distinct(hashes), "hashes"),
+    **{name: _of_samples(function) for name, function in series.AGGREGATES.items()},
+    **{name: _quantile(quantile) for name, quantile in sketches.QUANTILES.items()},
+}
+
+
+def _result(aggregate: str, lists: Lists) -> list[Any]:
+    if aggregate == "count":
+        return lists["n"]
+    found = _RESULTS.get(aggregate)
+    return found(lists) if found is not None else lists[aggregate]
 
 
 def _empty(column: _Column, size: int) -> npt.NDArray[Any]:

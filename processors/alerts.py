@@ -11,8 +11,8 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from processors.results import WindowResult
 from processors.rules import AlertRule
-from processors.windows import WindowResult
 
 State = Literal["inactive", "pending", "firing", "recovering", "resolved"]
 Band = Literal["hot", "between", "clear"]

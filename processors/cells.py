@@ -13,7 +13,7 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 _NO_START = np.iinfo(np.int64).min
-_INTEGERS = ("key", "start", "revision", "count")
+_INTEGERS = ("key", "start", "end", "revision", "count")
 _FLAGS = ("live", "dirty", "settled", "complete", "told", "retro", "needs")
 
 
@@ -31,6 +31,7 @@ class Cells:
         self.capacity = min(64, cells_max)
         self.key: Ints
         self.start: Ints
+        self.end: Ints
         self.revision: Ints
         self.count: Ints
         self.live: Bools
@@ -80,21 +81,32 @@ class Cells:
     def get(self, key: int, start: int) -> int:
         return self._where.get((key, start), -1)
 
-    def make(self, key: int, start: int) -> int:
-        """A new, empty cell; -1 when the limit is reached."""
+    def make(self, key: int, start: int, end: int) -> int:
+        """A new, empty cell for [start, end); -1 when the limit is reached."""
         if not self._free and not self._grow():
             return -1
         cell = self._free.pop()
         self._where[key, start] = cell
         self.key[cell] = key
         self.start[cell] = start
+        self.end[cell] = end
         self.revision[cell] = -1
         self.count[cell] = 0
         for name in _FLAGS:
             getattr(self, name)[cell] = False
-        self._last_start[key] = start
-        self._last_cell[key] = cell
+        if key < len(self._last_start):
+            self._last_start[key] = start
+            self._last_cell[key] = cell
         return cell
+
+    def move(self, cell: int, start: int) -> None:
+        """Give a cell another start; no other cell of its key may have it."""
+        key = int(self.key[cell])
+        del self._where[key, int(self.start[cell])]
+        self._where[key, start] = cell
+        self.start[cell] = start
+        if key < len(self._last_start):
+            self._last_start[key] = _NO_START
 
     def _grow(self) -> bool:
         capacity = min(self.capacity * 2, self._max)
@@ -136,6 +148,11 @@ class Cells:
         attention = self.needing()
         self._attention = [attention[self.needs[attention]]]
 
+    def rest_of(self, cells: Ints) -> None:
+        """`rest`, for some that may need nothing."""
+        if self.needs[cells].any():
+            self.rest(cells)
+
     def used(self) -> Ints:
         return np.flatnonzero(self.key >= 0)
 
@@ -149,7 +166,8 @@ class Cells:
         for cell, key, start in zip(cells.tolist(), keys.tolist(), self.start[cells].tolist(), strict=True):
             del self._where[key, start]
             self._free.append(cell)
-        stale = keys[self._last_cell[keys] == cells]
+        known = keys < len(self._last_cell)
+        stale = keys[known][self._last_cell[keys[known]] == cells[known]]
         self._last_start[stale] = _NO_START
         self.key[cells] = -1
 

@@ -1,7 +1,7 @@
 """The checkpoint file of the inline driver: everything needed to go on, replaced as a whole.
 
     bytes 0-3   "HWCP"
-    bytes 4-5   format, big-endian (2)
+    bytes 4-5   format, big-endian (3)
     bytes 6-9   CRC-32C of the rest, big-endian
     bytes 10-   zstd of one msgpack map, see `Checkpoint`; arrays in it are little-endian bytes
 
@@ -19,7 +19,7 @@ from crc32c import crc32c
 
 from headwater.errors import HeadwaterError
 
-FORMAT = 2
+FORMAT = 3
 _MAGIC = b"HWCP"
 _HEADER = struct.Struct(">4sHI")
 _BYTES_MAX = 2 << 30

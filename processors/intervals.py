@@ -23,9 +23,9 @@ def merged(intervals: Iterable[Interval]) -> list[Interval]:
     return joined
 
 
-def touching(starts: npt.NDArray[np.int64], size_ms: int, intervals: Sequence[Interval]) -> Bools:
-    """Which windows [start, start + size) share a time with an interval; an interval's two ends belong to it."""
+def touching(starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], intervals: Sequence[Interval]) -> Bools:
+    """Which windows [start, end) share a time with an interval; an interval's two ends belong to it."""
     touched: Any = np.zeros(len(starts), dtype=np.bool_)
-    for start, end in intervals:
-        touched |= (starts <= end) & (starts + size_ms > start)
+    for first, last in intervals:
+        touched |= (starts <= last) & (ends > first)
     return touched  # type: ignore[no-any-return]

@@ -15,9 +15,11 @@ import numpy as np
 from gateway.log.records import Record, encode_headers
 from processors.alerts import AlertState, Instance, Transition
 from processors.columns import Columns, KeyTable, Lanes, MarkAt, Records, to_columns
+from processors.kinds import window_state
 from processors.marks import WatermarkTracker
+from processors.results import NEVER, WindowResult
 from processors.rules import AlertRule, Rules, WindowRule
-from processors.windows import NEVER, WindowResult, WindowState
+from processors.windows import WindowState
 
 AGGREGATES = "aggregates"
 ALERTS = "alerts"
@@ -57,7 +59,7 @@ class PartitionProcessor:
         self.newest = NEVER
         self._lanes = Lanes()
         self._rules = [
-            _Rule(rule, rule.version, WindowState(rule, self.keys), _alerts_of(rule, rules, place))
+            _Rule(rule, rule.version, window_state(rule, self.keys), _alerts_of(rule, rules, place))
             for rule in rules.windows
             if rule.topic == topic
         ]
@@ -114,6 +116,7 @@ class PartitionProcessor:
         }
         if result.retro:
             value["retro"] = True
+        value |= result.more
         key = f"{result.group}/{rule.window.name}/{result.start}"
         self._output(AGGREGATES, result.end, key, value, rule.version, number, outputs)
 

@@ -12,29 +12,48 @@ import hashlib
 import re
 import tomllib
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import msgspec
 
 from headwater import resources
 from headwater.errors import UserError
+from processors.rule_checks import check_alert, check_window, check_window_of
 
-FORMAT = 1
+FORMAT = 2
 """Counts changes of the code that change what a rule's outputs say; part of every version."""
 
-AGGREGATES = ("count", "mean", "min", "max", "sum", "circular_mean")
-Aggregate = Literal["count", "mean", "min", "max", "sum", "circular_mean"]
+# fmt: off
+Aggregate = Literal[
+    "count", "sum", "mean", "min", "max", "range", "first", "last", "variance", "stddev", "slope",
+    "p1", "p5", "p10", "p25", "p50", "p75", "p90", "p95", "p98", "p99", "p99.9", "distinct",
+    "circular_mean", "circular_spread",
+    "time_weighted_mean", "integral", "increase", "rate", "availability", "durations",
+]
+# fmt: on
+AGGREGATES: tuple[str, ...] = get_args(Aggregate)
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
 Level = float | None
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=366 * 86400)]
 
 
 class WindowRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Aggregates per device over tumbling windows of event time, aligned to the Unix epoch."""
+    """Aggregates per device over windows of event time."""
 
     name: Name
     topic: str = "readings"
-    kind: Literal["tumbling"] = "tumbling"
-    size_s: Annotated[float, msgspec.Meta(gt=0, le=366 * 86400)]
+    kind: Literal["tumbling", "hopping", "calendar", "session"] = "tumbling"
+    size_s: Seconds | None = None
+    """Of tumbling and hopping windows, which are aligned to the Unix epoch."""
+    every_s: Seconds | None = None
+    """Of hopping windows: one begins every so often."""
+    gap_s: Seconds | None = None
+    """Of session windows: the silence that ends one."""
+    calendar: Literal["day", "week", "month", "year", "shifts"] | None = None
+    zone: str = "UTC"
+    """Of calendar windows: an IANA time zone."""
+    shifts: dict[str, str] = {}
+    """Of calendar windows in shifts: name to local time HH:MM; each shift lasts until the next begins."""
     devices: tuple[str, ...] = ("*",)
     """Patterns of device names; `*` and `?` match no name that begins with `$` unless the pattern does."""
     nodes: tuple[str, ...] = ("*",)
@@ -44,13 +63,23 @@ class WindowRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     allowed_lateness_s: Annotated[float, msgspec.Meta(ge=0)] = 86400.0
     """How far behind the watermark a closed window may still be revised."""
     windows_max: Annotated[int, msgspec.Meta(ge=16, le=10_000_000)] = 50_000
-    """Windows kept in memory per input partition, closed ones included."""
+    """Windows (of hopping ones also panes) kept in memory per input partition, closed ones included."""
     fields_max: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64
     """Different fields that one partition's devices may have together; further ones are left out and counted."""
+    samples_max: Annotated[int, msgspec.Meta(ge=1000, le=100_000_000)] = 1_000_000
+    """Readings (16 bytes) kept per field and input partition, for the aggregates that need them in order."""
 
     @property
     def size_ms(self) -> int:
-        return round(self.size_s * 1000)
+        return round((self.size_s or 0.0) * 1000)
+
+    @property
+    def every_ms(self) -> int:
+        return round((self.every_s or 0.0) * 1000)
+
+    @property
+    def gap_ms(self) -> int:
+        return round((self.gap_s or 0.0) * 1000)
 
     @property
     def allowed_lateness_ms(self) -> int:
@@ -58,7 +87,7 @@ class WindowRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     @property
     def version(self) -> str:
-        return _version(self.name, self)
+        return _version(self.name, _told(self))
 
     def aggregates_of(self, field: str) -> tuple[str, ...]:
         return self.fields.get(field, self.every_field)
@@ -85,7 +114,7 @@ class AlertRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """The one place where this rule runs, so that nobody is told twice."""
 
     def version(self, window: WindowRule) -> str:
-        return _version(self.name, [self, window.version])
+        return _version(self.name, [_told(self), window.version])
 
     @property
     def rising(self) -> bool:
@@ -116,6 +145,12 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
         return sorted({rule.topic for rule in self.windows})
 
 
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "kind": ("tumbling", "hopping", "calendar", "session"),
+    "calendar": ("day", "week", "month", "year", "shifts"),
+    "severity": ("info", "warning", "critical"),
+    "runs": ("edge", "central"),
+}
 _KINDS: dict[str, type[WindowRule] | type[AlertRule]] = {"window": WindowRule, "alert": AlertRule}
 _RuleType = TypeVar("_RuleType", WindowRule, AlertRule)
 
@@ -142,25 +177,25 @@ def load_rules(names: Iterable[str]) -> Rules:
 def parse_rules(texts: Iterable[tuple[str, str]]) -> Rules:
     """Rules from (text, name of the file) pairs. Raises `UserError` with file, line and key of the first mistake."""
     windows: dict[str, WindowRule] = {}
-    alerts: dict[str, tuple[AlertRule, _Place]] = {}
+    alerts: dict[str, tuple[AlertRule, Place]] = {}
     for text, file in texts:
         for kind, table, place in _tables(text, file):
             if kind == "window":
                 window = _convert(table, WindowRule, place)
-                _check_window(window, place)
+                check_window(window, place)
                 if windows.setdefault(window.name, window) is not window:
                     raise place.error("name", f"a second window is named “{window.name}”")
             else:
                 alert = _convert(table, AlertRule, place)
-                _check_alert(alert, place)
+                check_alert(alert, place)
                 if alerts.setdefault(alert.name, (alert, place))[0] is not alert:
                     raise place.error("name", f"a second alert is named “{alert.name}”")
     for alert, place in alerts.values():
-        _check_window_of(alert, windows, place)
+        check_window_of(alert, windows, place)
     return Rules(windows=tuple(windows.values()), alerts=tuple(alert for alert, _ in alerts.values()))
 
 
-class _Place:
+class Place:
     """Where a rule stands: the file, the line of its header, and the lines of its keys."""
 
     def __init__(self, file: str, kind: str, line: int, keys: dict[str, int]) -> None:
@@ -177,7 +212,7 @@ class _Place:
         )
 
 
-def _tables(text: str, file: str) -> list[tuple[str, dict[str, Any], _Place]]:
+def _tables(text: str, file: str) -> list[tuple[str, dict[str, Any], Place]]:
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -196,7 +231,7 @@ def _tables(text: str, file: str) -> list[tuple[str, dict[str, Any], _Place]]:
                 hint=f"Write [[{known}]] (two brackets); the kinds are [[window]] and [[alert]].",
             )
         for index, table in enumerate(tables):
-            found.append((kind, table, places.get((kind, index), _Place(file, kind, 0, {}))))
+            found.append((kind, table, places.get((kind, index), Place(file, kind, 0, {}))))
     return found
 
 
@@ -204,18 +239,18 @@ _HEADER = re.compile(r"^\s*\[\[?\s*([A-Za-z_]+)\s*(?:\.\s*([A-Za-z0-9_.\"'-]+)\s
 _KEY = re.compile(r"^\s*[\"']?([A-Za-z0-9_-]+)[\"']?\s*(?:\.\s*[\"']?([A-Za-z0-9_-]+)[\"']?\s*)?=")
 
 
-def _places(text: str, file: str) -> dict[tuple[str, int], _Place]:
+def _places(text: str, file: str) -> dict[tuple[str, int], Place]:
     """The lines of each rule's keys; `tomllib` gives values without places and has accepted the text before this."""
-    places: dict[tuple[str, int], _Place] = {}
+    places: dict[tuple[str, int], Place] = {}
     counts: dict[str, int] = {}
-    current: _Place | None = None
+    current: Place | None = None
     table = ""
     for number, line in enumerate(text.splitlines(), 1):
         if header := _HEADER.match(line):
             kind, table = header[1], header[2] or ""
             if not table:
                 counts[kind] = counts.get(kind, -1) + 1
-                places[kind, counts[kind]] = _Place(file, kind, number, {})
+                places[kind, counts[kind]] = Place(file, kind, number, {})
             current = places.get((kind, counts.get(kind, 0)))
             if table and current is not None:
                 current.keys.setdefault(table, number)
@@ -233,7 +268,7 @@ def _line_of(text: str, key: str) -> int:
     return 1
 
 
-def _convert(table: dict[str, Any], kind: type[_RuleType], place: _Place) -> _RuleType:
+def _convert(table: dict[str, Any], kind: type[_RuleType], place: Place) -> _RuleType:
     known = [field.name for field in msgspec.structs.fields(kind)]
     for key in table:
         if key not in known:
@@ -264,47 +299,29 @@ def _wrong_field(fields: Any) -> str:
 def _plain(message: str, table: dict[str, Any], names: list[str]) -> str:
     if message.startswith("Invalid enum value"):
         value = message.split("'")[1]
-        near = difflib.get_close_matches(value, AGGREGATES, n=1, cutoff=0.3)
+        options = _CHOICES.get(names[0] if names else "", AGGREGATES)
+        near = difflib.get_close_matches(value, options, n=1, cutoff=0.3)
         return f"“{value}” is not known" + (f"; did you mean “{near[0]}”?" if near else "")
     if "matching regex" in message:
         value = table.get(names[0], "") if names else ""
         return f"“{value}” is no name; use at most 64 of a-z, 0-9, _, . and -, a letter or digit first"
-    words = {"`str`": "text in quotes", "`array`": "a list [...]", "`object`": "a table {...}", "`float`": "a number"}
+    message = message.replace(" | null`", "`")
+    words = {
+        "`str`": "text in quotes",
+        "`array`": "a list [...]",
+        "`object`": "a table {...}",
+        "`int`": "a whole number",
+        "`float`": "a number",
+    }
     for term, word in words.items():
         message = message.replace(term, word)
     return message[:1].lower() + message[1:]
 
 
-def _check_window(rule: WindowRule, place: _Place) -> None:
-    if rule.size_ms < 1 or abs(rule.size_ms - rule.size_s * 1000) > 1e-6:
-        raise place.error("size_s", f"{rule.size_s} is no whole number of milliseconds")
-    if not rule.every_field and not rule.fields:
-        raise place.error("fields", "nothing to compute: every_field is empty and fields names none")
-
-
-def _check_alert(rule: AlertRule, place: _Place) -> None:
-    if (rule.fire_above is None) == (rule.fire_below is None):
-        raise place.error("fire_above", "an alert has either fire_above or fire_below")
-    fire, clear = ("fire_above", "clear_below") if rule.rising else ("fire_below", "clear_above")
-    other = "clear_above" if rule.rising else "clear_below"
-    if getattr(rule, other) is not None:
-        raise place.error(other, f"an alert with {fire} is cleared by {clear}")
-    if (rule.clear_level > rule.fire_level) if rule.rising else (rule.clear_level < rule.fire_level):
-        side = "at or below" if rule.rising else "at or above"
-        raise place.error(clear, f"{rule.clear_level} must be {side} {fire}, which is {rule.fire_level}")
-
-
-def _check_window_of(rule: AlertRule, windows: dict[str, WindowRule], place: _Place) -> None:
-    if rule.window not in windows:
-        near = difflib.get_close_matches(rule.window, list(windows), n=1, cutoff=0.3)
-        said = f"did you mean “{near[0]}”?" if near else f"there is {', '.join(windows) or 'none at all'}"
-        raise place.error("window", f"there is no window named “{rule.window}”; {said}")
-    if rule.aggregate not in windows[rule.window].aggregates_of(rule.field):
-        raise place.error(
-            "aggregate",
-            f"window “{rule.window}” does not compute {rule.aggregate} of {rule.field}",
-            hint=f"Add it there: fields.{rule.field} = [“{rule.aggregate}”].",
-        )
+def _told(rule: WindowRule | AlertRule) -> dict[str, Any]:
+    """What differs from the defaults: a key that is added later, with a default, changes no version."""
+    fields = msgspec.structs.fields(rule)
+    return {field.name: value for field in fields if (value := getattr(rule, field.name)) != field.default}
 
 
 def _version(name: str, what: Any) -> str:

@@ -1,62 +1,36 @@
-"""Tumbling windows of one rule over one partition: readings in, results out at marks only (design, sections 9 and 10).
+"""Windows of one rule over one partition: readings in, results out at marks only (design, sections 9 and 10).
 
 A window [a, b) of a device closes at the first mark of its node whose watermark is at or above b with no open
 interval touching it. Results are numbered: revision 0 first, n + 1 whenever a later mark finds that more is known.
 Between marks nothing is emitted, so the results do not depend on how records were batched.
 
 The state of a closed window is kept for `allowed_lateness_s`, so that late readings make a revision of the whole
-window. Memory is bounded by `windows_max`: when it fills up, the oldest closed windows are forgotten early and their
-late readings refused; when all of it is open windows, readings that would begin another are refused. Both are counted.
+window. Memory is bounded by `windows_max` and `samples_max`: when one fills up, the oldest closed windows are forgotten
+early and their late readings refused; when all of it is open windows, readings that would begin another are refused.
+
+Here: the close rule for all kinds, and the windows that lie side by side (`grids`). Others: `hopping`, `sessions`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
-from processors.aggregates import FieldState, Floats, Ints
 from processors.cells import Cells
-from processors.columns import Columns, FieldColumn, KeyTable
+from processors.columns import Columns, Ints, KeyTable
+from processors.fields import FieldTable
+from processors.grids import Grid, grid_of
 from processors.intervals import Bools, Interval, touching
 from processors.marks import Mark, NodeMarks
+from processors.results import NEVER, Counters, WindowResult
 from processors.rules import WindowRule
 
-NEVER = -(1 << 62)
-_FULL = 7 / 8  # of windows_max: above it closed windows are forgotten early ...
-_ROOMY = 3 / 4  # ... until this much is left in use
-
-
-class WindowResult(NamedTuple):
-    """One emission.
-
-    `first_complete`: no earlier revision of this window was complete. `retro`: it was closed by backfill.
-    """
-
-    group: str
-    start: int
-    end: int
-    revision: int
-    complete: bool
-    cause: str
-    retro: bool
-    first_complete: bool
-    readings: int
-    fields: dict[str, dict[str, float | int | None]]
-
-
-class Counters(msgspec.Struct):
-    """What a window rule has counted on one partition since its start, in results (the first two) and readings."""
-
-    windows_emitted: int = 0
-    revisions: int = 0
-    late: int = 0
-    too_late: int = 0
-    overflow: int = 0
+FULL = 7 / 8  # of a bound: above it closed windows are forgotten early ...
+ROOMY = 3 / 4  # ... until this much is left in use
 
 
 class WindowState:
@@ -65,7 +39,7 @@ class WindowState:
     def __init__(self, rule: WindowRule, keys: KeyTable) -> None:
         self.rule = rule
         self.cells = Cells(rule.windows_max)
-        self.fields: dict[str, FieldState] = {}
+        self.fields = FieldTable(rule, self.cells.capacity)
         self.counters = Counters()
         self._keys = keys
         self._matches: Bools = np.zeros(0, dtype=np.bool_)
@@ -83,7 +57,7 @@ class WindowState:
         begun yet are counted, so that no result is called complete that lacks readings.
         """
         if newest != NEVER:
-            self._begin = newest + self.rule.size_ms - newest % self.rule.size_ms
+            self._begin = self._begin_behind(newest)
 
     def refuse_below(self, floors: dict[str, int]) -> None:
         """Windows of these nodes that end at or before these times are told already: refuse readings in them."""
@@ -91,6 +65,43 @@ class WindowState:
             index = self._keys.node_id(node)
             self._learn_nodes()
             self._floor[index] = max(floor, int(self._floor[index]))
+
+    # what the kinds of windows do each in their own way
+
+    def _begin_behind(self, newest: int) -> int:
+        """The least beginning that a window may have when readings up to `newest` went before."""
+        raise NotImplementedError
+
+    def _place(self, key: Ints, time: Ints, nodes: Ints, rows: Ints, columns: Columns, begin: int, end: int) -> None:
+        """Put the matching rows of [begin, end) into their cells; `rows` are they, counted from `begin`."""
+        raise NotImplementedError
+
+    def _step(self, watermark: int) -> int:
+        """Old windows are swept out whenever this changes."""
+        raise NotImplementedError
+
+    def _prepare(self, index: int, before: int, watermark: int) -> list[WindowResult]:
+        """A node's watermark went from `before` to `watermark`: have its windows in cells; what this alone says."""
+        return []
+
+    def _prepare_pending(self, index: int, end_max: int) -> None:
+        """Have all windows of a node that end by then in cells."""
+
+    def _reach(self, cells: Ints) -> tuple[Ints, Ints]:
+        """The times in which a reading would change what windows say, as [start, end)."""
+        return self.cells.start[cells], self.cells.end[cells]
+
+    def _contents(self, cells: Ints) -> tuple[Ints, list[dict[str, dict[str, Any]]]]:
+        """Readings and fields of windows."""
+        state = self.cells
+        return state.count[cells], self.fields.results(cells, state.start[cells], state.end[cells])
+
+    def _label(self, start: int) -> dict[str, Any]:
+        return {}
+
+    def _free(self, cells: Ints) -> None:
+        self.fields.clear(cells)
+        self.cells.free(cells)
 
     # readings
 
@@ -104,18 +115,11 @@ class WindowState:
         everything = len(rows) == end - begin
         key = key if everything else key[rows]
         time = columns.time[begin:end] if everything else columns.time[begin:end][rows]
-        starts = time - time % self.rule.size_ms
         nodes = self._nodes_of[key]
         self.counters.late += int((time < self._watermark[nodes]).sum())
-        cells = self.cells.find(key, starts)
-        if (cells < 0).any():
-            self._make(cells, key, starts, nodes)
-            kept = np.flatnonzero(cells >= 0)
-            if len(kept) < len(cells):
-                rows, cells, everything = rows[kept], cells[kept], False
-        if len(rows):
-            self.cells.touch(cells, columns.backfill[begin:end][rows])
-            self._add_fields(columns.fields, begin, end, None if everything else rows, cells)
+        self._place(key, time, nodes, rows, columns, begin, end)
+        self.counters.overflow += self.fields.overflow
+        self.fields.overflow = 0
 
     def _learn_keys(self) -> None:
         known = len(self._matches) - 1
@@ -138,62 +142,14 @@ class WindowState:
         node, device = self._keys.device(key)
         return _any_match(self.rule.nodes, node) and _any_match(self.rule.devices, device)
 
-    def _make(self, cells: Ints, key: Ints, starts: Ints, nodes: Ints) -> None:
-        """Find a place for windows seen first, in the order of the log; their rows stay -1 where none is allowed."""
-        size = self.rule.size_ms
-        for row in np.flatnonzero(cells < 0).tolist():
-            start, node = int(starts[row]), int(nodes[row])
-            cell = self.cells.get(int(key[row]), start)
-            if cell < 0:
-                late = start + size <= self._horizon(node) and not self._owed(node, start)
-                if late or start < self._begin:
-                    self.counters.too_late += 1
-                    continue
-                cell = self.cells.make(int(key[row]), start)
-                if cell < 0:
-                    self.counters.overflow += 1
-                    continue
-            cells[row] = cell
-        for field in self.fields.values():
-            if len(field.arrays["n"]) < self.cells.capacity:
-                field.grow(self.cells.capacity)
-
     def _horizon(self, node: int) -> int:
+        """Windows of a node that end at or before this are not begun any more."""
         watermark = int(self._watermark[node])
         lateness = NEVER if watermark == NEVER else watermark - self.rule.allowed_lateness_ms
         return max(lateness, int(self._floor[node]))
 
-    def _owed(self, node: int, start: int) -> bool:
-        end = start + self.rule.size_ms
-        return any(start <= to and end > begin for begin, to in self._open.get(node, ()))
-
-    def _add_fields(self, fields: dict[str, FieldColumn], begin: int, end: int, rows: Ints | None, cells: Ints) -> None:
-        """`rows` are those of [begin, end) that go into `cells`, counted from `begin`; None: all of them."""
-        cell_of: Ints | None = None
-        fresh: list[tuple[int, str, Ints, Floats]] = []
-        for name, column in fields.items():
-            if rows is None and column.rows is None:
-                where, values = cells, column.values[begin:end]
-                first = 0
-            else:
-                if cell_of is None:
-                    cell_of = np.full(end - begin, -1, dtype=np.int64)
-                    cell_of[slice(None) if rows is None else rows] = cells
-                where, values, first = _chosen(column, begin, end, cell_of)
-            if not len(where):
-                continue
-            if (state := self.fields.get(name)) is not None:
-                state.add(where, values)
-            elif self.rule.aggregates_of(name):
-                fresh.append((first, name, where, values))
-        # A new field takes its place in the order of the log, not of the block: which of too many are left out must not
-        # depend on batching.
-        for _, name, where, values in sorted(fresh, key=lambda item: item[:2]):
-            if len(self.fields) >= self.rule.fields_max:
-                self.counters.overflow += len(where)
-                continue
-            state = self.fields[name] = FieldState(self.rule.aggregates_of(name), self.cells.capacity)
-            state.add(where, values)
+    def _owed(self, node: int, start: int, end: int) -> bool:
+        return any(start <= last and end > first for first, last in self._open.get(node, ()))
 
     # marks
 
@@ -207,21 +163,25 @@ class WindowState:
         self._open[index] = node.open
         if watermark is None:
             return []
-        self._watermark[index] = max(watermark, int(self._watermark[index]))
+        before = int(self._watermark[index])
+        self._watermark[index] = watermark = max(watermark, before)
         # Intervals given up concern windows that had nothing more to say: then all are looked at, not just the few.
         everything = node.lost != self._lost.get(index, [])
         self._lost[index] = list(node.lost)
-        results = self._close(index, watermark, node, everything=everything)
+        results = self._prepare(index, before, watermark)
+        results += self._close(index, watermark, node, everything=everything)
         self._forget(index, watermark)
+        results.sort(key=lambda result: (result.start, result.group))
         return results
 
     def _of_node(self, cells: Ints, index: int, end_max: int) -> Ints:
         mine = self._nodes_of[self.cells.key[cells]] == index if len(cells) else np.zeros(0, dtype=np.bool_)
-        return cells[mine & (self.cells.start[cells] + self.rule.size_ms <= end_max)]
+        return cells[mine & (self.cells.end[cells] <= end_max) & (self.cells.start[cells] >= self._begin)]
 
     def _silence(self, index: int, mark: Mark) -> list[WindowResult]:
         """The owner of the partition found the node silent: say what there is of pending windows, once, incomplete."""
         end_max = (1 << 62) if mark.live is None else mark.live
+        self._prepare_pending(index, end_max)
         cells = self._of_node(self.cells.needing(), index, end_max)
         cells = cells[self.cells.revision[cells] < 0]
         return self._emit(cells, np.zeros(len(cells), dtype=np.bool_), ["silent"] * len(cells), settled=False)
@@ -231,11 +191,11 @@ class WindowState:
         cells = self._of_node(state.used() if everything else state.needing(), index, watermark)
         if not len(cells):
             return []
-        starts = state.start[cells]
-        owed = touching(starts, self.rule.size_ms, node.open)
+        starts, ends = self._reach(cells)
+        owed = touching(starts, ends, node.open)
         settled, complete = state.settled[cells], state.complete[cells]
         # What was lost once stays lost, though its interval may be forgotten by now.
-        lost = touching(starts, self.rule.size_ms, node.lost) | (settled & ~complete)
+        lost = touching(starts, ends, node.lost) | (settled & ~complete)
         state.retro[cells[owed & ~settled]] = True
         early = cells[owed & (state.revision[cells] < 0) & state.live[cells]]
         changed = ~settled | state.dirty[cells] | (complete & lost)
@@ -245,8 +205,6 @@ class WindowState:
         results += self._emit(cells[final], ~lost[final], causes, settled=True)
         state.rest(cells[~owed])
         state.need(cells[owed & changed])
-        if len(early):
-            results.sort(key=lambda result: (result.start, result.group))
         return results
 
     def _cause(self, cell: int, *, lost: bool) -> str:
@@ -270,63 +228,81 @@ class WindowState:
         state.dirty[cells] = False
         self.counters.windows_emitted += len(cells)
         self.counters.revisions += int((state.revision[cells] > 0).sum())
-        fields = [(name, self.fields[name].results(cells)) for name in sorted(self.fields)]
-        columns = [state.start, state.revision, state.count]
-        starts, revisions, counts = ([int(value) for value in column[cells]] for column in columns)
-        results = [
-            WindowResult(
-                names[key],
-                starts[row],
-                starts[row] + self.rule.size_ms,
-                revisions[row],
-                bool(complete[row]),
-                causes[row],
-                bool(retro[row]),
-                bool(first[row]),
-                counts[row],
-                {name: found for name, column in fields if (found := column[row]) is not None},
-            )
-            for row, key in enumerate(state.key[cells].tolist())
-        ]
+        counts, fields = self._contents(cells)
+        columns = (names[key] for key in state.key[cells].tolist())
+        starts = state.start[cells].tolist()
+        rows = zip(
+            *(columns, starts, state.end[cells].tolist(), state.revision[cells].tolist(), complete.tolist(), causes),
+            *(retro.tolist(), first.tolist(), counts.tolist(), fields, map(self._label, starts)),
+            strict=True,
+        )
+        results = [WindowResult(*row) for row in rows]
         results.sort(key=lambda result: (result.start, result.group))
         return results
 
+    # memory
+
     def _forget(self, index: int, watermark: int) -> None:
         """Let go of windows beyond the allowed lateness, and of the oldest closed ones when memory is short."""
-        size = self.rule.size_ms
-        if self._swept.get(index, NEVER) != watermark // size:
-            self._swept[index] = watermark // size
-            old = self._of_node(self.cells.resting(), index, watermark - self.rule.allowed_lateness_ms)
-            if len(old):
-                self._free(old[~touching(self.cells.start[old], size, self._open.get(index, ()))])
-        excess = len(self.cells) - int(self.rule.windows_max * _ROOMY)
-        if len(self.cells) <= self.rule.windows_max * _FULL:
-            return
+        step = self._step(watermark)
+        if self._swept.get(index, NEVER) != step:
+            self._swept[index] = step
+            self._sweep(index, watermark - self.rule.allowed_lateness_ms)
+        floor = self._pressed()
+        if floor is not None:
+            self._forget_until(floor)
+
+    def _sweep(self, index: int, horizon: int) -> None:
+        """Forget what ended by then, unless something is still owed to it."""
+        old = self._of_node(self.cells.resting(), index, horizon)
+        if len(old):
+            self._free(old[~touching(*self._reach(old), self._open.get(index, ()))])
+
+    def _pressed(self) -> int | None:
+        """When memory is short: the time until which closed windows must be forgotten."""
+        table, resting = self._holding()
+        found = [self._pressed_by(table, resting)]
+        for state in self.fields.states.values():
+            if state.samples is None or (held := state.samples.held) <= self.rule.samples_max * FULL:
+                continue
+            closed = resting()
+            closed = closed[np.argsort(table.end[closed], kind="stable")]
+            if len(closed):
+                freed = np.cumsum([state.samples.size(cell) for cell in closed.tolist()])
+                enough = int(np.searchsorted(freed, held - self.rule.samples_max * ROOMY))
+                found.append(int(table.end[closed[min(enough, len(closed) - 1)]]))
+        return max((last for last in found if last is not None), default=None)
+
+    def _holding(self) -> tuple[Cells, Callable[[], Ints]]:
+        """The table whose cells hold the fields, and what gives those of them that may be forgotten."""
+        return self.cells, self.cells.resting
+
+    def _pressed_by(self, table: Cells, resting: Callable[[], Ints]) -> int | None:
+        if len(table) <= self.rule.windows_max * FULL or not len(closed := resting()):
+            return None
+        excess = len(table) - int(self.rule.windows_max * ROOMY)
+        order = min(excess, len(closed)) - 1
+        return int(np.partition(table.end[closed], order)[order])
+
+    def _forget_until(self, last: int) -> None:
         resting = self.cells.resting()
-        if not len(resting):
-            return
-        ends = self.cells.start[resting] + size
-        # Whole moments are forgotten, for all devices: then one time per node says what is refused from now on.
-        last = int(np.partition(ends, min(excess, len(ends)) - 1)[min(excess, len(ends)) - 1])
-        gone = resting[ends <= last]
-        for node in np.unique(self._nodes_of[self.cells.key[gone]]).tolist():
-            self._floor[node] = max(int(self._floor[node]), last)
+        gone = resting[self.cells.end[resting] <= last]
+        self._raise_floors(self.cells.key[gone], last)
         self._free(gone)
 
-    def _free(self, cells: Ints) -> None:
-        for field in self.fields.values():
-            field.clear(cells)
-        self.cells.free(cells)
+    def _raise_floors(self, keys: Ints, last: int) -> None:
+        # Whole moments are forgotten, for all devices: then one time per node says what is refused from now on.
+        for node in np.unique(self._nodes_of[keys]).tolist():
+            self._floor[node] = max(int(self._floor[node]), last)
 
     # checkpoints
 
     def snapshot(self) -> dict[str, Any]:
         """Plain data and bytes, from which `restore` makes the same state."""
-        used = self.cells.used()
         self._learn_nodes()
         return {
-            "cells": self.cells.snapshot(used),
-            "fields": {name: field.snapshot(used) for name, field in self.fields.items()},
+            "cells": self.cells.snapshot(self.cells.used()),
+            "fields": self.fields.snapshot(self._holding()[0].used()),
             "counters": msgspec.structs.asdict(self.counters),
             "watermark": self._watermark.tolist(),
             "floor": self._floor.tolist(),
@@ -338,10 +314,11 @@ class WindowState:
     def restore(self, data: dict[str, Any]) -> None:
         """The key table must have been restored before."""
         count = self.cells.restore(data["cells"])
-        self.fields = {}
-        for name, arrays in data["fields"].items():
-            self.fields[name] = FieldState(self.rule.aggregates_of(name), self.cells.capacity)
-            self.fields[name].restore(arrays, count)
+        self.fields = FieldTable(self.rule, self.cells.capacity)
+        self.fields.restore(data["fields"], count)
+        self._restore_rest(data)
+
+    def _restore_rest(self, data: dict[str, Any]) -> None:
         self.counters = Counters(**data["counters"])
         self._watermark = np.array(data["watermark"], dtype=np.int64)
         self._floor = np.array(data["floor"], dtype=np.int64)
@@ -350,19 +327,52 @@ class WindowState:
         self._learn_keys()
 
 
-def _chosen(column: FieldColumn, begin: int, end: int, cell_of: Ints) -> tuple[Ints, Floats, int]:
-    """A field's cells and values among rows [begin, end), and the first of those rows."""
-    if column.rows is None:
-        where, values, rows = cell_of, column.values[begin:end], None
-    else:
-        low, high = np.searchsorted(column.rows, (begin, end))
-        rows = column.rows[low:high] - begin
-        where, values = cell_of[rows], column.values[low:high]
-    kept: npt.NDArray[np.intp] = np.flatnonzero(where >= 0)
-    if not len(kept):
-        return where[:0], values[:0], 0
-    first = int(kept[0] if rows is None else rows[kept[0]])
-    return (where, values, first) if len(kept) == len(where) else (where[kept], values[kept], first)
+class GridWindows(WindowState):
+    """Windows side by side: a reading stands in one of them. A cell is a window and holds its fields too."""
+
+    def __init__(self, rule: WindowRule, keys: KeyTable) -> None:
+        super().__init__(rule, keys)
+        self._grid: Grid = grid_of(rule)
+
+    def _begin_behind(self, newest: int) -> int:
+        return self._grid.end(int(self._grid.starts(np.array([newest]))[0]))
+
+    def _step(self, watermark: int) -> int:
+        return int(self._grid.starts(np.array([max(watermark, 0)]))[0])
+
+    def _label(self, start: int) -> dict[str, Any]:
+        return self._grid.label(start)
+
+    def _place(self, key: Ints, time: Ints, nodes: Ints, rows: Ints, columns: Columns, begin: int, end: int) -> None:
+        starts = self._grid.starts(time)
+        cells = self.cells.find(key, starts)
+        if (cells < 0).any():
+            self._make(cells, key, starts, nodes)
+            kept = np.flatnonzero(cells >= 0)
+            if len(kept) < len(cells):
+                rows, cells = rows[kept], cells[kept]
+        if len(rows):
+            everything = len(rows) == end - begin
+            self.cells.touch(cells, columns.backfill[begin:end] if everything else columns.backfill[begin:end][rows])
+            self.fields.add(columns, begin, end, None if everything else rows, cells)
+
+    def _make(self, cells: Ints, key: Ints, starts: Ints, nodes: Ints) -> None:
+        """Find a place for windows seen first, in the order of the log; their rows stay -1 where none is allowed."""
+        for row in np.flatnonzero(cells < 0).tolist():
+            start, node = int(starts[row]), int(nodes[row])
+            cell = self.cells.get(int(key[row]), start)
+            if cell < 0:
+                end = self._grid.end(start)
+                late = end <= self._horizon(node) and not self._owed(node, start, end)
+                if late or start < self._begin:
+                    self.counters.too_late += 1
+                    continue
+                cell = self.cells.make(int(key[row]), start, end)
+                if cell < 0:
+                    self.counters.overflow += 1
+                    continue
+            cells[row] = cell
+        self.fields.grow(self.cells.capacity)
 
 
 def _any_match(patterns: Sequence[str], name: str) -> bool:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import bisect
 import random
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processors.processor import Output, PartitionProcessor
+from processors.rules import WindowRule
 from tests.support import river
 from tests.support.river import Row
-from tests.support.window_model import Model
+from tests.support.window_model import Model, Overlapping, SideBySide, Silences
 
 SIZE = 10_000
 LATENESS = 60_000
@@ -68,45 +72,84 @@ def some_river(seed: int, length: int) -> list[Row]:
 rivers = st.builds(some_river, st.integers(0, 1 << 32), st.integers(1, 60))
 
 
-def run(rows: list[Row], cuts: list[int], *, restart: bool = False) -> list[Output]:
-    one = river.processor(RULE)
+def by(bounds: list[int]) -> Callable[[int], tuple[int, int]]:
+    def around(time: int) -> tuple[int, int]:
+        place = bisect.bisect_right(bounds, time)
+        return bounds[place - 1], bounds[place]
+
+    return around
+
+
+def model_of(rule: WindowRule) -> Model:
+    match rule.kind:
+        case "hopping":
+            return Overlapping(rule.size_ms, rule.every_ms, LATENESS)
+        case "session":
+            return Silences(rule.gap_ms, LATENESS)
+        case "calendar":
+            # The first shifts of 1970 in Berlin, UTC+1: 00:00:30, 00:01 and 00:01:30 are as near as minutes allow.
+            return SideBySide(by([-86_340_000, 0, 60_000, 120_000, 180_000, 10**12]), LATENESS)
+    return SideBySide(lambda time: (time // SIZE * SIZE, time // SIZE * SIZE + SIZE), LATENESS, CIRCULAR)
+
+
+RULES = {
+    "tumbling": RULE,
+    "hopping": river.window(kind="hopping", size_s=25, every_s=10, allowed_lateness_s=60),
+    "session": river.window(kind="session", size_s=None, gap_s=9, allowed_lateness_s=60),
+    "calendar": river.window(
+        kind="calendar",
+        size_s=None,
+        calendar="shifts",
+        zone="Europe/Berlin",
+        shifts={"a": "01:00", "b": "01:01", "c": "01:02", "d": "01:03"},
+        allowed_lateness_s=60,
+    ),
+}
+kinds = pytest.mark.parametrize("kind", RULES)
+
+
+def run(rule: WindowRule, rows: list[Row], cuts: list[int], *, restart: bool = False) -> list[Output]:
+    one = river.processor(rule)
     outputs = []
     for begin, end in pairwise([0, *cuts, len(rows)]):
         outputs += one.process(river.block(rows[begin:end], begin))
         if restart:
-            one = restarted(one)
+            one = restarted(rule, one)
     return outputs
 
 
-def restarted(one: PartitionProcessor) -> PartitionProcessor:
-    other = river.processor(RULE)
+def restarted(rule: WindowRule, one: PartitionProcessor) -> PartitionProcessor:
+    other = river.processor(rule)
     assert other.restore(msgspec.msgpack.decode(msgspec.msgpack.encode(one.snapshot()))) == []
     return other
 
 
 def without(found: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in found.items() if key not in ("rule", "cause")}
+    return {key: value for key, value in found.items() if key not in ("rule", "cause", "shift")}
 
 
-@settings(max_examples=400, deadline=None)
-@given(rivers)
-def test_windows_say_what_a_naive_recomputation_says(rows: list[Row]) -> None:
-    model = Model(SIZE, LATENESS, CIRCULAR)
+@kinds
+@settings(max_examples=100, deadline=None)
+@given(rows=rivers)
+def test_windows_say_what_a_naive_recomputation_says(kind: str, rows: list[Row]) -> None:
+    model = model_of(RULES[kind])
     for row in rows:
         model.take(row)
-    said = [without(value) for value in river.values(run(rows, []))]
+    said = [without(value) for value in river.values(run(RULES[kind], rows, []))]
     assert said == model.outputs
 
 
-@settings(max_examples=150, deadline=None)
-@given(rivers, st.data())
-def test_any_split_into_blocks_gives_the_same_bytes(rows: list[Row], data: st.DataObject) -> None:
+@kinds
+@settings(max_examples=40, deadline=None)
+@given(rows=rivers, data=st.data())
+def test_any_split_into_blocks_gives_the_same_bytes(kind: str, rows: list[Row], data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.sets(st.integers(0, len(rows)), max_size=6)))
-    assert run(rows, cuts) == run(rows, [])
+    assert run(RULES[kind], rows, cuts) == run(RULES[kind], rows, [])
 
 
-@settings(max_examples=100, deadline=None)
-@given(rivers, st.data())
-def test_a_restart_between_blocks_changes_no_byte(rows: list[Row], data: st.DataObject) -> None:
+@kinds
+@settings(max_examples=25, deadline=None)
+@given(rows=rivers, data=st.data())
+def test_a_restart_between_blocks_changes_no_byte(kind: str, rows: list[Row], data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.sets(st.integers(0, len(rows)), max_size=3)))
-    assert run(rows, cuts, restart=True) == run(rows, [])
+    assert run(RULES[kind], rows, cuts, restart=True) == run(RULES[kind], rows, [])

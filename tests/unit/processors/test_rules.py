@@ -10,6 +10,10 @@ from headwater.errors import UserError
 from processors.rules import load_rules, parse_rules
 
 WINDOW = '[[window]]\nname = "w"\nsize_s = 10\n'
+HOPPING = WINDOW + 'kind = "hopping"\nevery_s = 5\n'
+SESSION = '[[window]]\nname = "w"\nkind = "session"\ngap_s = 3\n'
+CALENDAR = '[[window]]\nname = "w"\nkind = "calendar"\ncalendar = "day"\nzone = "Europe/Berlin"\n'
+SHIFTS = CALENDAR.replace("day", "shifts") + 'shifts = { early = "06:00", night = "22:00" }\n'
 ALERT = '[[alert]]\nname = "hot"\nwindow = "w"\nfield = "t"\nfire_above = 85\n'
 
 
@@ -46,7 +50,23 @@ def test_a_file_by_path_and_two_files_together(tmp_path: Path) -> None:
             "r.toml:4: [[window]] every_field: “maen” is not known; did you mean “mean”?",
         ),
         (WINDOW + '[window.fields]\np = ["median"]\n', "r.toml:5: [[window]] fields.p: “median” is not"),
-        (WINDOW + 'kind = "hopping"\n', "r.toml:4: [[window]] kind"),
+        (WINDOW + 'kind = "hoping"\n', "r.toml:4: [[window]] kind: “hoping” is not known; did you mean “hopping”?"),
+        (WINDOW + 'kind = "hopping"\n', "r.toml:1: [[window]] every_s: this key is missing: a hopping window needs it"),
+        (HOPPING.replace("5", "20"), "r.toml:5: [[window]] every_s: 20.0 leaves readings between windows of 10.0 s"),
+        (HOPPING.replace("5", "0.0007"), "r.toml:5: [[window]] every_s: 0.0007 is no whole number of milliseconds"),
+        (HOPPING.replace("10", "36000.001"), "[[window]] every_s: a window would be put together from 36000001 panes"),
+        (WINDOW + "gap_s = 5\n", "r.toml:4: [[window]] gap_s: a tumbling window has no gap_s"),
+        (WINDOW + 'zone = "Europe/Berlin"\n', "r.toml:4: [[window]] zone: a tumbling window has no zone"),
+        (SESSION + "size_s = 5\n", "r.toml:5: [[window]] size_s: a session window has no size_s"),
+        (SESSION.replace("gap_s = 3\n", ""), "r.toml:1: [[window]] gap_s: this key is missing: a session window"),
+        (
+            CALENDAR.replace("Berlin", "Berlim"),
+            "r.toml:5: [[window]] zone: “Europe/Berlim” is no time zone here; did you mean “Europe/Berlin”?",
+        ),
+        (CALENDAR.replace("day", "dya"), "r.toml:4: [[window]] calendar: “dya” is not known; did you mean “day”?"),
+        (CALENDAR.replace("day", "shifts"), '[[window]] shifts: calendar = "shifts" and the key shifts go together'),
+        (SHIFTS.replace("22:00", "25:00"), "r.toml:6: [[window]] shifts.night: “25:00” is no time of day"),
+        (SHIFTS.replace("22:00", "06:00"), "r.toml:6: [[window]] shifts: two shifts begin at the same time"),
         (WINDOW + "every_field = []\n", "r.toml:1: [[window]] fields: nothing to compute"),
         (WINDOW + WINDOW, "r.toml:5: [[window]] name: a second window is named “w”"),
         (WINDOW + ALERT + ALERT, "r.toml:10: [[alert]] name: a second alert is named “hot”"),
@@ -63,6 +83,10 @@ def test_a_file_by_path_and_two_files_together(tmp_path: Path) -> None:
             "r.toml:9: [[alert]] clear_above: an alert with fire_above is cleared by",
         ),
         (WINDOW + ALERT + 'aggregate = "sum"\n', "r.toml:9: [[alert]] aggregate: window “w” does not compute sum of t"),
+        (
+            WINDOW + 'every_field = ["durations"]\n' + ALERT + 'aggregate = "durations"\n',
+            "r.toml:10: [[alert]] aggregate: durations are several numbers, an alert needs one",
+        ),
         ('[windows]\nname = "w"\n', "r.toml:1: “windows” is no kind of rule"),
         ("title = 3\n", "r.toml:1: “title” is no kind of rule"),
         ("[[window]]\nname = w\n", "r.toml:2: no valid TOML"),
@@ -84,6 +108,18 @@ def test_names_and_files_that_are_not_there(tmp_path: Path) -> None:
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match="not UTF-8 at byte 0"):
         load_rules([str(tmp_path / "bytes.toml")])
+
+
+def test_rules_of_every_kind_are_rules() -> None:
+    for text in (HOPPING, SESSION, CALENDAR, SHIFTS):
+        [rule] = parse_rules([(text, "r.toml")]).windows
+        assert rule.kind != "tumbling"
+
+
+def test_a_key_that_is_left_out_is_no_part_of_the_version() -> None:
+    [one] = parse_rules([(WINDOW, "r.toml")]).windows
+    [same] = parse_rules([(WINDOW + 'kind = "tumbling"\nallowed_lateness_s = 86400\n', "r.toml")]).windows
+    assert one.version == same.version
 
 
 def test_a_version_changes_with_what_a_rule_computes_and_with_nothing_else() -> None:

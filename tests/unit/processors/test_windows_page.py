@@ -19,7 +19,7 @@ def blocks(kind: str) -> list[str]:
 
 
 def test_the_examples_are_what_the_rules_on_the_page_say() -> None:
-    [toml] = blocks("toml")
+    toml = "\n".join(blocks("toml"))
     one = PartitionProcessor(parse_rules([(toml, "windows.md")]), "readings", 0, place="central")
     rows = [
         Row("t01", T0 + 1, {"power": 812, "wind_direction": 350, "sequence": 1}, node="edge-1"),

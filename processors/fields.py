@@ -1,0 +1,107 @@
+"""The fields of a rule's windows: which there are, and the state of each over the same cells."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from processors.aggregates import FieldState, Floats, Ints
+from processors.columns import Columns, FieldColumn
+from processors.rules import WindowRule
+
+
+class FieldTable:
+    """One `FieldState` per field seen, at most the rule's `fields_max`; each indexes its arrays by cell.
+
+    `overflow` counts the values that found no place: of fields beyond `fields_max`, of samples beyond `samples_max`.
+    """
+
+    def __init__(self, rule: WindowRule, capacity: int) -> None:
+        self.rule = rule
+        self.states: dict[str, FieldState] = {}
+        self.overflow = 0
+        self._capacity = capacity
+
+    def _new(self, name: str) -> FieldState:
+        rule = self.rule
+        return FieldState(rule.aggregates_of(name), self._capacity, samples_max=rule.samples_max)
+
+    def grow(self, capacity: int) -> None:
+        """Make room for cells numbered below `capacity`."""
+        if capacity > self._capacity:
+            self._capacity = capacity
+            for state in self.states.values():
+                state.grow(capacity)
+
+    def clear(self, cells: Ints) -> None:
+        """Make cells empty, for other windows."""
+        for state in self.states.values():
+            state.clear(cells)
+
+    def add(self, columns: Columns, begin: int, end: int, rows: Ints | None, cells: Ints) -> None:
+        """Take in readings of rows [begin, end).
+
+        `rows` are those of them that go into `cells`, counted from `begin`; None: all of them.
+        """
+        cell_of: Ints | None = None
+        fresh: list[tuple[int, str, Ints, Floats, Ints]] = []
+        for name, column in columns.fields.items():
+            if rows is None and column.rows is None:
+                where, values, times = cells, column.values[begin:end], columns.time[begin:end]
+                first = 0
+            else:
+                if cell_of is None:
+                    cell_of = np.full(end - begin, -1, dtype=np.int64)
+                    cell_of[slice(None) if rows is None else rows] = cells
+                where, values, times, first = _chosen(column, columns.time, begin, end, cell_of)
+            if not len(where):
+                continue
+            if (state := self.states.get(name)) is not None:
+                self.overflow += state.add(where, values, times)
+            elif self.rule.aggregates_of(name):
+                fresh.append((first, name, where, values, times))
+        # A new field takes its place in the order of the log, not of the block: which of too many are left out must not
+        # depend on batching.
+        for _, name, where, values, times in sorted(fresh, key=lambda item: item[:2]):
+            if len(self.states) >= self.rule.fields_max:
+                self.overflow += len(where)
+                continue
+            state = self.states[name] = self._new(name)
+            self.overflow += state.add(where, values, times)
+
+    def results(self, cells: Ints, starts: Ints, ends: Ints) -> list[dict[str, dict[str, Any]]]:
+        """Per cell its fields by name, sorted, and their aggregates; a field without a value in a cell is left out."""
+        fields = [(name, self.states[name].results(cells, starts, ends)) for name in sorted(self.states)]
+        return [
+            {name: found for name, column in fields if (found := column[row]) is not None} for row in range(len(cells))
+        ]
+
+    def snapshot(self, used: Ints) -> dict[str, Any]:
+        return {name: state.snapshot(used) for name, state in self.states.items()}
+
+    def restore(self, data: dict[str, Any], count: int) -> None:
+        """Put a snapshot's cells into the first `count` ones."""
+        self.states = {}
+        for name, arrays in data.items():
+            self.states[name] = self._new(name)
+            self.states[name].restore(arrays, count)
+
+
+def _chosen(column: FieldColumn, time: Ints, begin: int, end: int, cell_of: Ints) -> tuple[Ints, Floats, Ints, int]:
+    """A field's cells, values and times among rows [begin, end), and the first of those rows."""
+    if column.rows is None:
+        where, values, rows = cell_of, column.values[begin:end], None
+        times = time[begin:end]
+    else:
+        low, high = np.searchsorted(column.rows, (begin, end))
+        rows = column.rows[low:high] - begin
+        where, values, times = cell_of[rows], column.values[low:high], time[begin:end][rows]
+    kept: npt.NDArray[np.intp] = np.flatnonzero(where >= 0)
+    if not len(kept):
+        return where[:0], values[:0], times[:0], 0
+    first = int(kept[0] if rows is None else rows[kept[0]])
+    if len(kept) == len(where):
+        return where, values, times, first
+    return where[kept], values[kept], times[kept], first

@@ -1,0 +1,249 @@
+"""Hopping windows: they overlap, and share their readings' arithmetic.
+
+A reading goes into one pane, as long as the largest common divisor of size and hop; a window is put together from its
+panes, in the order of their times, when a mark lets it be told. So a reading costs the same however many windows it
+stands in. A window has a cell of its own only once its time has come.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from processors.aggregates import FieldState
+from processors.cells import Cells
+from processors.columns import Columns, Ints, KeyTable
+from processors.fields import FieldTable
+from processors.intervals import Bools, Interval, touching
+from processors.marks import Mark, NodeMarks
+from processors.results import NEVER, WindowResult
+from processors.rules import WindowRule
+from processors.windows import WindowState
+
+NUMBERS_MAX = 1 << 62
+
+
+class HoppingWindows(WindowState):
+    """Cells are windows; `_panes` hold readings, and the fields are theirs.
+
+    Of a pane `live` and `count` mean what they mean of a window; `needs`: it took readings since its node's last mark.
+    """
+
+    def __init__(self, rule: WindowRule, keys: KeyTable) -> None:
+        super().__init__(rule, keys)
+        self._size = rule.size_ms
+        self._hop = rule.every_ms
+        self._pane = math.gcd(self._size, self._hop)
+        self._panes = Cells(rule.windows_max)
+        self.fields = FieldTable(rule, self._panes.capacity)
+        self._open_was: list[Interval] = []  # what was owed when the readings came, before the mark at hand
+
+    def _begin_behind(self, newest: int) -> int:
+        return newest - newest % self._hop + self._hop
+
+    def _step(self, watermark: int) -> int:
+        return watermark // self._hop
+
+    def _first(self, panes: Ints) -> Ints:
+        """The start of the first window that these panes (by start) belong to."""
+        return (panes - self._size) // self._hop * self._hop + self._hop
+
+    # readings
+
+    def _place(self, key: Ints, time: Ints, nodes: Ints, rows: Ints, columns: Columns, begin: int, end: int) -> None:
+        starts = time - time % self._pane
+        panes = self._panes.find(key, starts)
+        if (panes < 0).any():
+            self._make(panes, key, starts, nodes)
+            kept = np.flatnonzero(panes >= 0)
+            if len(kept) < len(panes):
+                rows, panes = rows[kept], panes[kept]
+        if len(rows):
+            self._panes.touch(panes, columns.backfill[begin:end][rows])
+            self.fields.add(columns, begin, end, None if len(rows) == end - begin else rows, panes)
+
+    def _make(self, panes: Ints, key: Ints, starts: Ints, nodes: Ints) -> None:
+        for row in np.flatnonzero(panes < 0).tolist():
+            start, node = int(starts[row]), int(nodes[row])
+            pane = self._panes.get(int(key[row]), start)
+            if pane < 0:
+                last = start - start % self._hop  # the last window that it belongs to
+                late = last + self._size <= self._horizon(node)
+                if (late and not self._owed(node, start - self._size, last + self._size)) or last < self._begin:
+                    self.counters.too_late += 1
+                    continue
+                # Its end is that of its last window: until then it is needed.
+                pane = self._panes.make(int(key[row]), start, last + self._size)
+                if pane < 0:
+                    self.counters.overflow += 1
+                    continue
+            panes[row] = pane
+        self.fields.grow(self._panes.capacity)
+
+    # marks
+
+    def close(self, mark: Mark, node: NodeMarks) -> list[WindowResult]:
+        self._open_was = self._open.get(self._keys.node_id(mark.node), [])
+        return super().close(mark, node)
+
+    def _prepare(self, index: int, before: int, watermark: int) -> list[WindowResult]:
+        fresh = self._have_fresh(index, before, watermark)
+        if (before - self._size) // self._hop != (watermark - self._size) // self._hop:
+            self._have_windows(self._mine(self._panes.used(), index), before, watermark, int(self._floor[index]))
+        if len(fresh):
+            self._panes.rest(fresh)
+        return []
+
+    def _prepare_pending(self, index: int, end_max: int) -> None:
+        before = int(self._watermark[index])
+        self._have_fresh(index, before, end_max)
+        self._have_windows(self._mine(self._panes.used(), index), before, end_max, int(self._floor[index]))
+
+    def _have_fresh(self, index: int, before: int, until: int) -> Ints:
+        """Have the windows of panes with new readings; returns those."""
+        fresh = self._mine(self._panes.needing(), index)
+        lateness = NEVER if before == NEVER else before - self.rule.allowed_lateness_ms
+        self._have_windows(fresh, NEVER, until, max(lateness, int(self._floor[index])))
+        return fresh
+
+    def _mine(self, panes: Ints, index: int) -> Ints:
+        return panes[self._nodes_of[self._panes.key[panes]] == index] if len(panes) else panes
+
+    def _have_windows(self, panes: Ints, after: int, until: int, horizon: int) -> None:
+        """Have the windows of panes that end in (after, until] in cells, as such that have something to say."""
+        hop, size = self._hop, self._size
+        starts = self._panes.start[panes]
+        low = np.maximum(self._first(starts), self._begin)
+        if after != NEVER:
+            low = np.maximum(low, (after - size) // hop * hop + hop)
+        high = np.minimum(starts - starts % hop, (until - size) // hop * hop)
+        low = -(-low // hop) * hop
+        counts = np.maximum((high - low) // hop + 1, 0)
+        chosen = np.flatnonzero(counts)
+        if not len(chosen):
+            return
+        panes, low, counts = panes[chosen], low[chosen], counts[chosen]
+        turns = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        windows = np.repeat(low, counts) + turns * hop
+        keys = np.repeat(self._panes.key[panes], counts)
+        live = np.repeat(self._panes.live[panes], counts)
+        # Each window once, with whether any of its panes is live: those come first.
+        order = np.lexsort((~live, keys, windows))
+        windows, keys, live = windows[order], keys[order], live[order]
+        first = np.flatnonzero((np.diff(windows, prepend=NEVER) != 0) | (np.diff(keys, prepend=-1) != 0))
+        self._have_cells(windows[first], keys[first], live[first], horizon)
+
+    def _have_cells(self, windows: Ints, keys: Ints, live: Bools, horizon: int) -> None:
+        found = []
+        for row, (start, key) in enumerate(zip(windows.tolist(), keys.tolist(), strict=True)):
+            cell = self.cells.get(key, start)
+            if cell < 0:
+                end = start + self._size
+                if end <= horizon and not any(start <= last and end > first for first, last in self._open_was):
+                    continue
+                cell = self.cells.make(key, start, end)
+                if cell < 0:
+                    self.counters.overflow += 1
+                    continue
+            found.append((cell, row))
+        if found:
+            cells, rows = np.array(found, dtype=np.int64).T
+            self.cells.dirty[cells] = True
+            self.cells.live[cells] |= live[rows]
+            self.cells.need(cells)
+
+    # contents
+
+    def _contents(self, cells: Ints) -> tuple[Ints, list[dict[str, dict[str, Any]]]]:
+        starts = self.cells.start[cells]
+        order, low, counts = self._panes_of(self.cells.key[cells], starts)
+        table = FieldTable(self.rule, len(cells))
+        for name, state in self.fields.states.items():
+            table.states[name] = FieldState(state.aggregates, len(cells), samples_max=self.rule.samples_max)
+        readings = np.zeros(len(cells), dtype=np.int64)
+        for turn in range(int(counts.max(initial=0))):
+            rows = np.flatnonzero(counts > turn)
+            panes = order[low[rows] + turn]
+            readings[rows] += self._panes.count[panes]
+            for name, state in self.fields.states.items():
+                table.states[name].merge(rows, state, panes)
+        return readings, table.results(np.arange(len(cells)), starts, starts + self._size)
+
+    def _panes_of(self, keys: Ints, starts: Ints) -> tuple[Ints, Ints, Ints]:
+        """Panes by key and time; per window the place of its first pane among them and how many it has."""
+        table = self._panes
+        base, until = int(starts.min()), int(starts.max()) + self._size
+        panes = table.used()
+        panes = panes[(table.start[panes] >= base) & (table.start[panes] < until)]
+        order = panes[np.lexsort((table.start[panes], table.key[panes]))]
+        steps = (until - base) // self._pane + 1  # panes that a key may have in all of this time, and one more
+        if steps * (int(keys.max()) + 2) >= NUMBERS_MAX:  # times too far apart for one number: key by key
+            places = [self._places(order, int(key), int(start)) for key, start in zip(keys, starts, strict=True)]
+            low, high = np.array(places, dtype=np.int64).T
+            return order, low, high - low
+        codes = table.key[order] * steps + (table.start[order] - base) // self._pane
+        first = keys * steps + (starts - base) // self._pane
+        low = np.searchsorted(codes, first)
+        return order, low, np.searchsorted(codes, first + self._size // self._pane) - low
+
+    def _places(self, order: Ints, key: int, start: int) -> tuple[int, int]:
+        low, high = np.searchsorted(self._panes.key[order], (key, key + 1))
+        of_key = self._panes.start[order[low:high]]
+        first, last = np.searchsorted(of_key, (start, start + self._size))
+        return int(low + first), int(low + last)
+
+    # memory
+
+    def _free(self, cells: Ints) -> None:
+        self.cells.free(cells)
+
+    def _free_panes(self, panes: Ints) -> None:
+        self.fields.clear(panes)
+        self._panes.free(panes)
+
+    def _holding(self) -> tuple[Cells, Callable[[], Ints]]:
+        return self._panes, self._resting_panes
+
+    def _resting_panes(self) -> Ints:
+        """Panes all of whose windows have been told, and to which nothing is owed."""
+        panes = self._panes.resting()
+        nodes = self._nodes_of[self._panes.key[panes]]
+        panes = panes[self._panes.end[panes] <= self._watermark[nodes]]
+        for index, intervals in self._open.items():
+            if intervals:
+                panes = panes[(self._nodes_of[self._panes.key[panes]] != index) | ~self._touching(panes, intervals)]
+        return panes
+
+    def _touching(self, panes: Ints, intervals: list[Interval]) -> Bools:
+        return touching(self._first(self._panes.start[panes]), self._panes.end[panes], intervals)
+
+    def _sweep(self, index: int, horizon: int) -> None:
+        super()._sweep(index, horizon)
+        panes = self._mine(self._resting_panes(), index)
+        self._free_panes(panes[self._panes.end[panes] <= horizon])
+
+    def _pressed(self) -> int | None:
+        found = [super()._pressed(), self._pressed_by(self.cells, self.cells.resting)]
+        return max((last for last in found if last is not None), default=None)
+
+    def _forget_until(self, last: int) -> None:
+        super()._forget_until(last)
+        panes = self._resting_panes()
+        gone = panes[self._panes.end[panes] <= last]
+        self._raise_floors(self._panes.key[gone], last)
+        self._free_panes(gone)
+
+    # checkpoints
+
+    def snapshot(self) -> dict[str, Any]:
+        return super().snapshot() | {"panes": self._panes.snapshot(self._panes.used())}
+
+    def restore(self, data: dict[str, Any]) -> None:
+        self.cells.restore(data["cells"])
+        count = self._panes.restore(data["panes"])
+        self.fields = FieldTable(self.rule, self._panes.capacity)
+        self.fields.restore(data["fields"], count)
+        self._restore_rest(data)

@@ -1,0 +1,16 @@
+"""The state of a window rule by its kind."""
+
+from __future__ import annotations
+
+from processors.columns import KeyTable
+from processors.hopping import HoppingWindows
+from processors.rules import WindowRule
+from processors.sessions import SessionWindows
+from processors.windows import GridWindows, WindowState
+
+_KINDS: dict[str, type[WindowState]] = {"hopping": HoppingWindows, "session": SessionWindows}
+
+
+def window_state(rule: WindowRule, keys: KeyTable) -> WindowState:
+    """An empty state for a rule over the keys of one partition."""
+    return _KINDS.get(rule.kind, GridWindows)(rule, keys)
