@@ -22,6 +22,7 @@ from gateway.log.lock import DirectoryLock
 from gateway.log.offset_files import OffsetFiles
 from gateway.log.partition import PartitionLog
 from gateway.log.recovery import Outcome, Recoverer, Recovery
+from gateway.log.reserve import release_when_full
 from gateway.log.segment import SegmentCache
 from gateway.log.segments import Segments
 from gateway.log.settings import LogSettings
@@ -119,6 +120,7 @@ class LogStore:
         if disk.exists(data_dir) and not disk.exists(self._node_dir):
             self._catalog.refuse_foreign()
         disk.make_directory(self._node_dir)
+        release_when_full(disk, self._node_dir)
         if isinstance(disk, RealDisk):
             self._lock = DirectoryLock(f"{self._node_dir}/lock")
         identity = self._catalog.identify(node)
@@ -236,6 +238,10 @@ class LogStore:
     @property
     def disk(self) -> Disk:
         return self._disk
+
+    @property
+    def settings(self) -> LogSettings:
+        return self._settings
 
     @property
     def offsets(self) -> OffsetFiles:

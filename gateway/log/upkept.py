@@ -43,6 +43,14 @@ class Upkept:
     def segment_bytes(self) -> int:
         return self._settings.segment_bytes
 
+    @property
+    def segment_ms(self) -> int:
+        return self._settings.segment_ms
+
+    def segment_sizes(self) -> list[tuple[int, int]]:
+        """(base offset, size in bytes) of every segment, the active one last."""
+        return [(segment.base_offset, segment.size) for segment in self._segments.all()]
+
     def obey(self, settings: LogSettings, *, compacted: bool) -> None:
         """Go on with a topic's changed settings. A log that is compacted has no hash chain from then on."""
         self._settings = settings

@@ -13,7 +13,7 @@ import msgspec
 from gateway.ingest.marks import MarkSettings
 from gateway.ingest.mqtt.settings import MqttSettings
 from gateway.ingest.serial_settings import SerialSettings
-from gateway.log.settings import LogSettings
+from gateway.log.settings import WEEK_MS, LogSettings
 from gateway.replicate.settings import UplinkSettings
 from gateway.wire.settings import KafkaSettings
 from headwater.settings.page import PageSettings
@@ -28,7 +28,7 @@ DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
         "processors": {"place": "edge"},
     },
     "central": {
-        "log": {"fsync_interval_ms": 0},
+        "log": {"fsync_interval_ms": 0, "retention_ms": WEEK_MS},
         "topics": {"readings_partitions": 16},
         "processors": {"place": "central"},
     },

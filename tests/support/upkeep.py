@@ -1,18 +1,22 @@
-"""Compacting a log in tests: keyed records, a pass from end to end, and a disk whose power goes at the n-th change."""
+"""Upkeep of logs in tests: a pass of compaction, turns of upkeep, disks that lose power or are small."""
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from typing import Any
 
 from gateway.log import records
 from gateway.log.cleaner import Cleaned, Cleaner
 from gateway.log.partition import PartitionLog
+from gateway.log.settings import LogSettings
 from gateway.log.steps import run_steps
 from gateway.log.store import LogStore
 from gateway.log.topic_config import parse_config
+from gateway.log.upkeep import Upkeep
+from headwater.clock import ManualClock
 from headwater.disk import Buffer
-from tests.support.logs import NOW_MS, FlakyDisk, open_store
+from tests.support.logs import DATA, NOW_MS, SMALL, FlakyDisk, open_store
 
 COMPACT = {"cleanup.policy": "compact", "segment.bytes": "1024", "min.cleanable.dirty.ratio": "0"}
 
@@ -127,3 +131,91 @@ class FatefulDisk(FlakyDisk):
     def replace_file(self, path: str, data: bytes) -> None:
         self._change()
         super().replace_file(path, data)
+
+
+class SmallDisk(FatefulDisk):
+    """A disk of so many bytes: what does not fit is refused, a file that is replaced whole included."""
+
+    def __init__(self, size_bytes: int = 1 << 30) -> None:
+        super().__init__()
+        self.size_bytes = size_bytes
+
+    def used_bytes(self) -> int:
+        return sum(len(file.data) for file in self._live.values())
+
+    def free_bytes(self, path: str) -> int:
+        return max(0, self.size_bytes - self.used_bytes())
+
+    def total_bytes(self, path: str) -> int:
+        return self.size_bytes
+
+    def append(self, handle: int, data: Buffer) -> None:
+        if len(data) > self.free_bytes(""):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().append(handle, data)
+
+    def replace_file(self, path: str, data: bytes) -> None:
+        if len(data) > self.free_bytes(""):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().replace_file(path, data)
+
+
+class Tended:
+    """A store on a forgetful disk with its upkeep, a trusted clock, and a note of every event."""
+
+    def __init__(self, disk: FatefulDisk | None = None, settings: LogSettings = SMALL, **more: Any) -> None:
+        self.disk = disk or FatefulDisk()
+        self.settings = settings
+        self.clock = ManualClock(wall_ms=NOW_MS)
+        self.trusted = True
+        self.settled: dict[str, int] = {}
+        self.events: list[dict[str, Any]] = []
+        self.events_fail = False
+        self.alarms: list[str] = []
+        self.open(**more)
+
+    def open(self, **more: Any) -> None:
+        self.store = open_store(self.disk, settings=self.settings, clock=self.clock, alarm=self.alarms.append, **more)
+        self.upkeep = Upkeep(
+            self.store,
+            clock=self.clock,
+            trusted=lambda: self.trusted,
+            emit=self._emit,
+            settled=lambda topic, partition: self.settled.get(topic),
+        )
+
+    def _emit(self, kind: str, **detail: Any) -> None:
+        if self.events_fail:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.events.append({"kind": kind, **detail})
+
+    def log(self, topic: str = "readings", **config: str) -> PartitionLog:
+        found = self.store.topics.get(topic)
+        if found is None:
+            found = self.store.create_topic(
+                topic, config={name.replace("_", "."): value for name, value in config.items()}
+            )
+        return found.partitions[0]
+
+    def fill(self, log: PartitionLog, count: int = 10) -> None:
+        """So many batches of about 1 kB; a segment of the small settings takes three."""
+        for number in range(count):
+            batch = records.encode_batch([(NOW_MS + number, b"k", bytes(1_000), records.NO_HEADERS)])
+            log.append(batch, now_ms=self.clock.wall_ms())
+        self.store.flush_now()
+
+    def turn(self, after_ms: int = 1_000) -> None:
+        self.clock.advance(after_ms)
+        run_steps(self.upkeep.turn())
+        self.store.flush_now()
+
+    def expiries(self) -> list[tuple[str, int, int, str, int | None]]:
+        """(topic, first, end, cause, owed from) of each expiry event."""
+        return [
+            (each["topic"], each["first"], each["end"], each["cause"], each["owed_from"])
+            for each in self.events
+            if each["kind"] == "expiry"
+        ]
+
+    def files(self, topic: str = "readings") -> list[str]:
+        return [name for name in self.disk.names(f"{DATA}/log/{topic}-0") if name[:1] == "0"]

@@ -1,0 +1,143 @@
+"""What has expired: counted per partition, ranges of what the central never had, events that wait to be written.
+
+Kept in `<data>/node/expired.json`, so that a restart does not forget that data had to go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from gateway.log.records import read_header
+from gateway.log.segment import Segment, headers
+from headwater.disk import Disk
+from headwater.errors import HeadwaterError
+
+RANGES_MAX = 16
+WAITING_MAX = 64
+Emit = Callable[..., None]
+
+
+class Expired(msgspec.Struct, frozen=True, kw_only=True):
+    """Records [first, end) of a partition that are gone, and why; times are those of the records, in ms.
+
+    `owed_from` is the first offset of them that the central does not have (or never would have), None when it has all.
+    """
+
+    topic: str
+    partition: int
+    first: int
+    end: int
+    bytes: int
+    from_ms: int
+    to_ms: int
+    cause: str
+    at_ms: int
+    owed_from: int | None = None
+
+
+class Total(msgspec.Struct, kw_only=True):
+    """Of one partition, since the data directory was made."""
+
+    records: int = 0
+    bytes: int = 0
+    owed_records: int = 0
+
+
+class _File(msgspec.Struct, kw_only=True):
+    v: int = 1
+    totals: dict[str, Total] = {}
+    owed: list[Expired] = []
+
+
+class Expiries:
+    """The books of expiry of one node."""
+
+    def __init__(self, disk: Disk, path: str, emit: Emit) -> None:
+        """`emit(kind, **detail)` writes an event; it may raise, and is tried again later."""
+        self._disk = disk
+        self._path = path
+        self._emit = emit
+        self._waiting: list[Expired] = []
+        self._file = self._read()
+
+    def note(self, expired: Expired) -> None:
+        """Count it; its event is written at once, or when the disk takes it."""
+        total = self._file.totals.setdefault(f"{expired.topic}/{expired.partition}", Total())
+        total.records += expired.end - expired.first
+        total.bytes += expired.bytes
+        if expired.owed_from is not None:
+            total.owed_records += expired.end - expired.owed_from
+            self._file.owed = [*self._file.owed, expired][-RANGES_MAX:]
+        self._waiting.append(expired)
+        self.tell()
+
+    def tell(self) -> None:
+        """Write the events that wait. Beyond `WAITING_MAX` the oldest are merged: fewer events, no fewer records."""
+        while self._waiting:
+            try:
+                self._emit("expiry", **msgspec.to_builtins(self._waiting[0]))
+            except (HeadwaterError, OSError):
+                break
+            del self._waiting[0]
+        if len(self._waiting) > WAITING_MAX:
+            self._waiting = _merged(self._waiting)
+
+    def encode(self) -> bytes:
+        return msgspec.json.encode(self._file)
+
+    def save(self, data: bytes) -> None:
+        """Blocks. Raises `OSError`."""
+        self._disk.replace_file(self._path, data)
+
+    def status(self) -> dict[str, Any]:
+        """Totals per partition, and the last ranges that the central does not have."""
+        found: dict[str, Any] = msgspec.to_builtins(self._file)
+        return {"expired": found["totals"], "owed": found["owed"]}
+
+    def _read(self) -> _File:
+        try:
+            return msgspec.json.decode(self._disk.read_file(self._path), type=_File)
+        except (FileNotFoundError, msgspec.MsgspecError):
+            return _File()
+
+
+def _merged(waiting: list[Expired]) -> list[Expired]:
+    merged: dict[tuple[str, int, str], Expired] = {}
+    for one in waiting:
+        key = one.topic, one.partition, one.cause
+        before = merged.get(key)
+        merged[key] = (
+            one
+            if before is None
+            else msgspec.structs.replace(
+                before,
+                end=max(before.end, one.end),
+                bytes=before.bytes + one.bytes,
+                to_ms=max(before.to_ms, one.to_ms),
+                owed_from=one.owed_from if before.owed_from is None else before.owed_from,
+            )
+        )
+    return list(merged.values())
+
+
+def times_of(disk: Disk, segments: list[Segment]) -> tuple[int, int]:
+    """Blocks: the least and the greatest time that the segments' batch headers name; (-1, -1) when none can be read."""
+    least, greatest = -1, -1
+    for segment in segments:
+        try:
+            handle = disk.open(segment.log_path)
+        except OSError:
+            continue
+        try:
+            if least < 0 and segment.size:
+                least = read_header(disk.read_at(handle, 61, 0)).base_timestamp
+            for _, fields, _ in headers(disk, handle, 0, segment.size):
+                greatest = max(greatest, fields[8])
+        except (HeadwaterError, OSError):
+            continue
+        finally:
+            disk.close(handle)
+    return least, greatest
