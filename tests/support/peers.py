@@ -24,6 +24,7 @@ PEERS: dict[str, list[tuple[str, ...]]] = {
     "chromium": [("chromium", "chromium-browser")],
     "promtool": [("promtool",)],
     "kafka": [("java",)],
+    "javac": [("javac",)],
 }
 
 
