@@ -180,17 +180,18 @@ def tail(
     topic: Annotated[str, typer.Argument(help="The topic.")] = "readings",
     config: Config = None,
     start: Annotated[
-        str, typer.Option("--from", metavar="WHERE", help="start, end or an offset (-5: the last 5); else the last 10.")
+        str, typer.Option("--from", metavar="WHERE", help="start, end or an offset; -5: the last 5.")
     ] = "",
-    number: Annotated[Optional[int], typer.Option("-n", metavar="N", min=1, help="End after N records.")] = None,  # noqa: UP045
+    number: Annotated[Optional[int], typer.Option("-n", metavar="N", min=1, help="The last N, or the first N of --from.")] = None,  # noqa: UP045
     everything: Annotated[bool, typer.Option("--all", help="The node's own health readings too.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print a running node's records as they come: time, key, value. Ctrl-C ends it.
+    """Print a running node's last 10 records and those that come: time, key, value. Ctrl-C ends it.
 
     \b
     Examples:
       headwater tail
+      headwater tail -n 1
       headwater tail deadletter --from start
       headwater tail readings --from end -n 100 --json
     """

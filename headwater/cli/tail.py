@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections import deque
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from headwater.cli.find import kafka_address, need_status
 from headwater.errors import UserError
@@ -19,105 +21,145 @@ if TYPE_CHECKING:
 LAST = 10
 """What `tail` shows of the past when nothing else is asked for, as tail(1) does."""
 LOOK_BACK = 2_000
-"""How many offsets back it looks for them: a node's own health readings, one a second, are passed over."""
+LOOK_BACK_MAX = 200_000
+"""How many offsets back it looks for them, at first and at most: a node's own health readings, one a second, are
+passed over, and a node may have been idle for days."""
 OWN_DEVICE = b"/$gateway"
 
 
-class Printer:
-    """Prints records, at most `number`; the past is held back until its last ones are known."""
+class Line(NamedTuple):
+    """One record as it is printed; lines sort by time, and within a partition by offset."""
 
-    def __init__(self, *, number: int | None, as_json: bool, everything: bool, last: int | None) -> None:
+    time_ms: int
+    partition: int
+    offset: int
+    text: str
+
+
+class Printer:
+    """Turns records into lines and prints them, at most `number`."""
+
+    def __init__(self, *, number: int | None, as_json: bool, everything: bool) -> None:
         self.left = number
+        self.printed = 0
         self._as_json = as_json
         self._everything = everything
-        self._held: deque[str] | None = deque(maxlen=last) if last is not None else None
 
     @property
     def done(self) -> bool:
         return self.left is not None and self.left <= 0
 
-    def block(self, block: Block, first: int) -> None:
-        """Print a block's records from offset `first` on: a fetch answers with the whole batch that holds it."""
-        for at, (offset, key) in enumerate(zip(block.offsets, block.keys, strict=True)):
-            if offset < first or not (self._everything or key is None or not key.endswith(OWN_DEVICE)):
-                continue
-            line = (_json_line if self._as_json else _text_line)(block, at)
-            if self._held is not None:
-                self._held.append(line)
-            else:
-                self._print(line)
+    def lines(self, block: Block, first: int, end: int | None = None) -> list[Line]:
+        """A block's records from offset `first` to `end`: a fetch answers with the whole batches that hold them."""
+        show = _json_line if self._as_json else _text_line
+        return [
+            Line(block.timestamps[at], block.partition, offset, show(block, at))
+            for at, (offset, key) in enumerate(zip(block.offsets, block.keys, strict=True))
+            if offset >= first
+            and (end is None or offset < end)
+            and (self._everything or key is None or not key.endswith(OWN_DEVICE))
+        ]
 
-    def past_is_read(self) -> None:
-        """Print the last of the past; what comes from now on is printed at once."""
-        held, self._held = self._held, None
-        for line in held or ():
-            self._print(line)
-        sys.stdout.flush()
-
-    def _print(self, line: str) -> None:
-        if not self.done:
-            sys.stdout.write(line + "\n")
+    def show(self, lines: Iterable[Line]) -> None:
+        """Print them, as far as they are still wanted."""
+        for line in lines:
+            if self.done:
+                break
+            sys.stdout.write(line.text + "\n")
+            self.printed += 1
             if self.left is not None:
                 self.left -= 1
+        sys.stdout.flush()
 
 
 async def tail(
     config: str | None, topic: str, *, start: str, number: int | None, as_json: bool, everything: bool
 ) -> None:
-    """Print records of a topic as they come; ends after `number` of them, else never. Raises UserError."""
+    """Print records of a topic as they come; ends after `number` of them, else never. Raises UserError.
+
+    Without `start` the past's last ones come first: `number`, or 10. With it, `number` counts from there.
+    """
     from gateway.consume.reader import Reader
     from headwater.net import RealNet
 
-    last = LAST if not start else -int(start) if _is_back(start) else None
     address = kafka_address(need_status(config))
     reader = await Reader.connect(RealNet(), *address, client_id="headwater-tail", committed=True)
     try:
         partitions = await reader.partitions(topic)
         if not partitions:
             raise UserError(f"the node has no topic “{topic}”", hint="`headwater topics` lists them.")
-        positions = {(topic, one): await _position(reader, topic, one, start) for one in range(partitions)}
-        now = {where: await reader.offset(*where, "latest") for where in positions}
-        printer = Printer(number=number, as_json=as_json, everything=everything, last=last)
+        printer = Printer(number=number, as_json=as_json, everything=everything)
+        where = [(topic, one) for one in range(partitions)]
+        now = {one: await reader.offset(*one, "latest") for one in where}
+        if not start or _is_back(start):
+            await _last(reader, printer, now, -int(start) if start else number or LAST)
+            positions = now
+        else:
+            positions = {one: await _position(reader, one, start, now[one], partitions) for one in where}
         await _follow(reader, printer, positions, now)
     finally:
         await reader.close()
 
 
+async def _last(reader: Reader, printer: Printer, now: Positions, wanted: int) -> None:
+    """Print the last `wanted` records before `now`, over all partitions, by time."""
+    found: list[Line] = []
+    for where, end in now.items():
+        found += await _last_of(reader, printer, where, end, wanted)
+    found.sort()
+    printer.show(found[-wanted:])
+
+
+async def _last_of(reader: Reader, printer: Printer, where: tuple[str, int], end: int, wanted: int) -> Iterable[Line]:
+    """The last `wanted` of one partition, sought backwards in growing steps."""
+    found: deque[Line] = deque(maxlen=wanted)
+    first = max(await reader.offset(*where, "earliest"), end - LOOK_BACK_MAX)
+    step = LOOK_BACK
+    while end > first and len(found) < wanted:
+        begin = max(first, end - step)
+        reader.assign({where: begin})
+        older: deque[Line] = deque(maxlen=wanted - len(found))
+        while (at := reader.position(*where)) < end:
+            for block in await reader.poll(max_wait_ms=500):
+                older.extend(printer.lines(block, at, end))
+        found.extendleft(reversed(older))
+        end, step = begin, step * 4
+    return found
+
+
 async def _follow(reader: Reader, printer: Printer, positions: Positions, now: Positions) -> None:
     first = dict(positions)
-    waiting = {where for where, end in now.items() if positions[where] < end}
-    if not waiting:
-        printer.past_is_read()
     reader.assign(positions)
+    waiting = False
     while not printer.done:
+        if not waiting and all(reader.position(*where) >= end for where, end in now.items()):
+            waiting = True
+            if not printer.printed:
+                sys.stderr.write("no records there yet; waiting for the first one (Ctrl-C ends)\n")
         for block in await reader.poll(max_wait_ms=500):
-            where = (block.topic, block.partition)
-            printer.block(block, first[where])
-            if where in waiting and block.next_offset >= now[where]:
-                waiting.discard(where)
-                if not waiting:
-                    printer.past_is_read()
-        sys.stdout.flush()
+            printer.show(printer.lines(block, first[block.topic, block.partition]))
 
 
-async def _position(reader: Reader, topic: str, partition: int, start: str) -> int:
-    first = await reader.offset(topic, partition, "earliest")
-    end = await reader.offset(topic, partition, "latest")
+async def _position(reader: Reader, where: tuple[str, int], start: str, end: int, partitions: int) -> int:
+    first = await reader.offset(*where, "earliest")
     if start == "start":
         return first
     if start == "end":
         return end
-    if not start or _is_back(start):
-        return max(first, end - LOOK_BACK)
     if not start.isdigit():
         raise UserError(
-            f"--from {start}: neither start, end nor an offset", hint="For example --from start, --from 500."
+            f"--from {start}: neither start, end nor an offset", hint="For example --from start, --from 500, --from -5."
         )
+    if int(start) > end and partitions == 1:
+        hint = f"The log holds offsets {first} to {end - 1}." if end > first else "The log is empty."
+        raise UserError(f"--from {start} is past the end of topic “{where[0]}”, {end}", hint=hint)
+    if int(start) < first:
+        sys.stderr.write(f"partition {where[1]} begins at offset {first}; what was before it has expired\n")
     return min(max(first, int(start)), end)
 
 
 def _is_back(start: str) -> bool:
-    return start.startswith("-") and start[1:].isdigit()
+    return start.startswith("-") and start[1:].isdigit() and int(start) < 0
 
 
 def _json_line(block: Block, at: int) -> str:
@@ -160,9 +202,17 @@ def _value(data: bytes | None) -> Any:
     if data is None:
         return None
     try:
-        return json.loads(data)
-    except ValueError:
+        return json.loads(data, parse_float=_finite, parse_constant=_finite)
+    except (ValueError, RecursionError):
         return _text(data)
+
+
+def _finite(text: str) -> float:
+    """JSON knows no NaN and no Infinity, though Python's parser and 1e999 bring them: such a value is shown as text."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
 
 
 def topics(config: str | None, *, as_json: bool) -> None:
