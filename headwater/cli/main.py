@@ -182,7 +182,10 @@ def tail(
     start: Annotated[
         str, typer.Option("--from", metavar="WHERE", help="start, end or an offset; -5: the last 5.")
     ] = "",
-    number: Annotated[Optional[int], typer.Option("-n", metavar="N", min=1, help="The last N, or the first N of --from.")] = None,  # noqa: UP045
+    number: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("-n", metavar="N", min=1, help="End after N: the last N, or the first N of --from."),
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="The node's own health readings too.")] = False,
     as_json: AsJson = False,
 ) -> None:
