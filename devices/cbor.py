@@ -38,7 +38,7 @@ def loads(data: bytes) -> Any:
     if value is _BREAK:
         raise CborError("byte 0: a break with nothing to end")
     if end != len(data):
-        raise CborError(f"{len(data) - end} bytes after the value")
+        raise CborError(f"bytes after the value: {len(data) - end}")
     return value
 
 

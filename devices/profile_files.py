@@ -26,10 +26,11 @@ def shipped_names() -> list[str]:
 
 def read_profiles(names: Iterable[str], *, base: str = ".") -> list[Profile]:
     """Each name is a shipped profile's, or the path of a TOML file (relative to `base`). Raises `UserError`."""
-    return load_profiles(_read(name, base) for name in names)
+    return load_profiles(profile_text(name, base) for name in names)
 
 
-def _read(name: str, base: str) -> tuple[str, str]:
+def profile_text(name: str, base: str = ".") -> tuple[str, str]:
+    """(file, TOML text) of a shipped profile or of a path. Raises `UserError`."""
     if "/" not in name and not name.endswith(".toml"):
         if name not in (known := shipped_names()):
             raise UserError(f"no shipped profile is called “{name}”", hint=f"There are {', '.join(known)}; or a path.")

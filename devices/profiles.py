@@ -61,6 +61,14 @@ class RegisterSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return self.length if self.encoding == "text" else WORDS.get(self.encoding[-2:], 1)
 
 
+def scaled(number: float, scale: float, offset: float) -> float:
+    """`number × scale + offset`; a scale like 0.1 or 0.001 divides, which invents no digits (8148 × 0.1 would)."""
+    divisor = 1.0 / scale
+    if divisor.is_integer() and 1.0 / divisor == scale:
+        return number / divisor + offset
+    return number * scale + offset
+
+
 class FieldSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One field: where it stands in the message, its unit, and stored = sent × scale + offset.
 

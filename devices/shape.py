@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from devices.profiles import FieldSpec, Profile, TimestampSpec
+from devices.profiles import FieldSpec, Profile, TimestampSpec, scaled
 from devices.reading import Reading, Scalar, Undecodable
 from devices.times import milliseconds
 from devices.topics import Captured, TopicMatcher
@@ -108,7 +108,7 @@ class Shape:
         if type(value) is not int and type(value) is not float:
             raise self.undecodable(f"field “{name}” is scaled but holds {value!r:.40}, which is no number")
         try:
-            return float(value * spec.scale + spec.offset)
+            return scaled(value, spec.scale, spec.offset)
         except OverflowError:
             raise self.undecodable(f"field “{name}” is too large to scale") from None
 

@@ -17,7 +17,7 @@ from typing import Any, TypedDict
 import msgspec
 
 from devices.decoders.plans import PlanCache
-from devices.profiles import Profile, TopicMatcher
+from devices.profiles import Profile, TopicMatcher, scaled
 from devices.reading import Reading, Scalar, Undecodable
 from devices.shape import FIELDS_MAX, MISSING, Shape, flatten, look_up, tree_readings
 from devices.times import milliseconds
@@ -254,7 +254,7 @@ def _scaled(value: Any, scale: float, offset: float, name: str) -> Scalar:
     if type(value) is not int and type(value) is not float:
         raise Undecodable(f"field “{name}” is scaled but holds {value!r:.40}, which is no number")
     try:
-        return value * scale + offset
+        return scaled(value, scale, offset)
     except OverflowError:
         raise Undecodable(f"field “{name}” is too large to scale") from None
 

@@ -19,7 +19,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 
-from devices.profiles import Profile
+from devices.profiles import Profile, scaled
 from devices.reading import Reading, Scalar, Undecodable
 
 DECODER = "nmea0183"
@@ -144,7 +144,7 @@ def _fields(profile: Profile | None, formatter: str, values: list[Value]) -> dic
         number = by_path.get(spec.path or name)
         if number is not None:
             plain = spec.scale == 1.0 and spec.offset == 0.0
-            fields[name] = number if plain else number * spec.scale + spec.offset
+            fields[name] = number if plain else scaled(number, spec.scale, spec.offset)
     if not fields:
         found = ", ".join(paths[0] for paths, _ in values)
         raise _undecodable(f"profile {profile.name} names none of {found[:200]}")

@@ -85,7 +85,7 @@ def test_what_appendix_f_calls_not_well_formed(data: str) -> None:
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        ("0000", "1 bytes after the value"),
+        ("0000", "bytes after the value: 1"),
         ("81" * 17 + "00", "nested deeper than 16"),
         ("9f" * 17 + "ff" * 17, "nested deeper than 16"),
         ("c1" * 17 + "00", "nested deeper than 16"),

@@ -106,7 +106,7 @@ def test_the_specifications_read_holding_registers() -> None:
     # section 6.3's example: registers 108-110 (addresses 107-109) hold 022B hex, 0 and 64 hex
     answer = bytes.fromhex("022B 0000 0064")
     [result] = decode_group(METER, [("meters/m1/registers", answer)])
-    assert result == [Reading("m1", {"first": 555, "power": 0x640000 * 0.1 + 1.0, "alarm": True})]
+    assert result == [Reading("m1", {"first": 555, "power": 655361.0, "alarm": True})]
 
 
 def test_the_specifications_read_coils() -> None:

@@ -68,7 +68,13 @@ def test_the_heartbeat_stores_what_has_not_moved() -> None:
 
 
 def test_messages_that_hold_different_fields_are_compared_each_with_its_own() -> None:
-    readings = [(0, {"a": 1}), (1, {"b": 7}), (2, {"a": 1.2}), (3, {"b": 7}), (4, {"b": 8})]
+    readings: list[tuple[int, dict[str, Any]]] = [
+        (0, {"a": 1}),
+        (1, {"b": 7}),
+        (2, {"a": 1.2}),
+        (3, {"b": 7}),
+        (4, {"b": 8}),
+    ]
     assert told(DEADBAND, *readings) == [True, True, False, False, True]
 
 

@@ -155,3 +155,11 @@ def test_date_and_time_apart() -> None:
     text = 'name = "x"\n[timestamp]\npath = "d"\ntime_path = "t"\nunit = "text"\nformat = "%d/%m/%y %H:%M"\n'
     profile = parse_profile(text + 'zone = "America/New_York"\n', "x.toml")
     assert one(b'{"d":"01/02/24","t":"07:30","a":1}', profile) == [Reading("t", {"a": 1}, 1_706_790_600_000)]
+
+
+def test_scaling_invents_no_digits() -> None:
+    profile = parse_profile('name = "x"\n[fields.a]\nscale = 0.1\n[fields.b]\nscale = 0.001\n', "x.toml")
+    for quick in (profile, parse_profile('name = "x"\neach = "."\n[fields.a]\nscale = 0.1\n', "x.toml")):
+        [reading] = one(b'[{"a":8148}]' if quick.each else b'{"a":8148,"b":4711}', quick)
+        assert reading.fields["a"] == 814.8
+    assert one(b'{"b":4711}', profile)[0].fields == {"b": 4.711}

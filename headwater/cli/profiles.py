@@ -1,0 +1,189 @@
+"""`headwater profiles list|show|test`: what profiles there are, and what one makes of a file of messages."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from itertools import islice
+from typing import IO, Any, NamedTuple
+
+from devices.decoders.registry import decoder_for
+from devices.limits import Limits
+from devices.profile_files import profile_text, read_profiles, shipped_names
+from devices.profiles import Profile
+from devices.reading import Reading, Undecodable
+from devices.topics import compile_topic
+from headwater.cli.words import count
+from headwater.errors import UserError
+
+_GROUP = 500  # messages decoded at once, as a node decodes its commit groups
+_MESSAGE_BYTES_MAX = 1 << 20
+_FILE_BYTES_MAX = 64 << 20
+
+
+class Message(NamedTuple):
+    """One message of the file; `payload` is a sentence where the line does not hold one."""
+
+    line: int
+    topic: str
+    payload: bytes | str
+
+
+def list_profiles(*, as_json: bool) -> None:
+    """Print the shipped profiles."""
+    profiles = read_profiles(shipped_names())
+    if as_json:
+        rows = [
+            {"name": one.name, "format": one.format, "topics": list(one.topics), "description": one.description}
+            for one in profiles
+        ]
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    width = max(len(one.name) for one in profiles)
+    for one in profiles:
+        print(f"{one.name:{width}}  {one.format:13}  {one.description}")
+        for topic in one.topics:
+            print(f"{'':{width}}  {'':13}  topic {topic}")
+    print('\nUse one: profiles = ["NAME"]. Start your own: headwater profiles show NAME > mine.toml')
+
+
+def show_profile(name: str) -> None:
+    """Print a profile's file as it is, with its comments. Raises UserError."""
+    sys.stdout.write(profile_text(name)[1])
+
+
+def try_profile(
+    name: str, file: str, *, topic: str, with_topics: bool, encoding: str, whole: bool, as_json: bool
+) -> int:
+    """Print a file's messages as readings and rejects; returns 1 when something was rejected. Raises UserError."""
+    [profile] = read_profiles([name])
+    topic = topic or example_topic(profile)
+    unmatched = (
+        not with_topics
+        and profile.topics
+        and not any(compile_topic(pattern, profile.name).fullmatch(topic) for pattern in profile.topics)
+    )
+    if unmatched:
+        patterns = ", ".join(profile.topics)
+        raise UserError(f"topic {topic} matches no pattern of profile {profile.name}", hint=f"They are {patterns}.")
+    messages = _messages(file, topic, with_topics=with_topics, encoding=encoding, whole=whole)
+    decode, limits = decoder_for(profile.format), Limits(profile)
+    total = readings = rejected = 0
+    while group := list(islice(messages, _GROUP)):
+        decodable = [(one.topic, one.payload) for one in group if isinstance(one.payload, bytes)]
+        results = iter(decode(profile, decodable))
+        for one in group:
+            result = next(results) if isinstance(one.payload, bytes) else Undecodable(one.payload, decoder=encoding)
+            total += 1
+            readings += len(result) if isinstance(result, list) else 0
+            rejected += not isinstance(result, list)
+            for line in _json_lines(one, result, limits) if as_json else _text_lines(one, result, profile, limits):
+                print(line)
+    if not as_json:
+        print(f"{count(total, 'message')}: {count(readings, 'reading')}, {rejected:,} rejected")
+    return 1 if rejected else 0
+
+
+def example_topic(profile: Profile) -> str:
+    """A topic that the profile's first pattern takes in, each placeholder by its own name; `test` without patterns."""
+    if not profile.topics:
+        return "test"
+    topic = re.sub(r"\{([^}]*)\}", r"\1", profile.topics[0])
+    return "/".join("x" if level in ("+", "#") else level for level in topic.split("/"))
+
+
+def _messages(file: str, topic: str, *, with_topics: bool, encoding: str, whole: bool) -> Iterator[Message]:
+    try:
+        stream: IO[bytes] = sys.stdin.buffer if file == "-" else open(file, "rb")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}", hint="Name a file, or - for standard input.") from None
+    try:
+        if whole:
+            data = stream.read(_FILE_BYTES_MAX + 1)
+            if len(data) > _FILE_BYTES_MAX:
+                raise UserError(f"{file} is larger than {_FILE_BYTES_MAX >> 20} MiB", hint="Give it in pieces.")
+            yield _message(1, data, topic, with_topics=with_topics, encoding=encoding)
+            return
+        for number, line in enumerate(_lines(stream), start=1):
+            if line.strip():
+                yield _message(number, line.rstrip(b"\r\n"), topic, with_topics=with_topics, encoding=encoding)
+    finally:
+        if file != "-":
+            stream.close()
+
+
+def _lines(stream: IO[bytes]) -> Iterator[bytes]:
+    while line := stream.readline(_MESSAGE_BYTES_MAX + 1):
+        if len(line) > _MESSAGE_BYTES_MAX:
+            raise UserError(
+                f"a line of more than {_MESSAGE_BYTES_MAX >> 20} MiB", hint="One message a line; or --whole."
+            )
+        yield line
+
+
+def _message(number: int, line: bytes, topic: str, *, with_topics: bool, encoding: str) -> Message:
+    if with_topics:
+        name, _, line = line.partition(b" ")
+        topic = name.decode("utf-8", "backslashreplace")
+    if encoding == "text":
+        return Message(number, topic, line)
+    try:
+        if encoding == "hex":
+            return Message(number, topic, bytes.fromhex(line.decode("ascii")))
+        return Message(number, topic, base64.b64decode(line.strip(), validate=True))
+    except (ValueError, binascii.Error):
+        return Message(number, topic, f"the line is no {encoding}")
+
+
+def _text_lines(
+    message: Message, result: list[Reading] | Undecodable, profile: Profile, limits: Limits
+) -> Iterable[str]:
+    where = f"line {message.line}:"
+    if isinstance(result, Undecodable):
+        yield _printable(f"{where} REJECTED by {result.decoder}: {result.reason}")
+        return
+    for reading in result:
+        when = "arrival" if reading.event_ms is None else _time(reading.event_ms)
+        fields = []
+        for name, value in reading.fields.items():
+            spec = profile.fields.get(name)
+            unit = f" {spec.unit}" if spec is not None and spec.unit and value is not None else ""
+            fields.append(f"{name}={json.dumps(value, ensure_ascii=False)}{unit}")
+        quality = f"  [{found}]" if (found := limits.quality(reading.fields)) else ""
+        yield _printable(f"{where} {reading.device}  {when}  {'  '.join(fields)}{quality}")
+
+
+def _json_lines(message: Message, result: list[Reading] | Undecodable, limits: Limits) -> Iterable[str]:
+    rows: list[dict[str, Any]]
+    if isinstance(result, Undecodable):
+        rows = [{"line": message.line, "topic": message.topic, "rejected": result.reason, "decoder": result.decoder}]
+    else:
+        rows = [
+            {
+                "line": message.line,
+                "device": reading.device,
+                "time_ms": reading.event_ms,
+                "fields": reading.fields,
+                "natural_key": reading.natural_key,
+                "quality": limits.quality(reading.fields) or None,
+            }
+            for reading in result
+        ]
+    return [json.dumps(row, ensure_ascii=False) for row in rows]
+
+
+def _time(ms: int) -> str:
+    try:
+        return datetime.fromtimestamp(ms / 1000, UTC).isoformat(" ", "milliseconds").removesuffix("+00:00")
+    except (OverflowError, OSError, ValueError):
+        return f"{ms} ms"
+
+
+def _printable(text: str) -> str:
+    """Bytes of strangers must not move a terminal's cursor."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
