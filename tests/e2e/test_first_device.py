@@ -22,11 +22,11 @@ README = Path(__file__).resolve().parents[2] / "README.md"
 START_S_MAX = 30.0
 
 
-def readme_commands() -> list[str]:
-    section = README.read_text(encoding="utf-8").partition("## Your first device")[2]
-    block = re.search(r"```sh\n(.*?)```", section, re.DOTALL)
-    assert block is not None
-    return [line.split("#")[0].strip() for line in block[1].splitlines()]
+def readme_terminals() -> list[list[str]]:
+    """The commands of each block: one block is pasted into one terminal."""
+    section = README.read_text(encoding="utf-8").partition("## Your first device")[2].partition("\n## ")[0]
+    blocks = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+    return [[line.split("#")[0].strip() for line in block.splitlines()] for block in blocks]
 
 
 class Shed:
@@ -80,12 +80,13 @@ def shed(tmp_path: Path) -> Iterator[Shed]:
 
 @pytest.mark.peer("mosquitto")
 def test_the_readme_s_first_device(shed: Shed) -> None:
-    setup, path, init, run, publish, tail, status = readme_commands()
-    assert (setup, run) == ("make setup", "headwater run &")
+    (setup, path, init, run), (path_again, publish, tail, status) = readme_terminals()
+    assert (setup, run) == ("make setup", "headwater run")
+    assert path == path_again
     assert path.startswith("export PATH=")
     made = shed.run(init)
     assert made.returncode == 0, made.stderr
-    shed.start(run.removesuffix("&"))
+    shed.start(run)
     published = shed.run(publish)
     assert published.returncode == 0, published.stderr
     seen = shed.run(tail)
@@ -124,3 +125,13 @@ def finds_itself_from_elsewhere(shed: Shed) -> None:
     found = shed.run("headwater status --json", cwd=elsewhere)
     assert found.returncode == 0, found.stdout + found.stderr
     assert json.loads(found.stdout)["addresses"]["page"].endswith(f":{shed.page}")
+
+
+def test_what_a_first_try_writes_into_a_checkout_is_ignored() -> None:
+    ignored = (README.parent / ".gitignore").read_text(encoding="utf-8").splitlines()
+    assert {"/headwater.toml", "/conf.d/", "/data/"} <= set(ignored)
+
+
+def test_the_readme_says_where_its_foreign_tools_come_from() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert "apt install kcat mosquitto-clients" in text.partition("## Your first device")[0]
