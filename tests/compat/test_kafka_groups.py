@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.support.kafka_node import KafkaNode
-from tests.support.peers import kafka_tool, program
+from tests.support.peers import BUILT, kafka_tool, program
 
 # kafka-python's and aiokafka's own imports and threads
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
@@ -371,6 +371,19 @@ def test_kcat_balanced_consumer(node: KafkaNode) -> None:
     until(
         lambda: sum(committed(node, "kcat-readers", "kcat-group").values()) == RECORDS, "kcat committed what it printed"
     )
+
+
+@pytest.mark.peer("franz-go")
+def test_franz_go(node: KafkaNode) -> None:
+    done = subprocess.run([BUILT / "franz-go", node.address], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "group read 300",
+        "transaction false 300",
+        "transaction true 300",
+        "committed read 300",
+    ]
+    assert committed(node, "go-txn", "go-in") == committed(node, "go-group", "go-in")
 
 
 @pytest.mark.peer("kafka")

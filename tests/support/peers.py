@@ -13,6 +13,8 @@ from headwater.net import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 KAFKA_KIT = ROOT / "tests" / "kit" / "kafka" / "kafka"
+# What `make peers` builds.
+BUILT = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headwater-peers"
 # Debian keeps daemons where an ordinary user's PATH does not look.
 SEARCH_PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
 
@@ -25,6 +27,7 @@ PEERS: dict[str, list[tuple[str, ...]]] = {
     "promtool": [("promtool",)],
     "kafka": [("java",)],
     "javac": [("javac",)],
+    "franz-go": [(str(BUILT / "franz-go"),)],
 }
 
 
