@@ -55,9 +55,9 @@ class Reporter:
         return {"work": work | {"report": report} if work is not None else None, "nodes": nodes, "alerts": alerts}
 
     def addresses(self) -> dict[str, str | None]:
-        """Where this node is reached: `host:port` by part."""
+        """Where this node is reached: `host:port` by part; the page once the work process says that it is served."""
         core = self._core
-        page = core.settings.page
+        page = core.settings.page if core.work is not None and core.work.report.get("page") else None
         return {
             "kafka": _address(core.kafka.address) if core.kafka is not None else None,
             "mqtt": _address(core.mqtt.address) if core.mqtt is not None else None,

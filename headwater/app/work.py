@@ -31,10 +31,11 @@ from headwater.net import RealNet, parse_address
 from headwater.settings.load import load_settings
 from headwater.settings.model import Settings
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("headwater.work")  # by name: this module runs as __main__
 
 STATUS_EVERY_S = 1.0
 PAGE_RETRY_S = 5.0
+PAGE_UP_S = 0.5  # a page that cannot listen says so at once
 ALERTS_MAX = 100
 STOP_S = 4.0
 _PR_SET_PDEATHSIG = 1
@@ -49,6 +50,7 @@ class Work:
         self._problems: dict[str, str] = {}
         self._processors: Any = None
         self._nodes: NodeWatch | None = None
+        self._page_up = False
         self._failed = False
         self.stopping = asyncio.Event()
 
@@ -131,8 +133,8 @@ class Work:
             return
         assert self._settings.page is not None  # noqa: S101 - checked by the caller
         while True:
-            try:
-                await run_page(
+            serving = asyncio.ensure_future(
+                run_page(
                     self._settings.page,
                     data_dir=self._settings.data_dir,
                     kafka=kafka,
@@ -140,8 +142,18 @@ class Work:
                     net=RealNet(),
                     clock=SystemClock(),
                 )
-            except* UserError as group:
-                self._say("page", str(group.exceptions[0]))
+            )
+            try:
+                await asyncio.wait({serving}, timeout=PAGE_UP_S)
+                if not serving.done():
+                    self._page_up = True
+                    self._problems.pop("page", None)
+                await serving
+            except UserError as error:
+                self._say("page", f"{error.what}. {error.hint}".rstrip())
+            finally:
+                self._page_up = False
+                serving.cancel()
             await asyncio.sleep(PAGE_RETRY_S)
 
     # --- about itself
@@ -151,8 +163,8 @@ class Work:
 
     def _say(self, part: str, problem: str) -> None:
         if self._problems.get(part) != problem:
-            log.error("%s", problem.replace("\n", " "))
-        self._problems[part] = problem.replace("\n", " ")
+            log.error("%s", problem)
+        self._problems[part] = problem
 
     async def _report(self) -> None:
         said = b""
@@ -168,6 +180,7 @@ class Work:
         alerts = self._processors.status().get("alerts", ()) if self._processors is not None else ()
         return {
             "problems": list(self._problems.values()),
+            "page": self._page_up,
             "processors": self._processing(),
             "alerts": [alert for alert in alerts if alert["state"] not in ("inactive", "resolved")][:ALERTS_MAX],
             "nodes": self._nodes.rows() if self._nodes is not None else [],
