@@ -8,7 +8,10 @@ from headwater.settings.model import Settings
 def check_parts(settings: Settings) -> list[str]:
     """Read profiles and rules as the node will; one line for each. Raises UserError naming file, line and key."""
     from devices.profile_files import read_profiles
+    from gateway.ingest.mqtt.access import AccessList
 
+    if settings.mqtt is not None:
+        AccessList(settings.mqtt.acl)
     lines = [f"decodes {profile.name} ({profile.format})" for profile in read_profiles(settings.profiles)]
     if settings.rules:
         from processors.rules import load_rules

@@ -45,10 +45,12 @@ profiles_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+user_app = typer.Typer(help="Who may connect over the network: add.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(config_app, name="config")
 app.add_typer(profiles_app, name="profiles")
 app.add_typer(replication_app, name="replication")
 app.add_typer(simulate_app, name="simulate")
+app.add_typer(user_app, name="user")
 
 # typer reads these annotations at run time; Optional is what it understands on every Python from 3.11 on
 Config = Annotated[
@@ -134,6 +136,28 @@ def _simulate(name: str, text: str) -> None:
 _simulate("farm", "A wind farm that speaks MQTT. Options: headwater simulate farm --help")
 _simulate("mast", "A met mast that speaks NMEA 0183 over a serial line. Options: headwater simulate mast --help")
 _simulate("replay", "Play a recording (CSV) with its own timestamps. Options: headwater simulate replay --help")
+
+
+@user_app.command("add")
+def user_add(
+    name: Annotated[str, typer.Argument(help="The user's name; devices may share one.")],
+    mqtt: Annotated[
+        bool, typer.Option("--mqtt", help="May publish over MQTT (the default, and all there is yet).")
+    ] = True,
+    generate: Annotated[bool, typer.Option("--generate", help="Make a password and show it once.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Give a user that is there a new password.")] = False,
+    config: Config = None,
+) -> None:
+    """Add a user to the node's users file; the password is asked for, or the first line of stdin.
+
+    \b
+    Examples:
+      headwater user add pumps --mqtt --generate
+      headwater user add meters --mqtt < password.txt
+    """
+    from headwater.cli.user import add
+
+    add(name, config, generate=generate, replace=replace)
 
 
 @config_app.command("check")

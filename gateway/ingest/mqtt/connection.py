@@ -11,6 +11,8 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
+from gateway.ingest.mqtt.access import Rights
+from gateway.ingest.mqtt.credentials import Credentials
 from gateway.ingest.mqtt.packets import Connect, Will
 from gateway.ingest.mqtt.reasons import MqttError, ReasonCode
 from gateway.ingest.mqtt.session import ServerSession, acknowledge, windows_freed
@@ -30,6 +32,7 @@ class Shared(Protocol):
     ingest: Ingest
     settings: MqttSettings
     topics: TopicCache
+    credentials: Credentials
     refused: int
     retained: int
 
@@ -37,6 +40,7 @@ class Shared(Protocol):
     def arrived(self, connection: Connection) -> None: ...
     def left(self, connection: Connection) -> None: ...
     def new_client_id(self, *, level: int) -> str: ...
+    def rights(self, user: str | None, client_id: str) -> Rights | None: ...
     def open(self, connection: Connection, client_id: str, connect: Connect) -> tuple[Session, bool, bool]: ...
     def closed(self, session: Session, *, expiry_s: int) -> None: ...
     def died(self, source: Source, client_id: str, will: Will, session_expiry_s: int) -> None: ...
@@ -47,6 +51,13 @@ class Shared(Protocol):
 
 # why a connection's reads are paused
 INFLIGHT, FULL, WRITING, DECIDING = 1, 2, 4, 8
+
+_AUTHENTICATION = {
+    ReasonCode.SERVER_UNAVAILABLE: "the node's users file cannot be read",
+    ReasonCode.NOT_AUTHORIZED: "it brings no user and password",
+    ReasonCode.SERVER_BUSY: "too many clients sign in at once: come back",
+    ReasonCode.BAD_USER_NAME_OR_PASSWORD: "user and password do not match",
+}
 
 
 class Connection(asyncio.Protocol):
@@ -69,6 +80,8 @@ class Connection(asyncio.Protocol):
         self.peer = "?"
         self.name = ""
         self.client_id = ""
+        self.user: str | None = None
+        self._deciding = False
 
     # --- asyncio's side
 
@@ -118,7 +131,8 @@ class Connection(asyncio.Protocol):
             self._listener.refused += 1
             self.end(problem, loud=True)
         elif machine.state is State.DECIDING:
-            if self._session is None:
+            if not self._deciding:
+                self._deciding = True
                 self._decide()
         elif machine.state is State.CLOSED and self._transport is not None:
             if machine.clean_end:
@@ -207,16 +221,45 @@ class Connection(asyncio.Protocol):
     # --- CONNECT
 
     def _decide(self) -> None:
-        connect = self._machine.connect
+        """Who is it? Its password may have to be hashed, in a thread; until then nothing more is read."""
+        connect, credentials = self._machine.connect, self._listener.credentials
         if connect is None:
             return
+        if not credentials.required:
+            self._admit(connect)
+            return
+        self.name = f"{connect.client_id!r} at {self.peer}"
+        self._pause(DECIDING)
+        credentials.verify(connect.user, connect.password, self._verified)
+
+    def _verified(self, user: str | None, reason: ReasonCode) -> None:
+        connect = self._machine.connect
+        if self._machine.state is not State.DECIDING or connect is None:
+            return
+        if reason:
+            self._refuse(reason, _AUTHENTICATION[reason])
+            return
+        self.user = user
+        self._admit(connect)
+
+    def _refuse(self, reason: ReasonCode, problem: str) -> None:
+        self._listener.refused += 1
+        self._machine.refuse(reason, problem)
+        self.end(f"refused: {problem}", loud=True)
+
+    def _admit(self, connect: Connect) -> None:
+        """May it, and under that client id? Then its session."""
         client_id = connect.client_id or self._listener.new_client_id(level=connect.level)
         self.name = f"{client_id!r} at {self.peer}"
         try:
+            if reason := self._machine.restrict(self._listener.rights(self.user, client_id)):
+                raise MqttError("the will's topic is not for this client", reason)
             session, present, unsynced = self._listener.open(self, client_id, connect)
+        except MqttError as error:
+            self._refuse(error.reason, error.what)
+            return
         except OSError as error:
-            self._machine.refuse(ReasonCode.SERVER_UNAVAILABLE, "the disk cannot keep a session")
-            self.end(f"its session cannot be kept: {error}", loud=True)
+            self._refuse(ReasonCode.SERVER_UNAVAILABLE, f"its session cannot be kept: {error}")
             return
         self._session = session
         self.client_id = client_id
@@ -226,6 +269,7 @@ class Connection(asyncio.Protocol):
             self._listener.when_journal_synced(lambda error: self._journalled(error, present=present))
         else:
             self._accept(present=present)
+            self._resume(DECIDING)
 
     def _journalled(self, error: OSError | None, *, present: bool) -> None:
         if self._machine.state is not State.DECIDING:

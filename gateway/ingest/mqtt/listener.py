@@ -9,9 +9,11 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
+from gateway.ingest.mqtt.access import AccessList, Rights
 from gateway.ingest.mqtt.connection import Connection
+from gateway.ingest.mqtt.credentials import Credentials
 from gateway.ingest.mqtt.packets import Connect, Will
-from gateway.ingest.mqtt.reasons import ReasonCode
+from gateway.ingest.mqtt.reasons import MqttError, ReasonCode
 from gateway.ingest.mqtt.sessions import Session, SessionRegistry
 from gateway.ingest.mqtt.settings import MqttSettings
 from gateway.ingest.mqtt.state import TopicCache
@@ -32,7 +34,21 @@ LINES_PER_SWEEP = 20
 class MqttListener:
     """The listening socket and what its connections share."""
 
-    def __init__(self, ingest: Ingest, settings: MqttSettings, registry: SessionRegistry) -> None:
+    def __init__(
+        self,
+        ingest: Ingest,
+        settings: MqttSettings,
+        registry: SessionRegistry,
+        credentials: Credentials,
+        net: network.Net,
+    ) -> None:
+        """Raises `UserError` for rules that are none."""
+        self.credentials = credentials
+        self._access = AccessList(settings.acl)
+        self._net = net
+        self._closed_to_network = False
+        self._open_problem: str | None = None
+        self._opening: asyncio.Task[None] | None = None
         self.ingest = ingest
         self.settings = settings
         self.topics = TopicCache()
@@ -55,8 +71,29 @@ class MqttListener:
 
         ingest.add_status(self.status)
 
-    def serve_on(self, server: network.Listener) -> None:
-        self._server = server
+    async def listen(self) -> None:
+        """Open the socket; on loopback only, as long as nobody could be told apart. Raises `OSError`."""
+        host, port = network.parse_address(self.settings.listen, default_port=1883)
+        closed = not network.is_loopback(host) and not self.credentials.required
+        if closed:
+            host = "::1" if ":" in host else "127.0.0.1"
+        self._server = await self._net.listen(lambda: Connection(self), host, port)
+        self._closed_to_network = closed
+        _log.info("MQTT on %s:%d", *self.address)
+        if closed:
+            _log.warning("MQTT: %s", self.problem)
+
+    @property
+    def problem(self) -> str | None:
+        """What keeps clients out, for `status` and the start line; None when nothing does."""
+        if self._open_problem is not None:
+            return self._open_problem
+        if self._closed_to_network:
+            return (
+                f"no client from the network can connect, though listen = “{self.settings.listen}”: there is no user "
+                "yet; `headwater user add NAME --mqtt` makes one and opens it"
+            )
+        return self.credentials.problem
 
     @property
     def address(self) -> tuple[str, int]:
@@ -68,6 +105,9 @@ class MqttListener:
     def close(self) -> None:
         """Stop listening and close every connection; what is settled is acknowledged first."""
         self._sweeper.cancel()
+        self.credentials.close()
+        if self._opening is not None:
+            self._opening.cancel()
         if self._server is not None:
             self._server.close()
         self._flush()
@@ -107,14 +147,25 @@ class MqttListener:
         self._names += 1
         return f"anonymous-{self._names}"
 
+    def rights(self, user: str | None, client_id: str) -> Rights | None:
+        """What a client may publish to. Raises `MqttError` when its id cannot stand in a pattern."""
+        return self._access.rights(user, client_id)
+
     def open(self, connection: Connection, client_id: str, connect: Connect) -> tuple[Session, bool, bool]:
-        """The session of a client that connects; an older connection of that id is closed [MQTT-3.1.4-2]."""
-        if (old := self._by_client.get(client_id)) is not None:
+        """The session of a client that connects; an older connection of that id is closed [MQTT-3.1.4-2].
+
+        Raises `MqttError` when the client id is another user's, connected or by its session.
+        """
+        old, user = self._by_client.get(client_id), connection.user
+        owner = old.user if old is not None else self._registry.owner(client_id, self.now_ms())
+        if user is not None and owner is not None and owner != user:
+            raise MqttError(f"the client id {client_id!r} is another user's", ReasonCode.NOT_AUTHORIZED)
+        if old is not None:
             problem = f"taken over by {connection.peer}, which has the same client id"
             old.end(problem, loud=True, reason=ReasonCode.SESSION_TAKEN_OVER)
         expiry_s = connect.session_expiry_s if connect.level == 5 else None
         session, present, unsynced = self._registry.open(
-            client_id, clean=connect.clean, ends=self._ends(), expiry_s=expiry_s, now_ms=self.now_ms()
+            client_id, clean=connect.clean, ends=self._ends(), expiry_s=expiry_s, user=user, now_ms=self.now_ms()
         )
         waiting = self._wills.pop(client_id)
         if waiting is not None and not present:
@@ -204,6 +255,7 @@ class MqttListener:
         now_ms = self.now_ms()
         for connection in list(self._connections):
             connection.sweep(now_ms)
+        self._look_at_users()
         for waiting in self._wills.due(now_ms):
             self._take_will(waiting.source.id.removeprefix("mqtt:"), waiting.source, waiting.will)
         if now_ms >= self._expire_at_ms:
@@ -213,13 +265,43 @@ class MqttListener:
             except OSError as error:  # the next sweep tries the rest
                 _log.warning("expired sessions cannot be discarded: %s", error)
 
+    def _look_at_users(self) -> None:
+        """Close who may no longer be there, and open to the network once there is a user."""
+        required = self.credentials.required
+        changed = self.credentials.reload()
+        if changed or self.credentials.required != required:
+            for connection in list(self._connections):
+                stranger = connection.user is None and connection.client_id != ""
+                if connection.user in changed or (self.credentials.required and stranger):
+                    reason = ReasonCode.NOT_AUTHORIZED if stranger else ReasonCode.ADMINISTRATIVE_ACTION
+                    connection.end("the users changed: sign in again", loud=True, reason=reason, our_doing=True)
+        if self._closed_to_network and self.credentials.required and self._opening is None:
+            self._opening = self._loop.create_task(self._open_to_network())
+
+    async def _open_to_network(self) -> None:
+        """The loopback socket makes room for the real one; connections stay."""
+        if self._server is not None:
+            self._server.close()
+        try:
+            await self.listen()
+            self._open_problem = None
+        except OSError as error:  # the next sweep tries again
+            problem = _cannot_listen(self.settings.listen, error).what
+            if problem != self._open_problem:
+                _log.error("MQTT: %s", problem)
+            self._open_problem = problem
+        finally:
+            self._opening = None
+
 
 async def serve_mqtt(ingest: Ingest, net: network.Net, settings: MqttSettings) -> MqttListener:
     """Open the MQTT listener. Sessions are recovered before the first connection is accepted.
 
-    Raises `UserError` when the port is taken or may not be opened.
+    Raises `UserError` when the port is taken or may not be opened, or the users file is no good.
     """
     store = ingest.store
+    users_file = settings.users_file or f"{store.data_dir}/node/users"
+    credentials = Credentials(users_file, must_exist=bool(settings.users_file))
     registry = SessionRegistry(
         store.disk,
         f"{store.data_dir}/node/sessions",
@@ -229,19 +311,18 @@ async def serve_mqtt(ingest: Ingest, net: network.Net, settings: MqttSettings) -
         estimate_slack_ms=2 * ingest.marks.settings.every_ms,
         now_ms=ingest.clock.monotonic_ms(),
     )
-    host, port = network.parse_address(settings.listen, default_port=1883)
-    listener = MqttListener(ingest, settings, registry)
+    listener = MqttListener(ingest, settings, registry, credentials, net)
     try:
-        listener.serve_on(await net.listen(lambda: Connection(listener), host, port))
+        await listener.listen()
     except OSError as error:
         listener.close()
-        raise _cannot_listen(settings.listen, port, error) from error
+        raise _cannot_listen(settings.listen, error) from error
     ingest.tail_uses = {}  # the sessions hold it now
-    _log.info("MQTT on %s:%d", *listener.address)
     return listener
 
 
-def _cannot_listen(listen: str, port: int, error: OSError) -> UserError:
+def _cannot_listen(listen: str, error: OSError) -> UserError:
+    _, port = network.parse_address(listen, default_port=1883)
     if error.errno == errno.EADDRINUSE:
         holder = network.port_holder(port)
         hint = "Stop it, or set another port: listen in section [mqtt]."

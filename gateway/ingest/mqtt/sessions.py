@@ -5,7 +5,7 @@ when it comes back, whatever happened to the node meanwhile; only then does it s
 [MQTT-3.1.2-4, -3.2.2-2]. The journal `<data>/node/sessions` holds a JSON line per change:
 
     ["+", client id]                                            a session without end is made
-    ["+", client id, {"expiry_s": seconds}]                     … or one with an end, or a session's end changed
+    ["+", client id, {"expiry_s": seconds, "user": name}]       … or one with an end, or that is a user's
     ["-", client id, {"readings": end, "deadletter": end}]      it is discarded: what those logs say of the client
                                                                 below these offsets belongs to a session that is gone
 
@@ -51,6 +51,7 @@ class Session:
     held: set[int] = field(default_factory=set)
     connected: bool = False
     expiry_s: int = NEVER_EXPIRES
+    user: str | None = None  # whose it is: nobody else may go on with it
     ended_ms: float = 0.0
 
     def expired(self, now_ms: float) -> bool:
@@ -101,7 +102,7 @@ class SessionRegistry:
         lines = self._disk.read_file(self._path).splitlines() if self._disk.exists(self._path) else []
         for line in lines:
             try:
-                what, client_id, *ends = msgspec.json.decode(line, type=list[str | dict[str, int]])
+                what, client_id, *ends = msgspec.json.decode(line, type=list[str | dict[str, int | str]])
             except (ValueError, TypeError):
                 continue  # a torn last line: its session was never confirmed to anyone
             if not isinstance(client_id, str):
@@ -109,9 +110,12 @@ class SessionRegistry:
             self._sessions.pop(client_id, None)
             detail = ends[0] if ends and isinstance(ends[0], dict) else {}
             if what == "+":
-                self._add(client_id).expiry_s = detail.get("expiry_s", NEVER_EXPIRES)
+                session = self._add(client_id)
+                expiry_s, user = detail.get("expiry_s"), detail.get("user")
+                session.expiry_s = expiry_s if isinstance(expiry_s, int) else NEVER_EXPIRES
+                session.user = user if isinstance(user, str) else None
             elif detail:
-                discarded[client_id] = detail
+                discarded[client_id] = {topic: end for topic, end in detail.items() if isinstance(end, int)}
         return discarded
 
     def _recover(self, client_id: str, uses: Mapping[int, Use], gone: Mapping[str, int], within_ms: int) -> None:
@@ -133,8 +137,20 @@ class SessionRegistry:
         self._sessions[client_id] = session
         return session
 
+    def owner(self, client_id: str, now_ms: float) -> str | None:
+        """The user that a client id's session belongs to; None: nobody's."""
+        session = self._sessions.get(client_id)
+        return session.user if session is not None and not session.expired(now_ms) else None
+
     def open(
-        self, client_id: str, *, clean: bool, ends: Mapping[str, int], expiry_s: int | None = None, now_ms: float = 0.0
+        self,
+        client_id: str,
+        *,
+        clean: bool,
+        ends: Mapping[str, int],
+        expiry_s: int | None = None,
+        user: str | None = None,
+        now_ms: float = 0.0,
     ) -> tuple[Session, bool, bool]:
         """A client connects: (its session, session present, the journal must be synced before CONNACK).
 
@@ -149,16 +165,16 @@ class SessionRegistry:
             old = None
         if old is not None:
             self._sessions[client_id] = old  # used last
-            changed = old.expiry_s != expiry_s
+            changed = (old.expiry_s, old.user) != (expiry_s, user)
             if changed:
-                old.expiry_s = expiry_s
+                old.expiry_s, old.user = expiry_s, user
                 self._write(_made(old))
             return old, True, changed
         if not expiry_s:
-            return Session(client_id, persistent=False, expiry_s=0), False, False
+            return Session(client_id, persistent=False, expiry_s=0, user=user), False, False
         self._make_room(ends)
         session = self._add(client_id)
-        session.expiry_s = expiry_s
+        session.expiry_s, session.user = expiry_s, user
         self._write(_made(session))
         return session, False, True
 
@@ -232,6 +248,9 @@ class SessionRegistry:
 
 def _made(session: Session) -> list[object]:
     """The journal's line for a session as it is."""
-    if session.expiry_s == NEVER_EXPIRES:
-        return ["+", session.client_id]
-    return ["+", session.client_id, {"expiry_s": session.expiry_s}]
+    detail: dict[str, object] = {}
+    if session.expiry_s != NEVER_EXPIRES:
+        detail["expiry_s"] = session.expiry_s
+    if session.user is not None:
+        detail["user"] = session.user
+    return ["+", session.client_id, detail] if detail else ["+", session.client_id]

@@ -7,10 +7,24 @@ from typing import Annotated
 import msgspec
 
 
+class AclRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where users may publish: one [[mqtt.acl]]. With any, what no rule allows is refused.
+
+    users     their names; "*" is everyone who may come in
+    publish   topic patterns as for a subscription; %u stands for the user's name, %c for the client id
+    """
+
+    users: tuple[str, ...] = ("*",)
+    publish: tuple[str, ...]
+
+
 class MqttSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The MQTT listener.
 
-    listen               address and port; loopback unless changed
+    listen               address and port; off loopback only once a user exists: `headwater user add NAME --mqtt`
+    users_file           users and hashes (0600), made by `headwater user add`; empty: `<data_dir>/node/users`. Set,
+                         it must be there. Once it names a user, every client needs one
+    acl                  where users may publish; without a rule anywhere
     packet_bytes_max     a larger packet closes its connection before a byte of it is stored
     connections_max      further connections are closed at once
     inflight_max         messages of one connection taken and not yet acknowledged; beyond, its reads pause
@@ -24,6 +38,8 @@ class MqttSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """
 
     listen: str = "127.0.0.1:1883"
+    users_file: str = ""
+    acl: tuple[AclRule, ...] = ()
     packet_bytes_max: int = 262_144
     connections_max: int = 2_048
     inflight_max: int = 1_000

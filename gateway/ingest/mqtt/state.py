@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum, auto
+from typing import TYPE_CHECKING
 
 from gateway.ingest.mqtt.packets import Connect, Header, PacketType
 from gateway.ingest.mqtt.reasons import MqttError, ReasonCode
 from gateway.ingest.mqtt.settings import MqttSettings
+
+if TYPE_CHECKING:
+    from gateway.ingest.mqtt.access import Rights
 
 # (topic, payload, packet id or 0, flags); flags are PUBLISH's own low nibble, HELD and REFUSED
 Message = tuple[str, bytes, int, int]
@@ -60,6 +64,7 @@ class Exchange:
         self.subscriptions_refused = 0
         self.retained = 0
         self.topic_refused: str | None = None
+        self.rights: Rights | None = None  # None: any topic
         self.clean_end = False  # DISCONNECT came
         self.keeps_will = False  # … and asked for the will all the same (MQTT 5)
         self.session_expiry_s = 0  # MQTT 5; DISCONNECT may change it
@@ -79,7 +84,17 @@ class Exchange:
             return ReasonCode.TOPIC_NAME_INVALID  # a broker's own (4.7.2), and here the node's: `$gateway`
         if topic.count("/") >= TOPIC_LEVELS_MAX:
             return ReasonCode.TOPIC_NAME_INVALID
+        if self.rights is not None and not self.rights.allows(topic):
+            return ReasonCode.NOT_AUTHORIZED
         return ReasonCode.SUCCESS
+
+    def restrict(self, rights: Rights | None) -> ReasonCode:
+        """Who the client is, is known: what it may publish to, and whether its will is among that."""
+        if rights is not None:
+            self.rights = rights
+            self.topics = TopicCache(entries_max=256)  # what others may does not count for it
+        will = self.connect.will if self.connect is not None else None
+        return self.may_publish(will.topic) if will is not None else ReasonCode.SUCCESS
 
     def hold(self, packet_id: int) -> int:
         """A QoS 2 message came: the flag to give it."""

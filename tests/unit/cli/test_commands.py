@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 import pytest
 
+from gateway.users import matches, read_users
 from headwater.cli.config import to_toml
 from headwater.cli.init import suggest_name
 from headwater.cli.main import main
@@ -174,3 +176,35 @@ def test_a_central_s_status_names_its_nodes_and_alerts() -> None:
     assert node_rows(document) == [("b", "45 s ago", "1,200 records", "-"), ("a", "just now", "0 records", "0.1.0")]
     assert dict(lines(document | {"alerts": []}))["alerts"] == "none"
     assert "no central configured" in dict(lines(document | {"role": "edge"}))["link"]
+
+
+def test_user_add_writes_where_the_node_reads(
+    headwater: Headwater, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = headwater("init", "edge", "--node", "shed-1")
+    assert made.returncode == 0, made.stderr
+    monkeypatch.setattr(sys, "stdin", io.StringIO("secret\n"))
+    added = headwater("user", "add", "pump", "--mqtt")
+    assert added.returncode == 0, added.stderr
+    assert list(read_users(str(tmp_path / "data" / "node" / "users"))) == ["pump"]
+    assert "secret" not in added.stdout
+    monkeypatch.setattr(sys, "stdin", io.StringIO("other\n"))
+    again = headwater("user", "add", "pump")
+    assert again.returncode == 2
+    assert "--replace" in again.stderr
+    generated = headwater("user", "add", "pump", "--generate", "--replace")
+    [password] = [line.split(": ")[1] for line in generated.stdout.splitlines() if "this once" in line]
+    assert matches(read_users(str(tmp_path / "data" / "node" / "users"))["pump"], password.encode())
+    config = tmp_path / "headwater.toml"
+    config.write_text(config.read_text().replace("[mqtt]\n", '[mqtt]\nusers_file = "who"\n'))
+    assert headwater("user", "add", "meter", "--generate").returncode == 0
+    assert list(read_users(str(tmp_path / "who"))) == ["meter"]
+
+
+def test_config_check_names_an_access_rule_that_is_none(headwater: Headwater, tmp_path: Path) -> None:
+    headwater("init", "edge", "--node", "shed-1")
+    config = tmp_path / "headwater.toml"
+    config.write_text(config.read_text() + '\n[[mqtt.acl]]\npublish = ["farm/a#"]\n')
+    checked = headwater("config", "check")
+    assert checked.returncode == 2
+    assert "farm/a#" in checked.stderr

@@ -1,0 +1,162 @@
+"""Who may come in over the network: a file of users with salted scrypt hashes, read whole or not at all.
+
+One line each, fields apart by one space; `#` begins a comment:
+
+    <name> <purposes, comma-separated: mqtt> scrypt:<n>:<r>:<p>:<salt, hex>:<hash, hex>
+
+The file must belong to its reader alone (0600). A file that is readable for others, malformed or gone lets nobody
+in: every function raises `UserError` naming file and line. Hashing blocks for tens of milliseconds and 16 MB: call
+`matches` in a thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+import stat
+from typing import NamedTuple
+
+from headwater.errors import UserError
+
+PURPOSES = ("mqtt",)
+NAME_CHARACTERS_MAX = 64
+PASSWORD_BYTES_MAX = 1_024
+FILE_BYTES_MAX = 4 << 20
+
+# RFC 7914's parameters for interactive use: 16 MB, a core for about 50 ms, on a Pi 200. Each line keeps its own.
+_N, _R, _P = 1 << 14, 8, 1
+_MEMORY_BYTES_MAX = 64 << 20
+_SALT_BYTES, _HASH_BYTES = 16, 32
+
+
+class User(NamedTuple):
+    """One line of the file."""
+
+    name: str
+    purposes: frozenset[str]
+    n: int
+    r: int
+    p: int
+    salt: bytes
+    digest: bytes
+
+
+def fit_user_name(name: str) -> bool:
+    """Whether a name may be a user's: it stands in topic patterns, lines and logs, so nothing that means more there."""
+    return 0 < len(name) <= NAME_CHARACTERS_MAX and name.isprintable() and not set(name) & set(" */+#$%:,“”\"'\\")
+
+
+def read_users(path: str) -> dict[str, User]:
+    """The users in a file, by name. Raises `UserError` for a file that is no good, and then there are none."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        with os.fdopen(handle, "rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode) or mode & 0o077:
+                hint = f"Make it its owner's alone: chmod 600 {path}"
+                raise UserError(f"the users file {path} is open to others (mode {stat.S_IMODE(mode):04o})", hint=hint)
+            data = file.read(FILE_BYTES_MAX + 1)
+    except OSError as error:
+        raise UserError(
+            f"the users file {path} cannot be read: {error.strerror}",
+            hint="`headwater user add NAME --mqtt` makes one. As long as it cannot be read, nobody may come in.",
+        ) from None
+    if len(data) > FILE_BYTES_MAX:
+        raise UserError(f"the users file {path} is larger than {FILE_BYTES_MAX} bytes", hint="Is it another file?")
+    users: dict[str, User] = {}
+    for number, line in enumerate(data.splitlines(), 1):
+        if not line.strip() or line.startswith(b"#"):
+            continue
+        user = _read_line(line)
+        if user is None or user.name in users:
+            what = "is no user" if user is None else "names a user twice"
+            raise UserError(
+                f"{path}:{number} {what}; nobody may come in until that is mended",
+                hint="Remove the line and make the user again: `headwater user add NAME --mqtt`.",
+            )
+        users[user.name] = user
+    return users
+
+
+def _read_line(line: bytes) -> User | None:
+    try:
+        name, purposes, secret = line.decode().split(" ")
+        scheme, n, r, p, salt, digest = secret.split(":")
+        user = User(
+            name,
+            frozenset(purposes.split(",")),
+            int(n),
+            int(r),
+            int(p),
+            bytes.fromhex(salt),
+            bytes.fromhex(digest),
+        )
+    except ValueError:
+        return None
+    good_work = user.n > 1 and not user.n & (user.n - 1) and user.r > 0 and 0 < user.p <= 16
+    if scheme != "scrypt" or not good_work or 128 * user.n * user.r > _MEMORY_BYTES_MAX:
+        return None
+    if len(user.salt) < _SALT_BYTES or len(user.digest) != _HASH_BYTES:
+        return None
+    return user if fit_user_name(name) and user.purposes <= set(PURPOSES) else None
+
+
+def matches(user: User | None, password: bytes) -> bool:
+    """Whether a password is a user's; for a user that there is not it takes as long. Blocks: call it in a thread."""
+    of = user if user is not None else _NOBODY
+    given = _scrypt(password[:PASSWORD_BYTES_MAX], of.salt, of.n, of.r, of.p)
+    return hmac.compare_digest(given, of.digest) and user is not None and len(password) <= PASSWORD_BYTES_MAX
+
+
+def _scrypt(password: bytes, salt: bytes, n: int, r: int, p: int) -> bytes:
+    return hashlib.scrypt(password, salt=salt, n=n, r=r, p=p, maxmem=2 * _MEMORY_BYTES_MAX, dklen=_HASH_BYTES)
+
+
+_NOBODY = User("", frozenset(), _N, _R, _P, bytes(_SALT_BYTES), bytes(_HASH_BYTES))
+
+
+def add_user(path: str, name: str, password: bytes, purposes: frozenset[str], *, replace: bool = False) -> None:
+    """Write a user into the file, which is made (0600) when there is none. Raises `UserError`."""
+    if not fit_user_name(name):
+        raise UserError(
+            f"“{name}” cannot name a user",
+            hint=f"At most {NAME_CHARACTERS_MAX} printable characters without spaces, quotes and * / + # $ % : , \\",
+        )
+    if not 0 < len(password) <= PASSWORD_BYTES_MAX or b"\n" in password or b"\0" in password:
+        raise UserError(
+            "that is no password", hint=f"Give 1 to {PASSWORD_BYTES_MAX} bytes in one line, or use --generate."
+        )
+    users = read_users(path) if os.path.lexists(path) else {}
+    if name in users and not replace:
+        raise UserError(f"there is a user “{name}” already", hint="Give a new password with --replace.")
+    salt = secrets.token_bytes(_SALT_BYTES)
+    users[name] = User(name, purposes, _N, _R, _P, salt, _scrypt(password, salt, _N, _R, _P))
+    _write(path, users)
+
+
+def _write(path: str, users: dict[str, User]) -> None:
+    lines = ["# Made by `headwater user add`. A user's line may be removed; hashes cannot be edited."]
+    lines += [
+        f"{user.name} {','.join(sorted(user.purposes))} "
+        f"scrypt:{user.n}:{user.r}:{user.p}:{user.salt.hex()}:{user.digest.hex()}"
+        for user in users.values()
+    ]
+    folder = os.path.dirname(os.path.abspath(path))
+    temporary = f"{path}.{os.getpid()}.new"
+    try:
+        os.makedirs(folder, exist_ok=True)
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write("\n".join(lines) + "\n")
+            if os.geteuid() == 0:  # an administrator adds a user for a service: the service must read it
+                owner = os.stat(folder)
+                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(
+            f"the users file {path} cannot be written: {error.strerror}", hint="Try it with sudo."
+        ) from None
