@@ -31,10 +31,8 @@ from gateway.replicate.trial import Trial
 from gateway.wire.errors import ErrorCode, KafkaError
 from headwater.errors import HeadwaterError, PeerError
 
-IDLE_TICK_MS = 1_000.0
 AGAIN_START_MS, AGAIN_MAX_MS, AGAIN_COUNT_MAX = 10.0, 500.0, 60
-OPERATOR_RETRY_MS = 30_000.0
-REMEMBER_EVERY_MS = 600_000.0
+IDLE_TICK_MS, OPERATOR_RETRY_MS, REMEMBER_EVERY_MS = 1_000.0, 30_000.0, 600_000.0
 
 
 class Step(NamedTuple):
@@ -134,8 +132,11 @@ class Replicator:
 
     def backlog(self) -> tuple[int, int]:
         """(records, bytes) of the log that are not at the central; bytes are an estimate from the log's mean."""
-        done = self._settled | {key: position.done for key, position in self._positions.items()}
-        return behind(self._sources(), done)
+        return behind(self._sources(), self.settled())
+
+    def settled(self) -> dict[str, int]:
+        """Per source the offset below which the central has everything, as far as it was last heard."""
+        return self._settled | {key: position.done for key, position in self._positions.items()}
 
     def _to(self, state: State, now: float) -> Action:
         self.state = state
@@ -198,7 +199,7 @@ class Replicator:
     def _give_up_transaction(self, cause: str) -> None:
         if self._transaction is not None:
             self.link.abort(cause, self._transaction.load.records, unknown=self.state is State.COMMIT)
-        self._settled |= {key: position.done for key, position in self._positions.items()}
+        self._settled = self.settled()
         self._load = self._transaction = self._record = None
         self._positions = {}
 
@@ -285,7 +286,7 @@ class Replicator:
         sources = self._sources()
         for key, source in sources.items():
             if key not in self._positions:
-                self._positions[key] = Position.resume(source.log_start_offset, source, None)
+                self._positions[key] = Position.resume(0, source, None)
         waiting_bytes = self.backlog()[1]
         if not waiting_bytes:
             self.link.caught_up(now)

@@ -151,6 +151,12 @@ class Uplink:
             "error": link.error,
         }
 
+    def settled(self, topic: str, partition: int) -> int | None:
+        """The offset below which the central has all of a partition, as far as known; None: it is not replicated."""
+        if topic not in self._settings.topics:
+            return None
+        return self._core.settled().get(f"{topic}/{partition}", 0)
+
     # --- one action after the other --------------------------------------------------------------------------------
 
     async def _drive(self) -> None:

@@ -93,8 +93,11 @@ def decide(found: Found, local: Local, choice: Choice | None = None) -> GoOn | H
 def _without_record(local: Local, choice: Choice | None) -> GoOn | Halt:
     starts = {key: source.log_start_offset for key, source in local.sources.items()}
     known = local.remembered
-    if (known is None and local.txn_known == 0) or choice == "resend":
+    if choice == "resend":
         return GoOn(starts, {}, 0, "no record yet: from the log's start")
+    if known is None and local.txn_known == 0:
+        # From 0: what has expired by now is then named as gone.
+        return GoOn(dict.fromkeys(starts, 0), {}, 0, "no record yet: from the log's start")
     if choice == "accept":
         done = known.done if known is not None else {}
         return GoOn({key: max(start, done.get(key, 0)) for key, start in starts.items()}, {}, 0, "as last remembered")
@@ -147,7 +150,7 @@ def _by_runs(record: Progress, local: Local, *, foreign: bool) -> GoOn | Halt:
             theirs.get(key, 0) if theirs is not None else 1 << 62,
         )
         done = part.done if part is not None else 0
-        resume = min(done, parted) if part is not None else source.log_start_offset
+        resume = min(done, parted)
         if part is not None and (halt := _verify(key, part, source, resume)) is not None:
             return halt
         positions[key] = resume

@@ -23,6 +23,7 @@ from gateway.ingest.mqtt.listener import MqttListener, serve_mqtt
 from gateway.ingest.pipeline import Ingest
 from gateway.ingest.serial import port_profile, run_serial
 from gateway.log.store import LogStore
+from gateway.log.upkeep import Upkeep
 from gateway.replicate.driver import Uplink, first_offsets
 from gateway.replicate.journal import RunJournal
 from gateway.serve import KafkaListener, serve_kafka
@@ -33,6 +34,7 @@ from headwater.app.registry import registered
 from headwater.app.report import Reporter
 from headwater.app.supervisor import Supervisor, work_command
 from headwater.app.topics import make_topics
+from headwater.app.upkeep import run_upkeep, trusts
 from headwater.clock import Clock, SystemClock
 from headwater.disk import Disk, RealDisk
 from headwater.errors import HeadwaterError, UserError
@@ -60,6 +62,7 @@ class Core:
         self.ingest: Ingest | None = None
         self.mqtt: MqttListener | None = None
         self.uplink: Uplink | None = None
+        self.upkeep: Upkeep | None = None
         self.work: Supervisor | None = None
         self.listener_problems: dict[str, str] = {}
         self.reporter = Reporter(self)
@@ -110,6 +113,13 @@ class Core:
                 version=version(),
                 emit=self._emit,
             )
+        self.upkeep = Upkeep(
+            store,
+            clock=clock,
+            trusted=lambda: trusts(clock),
+            emit=self.events.emit,
+            settled=self.uplink.settled if self.uplink is not None else lambda topic, partition: None,
+        )
         if settings.wants_work:
             self.work = Supervisor(command, clock=clock, event=self._emit)
         self._control = await ControlServer.start(settings.data_dir, self.reporter.document)
@@ -184,6 +194,8 @@ class Core:
     def _begin_tasks(self, ports: list[Any]) -> None:
         self._begin("tick", self._tick)
         self._begin("disk use", self.reporter.measure_data)
+        if self.upkeep is not None:
+            self._begin("upkeep", _bound(run_upkeep, self.upkeep))
         if self.ingest is not None:
             for port, profile in ports:
                 run = _bound(run_serial, self.ingest, port, self.clock, profile=profile)
@@ -231,6 +243,8 @@ class Core:
             if self.store is None:
                 return
             rest.callback(self.store.close)
+            if self.upkeep is not None:
+                rest.callback(self.upkeep.close)
             for listener in (self.kafka, self.mqtt):
                 if listener is not None:
                     rest.callback(listener.close)

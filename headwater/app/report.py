@@ -38,6 +38,7 @@ class Reporter:
             "kafka": core.kafka.status() if core.kafka is not None else None,
             "ingest": core.ingest.status() if core.ingest is not None else None,
             "central": core.uplink.status() if core.uplink is not None else None,
+            "upkeep": core.upkeep.status() if core.upkeep is not None else None,
             "disk": self._disk(),
             "clock": {"wall_ms": core.clock.wall_ms(), "trusted": clock_trusted()},
             "addresses": self.addresses(),

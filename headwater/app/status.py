@@ -18,6 +18,7 @@ DISK_LOW_BYTES = 256 << 20
 DISK_LOW_SHARE = 0.05
 CONNECTING_GRACE_MS = 15_000
 NODE_SILENT_MS = 30_000
+_DAY_MS = 24 * 3_600_000
 _TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
 
 EXIT_STATUS = {"good": 0, "degraded": 1, "down": 2}
@@ -35,6 +36,7 @@ def judge(document: Mapping[str, Any]) -> tuple[str, list[str]]:
         *_node_problems(document.get("nodes") or ()),
         *_disk_problems(document.get("disk") or {}),
         *_clock_problems(document.get("clock") or {}),
+        *_upkeep_problems(document.get("upkeep"), document["now_ms"]),
     ]
     return ("down" if fatal else "degraded" if problems else "good"), problems
 
@@ -119,6 +121,21 @@ def _disk_problems(disk: Mapping[str, Any]) -> list[str]:
     if free is None or not total or free >= min(DISK_LOW_BYTES, total * DISK_LOW_SHARE):
         return []
     return [f"the disk is nearly full: {free >> 20} MiB of {total >> 20} MiB free"]
+
+
+def _upkeep_problems(upkeep: Mapping[str, Any] | None, now_ms: int) -> list[str]:
+    """What went within a day with nobody else having it, a full disk, and what does not work."""
+    if upkeep is None:
+        return []
+    found = [
+        f"{one['topic']}/{one['partition']}: records {one['owed_from']} to {one['end'] - 1} went before anybody else"
+        f" had them ({one['cause']})"
+        for one in upkeep["owed"]
+        if now_ms - one["at_ms"] < _DAY_MS
+    ]
+    if upkeep["disk"] == "full":
+        found.append("the disk is full: the oldest readings go, and the reserve is in use")
+    return [*found, *(f"{name}: {what}" for name, what in upkeep["failures"].items())]
 
 
 def _clock_problems(clock: Mapping[str, Any]) -> list[str]:

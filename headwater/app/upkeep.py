@@ -8,9 +8,16 @@ from collections.abc import Callable
 
 from gateway.log.steps import Steps
 from gateway.log.upkeep import Upkeep
+from headwater.app.status import VERSION_DATE_MS, clock_trusted
+from headwater.clock import Clock
 
 EVERY_S = 1.0
 SLICE_S = 0.001
+
+
+def trusts(clock: Clock) -> bool:
+    """Whether ages may be told by the wall clock: the kernel must say that it is synchronised."""
+    return clock_trusted() is True and clock.wall_ms() >= VERSION_DATE_MS
 
 
 async def run_upkeep(upkeep: Upkeep) -> None:

@@ -18,6 +18,19 @@ def central(state: str, since_s: int, error: str | None = None) -> dict[str, Any
     return {"state": state, "since_ms": NOW - since_s * 1000, "bootstrap": "c:9092", "error": error}
 
 
+def upkeep(**parts: Any) -> dict[str, Any]:
+    return {"owed": [], "disk": "ok", "failures": {}, **parts}
+
+
+def owed(hours: int) -> dict[str, Any]:
+    at_ms = NOW - hours * 3_600_000
+    return {"topic": "readings", "partition": 0, "owed_from": 5, "end": 10, "cause": "disk full", "at_ms": at_ms}
+
+
+def test_what_went_more_than_a_day_ago_is_history() -> None:
+    assert judge(document(upkeep=upkeep(owed=[owed(hours=25)])))[0] == "good"
+
+
 def test_nothing_wrong_is_good() -> None:
     assert judge(document(central=central("up", 1), work={"state": "running"})) == ("good", [])
 
@@ -37,6 +50,12 @@ def test_a_link_just_being_made_is_no_problem_yet() -> None:
         ({"nodes": [{"node": "edge-01", "silent_ms": 45_000}]}, "node edge-01: no mark for 45 s"),
         ({"disk": {"free_bytes": 1 << 20, "total_bytes": 1 << 30}}, "nearly full: 1 MiB of 1024 MiB"),
         ({"clock": {"wall_ms": 5}}, "the wall clock stands before"),
+        ({"upkeep": upkeep(disk="full")}, "the disk is full: the oldest readings go"),
+        ({"upkeep": upkeep(failures={"removal": "Input/output error"})}, "removal: Input/output error"),
+        (
+            {"upkeep": upkeep(owed=[owed(hours=23)])},
+            "readings/0: records 5 to 9 went before anybody else had them (disk",
+        ),
         ({"listeners": {"mqtt": "port 1883 is held by mosquitto (pid 5)"}}, "mqtt: port 1883 is held"),
     ],
 )

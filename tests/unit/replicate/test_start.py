@@ -82,12 +82,12 @@ def judge(
 REMEMBERED = Remembered(cluster="C", topic_id="P", partition=0, offset=5, txn=9, done={KEY: 40})
 
 
-def test_no_record_and_none_remembered_begins_at_the_logs_start() -> None:
+def test_no_record_and_none_remembered_begins_at_0_so_that_what_expired_is_named() -> None:
     source = log()
     source.expire(20)
     outcome = judge(None, source, [("a", 0)])
     assert isinstance(outcome, GoOn)
-    assert outcome.positions == {KEY: 20}
+    assert outcome.positions == {KEY: 0}
     assert not outcome.raise_from
 
 
