@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -177,3 +178,17 @@ def test_a_topic_that_was_left_out_for_a_while_is_not_sent_again(tmp_path: Path)
         assert central.numbers() == list(range(15))
 
     play(tmp_path, story)
+
+
+def test_a_central_that_is_silent_is_named_so(tmp_path: Path) -> None:
+    async def test(port: int) -> None:
+        edge = EdgeNode(tmp_path, f"127.0.0.1:{port}", linger_ms=0, request_timeout_ms=100)
+        try:
+            edge.ingest(1)
+            await edge.until(lambda: bool(edge.uplink.status()["error"]))
+            assert edge.uplink.status()["error"] == "no answer within 0.1 s"
+        finally:
+            await edge.stop()
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # the kernel accepts, and nobody reads
+        asyncio.run(test(silent.getsockname()[1]))
