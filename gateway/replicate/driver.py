@@ -151,6 +151,12 @@ class Uplink:
             "error": link.error,
         }
 
+    def settled(self, topic: str, partition: int) -> int | None:
+        """The offset below which the central has all of a partition, as far as known; None: it is not replicated."""
+        if topic not in self._settings.topics:
+            return None
+        return self._core.settled().get(f"{topic}/{partition}", 0)
+
     # --- one action after the other --------------------------------------------------------------------------------
 
     async def _drive(self) -> None:
@@ -181,8 +187,6 @@ class Uplink:
         except (OSError, HeadwaterError) as error:  # TimeoutError and ConnectionError are OSErrors
             self._close_channels()
             cause = error.what if isinstance(error, HeadwaterError) else str(error) or type(error).__name__
-            if isinstance(error, TimeoutError):
-                cause = f"no answer within {self._settings.request_timeout_ms / 1000:g} s"
             return Failed(cause, timed_out=isinstance(error, TimeoutError))
         return Ack(tuple(bodies))
 
