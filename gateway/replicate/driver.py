@@ -187,6 +187,8 @@ class Uplink:
         except (OSError, HeadwaterError) as error:  # TimeoutError and ConnectionError are OSErrors
             self._close_channels()
             cause = error.what if isinstance(error, HeadwaterError) else str(error) or type(error).__name__
+            if isinstance(error, TimeoutError):
+                cause = f"no answer within {self._settings.request_timeout_ms / 1000:g} s"
             return Failed(cause, timed_out=isinstance(error, TimeoutError))
         return Ack(tuple(bodies))
 
