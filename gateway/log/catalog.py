@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import time
 from collections.abc import Mapping
 
 import msgspec
@@ -18,6 +19,7 @@ from headwater.disk import Disk
 from headwater.errors import UserError
 
 FORMAT = 1
+_KAFKA_NODE_ID = "1"
 _TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 _PARTITIONS_MAX = 1_000
 # What may lie in a new data directory: a mount's own entry and a configuration that its user put there.
@@ -60,6 +62,24 @@ def new_id() -> str:
 
 def _newer(data_dir: str, found: int) -> str:
     return f"{data_dir} was written by a newer Headwater (format {found}; this one knows {FORMAT})"
+
+
+def write_properties(disk: Disk, log_dir: str, identity: Identity, wall_ms: int) -> None:
+    """Kafka's own word on whose directory it is, `meta.properties`, where it does not say so yet."""
+    path = f"{log_dir}/{checkpoints.META_PROPERTIES}"
+    wanted = {
+        "cluster.id": identity.cluster_id,
+        "directory.id": identity.directory_id,
+        "node.id": _KAFKA_NODE_ID,
+        "version": "1",
+    }
+    try:
+        if checkpoints.decode_properties(disk.read_file(path)) == wanted:
+            return
+    except (FileNotFoundError, ValueError):
+        pass
+    when = time.strftime("%a %b %d %H:%M:%S UTC %Y", time.gmtime(wall_ms / 1_000))
+    disk.replace_file(path, checkpoints.encode_properties(wanted, when))
 
 
 def check_topic_name(name: str) -> None:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import errno
 import logging
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal
 
 from gateway.log import checkpoints
 from gateway.log.adoption import find_unlisted
-from gateway.log.catalog import Catalog, TopicEntry, check_partitions, check_topic_name, new_id
+from gateway.log.catalog import Catalog, TopicEntry, check_partitions, check_topic_name, new_id, write_properties
 from gateway.log.errors import InvalidTopic, LogFailed, TopicExists
 from gateway.log.files import PartitionFiles
 from gateway.log.flusher import CallInLoop, Flusher
@@ -35,7 +34,6 @@ from headwater.errors import UserError
 __all__ = ["LogStore", "Topic"]
 
 _log = logging.getLogger(__name__)
-_KAFKA_NODE_ID = "1"
 
 
 class LogStore:
@@ -132,23 +130,7 @@ class LogStore:
         if self.stopped_cleanly:
             disk.remove(clean)
             disk.sync_directory(self._log_dir)
-        self._write_properties()
-
-    def _write_properties(self) -> None:
-        path = f"{self._log_dir}/{checkpoints.META_PROPERTIES}"
-        wanted = {
-            "cluster.id": self.cluster_id,
-            "directory.id": self.directory_id,
-            "node.id": _KAFKA_NODE_ID,
-            "version": "1",
-        }
-        try:
-            if checkpoints.decode_properties(self._disk.read_file(path)) == wanted:
-                return
-        except (FileNotFoundError, ValueError):
-            pass
-        when = time.strftime("%a %b %d %H:%M:%S UTC %Y", time.gmtime(self._clock.wall_ms() / 1_000))
-        self._disk.replace_file(path, checkpoints.encode_properties(wanted, when))
+        write_properties(disk, self._log_dir, identity, self._clock.wall_ms())
 
     def _recover_all(self) -> None:
         self._offsets.read()
@@ -161,7 +143,7 @@ class LogStore:
         if not known:
             self._catalog.save()  # from now on a directory without an entry is a topic that nobody was told of
         for name, entry in sorted(self._catalog.topics.items()):
-            self._topics[name] = self._open_topic(name, entry)
+            self._topics[name] = self._topic(name, entry, self._open_partitions(name, entry))
         self._write_checkpoints()
 
     def _adopt_directories(self, *, known: bool) -> None:
@@ -171,16 +153,19 @@ class LogStore:
                 entry = TopicEntry(id=entry.id, partitions=entry.partitions, config={"cleanup.policy": "compact"})
             self._catalog.put_topic(name, entry)
 
-    def _open_topic(self, name: str, entry: TopicEntry) -> Topic:
+    def _topic(self, name: str, entry: TopicEntry, logs: list[PartitionLog]) -> Topic:
+        return Topic(name, checkpoints.decode_id(entry.id), dict(entry.config), logs)
+
+    def _open_partitions(self, name: str, entry: TopicEntry, first: int = 0) -> list[PartitionLog]:
         logs: list[PartitionLog] = []
         try:
-            for number in range(entry.partitions):
+            for number in range(first, entry.partitions):
                 logs.append(self._open_partition(name, entry, number))  # noqa: PERF401  (closed below)
         except OSError:
             for log in logs:
                 log.abandon()
             raise
-        return Topic(name, checkpoints.decode_id(entry.id), dict(entry.config), logs)
+        return logs
 
     def _open_partition(self, name: str, entry: TopicEntry, number: int) -> PartitionLog:
         directory, key = f"{self._log_dir}/{name}-{number}", (name, number)
@@ -275,15 +260,27 @@ class LogStore:
             if other.replace(".", "_") == collision:
                 raise InvalidTopic(f"Topic {name} would collide with {other}, which differs only in “.” and “_”")
         entry = TopicEntry(id=new_id(), partitions=partitions, config=dict(config or {}))
-        before = len(self.recovered)
+        self._topics[name] = self._topic(name, entry, self._add_partitions(name, entry))
+        return self._topics[name]
+
+    def grow_topic(self, name: str, partitions: int) -> None:
+        """More partitions; durable when it returns. Raises `InvalidTopic`, `LogFailed`."""
+        check_partitions(name, partitions)
+        topic, entry = self._topics[name], self._catalog.topics[name]
+        entry = TopicEntry(id=entry.id, partitions=partitions, config=entry.config)
+        topic.partitions.extend(self._add_partitions(name, entry, len(topic.partitions)))
+
+    def _add_partitions(self, name: str, entry: TopicEntry, first: int = 0) -> list[PartitionLog]:
+        before, logs = len(self.recovered), []
         try:
-            topic = self._open_topic(name, entry)
+            logs = self._open_partitions(name, entry, first)
             self._catalog.put_topic(name, entry)
         except OSError as error:
+            for log in logs:
+                log.abandon()
             raise LogFailed(f"Cannot create topic {name}: {error.strerror or error}") from error
         del self.recovered[before:]  # an empty new log is no finding
-        self._topics[name] = topic
-        return topic
+        return logs
 
     def configure_topic(self, name: str, config: Mapping[str, str]) -> None:
         """Replace a topic's settings; durable when it returns. Raises `InvalidTopic`, `LogFailed`."""

@@ -366,8 +366,7 @@ class Replicator:
         self._trial.settle(self._positions)
         if self._remembered_ms is None or now - self._remembered_ms >= REMEMBER_EVERY_MS:
             self._remembered_ms = now
-            settled = {key: position.done for key, position in self._positions.items()}
-            self._journal.remember(self._search.remembered(self._txn, settled))
+            self._journal.remember(self._search.remembered(self._txn, self.settled()))
         return State.IDLE
 
     @property
