@@ -14,7 +14,7 @@ from random import Random, SystemRandom
 from typing import Any
 
 from gateway.log.store import LogStore
-from gateway.wire import cluster, epochs, fetch, offsets, produce, topics
+from gateway.wire import alterations, cluster, epochs, fetch, offsets, produce, topics
 from gateway.wire.compiler import Body
 from gateway.wire.coordinator import Coordinator
 from gateway.wire.groups import commits, listing, members
@@ -130,5 +130,7 @@ _HANDLERS: dict[ApiKey, Handler] = {
     ApiKey.ADD_PARTITIONS_TO_TXN: lambda broker, request, peer, reply: broker.transactions.add(request, peer, reply),
     ApiKey.END_TXN: lambda broker, request, peer, reply: broker.transactions.end(request, peer, reply),
     ApiKey.DESCRIBE_CONFIGS: _now(topics.describe_configs),
+    ApiKey.CREATE_PARTITIONS: _now(alterations.create_partitions),
+    ApiKey.INCREMENTAL_ALTER_CONFIGS: _now(alterations.incremental_alter_configs),
     ApiKey.DESCRIBE_CLUSTER: _now(cluster.describe_cluster),
 }

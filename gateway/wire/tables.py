@@ -198,6 +198,27 @@ response
   }
 """
 
+ALTERATIONS = """
+CreatePartitions 37 0-3 flexible 2
+request
+  topics[] { name:string count:int32 assignments[]?=null { broker_ids:int32[] } }
+  timeout_ms:int32 validate_only:bool
+response
+  throttle_time_ms:int32=0
+  results[] { name:string error_code:int16 error_message:string?=null }
+
+IncrementalAlterConfigs 44 0-1 flexible 1
+request
+  resources[] {
+    resource_type:int8 resource_name:string
+    configs[] { name:string config_operation:int8 value:string? }
+  }
+  validate_only:bool
+response
+  throttle_time_ms:int32=0
+  responses[] { error_code:int16 error_message:string? resource_type:int8 resource_name:string }
+"""
+
 # Records of the topic __transaction_state (TransactionLogKey/Value.json of Kafka's transaction coordinator).
 TRANSACTION_LOG = """
 TransactionLogKey - 0-0 flexible never
@@ -214,4 +235,4 @@ request
   client_transaction_version:int16@1+#2=0 next_producer_epoch:int16@1+#3=-1
 """
 
-ALL = (DATA, CLUSTER, TRANSACTIONS, ADMIN, TRANSACTION_LOG, *group_tables.ALL)
+ALL = (DATA, CLUSTER, TRANSACTIONS, ADMIN, ALTERATIONS, TRANSACTION_LOG, *group_tables.ALL)

@@ -25,7 +25,7 @@ OFFSETS_TOPIC = "__consumer_offsets"
 INTERNAL_TOPICS = frozenset({TRANSACTION_TOPIC, OFFSETS_TOPIC})
 
 _NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}\Z")
-_TOPIC, _BROKER = 2, 4  # DescribeConfigs' resource types
+TOPIC_RESOURCE, _BROKER = 2, 4  # DescribeConfigs' resource types
 _FROM_TOPIC, _DEFAULT, _STATIC = 1, 5, 4  # its config sources
 
 # Kafka's defaults of the topic settings that tools look at.
@@ -44,7 +44,8 @@ def is_name(name: str) -> bool:
     return _NAME.match(name) is not None and name not in {".", ".."}
 
 
-def _room(broker: Broker, partitions: int) -> bool:
+def has_room(broker: Broker, partitions: int) -> bool:
+    """Whether so many more partitions fit under `kafka.partitions_max`."""
     have = sum(len(topic.partitions) for topic in broker.store.topics.values())
     return have + partitions <= broker.settings.partitions_max
 
@@ -58,7 +59,7 @@ def auto_create(broker: Broker, name: str) -> tuple[Topic | None, ErrorCode]:
     if not is_name(name) or name in INTERNAL_TOPICS:
         return None, ErrorCode.INVALID_TOPIC_EXCEPTION
     count = _partitions_of(broker, name)
-    if not _room(broker, count):
+    if not has_room(broker, count):
         logger.warning("topic %s is not created: there are kafka.partitions_max partitions already", name)
         return None, ErrorCode.INVALID_PARTITIONS
     try:
@@ -118,7 +119,7 @@ def _refusal(broker: Broker, asked: dict[str, Any], count: int) -> tuple[ErrorCo
         return ErrorCode.TOPIC_ALREADY_EXISTS, f"topic {name} already exists"
     if count < 1:
         return ErrorCode.INVALID_PARTITIONS, "a topic has at least one partition"
-    if not _room(broker, count):
+    if not has_room(broker, count):
         return ErrorCode.INVALID_PARTITIONS, f"this node holds at most {broker.settings.partitions_max} partitions"
     if asked["assignments"]:
         indexes = sorted(part["partition_index"] for part in asked["assignments"])
@@ -197,11 +198,11 @@ def describe_configs(broker: Broker, request: Request, peer: Peer) -> Body:
         kind, name = asked["resource_type"], asked["resource_name"]
         configs: dict[str, tuple[str, int]] = {}
         code, message = ErrorCode.NONE, None
-        if kind == _TOPIC and name in broker.store.topics:
+        if kind == TOPIC_RESOURCE and name in broker.store.topics:
             configs = {key: (value, _DEFAULT) for key, value in _DEFAULTS.items()}
             configs["max.message.bytes"] = (str(broker.settings.batch_bytes_max), _DEFAULT)
             configs |= {key: (value, _FROM_TOPIC) for key, value in broker.store.topics[name].config.items()}
-        elif kind == _TOPIC:
+        elif kind == TOPIC_RESOURCE:
             code, message = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no topic {name}"
         elif kind == _BROKER:
             configs = {key: (value, _STATIC) for key, value in _broker_configs(broker).items()}

@@ -163,6 +163,8 @@ def test_what_is_served_is_what_the_contract_with_the_clients_says() -> None:
         ApiKey.END_TXN: (0, 3),
         ApiKey.TXN_OFFSET_COMMIT: (0, 3),
         ApiKey.DESCRIBE_CONFIGS: (1, 4),
+        ApiKey.CREATE_PARTITIONS: (0, 3),
         ApiKey.DELETE_GROUPS: (0, 2),
+        ApiKey.INCREMENTAL_ALTER_CONFIGS: (0, 1),
         ApiKey.DESCRIBE_CLUSTER: (0, 1),
     }

@@ -1,0 +1,124 @@
+"""CreatePartitions and IncrementalAlterConfigs (APIs 37, 44): topics change while they are in use."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from gateway.log.errors import InvalidTopic, LogFailed
+from gateway.log.topic_config import parse_config
+from gateway.wire.compiler import Body
+from gateway.wire.errors import ErrorCode
+from gateway.wire.peer import Peer
+from gateway.wire.session import Request
+from gateway.wire.topics import INTERNAL_TOPICS, TOPIC_RESOURCE, has_room
+
+if TYPE_CHECKING:
+    from gateway.wire.broker import Broker
+
+logger = logging.getLogger(__name__)
+
+_SET, _DELETE, _APPEND, _SUBTRACT = 0, 1, 2, 3
+Outcome = tuple[ErrorCode, str | None]
+
+
+def create_partitions(broker: Broker, request: Request, peer: Peer) -> Body:
+    """More partitions, each topic alone; existing records stay where they are, so a key's partition may change."""
+    body: dict[str, Any] = request.body or {}
+    names = [asked["name"] for asked in body["topics"]]
+    results = []
+    for asked in body["topics"]:
+        code, message = _grow(broker, asked, names, peer, validate_only=body["validate_only"])
+        results.append({"name": asked["name"], "error_code": code, "error_message": message})
+    return {"results": results}
+
+
+def _grow(broker: Broker, asked: dict[str, Any], names: list[str], peer: Peer, *, validate_only: bool) -> Outcome:
+    name, count = asked["name"], asked["count"]
+    topic = broker.store.topics.get(name)
+    if names.count(name) > 1:
+        return ErrorCode.INVALID_REQUEST, "the request names the topic twice"
+    if name in INTERNAL_TOPICS:
+        return ErrorCode.INVALID_TOPIC_EXCEPTION, "the topic is the broker's own"
+    if topic is None:
+        return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no topic {name}"
+    more = count - len(topic.partitions)
+    if more <= 0:
+        return ErrorCode.INVALID_PARTITIONS, f"topic {name} has {len(topic.partitions)} partitions, and none goes away"
+    if not has_room(broker, more):
+        return ErrorCode.INVALID_PARTITIONS, f"this node holds at most {broker.settings.partitions_max} partitions"
+    homes = asked["assignments"]
+    if homes is not None and [tuple(home["broker_ids"]) for home in homes] != [(broker.node_id,)] * more:
+        return ErrorCode.INVALID_REPLICA_ASSIGNMENT, f"each of {more} new partitions lives on node {broker.node_id}"
+    if validate_only:
+        return ErrorCode.NONE, None
+    try:
+        broker.store.grow_topic(name, count)
+    except InvalidTopic as error:
+        return ErrorCode.INVALID_PARTITIONS, error.what
+    except LogFailed as error:
+        return ErrorCode.KAFKA_STORAGE_ERROR, error.what
+    logger.info("topic %s has %d partitions now: %s asked for them", name, count, peer.name)
+    return ErrorCode.NONE, None
+
+
+def incremental_alter_configs(broker: Broker, request: Request, peer: Peer) -> Body:
+    """Topic settings, each topic's changes all or none (KIP-339); the node's own are in its configuration file."""
+    body: dict[str, Any] = request.body or {}
+    responses = []
+    for asked in body["resources"]:
+        code, message = _alter(broker, asked, peer, validate_only=body["validate_only"])
+        responses.append(
+            {
+                "error_code": code,
+                "error_message": message,
+                "resource_type": asked["resource_type"],
+                "resource_name": asked["resource_name"],
+            }
+        )
+    return {"responses": responses}
+
+
+def _alter(broker: Broker, asked: dict[str, Any], peer: Peer, *, validate_only: bool) -> Outcome:
+    name = asked["resource_name"]
+    topic = broker.store.topics.get(name)
+    if asked["resource_type"] != TOPIC_RESOURCE:
+        return ErrorCode.INVALID_REQUEST, "only topics have settings that change here: edit the node's configuration"
+    if name in INTERNAL_TOPICS:
+        return ErrorCode.INVALID_TOPIC_EXCEPTION, "the topic is the broker's own"
+    if topic is None:
+        return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no topic {name}"
+    config = dict(topic.config)
+    keys = [change["name"] for change in asked["configs"]]
+    if len(set(keys)) != len(keys):
+        return ErrorCode.INVALID_REQUEST, "a setting is named twice"
+    for change in asked["configs"]:
+        operation, value = change["config_operation"], change["value"]
+        if operation == _DELETE:
+            config.pop(change["name"], None)
+        elif value is None or operation not in {_SET, _APPEND, _SUBTRACT}:
+            return ErrorCode.INVALID_REQUEST, f"{change['name']}: no value, or operation {operation} is unknown"
+        else:
+            config[change["name"]] = _changed(config.get(change["name"], ""), operation, value)
+    try:
+        parse_config(config)
+        if not validate_only:
+            broker.store.configure_topic(name, config)
+    except InvalidTopic as error:
+        return ErrorCode.INVALID_CONFIG, error.what
+    except LogFailed as error:
+        return ErrorCode.KAFKA_STORAGE_ERROR, error.what
+    if not validate_only:
+        logger.info("topic %s: %s changed %s", name, peer.name, ", ".join(keys))
+    return ErrorCode.NONE, None
+
+
+def _changed(old: str, operation: int, value: str) -> str:
+    """A setting's new value; lists are words between commas."""
+    if operation == _SET:
+        return value
+    words = [word for word in old.split(",") if word]
+    given = value.split(",")
+    if operation == _SUBTRACT:
+        return ",".join(word for word in words if word not in given)
+    return ",".join([*words, *(word for word in given if word not in words)])
