@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from gateway.ingest.mqtt.connection import Connection
-from gateway.ingest.mqtt.settings import MqttSettings
+from gateway.ingest.mqtt.settings import AclRule, MqttSettings
+from gateway.users import add_user
 from tests.support import peers
 from tests.support.mqtt_node import ThreadedNode, running
 
@@ -27,8 +29,19 @@ FREE = "127.0.0.1:0"
 def mosquitto_pub(node: ThreadedNode, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     program = peers.program("mosquitto_pub")
     assert program is not None
-    command = [program, "-V", "5", "-h", "127.0.0.1", "-p", str(node.port), *arguments]
+    version = [] if "-V" in arguments else ["-V", "5"]
+    command = [program, *version, "-h", "127.0.0.1", "-p", str(node.port), *arguments]
     return subprocess.run(command, capture_output=True, timeout=SECONDS, check=False)
+
+
+def wait(node: ThreadedNode, condition: Callable[[], bool]) -> None:
+    """What is awaited has no acknowledgement: look until it is there."""
+    pause = threading.Event()
+    for _ in range(SECONDS * 50):
+        if condition():
+            return
+        pause.wait(0.02)
+    raise AssertionError(node.status())
 
 
 @pytest.mark.peer("mosquitto")
@@ -212,3 +225,42 @@ def test_aiomqtt_publishes_and_its_takeover_is_told(tmp_path: Path) -> None:
     with running(tmp_path) as node:
         asyncio.run(test(node))
         assert sorted(record.value["value"] for record in node.readings()) == [0, 1, 2]
+
+
+@pytest.mark.peer("mosquitto")
+@pytest.mark.parametrize("version", ["5", "311"])
+def test_mosquitto_pub_signs_in(tmp_path: Path, version: str) -> None:
+    add_user(str(tmp_path / "node" / "users"), "pump", b"secret", frozenset({"mqtt"}))
+    acl = (AclRule(publish=("shed/%u/#",)),)
+    with running(tmp_path, settings=MqttSettings(listen=FREE, acl=acl)) as node:
+        more = ["-V", version, "-q", "1", "-m", "21.5"]
+        assert mosquitto_pub(node, *more, "-t", "shed/pump/t", "-u", "pump", "-P", "secret").returncode == 0
+        wrong = mosquitto_pub(node, *more, "-t", "shed/pump/t", "-u", "pump", "-P", "wrong")
+        assert wrong.returncode != 0
+        assert b"user name or password" in wrong.stderr.lower()
+        assert b"ot authori" in mosquitto_pub(node, *more, "-t", "shed/pump/t").stderr
+        elsewhere = mosquitto_pub(node, *more, "-t", "shed/other/t", "-u", "pump", "-P", "secret")
+        if version == "5":
+            assert b"Not authorized" in elsewhere.stderr
+            assert node.status()["refused_messages"] == 1
+        assert [record.key for record in node.readings()] == ["edge/shed/pump/t"]
+
+
+@pytest.mark.peer("mosquitto")
+@pytest.mark.parametrize("version", ["5", "311"])
+def test_a_mosquitto_client_that_dies_leaves_its_will(tmp_path: Path, version: str) -> None:
+    program = peers.program("mosquitto_pub")
+    assert program is not None
+    with running(tmp_path) as node:
+        command = [program, "-V", version, "-h", "127.0.0.1", "-p", str(node.port), "-i", "m", "-l", "-t", "shed/t"]
+        command += ["--will-topic", "shed/status", "--will-payload", '"offline"', "--will-qos", "1"]
+        client = subprocess.Popen(command, stdin=subprocess.PIPE)
+        assert client.stdin is not None
+        client.stdin.write(b"21.5\n")
+        client.stdin.flush()
+        wait(node, lambda: len(node.readings()) == 1)
+        client.kill()
+        client.wait(SECONDS)
+        client.stdin.close()
+        wait(node, lambda: len(node.readings()) == 2)
+        assert (node.readings()[1].key, node.readings()[1].value) == ("edge/shed/status", {"value": "offline"})
