@@ -67,8 +67,6 @@ def _item(data: bytes, at: int, depth: int) -> tuple[Any, int]:
         return _string(data, at, at + number, major)
     if depth == 0:
         raise CborError(f"nested deeper than {DEPTH_MAX} levels")
-    if number > len(data) - at and major != 6:
-        raise IndexError  # fewer bytes are left than it claims to have members
     if major == 4:
         items = []
         for _ in range(number):

@@ -43,9 +43,7 @@ def from_unit(number: float, unit: str) -> int:
         return number * 1000 if type(number) is int else round(number * 1000)
     if unit == "ms":
         return round(number)
-    divisor = _PER_MS[unit]
-    # integers must not go through a float: nanoseconds have 19 digits
-    return number // divisor if type(number) is int else int(number // divisor)
+    return int(number // _PER_MS[unit])  # `//` keeps an integer one: nanoseconds have 19 digits
 
 
 def _moment(moment: datetime, spec: TimestampSpec) -> int:

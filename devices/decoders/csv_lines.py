@@ -56,10 +56,13 @@ class _Plan:
             text = payload.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise _undecodable(f"byte {error.start} is not UTF-8") from None
-        lines = list(io.StringIO(text, newline=""))[options.skip_lines :]  # CRLF as in RFC 4180, or a bare LF or CR
+        # CRLF as in RFC 4180, or a bare LF or CR
+        numbered = list(enumerate(io.StringIO(text, newline=""), start=1))[options.skip_lines :]
         if options.comment:
-            lines = [line for line in lines if not line.startswith(options.comment)]
-        rows = csv.reader(lines, delimiter=options.delimiter, quotechar=options.quote, strict=True)
+            numbered = [(number, line) for number, line in numbered if not line.startswith(options.comment)]
+        rows = csv.reader(
+            [line for _, line in numbered], delimiter=options.delimiter, quotechar=options.quote, strict=True
+        )
         columns = list(options.columns)
         readings: list[Reading] = []
         try:
@@ -73,9 +76,9 @@ class _Plan:
                 if len(readings) > READINGS_MAX:
                     raise _undecodable(f"more than {READINGS_MAX} lines in one message")
         except csv.Error as error:
-            raise _undecodable(f"line {rows.line_num + options.skip_lines}: {error}") from None
+            raise _undecodable(f"line {numbered[rows.line_num - 1][0]}: {error}") from None
         except Undecodable as error:
-            raise _undecodable(f"line {rows.line_num + options.skip_lines}: {error.reason}") from None
+            raise _undecodable(f"line {numbered[rows.line_num - 1][0]}: {error.reason}") from None
         if not readings:
             headed = columns and not options.columns
             raise _undecodable("a header and no line of data" if headed else "the message is empty")

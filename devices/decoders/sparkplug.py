@@ -132,7 +132,7 @@ class _Plan:
         self.wanted.pop(key, None)
         node = self._known(key)
         node.bd_seq = _bd_seq(payload)
-        node.next_seq = None if payload.seq is None else (payload.seq + 1) % 256
+        node.next_seq = None if payload.seq is None else payload.seq + 1
         return node
 
     def _known(self, key: tuple[str, str]) -> _Node:
@@ -149,7 +149,7 @@ class _Plan:
             return 0
         if seq > 255:
             raise _undecodable(f"sequence number {seq} is above 255")
-        expected, node.next_seq = node.next_seq, (seq + 1) % 256
+        expected, node.next_seq = node.next_seq, seq + 1
         return 0 if expected is None else (seq - expected) % 256
 
     def _learn(self, node: _Node, device: str, metrics: list[Metric]) -> None:

@@ -132,6 +132,15 @@ def test_what_is_wrong_is_said_with_its_line(payload: bytes, said: str) -> None:
     assert said in reason(payload)
 
 
+def test_lines_that_are_left_out_are_counted() -> None:
+    profile = Profile(name="x", format="csv", options={"skip_lines": 2, "comment": "#"})
+    assert "line 6: 1 cells" in reason(b"junk\njunk\na,b\n#\n1,2\n3\n", profile)
+
+
+def test_a_byte_order_mark_belongs_to_no_name() -> None:
+    assert one(b"\xef\xbb\xbfa\n1\n") == [Reading("t", {"a": 1})]
+
+
 @given(
     st.lists(
         st.lists(st.integers(-(10**12), 10**12) | st.floats(-1e9, 1e9), min_size=3, max_size=3), min_size=1, max_size=4

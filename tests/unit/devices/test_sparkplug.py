@@ -136,6 +136,14 @@ def test_after_a_death_aliases_are_unknown_until_the_next_birth() -> None:
     assert wanted == ("g", "n", "messages missing before number 2: 1")
 
 
+def test_a_type_may_be_said_at_birth_alone() -> None:
+    profile = fresh()
+    data = field(1, T) + field(2, field(2, 10) + field(10, 254)) + field(3, 2)
+    assert decode_group(
+        profile, [(TOPICS[name], TAHU[name]) for name in ("NBIRTH", "DBIRTH")] + [(TOPICS["DDATA"], data)]
+    )[2] == [Reading("g/n/d", {"i8": -2}, T)]
+
+
 def test_data_before_any_birth() -> None:
     profile = fresh()
     named, aliased = say(profile, "DDATA after a gap", "DDATA")
@@ -168,6 +176,15 @@ def test_what_is_remembered_is_bounded() -> None:
     results = decode_group(profile, [*births, ("spBv1.0/g/NDATA/n0", data), ("spBv1.0/g/NDATA/n2", data)])
     assert "alias 1 is not known" in reason(results[3])
     assert results[4] == [Reading("g/n2", {"m0": 9})]
+    # whoever was heard of longest ago goes first
+    again = [
+        ("spBv1.0/g/NDATA/n1", data),
+        births[0],
+        ("spBv1.0/g/NDATA/n1", field(2, field(2, 2) + field(10, 8)) + field(3, 2)),
+    ]
+    assert decode_group(profile, again)[2] == [Reading("g/n1", {"m1": 8})]
+    [again_n2] = decode_group(profile, births[2:])
+    assert isinstance(again_n2, list)
     more = birth + field(2, field(1, b"m9") + field(2, 9) + field(4, 7) + field(10, 9)) + field(3, 2)
     [refused] = decode_group(profile, [("spBv1.0/g/DBIRTH/n2/d", more)])
     assert "more than 3 metrics of one edge node" in reason(refused)
