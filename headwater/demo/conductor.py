@@ -52,6 +52,7 @@ class Conductor:
         self._restored_ms: float | None = None
         self._restored_at = 0
         self._killing: asyncio.Task[None] | None = None
+        self._cutting = False
 
     # what the simulators say
 
@@ -65,6 +66,7 @@ class Conductor:
                 self._swallowed = int(event.get("connections", 0))
                 self._tell(f"the uplink is a black hole for {event.get('seconds', 0):.0f} s{moment}")
             case "proxy", "restored":
+                self._cutting = False
                 self._tell("the uplink is back; what saw the hole stays silent")
                 self._outages += self._swallowed > 0
                 self._restored_ms = self._clock.monotonic_ms()
@@ -136,11 +138,15 @@ class Conductor:
             case "overheat off":
                 self._cast.overheat("off")
                 self._tell("the gearbox recovers")
+            case "cut" if self._cutting:
+                self._tell("the uplink is cut already")
             case "cut":
+                self._cutting = True
                 self._cast.cut()
+            case "kill" if self._killing is not None:
+                self._tell("the edge is being started again already")
             case "kill":
-                if self._killing is None:
-                    self._killing = asyncio.create_task(self._kill())
+                self._killing = asyncio.create_task(self._kill())
 
     async def _kill(self) -> None:
         self._tell("the edge gets SIGKILL")
@@ -152,8 +158,8 @@ class Conductor:
         self._tell(f"the edge is back after {(self._clock.monotonic_ms() - since_ms) / 1000.0:.1f} s")
 
     def key(self, handle: int) -> None:
-        """A key was pressed."""
-        for letter in os.read(handle, 16).decode(errors="replace").lower():
+        """A key was pressed; at the end, when the drain is waited for, it means nothing any more."""
+        for letter in os.read(handle, 16).decode(errors="replace").lower() * (not self._figures.ending):
             if letter == "c":
                 self.do("cut")
             elif letter == "k":
@@ -199,26 +205,45 @@ class Conductor:
 
     # the end
 
-    async def judge(self) -> int:
-        """Stop the farm, hear the verdict, write the report, say the sentence; the exit status."""
-        figures, full = self._figures, self._options.report is not None
+    async def _hear_verdict(self, *, full: bool) -> dict[str, Any]:
+        seconds = round(self._figures.seconds)
+        self._figures.ending = True
         self._tell("the farm stops; waiting for the drain" + " and the last windows" * full)
         if self._cast.proxy is not None:
             self._cast.proxy.say("restore")
-        await self._cast.stop_farm()
-        await self._look()
-        facts = {
-            "suppressed": self._suppressed_before + self._suppressed,
-            "uplink_outages": self._outages,
-            "edge_kills": self._kills,
-            "seconds": round(figures.seconds),
-            "outages_planned": 1,
-            "kills_planned": 1,
-            "alerts_planned": 1,
-        }
-        verdict = await self._cast.verdict(
-            facts, wait_s=VERDICT_WAIT_S if full else QUICK_WAIT_S, readings_only=not full
-        )
+        showing = asyncio.create_task(self._keep_showing())
+        try:
+            await self._cast.stop_farm()
+            await self._look()
+            facts = {
+                "suppressed": self._suppressed_before + self._suppressed,
+                "uplink_outages": self._outages,
+                "edge_kills": self._kills,
+                "seconds": seconds,
+                "outages_planned": 1,
+                "kills_planned": 1,
+                "alerts_planned": 1,
+            }
+            return await self._cast.verdict(
+                facts, wait_s=VERDICT_WAIT_S if full else QUICK_WAIT_S, readings_only=not full
+            )
+        finally:
+            showing.cancel()
+            await asyncio.gather(showing, return_exceptions=True)
+
+    async def _keep_showing(self) -> None:
+        """The drain, as it goes."""
+        while True:
+            self._figures.seconds = (self._clock.monotonic_ms() - self._started_ms) / 1000.0
+            await self._look()
+            self._display.show(self._figures)
+            await asyncio.sleep(TICK_S)
+
+    async def judge(self) -> int:
+        """Stop the farm, hear the verdict, write the report, say the sentence; the exit status."""
+        full = self._options.report is not None
+        verdict = await self._hear_verdict(full=full)
+        self._display.close()
         report, failures = verdict["report"], list(verdict["failures"])
         if self._late_drain_s is not None:
             limit = f"more than {DRAIN_BEGINS_S_MAX:.0f} s"
@@ -227,11 +252,11 @@ class Conductor:
             self._options.report.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
             for failure in (*failures, *verdict["examples"]):
                 self._display.line(f"  {failure}")
+        for name in verdict["silent"] if not full else ():
+            self._display.line(f"  the {name} did not answer the judge")
         self._display.line(
             f"{report['acknowledged']:,} readings were acknowledged: {report['missing']:,} lost,"
             f" {report['duplicates']:,} twice."
         )
-        for name in verdict["silent"] if not full else ():
-            self._display.line(f"  the {name} did not answer the judge")
         broken = failures if full else report["missing"] or report["duplicates"] or verdict["silent"]
         return 1 if broken else 0

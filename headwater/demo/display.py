@@ -18,19 +18,20 @@ from rich.text import Text
 from headwater.demo.figures import Figures
 
 PLAIN_EVERY_S = 5.0
+ENDING = "ending: waiting until what was acknowledged is at the central; Ctrl-C once more does not wait"
 KEYS = "keys: c cut the link for 15 s · k kill the edge · g send garbage · Ctrl-C end"
 _STATE_STYLES = {"good": "green", "up": "green", "degraded": "yellow", "connecting": "yellow", "down": "red bold"}
 _ALERT_STYLES = {"firing": "red bold", "pending": "yellow", "recovering": "yellow", "resolved": "green"}
 
 
 def human_bytes(count: int) -> str:
-    """`512 B`, `3.4 KiB`, …"""
+    """`512 B`, `3.4 kB`, …: powers of 1,000, as `headwater status` says them."""
     size = float(count)
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GiB"
+        size /= 1000
+    return f"{size:.1f} GB"
 
 
 def plain_line(figures: Figures) -> str:
@@ -66,16 +67,17 @@ class Plain:
             self.line(plain_line(figures))
 
     def close(self) -> None:
-        pass
+        """Nothing but lines from now on."""
 
 
 class Panelled(Plain):
-    """A panel that redraws itself in place."""
+    """A panel that redraws itself in place, and is gone after `close`: what is said then stands last."""
 
-    def __init__(self, introduction: Sequence[str]) -> None:
+    def __init__(self, introduction: Sequence[str], console: Console | None = None) -> None:
         super().__init__()
         self._introduction = introduction
-        self._live = Live(console=Console(), auto_refresh=False, transient=False)
+        self._last: Figures | None = None
+        self._live = Live(console=console or Console(), auto_refresh=False, transient=True)
         self._live.start()
 
     def line(self, text: str) -> None:
@@ -83,12 +85,20 @@ class Panelled(Plain):
 
     def happened(self, figures: Figures, text: str) -> None:
         figures.happened(text)
+        self.show(figures)
 
     def show(self, figures: Figures) -> None:
-        self._live.update(self._picture(figures), refresh=True)
+        self._last = figures
+        if self._live.is_started:
+            self._live.update(self._picture(figures), refresh=True)
 
     def close(self) -> None:
+        if not self._live.is_started:
+            return
         self._live.stop()
+        if self._last is not None:
+            for line in (*self._last.happenings, plain_line(self._last)):
+                self.line(line)
 
     def _picture(self, figures: Figures) -> Panel:
         table = Table.grid(padding=(0, 2))
@@ -100,9 +110,10 @@ class Panelled(Plain):
             *(Text(line, style="cyan") for line in self._introduction),
             Text(),
             table,
+            *(Text(f"! {problem}", style="yellow", no_wrap=True, overflow="ellipsis") for problem in figures.problems),
             Text(),
             *(Text(line) for line in figures.happenings),
-            Text(KEYS, style="dim"),
+            Text(ENDING, style="bold") if figures.ending else Text(KEYS, style="dim"),
         )
         return Panel(body, title=f"headwater demo · {figures.seconds:.0f} s", border_style="blue")
 

@@ -27,6 +27,9 @@ class Figures(msgspec.Struct, kw_only=True):
     link: str = "-"
     edge: str = "starting"
     central: str = "starting"
+    edge_problem: str = ""
+    central_problem: str = ""
+    ending: bool = False
     alerts: dict[str, str] = {}
     happenings: deque[str] = msgspec.field(default_factory=lambda: deque(maxlen=HAPPENINGS_MAX))
 
@@ -37,6 +40,7 @@ class Figures(msgspec.Struct, kw_only=True):
 
     def take_edge(self, status: Mapping[str, Any] | None) -> None:
         """The edge's status document; None: it does not answer."""
+        self.edge_problem = first_problem(status)
         if status is None:
             self.edge = "down"
             return
@@ -51,15 +55,28 @@ class Figures(msgspec.Struct, kw_only=True):
 
     def take_central(self, status: Mapping[str, Any] | None) -> None:
         """The central's status document."""
+        self.central_problem = first_problem(status)
         if status is None:
             self.central = "down"
             return
         self.central = str(status.get("state", "?"))
         self.windows = max(self.windows, end_of(status, "aggregates"))
 
+    @property
+    def problems(self) -> list[str]:
+        """Why a node is not good: the first reason of each."""
+        named = {"edge": self.edge_problem, "central": self.central_problem}
+        return [f"{name}: {problem}" for name, problem in named.items() if problem]
+
     def happened(self, text: str) -> None:
         """Note something for the screen."""
         self.happenings.append(f"{self.seconds:6.1f} s  {text}")
+
+
+def first_problem(status: Mapping[str, Any] | None) -> str:
+    """The worst thing that a status document names; "" when all is well, or nobody answers."""
+    problems = (status or {}).get("problems") or [""]
+    return str(problems[0])
 
 
 def end_of(status: Mapping[str, Any], topic: str) -> int:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import signal
 import subprocess
@@ -11,9 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from headwater.clock import ManualClock
 from headwater.demo import display
+from headwater.demo.cast import Cast
 from headwater.demo.children import Child
+from headwater.demo.conductor import Conductor, Options
 from headwater.demo.figures import HAPPENINGS_MAX, Figures, end_of
 from headwater.demo.layout import Layout, Ports, free_ports
 from headwater.demo.main import parse_duration, parse_options, run_directory
@@ -119,8 +124,89 @@ def test_the_screen_is_bounded_and_plain_lines_tell_everything() -> None:
         figures.happened(f"event {number}")
     assert len(figures.happenings) == HAPPENINGS_MAX
     line = display.plain_line(figures)
-    for word in ("12.5 s", "sent 1,200", "acknowledged 1,199", "3.3 MiB", "turbine-07 firing"):
+    for word in ("12.5 s", "sent 1,200", "acknowledged 1,199", "3.5 MB", "turbine-07 firing"):
         assert word in line
+
+
+def screen() -> tuple[display.Panelled, io.StringIO]:
+    shown = io.StringIO()
+    console = Console(file=shown, force_terminal=True, width=100, height=40)
+    return display.Panelled(["the pages"], console), shown
+
+
+def test_the_panel_shows_at_once_what_happened_and_why_a_node_is_not_good() -> None:
+    panel, shown = screen()
+    figures = Figures()
+    figures.take_edge({"state": "degraded", "problems": ["mqtt:x: again and again", "second"]})
+    panel.happened(figures, "the farm stops")
+    assert "the farm stops" in shown.getvalue()
+    assert "! edge: mqtt:x: again and again" in shown.getvalue()
+    assert "second" not in shown.getvalue()
+    figures.take_edge({"state": "good", "problems": []})
+    assert figures.problems == []
+    panel.close()
+
+
+def test_after_the_panel_s_end_there_are_lines_alone() -> None:
+    panel, shown = screen()
+    figures = Figures(acknowledged=7)
+    panel.happened(figures, "the farm stops")
+    panel.close()
+    at = len(shown.getvalue())
+    panel.show(figures)
+    panel.line("7 readings were acknowledged")
+    panel.close()
+    assert shown.getvalue()[at:] == "7 readings were acknowledged\n"
+    assert "\x1b[2K" in shown.getvalue()[:at]  # the panel is erased
+    assert "acknowledged 7" in shown.getvalue()[:at]
+
+
+class Silent(Cast):
+    """A cast that only notes what it is asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.may_start = asyncio.Event()
+
+    def cut(self) -> None:
+        self.asked.append("cut")
+
+    def garbage(self) -> None:
+        self.asked.append("garbage")
+
+    async def kill_edge(self) -> None:
+        self.asked.append("kill")
+        await self.may_start.wait()
+
+
+def test_keys_that_change_nothing_are_answered() -> None:
+    async def scenario() -> tuple[list[str], list[str]]:
+        cast, figures = Silent(), Figures()
+        conductor = Conductor(Options(), cast, display.Plain(), ManualClock(), figures)
+        near, far = os.pipe()
+
+        def press(keys: str) -> None:
+            os.write(far, keys.encode())
+            conductor.key(near)
+
+        press("cc")
+        press("kk")
+        await asyncio.sleep(0)
+        conductor.heard({"from": "proxy", "event": "restored"})
+        press("c")
+        figures.ending = True
+        press("ckg")
+        cast.may_start.set()
+        assert conductor._killing is not None
+        await conductor._killing
+        os.close(near)
+        os.close(far)
+        return cast.asked, [line.split(" s  ")[1] for line in figures.happenings]
+
+    asked, said = asyncio.run(scenario())
+    assert asked == ["cut", "kill", "cut"]
+    assert "the uplink is cut already" in said
+    assert "the edge is being started again already" in said
 
 
 def alive(pid: int) -> bool:
