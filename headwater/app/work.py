@@ -1,4 +1,4 @@
-"""The work process of a node: its processors and its page, apart from the core so that they can never delay a PUBACK.
+"""The work process of a node: processors, sinks and page, apart from the core so that they can never delay a PUBACK.
 
 The core starts it (`headwater.app.supervisor`) and it ends with the core: when its stdin closes, and by the kernel's
 own hand when it is too busy to notice. It reads the log as any Kafka client does, and the core's status over the
@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import ctypes
 import gc
+import importlib.util
 import logging
 import os
 import signal
@@ -42,13 +43,14 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Work:
-    """Processors in a thread with a loop of their own; the page in this one."""
+    """Processors and a sink, each in a thread with a loop of its own; the page in this one."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._status: dict[str, Any] | None = None
         self._problems: dict[str, str] = {}
         self._processors: Any = None
+        self._sink: Any = None
         self._nodes: NodeWatch | None = None
         self._page_up = False
         self._failed = False
@@ -58,7 +60,7 @@ class Work:
         """Until told to stop; returns the exit status."""
         poll = asyncio.create_task(self._poll_status())
         kafka = await self._kafka_address()
-        thread = self._start_processors(kafka) if self._settings.rules and kafka else None
+        threads = self._start_threads(kafka) if kafka else []
         tasks = [poll, asyncio.create_task(self._report())]
         if kafka:
             self._nodes = NodeWatch(net=RealNet(), clock=SystemClock(), kafka=kafka)
@@ -69,9 +71,11 @@ class Work:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if thread is not None and self._processors is not None:
-            self._processors.stop()
-            await asyncio.to_thread(thread.join, STOP_S)
+        for part in (self._processors, self._sink):
+            if part is not None:
+                part.stop()
+        for thread in threads:
+            await asyncio.to_thread(thread.join, STOP_S / len(threads))
         return 1 if self._failed else 0
 
     # --- the core's status
@@ -92,16 +96,31 @@ class Work:
             await asyncio.sleep(STATUS_EVERY_S / 4)
         return None
 
-    # --- processors
+    # --- processors and sinks
 
-    def _start_processors(self, kafka: tuple[str, int]) -> threading.Thread | None:
+    def _start_threads(self, kafka: tuple[str, int]) -> list[threading.Thread]:
+        if self._settings.rules:
+            self._processors = self._make_processors(kafka)
+        if self._settings.influx is not None:
+            self._sink = self._make_sink(kafka)
+        loop = asyncio.get_running_loop()
+        threads = [
+            threading.Thread(target=self._run_part, args=(part, name, loop), name=name, daemon=True)
+            for part, name in ((self._processors, "processors"), (self._sink, "sink"))
+            if part is not None
+        ]
+        for thread in threads:
+            thread.start()
+        return threads
+
+    def _make_processors(self, kafka: tuple[str, int]) -> Any:
         try:
             from processors.inline import make_processors
             from processors.rules import load_rules
         except ModuleNotFoundError as error:
-            self._missing("processors", "the processors need", error)
+            self._missing("processors", "the processors need", error.name)
             return None
-        self._processors = make_processors(
+        return make_processors(
             self._settings.processors,
             load_rules(self._settings.rules),
             *kafka,
@@ -110,16 +129,31 @@ class Work:
             self._settings.data_dir,
             RealDisk(),
         )
-        loop = asyncio.get_running_loop()
-        thread = threading.Thread(target=self._run_processors, args=(loop,), name="processors", daemon=True)
-        thread.start()
-        return thread
 
-    def _run_processors(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _make_sink(self, kafka: tuple[str, int]) -> Any:
+        if importlib.util.find_spec("influxdb_client") is None:  # imported in the sink's thread: it takes a second
+            self._missing("sink", "the sink to InfluxDB needs", "influxdb-client", extra="influx")
+            return None
+        from processors.sinks.influx import make_influx_sink
+
+        assert self._settings.influx is not None  # noqa: S101 - checked by the caller
+        host, port = kafka
+        return make_influx_sink(
+            self._settings.influx,
+            node=self._settings.node,
+            host=host,
+            port=port,
+            net=RealNet(),
+            clock=SystemClock(),
+            data_dir=self._settings.data_dir,
+            disk=RealDisk(),
+        )
+
+    def _run_part(self, part: Any, name: str, loop: asyncio.AbstractEventLoop) -> None:
         try:
-            asyncio.run(self._processors.run())
-        except Exception:  # a defect in a rule's arithmetic: logged whole, and this process begins again clean
-            log.exception("the processors failed")
+            asyncio.run(part.run())
+        except Exception:  # a defect: logged whole, and this process begins again clean
+            log.exception("the %s failed", name)
             self._failed = True
             loop.call_soon_threadsafe(self.stopping.set)
 
@@ -129,7 +163,7 @@ class Work:
         try:
             from headwater.dashboard.page import run_page
         except ModuleNotFoundError as error:
-            self._missing("page", "the page needs", error)
+            self._missing("page", "the page needs", error.name)
             return
         assert self._settings.page is not None  # noqa: S101 - checked by the caller
         while True:
@@ -158,8 +192,8 @@ class Work:
 
     # --- about itself
 
-    def _missing(self, part: str, needs: str, error: ModuleNotFoundError) -> None:
-        self._say(part, f"{needs} the package {error.name}: pip install 'headwater[work]'")
+    def _missing(self, part: str, needs: str, package: str | None, *, extra: str = "work") -> None:
+        self._say(part, f"{needs} the package {package}: pip install 'headwater[{extra}]'")
 
     def _say(self, part: str, problem: str) -> None:
         if self._problems.get(part) != problem:
@@ -178,10 +212,12 @@ class Work:
 
     def _about(self) -> dict[str, Any]:
         alerts = self._processors.status().get("alerts", ()) if self._processors is not None else ()
+        slow = self._sink.problem() if self._sink is not None else ""
         return {
-            "problems": list(self._problems.values()),
+            "problems": [*self._problems.values(), *([slow] if slow else [])],
             "page": self._page_up,
             "processors": self._processing(),
+            "sinks": {"influx": self._sink.status()} if self._sink is not None else {},
             "alerts": [alert for alert in alerts if alert["state"] not in ("inactive", "resolved")][:ALERTS_MAX],
             "nodes": self._nodes.rows() if self._nodes is not None else [],
         }

@@ -103,6 +103,7 @@ def lines(status: dict[str, Any]) -> list[tuple[str, str]]:
     if status.get("work"):
         work = status["work"]
         rows.append(("work process", f"{work['state']}, {words.count(work['restarts'], 'restart')}"))
+        rows += _sink_lines((work.get("report") or {}).get("sinks") or {}, now_ms)
     addresses = {name: where for name, where in status["addresses"].items() if where}
     rows.append(("addresses", "  ".join(f"{name} {where}" for name, where in addresses.items())))
     return rows
@@ -155,6 +156,17 @@ def _central_lines(central: dict[str, Any] | None, now_ms: int, *, role: str | N
         ("backlog", backlog),
         ("end to end", f"last success {words.ago(central.get('last_success_ms'), now_ms)}"),
     ]
+
+
+def _sink_lines(sinks: dict[str, Any], now_ms: int) -> list[tuple[str, str]]:
+    rows = []
+    for name, sink in sinks.items():
+        text = f"{sink['state']}, {words.count(sink['lag_records'], 'record')} behind"
+        text += f", last success {words.ago(sink['last_success_ms'], now_ms)}"
+        if sink["dead_letters"]:
+            text += f", {words.count(sink['dead_letters'], 'dead letter')}"
+        rows.append((name, f"{text}: {sink['error']}" if sink["error"] else text))
+    return rows
 
 
 def _ingest_line(ingest: dict[str, Any]) -> str:

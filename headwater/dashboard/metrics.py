@@ -27,6 +27,18 @@ _INGEST_COUNTERS = {
 }
 
 
+_SINK_COUNTERS = {
+    "points": "Records written as points.",
+    "requests": "Write requests sent.",
+    "retries": "Write requests to be sent again.",
+    "dead_letters": "Records that the database did not take as they were, kept in topic deadletter.",
+    "superseded": "Window results replaced by a later revision before they were sent.",
+    "beyond_retention": "Points older than the database keeps, dropped by it.",
+    "expired": "Records that left the log before they were written.",
+    "left_out": "Members of records that no point can hold.",
+}
+
+
 class NodeCollector(Collector):
     """Turns the node's last status document into metrics at each scrape."""
 
@@ -46,6 +58,7 @@ class NodeCollector(Collector):
         yield info
         yield from _central(status.get("central"))
         yield from _ingest(status.get("ingest"), status.get("now_ms", 0))
+        yield from _sinks(((status.get("work") or {}).get("report") or {}).get("sinks") or {})
         yield from _disk(status)
 
     def _alerts(self) -> Metric:
@@ -112,6 +125,27 @@ def _ingest(ingest: dict[str, Any] | None, now_ms: int) -> Iterator[Metric]:
             age.add_metric([source["id"]], max(0.0, (now_ms - source["last_ms"]) / 1000))
     yield connected
     yield age
+
+
+def _sinks(sinks: dict[str, Any]) -> Iterator[Metric]:
+    if not sinks:
+        return
+    up = GaugeMetricFamily("headwater_sink_up", "1 while the database takes points.", labels=["sink"])
+    lag = GaugeMetricFamily("headwater_sink_lag_records", "Records not yet written.", labels=["sink"])
+    last = GaugeMetricFamily(
+        "headwater_sink_last_success_timestamp_seconds", "When the database last took points.", labels=["sink"]
+    )
+    for name, sink in sinks.items():
+        up.add_metric([name], sink["state"] == "up")
+        lag.add_metric([name], sink["lag_records"])
+        if sink["last_success_ms"] is not None:
+            last.add_metric([name], sink["last_success_ms"] / 1000)
+    yield from (up, lag, last)
+    for key, text in _SINK_COUNTERS.items():
+        counter = CounterMetricFamily(f"headwater_sink_{key}", text, labels=["sink"])
+        for name, sink in sinks.items():
+            counter.add_metric([name], sink[key])
+        yield counter
 
 
 def _disk(status: dict[str, Any]) -> Iterator[Metric]:

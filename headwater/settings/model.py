@@ -18,6 +18,7 @@ from gateway.replicate.settings import UplinkSettings
 from gateway.wire.settings import KafkaSettings
 from headwater.settings.page import PageSettings
 from processors.settings import ProcessorSettings
+from processors.sinks.settings import InfluxSettings
 
 Role = Literal["edge", "central"]
 
@@ -63,10 +64,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     rules: tuple[str, ...] = ()
     """Window and alert rules that run on this node: names of shipped ones, or paths that end in `.toml`."""
     processors: ProcessorSettings = ProcessorSettings()
+    influx: InfluxSettings | None = None
     page: PageSettings | None = None
     topics: TopicsSettings = TopicsSettings()
 
     @property
     def wants_work(self) -> bool:
-        """Whether this node has a work process: processors or a page."""
-        return bool(self.rules) or self.page is not None
+        """Whether this node has a work process: processors, a sink or a page."""
+        return bool(self.rules) or self.influx is not None or self.page is not None

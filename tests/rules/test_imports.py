@@ -45,6 +45,10 @@ CORES = (
     "processors/marks.py",
     "processors/columns.py",
     "processors/rules.py",
+    "processors/sinks/answers.py",
+    "processors/sinks/batches.py",
+    "processors/sinks/delivery.py",
+    "processors/sinks/points.py",
     "devices/**/*.py",
 )
 # path -> why it is none, though a pattern above takes it in
