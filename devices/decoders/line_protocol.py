@@ -21,7 +21,7 @@ from devices.shape import READINGS_MAX, Shape
 from devices.times import from_unit
 
 DECODER = "line-protocol"
-_LINE_BREAK = re.compile(r"\r?\n")
+_BLANKS = re.compile(r"[ \t\r]+")
 # A name or a tag's value: anything but the characters that end it, which a backslash before them makes ordinary.
 _MEASUREMENT = re.compile(r"(?:\\[\s\S]|[^\\, ])+")
 _KEY = re.compile(r"(?:\\[\s\S]|[^\\,= ])+")
@@ -33,6 +33,7 @@ _TIME = re.compile(r"-?[0-9]{1,19}")
 _BOOLEANS = dict.fromkeys(("t", "T", "true", "True", "TRUE"), True) | dict.fromkeys(
     ("f", "F", "false", "False", "FALSE"), False
 )
+_Line = tuple[str, dict[str, str], dict[str, Any], int | None]  # measurement, tags, fields, timestamp
 _RANGES = {"i": (-(2**63), 2**63 - 1), "u": (0, 2**64 - 1)}
 
 
@@ -62,17 +63,22 @@ class _Plan:
             raise _undecodable(f"byte {error.start} is not UTF-8") from None
         readings: list[Reading] = []
         at, number = 0, 1
+        is_plain = "\\" not in text and '"' not in text
         while at < len(text):
-            if text[at] in "\r\n \t#":
-                # a comment, an empty line, or blanks before a line
-                end = len(text) if (found := text.find("\n", at)) < 0 else found + 1
-                if text[at] in " \t" and text[at:end].strip():
-                    at += 1
-                    continue
-                at, number = end, number + 1
+            if (blanks := _BLANKS.match(text, at)) is not None and blanks.end() > at:
+                at = blanks.end()
+                continue
+            stop = len(text) if (found := text.find("\n", at)) < 0 else found
+            if text[at] in "\n#":
+                at, number = stop + 1, number + 1
                 continue
             try:
-                start, (at, reading) = at, self._line(topic, text, at)
+                start, line = at, _quick_line(text[at:stop]) if is_plain else None
+                if line is None:
+                    at, line = _line(text, at)
+                else:
+                    at = stop + 1
+                reading = self._reading(topic, *line)
             except Undecodable as error:
                 raise _undecodable(f"line {number}: {error.reason}") from None
             number += text.count("\n", start, at)
@@ -83,15 +89,13 @@ class _Plan:
             raise _undecodable("the message is empty")
         return readings
 
-    def _line(self, topic: str, text: str, at: int) -> tuple[int, Reading]:
-        """One line from `at`: where the next begins, and its reading."""
-        at, measurement, tags = _series(text, at)
-        at, fields = _fields(text, at)
-        at, stamp = _end(text, at)
+    def _reading(
+        self, topic: str, measurement: str, tags: dict[str, str], fields: dict[str, Any], stamp: int | None
+    ) -> Reading:
         options = self._options
-        values: dict[str, Any] = {}
-        for name, value in fields.items():
-            values[f"{measurement}.{name}" if options.prefix_measurement else name] = value
+        values = fields
+        if options.prefix_measurement:
+            values = {f"{measurement}.{name}": value for name, value in fields.items()}
         device = tags.get(options.device_tag, "") if options.device_tag else ""
         if options.device_tag and not device:
             raise _undecodable(f"no tag “{options.device_tag}”, which names the device")
@@ -100,10 +104,43 @@ class _Plan:
                 if name != options.device_tag:
                     values.setdefault(name, text_value)
         if self._shape.listed:
-            values.update({f"{measurement}.{name}": value for name, value in fields.items()})
-            values["_measurement"] = measurement
+            values = {**{f"{measurement}.{name}": value for name, value in fields.items()}, **values}
         event_ms = None if stamp is None else from_unit(stamp, options.precision)
-        return at, self._shape.reading(topic, values, event_ms=event_ms, device=device)
+        return self._shape.reading(topic, values, event_ms=event_ms, device=device)
+
+
+def _quick_line(line: str) -> _Line | None:
+    """A line without quotes and escapes, which most are; None when it is not as simple as that, or wrong."""
+    parts = line.rstrip("\r").split(" ")
+    if not 2 <= len(parts) <= 3 or not all(parts):
+        return None
+    measurement, *pairs = parts[0].split(",")
+    tags: dict[str, str] = {}
+    for pair in pairs:
+        key, _, text = pair.partition("=")
+        if not key or not text or "=" in text:
+            return None
+        tags[key] = text
+    fields: dict[str, Any] = {}
+    for pair in parts[1].split(","):
+        key, _, word = pair.partition("=")
+        if not key or _FLOAT.fullmatch(word) is None or math.isinf(real := float(word)):
+            if not key or not word or "=" in word:
+                return None
+            fields[key] = _value(word, key)
+        else:
+            fields[key] = real
+    if len(parts) == 3:
+        return (measurement, tags, fields, int(parts[2])) if measurement and _TIME.fullmatch(parts[2]) else None
+    return (measurement, tags, fields, None) if measurement else None
+
+
+def _line(text: str, at: int) -> tuple[int, _Line]:
+    """The line that begins at `at`, and where the next one does."""
+    at, measurement, tags = _series(text, at)
+    at, fields = _fields(text, at)
+    at, stamp = _end(text, at)
+    return at, (measurement, tags, fields, stamp)
 
 
 def _series(text: str, at: int) -> tuple[int, str, dict[str, str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -126,7 +128,7 @@ def test_a_profile_tells_measurements_apart_and_takes_the_device_from_a_tag() ->
     payload = b"cpu,cpu=cpu0,host=pi-7 usage_idle=97.5 1000000\nmem,host=pi-8 used=2000i\n"
     assert one(payload, PROFILE) == [Reading("pi-7", {"idle": 97.5, "cpu": "cpu0"}, 1), Reading("pi-8", {"used": 2.0})]
     assert "line 1: no tag “host”" in reason(b"cpu usage_idle=1", PROFILE)
-    assert "line 1: the message holds none of the profile's fields (it holds x, disk.x" in reason(
+    assert "line 1: the message holds none of the profile's fields (it holds disk.x, x" in reason(
         b"disk,host=a x=1", PROFILE
     )
 
@@ -160,6 +162,24 @@ def test_a_profile_tells_measurements_apart_and_takes_the_device_from_a_tag() ->
 )  # fmt: skip
 def test_what_is_wrong_is_said_with_its_line(payload: bytes, said: str) -> None:
     assert said in reason(payload)
+
+
+def test_a_line_of_blanks_takes_no_longer_than_its_length() -> None:
+    started = time.process_time()
+    assert one(b" " * 500_000 + b"m a=1") == [Reading("t", {"a": 1.0})]
+    assert time.process_time() - started < 1
+
+
+words = st.sampled_from(
+    ["m", "a", "b=1", "c=2i", "t=x", "=", ",", " ", "\t", "\r", "1", "-5", "T", "1e999", "9" * 25, "é", "#"]
+)
+
+
+@given(st.lists(words, max_size=12).map("".join))
+def test_the_quick_way_is_the_long_way(line: str) -> None:
+    # an escape in another line sends all of them the long way
+    quick, long = (decode_group(PLAIN, [("t", (line + more).encode())])[0] for more in ("", "\n# \\"))
+    assert str(quick) == str(long)
 
 
 @given(st.lists(st.binary(max_size=30) | st.text('m ,=\\"\n#1i', max_size=30).map(str.encode), max_size=4))
