@@ -7,7 +7,6 @@ was sent, reports `drained`), `resume`, `stop` (the same, then a clean DISCONNEC
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import signal
 import sys
@@ -17,6 +16,7 @@ from headwater.net import parse_address
 from simulators.control import Console
 from simulators.fleet import Fleet, FleetSettings
 from simulators.ledger import Ledger
+from simulators.options import check_answered, make_parser
 
 DRAIN_MS_MAX = 15_000.0
 
@@ -32,6 +32,7 @@ class Farm:
         self._stopping = False
         self._drain_until_ms = 0.0
         self._report_ms = 0.0
+        self._started_ms = clock.monotonic_ms()
 
     def obey(self, command: list[str]) -> None:
         match command:
@@ -53,7 +54,7 @@ class Farm:
         self._drain_until_ms = self._clock.monotonic_ms() + DRAIN_MS_MAX
 
     def run(self) -> None:
-        """Until told to stop."""
+        """Until told to stop. Raises `UserError` when no gateway has ever answered."""
         while True:
             if self._fleet.step(self._console.inputs, measuring=self._measuring):
                 for command in self._console.commands():
@@ -62,6 +63,7 @@ class Farm:
             if now_ms >= self._report_ms:
                 self._report_ms = now_ms + self._report_every_ms
                 self._console.say("counters", self._fleet.counters())
+                check_answered(self._fleet.publishers, self._fleet.address, now_ms - self._started_ms)
             if self._draining and (not self._fleet.unacknowledged or now_ms >= self._drain_until_ms):
                 self._draining = False
                 self._fleet.commit()
@@ -88,17 +90,28 @@ def run(
 
 def main(arguments: list[str]) -> int:
     """The command line; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="headwater simulate farm", description="a simulated wind farm over MQTT")
-    parser.add_argument("--mqtt", default="127.0.0.1:1883", help="the gateway's MQTT address")
-    parser.add_argument("--ledger", help="file that keeps what was sent and acknowledged")
-    parser.add_argument("--report-every", type=float, default=1.0, help="seconds between two lines of counters")
-    parser.add_argument("--turbines", type=int, default=12)
-    parser.add_argument("--rate", type=float, default=10.0, help="readings per turbine and second")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--overheating", type=int, default=7, help="number of the turbine that can overheat, 0: none")
-    parser.add_argument("--fast-clock", type=int, default=3, help="the turbine whose clock is 1 h fast, 0: none")
-    parser.add_argument("--garbage", type=int, default=11, help="the turbine that sends garbage, 0: none")
-    parser.add_argument("--garbage-every", type=float, default=7.0, help="seconds; 0: only on command")
+    parser = make_parser(
+        "headwater simulate farm",
+        "A wind farm that speaks MQTT: QoS 1, persistent sessions, JSON on farm/<turbine>/telemetry (profile"
+        " wind-turbine). Says what it does as JSON lines; Ctrl-C waits for the acknowledgements and ends it.",
+        [
+            "headwater simulate farm",
+            "headwater simulate farm --mqtt gateway.example:1883 --turbines 100 --rate 1",
+            "headwater simulate farm --fast-clock 0 --garbage 0     # nothing odd",
+            "headwater simulate farm --ledger farm.db               # remember what was acknowledged",
+        ],
+    )
+    add = parser.add_argument
+    add("--mqtt", default="127.0.0.1:1883", metavar="HOST:PORT", help="the gateway's MQTT address")
+    add("--ledger", metavar="FILE", help="SQLite file that keeps what was sent and acknowledged")
+    add("--report-every", type=float, default=1.0, metavar="S", help="seconds between two lines of counters")
+    add("--turbines", type=int, default=12, metavar="N", help="how many there are")
+    add("--rate", type=float, default=10.0, metavar="HZ", help="readings per turbine and second")
+    add("--seed", type=int, default=1, metavar="N", help="of the simulated wind")
+    add("--overheating", type=int, default=7, metavar="N", help="number of the turbine that can overheat, 0: none")
+    add("--fast-clock", type=int, default=3, metavar="N", help="the turbine whose clock is 1 h fast, 0: none")
+    add("--garbage", type=int, default=11, metavar="N", help="the turbine that sends garbage, 0: none")
+    add("--garbage-every", type=float, default=7.0, metavar="S", help="seconds between garbage; 0: only on command")
     options = parser.parse_args(arguments)
     settings = FleetSettings(
         turbines=options.turbines,

@@ -57,11 +57,12 @@ class Fleet:
 
     def __init__(self, settings: FleetSettings, host: str, port: int, ledger: Ledger | None, clock: Clock) -> None:
         self.settings, self._ledger, self._clock = settings, ledger, clock
+        self.address = (host, port)
         self.sent = self.acknowledged = self.garbage_sent = self.garbage_acknowledged = self.held = 0
         wind = Wind(settings.seed)
         numbers = range(1, settings.turbines + 1)
         self._turbines = [Turbine(turbine_name(number), settings.seed, wind) for number in numbers]
-        self._publishers = [self._publisher(turbine.name, host, port) for turbine in self._turbines]
+        self.publishers = [self._publisher(turbine.name, host, port) for turbine in self._turbines]
         self._seqs = [0] * settings.turbines
         self._payloads: dict[Token, tuple[int, bytes]] = {}
         self._random = Random(f"garbage {settings.seed}")  # noqa: S311 - a simulation
@@ -114,7 +115,7 @@ class Fleet:
 
     def _send(self, index: int, token: Token, ts: int, payload: bytes) -> bool:
         self._payloads[token] = (ts, payload)
-        if self._publishers[index].publish(f"farm/{self._turbines[index].name}/telemetry", payload, token):
+        if self.publishers[index].publish(f"farm/{self._turbines[index].name}/telemetry", payload, token):
             return True
         del self._payloads[token]
         self.held += 1
@@ -146,22 +147,22 @@ class Fleet:
             self.send_garbage()
         if now_ms >= self._tick_ms:
             self._tick_ms = now_ms + TICK_EVERY_MS
-            for publisher in self._publishers:
+            for publisher in self.publishers:
                 publisher.tick(now_ms)
         if now_ms >= self._commit_ms:
             self._commit_ms = now_ms + COMMIT_EVERY_MS
             self.commit()
         until_ms = min(min(self._due_ms) if measuring else self._tick_ms, self._tick_ms)
-        return wait_for(self._publishers, extra_fds, max(0.0, until_ms - self._clock.monotonic_ms()))
+        return wait_for(self.publishers, extra_fds, max(0.0, until_ms - self._clock.monotonic_ms()))
 
     @property
     def unacknowledged(self) -> int:
         """Messages taken from the turbines and not yet acknowledged, garbage included."""
-        return sum(publisher.inflight + publisher.queued for publisher in self._publishers)
+        return sum(publisher.inflight + publisher.queued for publisher in self.publishers)
 
     def counters(self) -> dict[str, Any]:
         """Everything counted since the start, for people and for the ledger."""
-        publishers = self._publishers
+        publishers = self.publishers
         return {
             "sent": self.sent,
             "acknowledged": self.acknowledged,
@@ -188,6 +189,6 @@ class Fleet:
 
     def close(self) -> None:
         """A clean DISCONNECT of every turbine."""
-        for publisher in self._publishers:
+        for publisher in self.publishers:
             publisher.disconnect()
         self.commit()

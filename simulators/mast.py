@@ -11,7 +11,6 @@ Run: `headwater simulate mast --link PATH`; steered as in `simulators.control` (
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import fcntl
 import os
@@ -23,7 +22,9 @@ import tty
 from random import Random
 
 from headwater.clock import Clock, SystemClock
+from headwater.errors import UserError
 from simulators.control import Console
+from simulators.options import make_parser
 from simulators.signals import Wave, Wind
 
 SENTENCES_PER_S = 5
@@ -66,6 +67,7 @@ class SerialLine:
     """The two ends of a pseudo-terminal; ours is written, the other is found through `link`."""
 
     def __init__(self, link: str) -> None:
+        """Raises `UserError` when the link cannot be made."""
         # Our own open handle on the far end keeps the line up while no gateway has it open.
         self._near, self._far = os.openpty()
         tty.setraw(self._far)
@@ -73,8 +75,16 @@ class SerialLine:
         self.path = os.ttyname(self._far)
         self.link = link
         temporary = f"{link}.{os.getpid()}"
-        os.symlink(self.path, temporary)
-        os.replace(temporary, link)
+        try:
+            os.symlink(self.path, temporary)
+            os.replace(temporary, link)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            os.close(self._near)
+            os.close(self._far)
+            hint = "Name a path in a folder that you may write to, such as /tmp/mast; the gateway opens it as its port."
+            raise UserError(f"--link {link}: {error.strerror}", hint=hint) from None
 
     def unread_bytes(self) -> int:
         """How much of what was said nobody has read yet."""
@@ -128,9 +138,21 @@ def run(link: str, *, seed: int, console: Console, clock: Clock | None = None) -
 
 def main(arguments: list[str]) -> int:
     """The command line; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="headwater simulate mast", description="a met mast on a pseudo-terminal")
-    parser.add_argument("--link", required=True, help="path of the symbolic link that names the serial line")
-    parser.add_argument("--seed", type=int, default=1)
+    parser = make_parser(
+        "headwater simulate mast",
+        "A met mast on a serial line (a pseudo-terminal): five NMEA 0183 sentences a second. Ctrl-C ends it.",
+        [
+            "headwater simulate mast --link /tmp/mast",
+            "headwater simulate mast --link /tmp/mast --seed 7",
+            "",
+            "The gateway reads it with, in its file:",
+            "  [[serial]]",
+            '  port = "/tmp/mast"',
+            '  profile = "met-mast"',
+        ],
+    )
+    parser.add_argument("--link", required=True, metavar="PATH", help="the symbolic link that names the serial line")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the simulated weather")
     options = parser.parse_args(arguments)
     run(options.link, seed=options.seed, console=Console())
     return 0

@@ -10,7 +10,6 @@ stay: at speed 3600 an hour without rows is a second without messages. Each row 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import csv
 import gzip
@@ -29,6 +28,7 @@ from headwater.errors import UserError
 from headwater.net import parse_address
 from simulators.control import Console
 from simulators.ledger import Ledger
+from simulators.options import check_answered, make_parser
 from simulators.publisher import Publisher, Token, wait_for
 
 ABSENT = frozenset({"", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"})
@@ -153,12 +153,14 @@ class Player:
         speed: float | None,
         clock: Clock,
         ledger: Ledger | None,
+        address: tuple[str, int] | None = None,
     ) -> None:
         self.sent = self.acknowledged = 0
         self._topic, self._speed, self._clock, self._ledger = topic, speed, clock, ledger
         self._seqs: dict[str, int] = {}
         self._rows: dict[Token, Row] = {}
         self._tick_ms = 0.0
+        self._address, self._started_ms = address, clock.monotonic_ms()
         self._publisher: Publisher = publisher_of(self._on_sent, self._on_acked)
 
     def _on_sent(self, token: Token) -> None:
@@ -209,26 +211,39 @@ class Player:
             self._publisher.tick(now_ms)
             if self._ledger is not None:
                 self._ledger.commit()
-            say("counters", {"sent": self.sent, "acknowledged": self.acknowledged, "resent": self._publisher.resent})
+            members: dict[str, Any] = {"sent": self.sent, "acknowledged": self.acknowledged}
+            publisher = self._publisher
+            say("counters", members | {"resent": publisher.resent, "problem": publisher.problem})
+            if self._address is not None:
+                check_answered([publisher], self._address, now_ms - self._started_ms)
         wait_for([self._publisher], [], min(timeout_ms, TICK_MS))
 
 
 def main(arguments: list[str]) -> int:
     """The command line; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="headwater simulate replay", description="play a recording (CSV)")
-    parser.add_argument("file", help="the recording: .csv or .csv.gz, with a header row")
-    parser.add_argument("--time-column", required=True)
-    parser.add_argument("--time-format", default="iso8601", help="iso8601, s, ms, or a strptime pattern")
-    parser.add_argument("--time-zone", default="UTC", help="zone of times that name none")
-    parser.add_argument("--device-column", required=True, action="append", help="may be given more than once")
-    parser.add_argument(
-        "--columns", default="", help="columns to send, separated by commas; every other one if left out"
+    parser = make_parser(
+        "headwater simulate replay",
+        "Play a recording (CSV) with its own timestamps: rows merged by time, gaps kept, one QoS 1 message a row."
+        " A node that takes recordings needs the profile recorded-weather, or one like it (recorded = true).",
+        [
+            "headwater simulate replay weather.csv --time-column time_hour --device-column origin",
+            "headwater simulate replay pump.csv.gz --time-column t --time-format s --device-column id --speed 3600",
+            "headwater simulate replay log.csv --time-column when --time-format '%d.%m.%Y %H:%M' \\",
+            "      --time-zone Europe/Berlin --device-column site --device-column unit --columns flow,level",
+        ],
     )
-    parser.add_argument("--topic", default="recording/{device}/telemetry")
-    parser.add_argument("--speed", default="max", help="recorded seconds per second, or max")
-    parser.add_argument("--mqtt", default="127.0.0.1:1883", help="the gateway's MQTT address")
-    parser.add_argument("--client-id", default="replay")
-    parser.add_argument("--ledger", help="file that keeps what was sent and acknowledged")
+    add = parser.add_argument
+    add("file", help="the recording: .csv or .csv.gz, with a header row")
+    add("--time-column", required=True, metavar="NAME", help="the column that holds the time")
+    add("--time-format", default="iso8601", metavar="FORMAT", help="iso8601, s, ms, or a strptime pattern")
+    add("--time-zone", default="UTC", metavar="ZONE", help="zone of times that name none, such as Europe/Berlin")
+    add("--device-column", required=True, action="append", metavar="NAME", help="names the device; may be repeated")
+    add("--columns", default="", metavar="A,B", help="columns to send; every other one if left out")
+    add("--topic", default="recording/{device}/telemetry", metavar="TOPIC", help="where rows go")
+    add("--speed", default="max", metavar="N", help="recorded seconds per second, or max")
+    add("--mqtt", default="127.0.0.1:1883", metavar="HOST:PORT", help="the gateway's MQTT address")
+    add("--client-id", default="replay", metavar="ID", help="its MQTT client id")
+    add("--ledger", metavar="FILE", help="SQLite file that keeps what was sent and acknowledged")
     options = parser.parse_args(arguments)
     layout = Layout(
         time_column=options.time_column,
@@ -248,7 +263,14 @@ def main(arguments: list[str]) -> int:
         def publisher_of(on_sent: Any, on_acked: Any) -> Publisher:
             return Publisher(options.client_id, host, port, on_sent=on_sent, on_acked=on_acked, inflight_max=200)
 
-        player = Player(publisher_of, topic=options.topic, speed=speed, clock=SystemClock(), ledger=ledger)
+        player = Player(
+            publisher_of,
+            topic=options.topic,
+            speed=speed,
+            clock=SystemClock(),
+            ledger=ledger,
+            address=(host, port),
+        )
         player.play(recording, console.say)
         console.say("done", {"rows": recording.count, "sent": player.sent, "acknowledged": player.acknowledged})
     return 0

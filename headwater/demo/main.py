@@ -6,7 +6,6 @@ use nothing of the gateway. `docs/demo.md` tells the story that is played and wh
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import importlib.util
@@ -26,6 +25,7 @@ from headwater.demo.figures import Figures
 from headwater.demo.layout import Layout, free_ports
 from headwater.demo.story import STORY_S
 from headwater.errors import UserError
+from simulators.options import make_parser
 
 _UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
@@ -40,18 +40,22 @@ def parse_duration(text: str) -> float:
 
 def parse_options(arguments: list[str]) -> tuple[Options, Path | None, bool]:
     """(options, folder to keep, plain output?) from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="headwater demo",
-        description="Run a central, an edge and a simulated wind farm; at 20 s the uplink becomes a black hole for "
-        "15 s, at 45 s the edge is killed. Keys: c cuts the link, k kills the edge, g sends garbage, Ctrl-C ends.",
+    parser = make_parser(
+        "headwater demo",
+        "Run a central, an edge and a simulated wind farm; at 20 s the uplink becomes a black hole for 15 s, at 45 s"
+        " the edge is killed. Keys: c cuts the link, k kills the edge, g sends garbage, Ctrl-C ends.",
+        [
+            "headwater demo",
+            "headwater demo --for 60s --report verdict.json",
+            "headwater demo --keep run1 --seed 7",
+        ],
     )
-    parser.add_argument(
-        "--for", dest="duration", metavar="TIME", help="end after this long, such as 60s (else: Ctrl-C)"
-    )
-    parser.add_argument("--report", metavar="FILE", help="write the verdict as JSON; exit 1 when a rule is broken")
-    parser.add_argument("--seed", type=int, default=1, help="of the simulated signals")
-    parser.add_argument("--keep", metavar="DIR", help="keep logs, data and ledger there (a new or empty folder)")
-    parser.add_argument("--plain", action="store_true", help="lines instead of a live panel")
+    add = parser.add_argument
+    add("--for", dest="duration", metavar="TIME", help="end after this long, such as 60s (else: Ctrl-C)")
+    add("--report", metavar="FILE", help="write the verdict as JSON; exit 1 when a rule is broken")
+    add("--seed", type=int, default=1, metavar="N", help="of the simulated signals")
+    add("--keep", metavar="DIR", help="keep logs, data and ledger there (a new or empty folder)")
+    add("--plain", action="store_true", help="lines instead of a live panel")
     chosen = parser.parse_args(arguments)
     seconds = None if chosen.duration is None else parse_duration(chosen.duration)
     if chosen.report is not None and seconds is not None and seconds < STORY_S:
