@@ -19,7 +19,8 @@ RETAIN, QOS, QOS_2, DUP = 1, 6, 4, 8
 HELD = 16  # QoS 2: this packet identifier is waiting for its PUBREL, so the message is stored already
 REFUSED = 32  # not to be stored: its topic is not for this client; the reason code stands above, from REASON_SHIFT on
 REASON_SHIFT = 8
-PLAIN_PUBLISH = frozenset({0x30, 0x31, 0x32, 0x33, 0x3A, 0x3B})  # QoS 0 and 1, every legal flag
+# the first byte of a PUBLISH with QoS 0 or 1 and every legal flag, RETAIN apart
+PLAIN_PUBLISH, PLAIN_RETAINED = frozenset({0x30, 0x32, 0x3A}), frozenset({0x31, 0x33, 0x3B})
 
 TOPIC_LEVELS_MAX = 200  # as Mosquitto has it; nobody's plant is deeper, and matching costs by the level
 
@@ -46,6 +47,11 @@ class TopicCache:
             if len(self.names) >= self._entries_max:
                 self.names.clear()
             self.names[raw] = name
+
+
+def retained_since(messages: list[Message], start: int) -> int:
+    """How many of the messages from `start` on ask to be retained."""
+    return sum([flags & RETAIN for _, _, _, flags in messages[start:]])
 
 
 class Exchange:

@@ -5,7 +5,18 @@ from __future__ import annotations
 from gateway.ingest.mqtt import packets
 from gateway.ingest.mqtt.packets import Header, PacketType
 from gateway.ingest.mqtt.reasons import MqttError
-from gateway.ingest.mqtt.state import PLAIN_PUBLISH, QOS, REASON_SHIFT, REFUSED, Exchange, Table, no_body, on_ping
+from gateway.ingest.mqtt.state import (
+    PLAIN_PUBLISH,
+    PLAIN_RETAINED,
+    QOS,
+    REASON_SHIFT,
+    REFUSED,
+    Exchange,
+    Table,
+    no_body,
+    on_ping,
+    retained_since,
+)
 
 _SUBSCRIBE_FAILURE = 0x80
 
@@ -18,10 +29,13 @@ def read_run(x: Exchange, data: bytes, position: int, end: int) -> int:
     names = x.topics.names
     messages = x.messages
     size_max = x.settings.packet_bytes_max
+    before, has_retained = len(messages), False
     while position + 4 <= end:
         first = data[position]
         if first not in PLAIN_PUBLISH:
-            break
+            if first not in PLAIN_RETAINED:
+                break
+            has_retained = True
         length = data[position + 1]
         body = position + 2
         if length >= 0x80:
@@ -44,9 +58,9 @@ def read_run(x: Exchange, data: bytes, position: int, end: int) -> int:
             messages.append((name, data[topic_end + 2 : stop], packet_id, first & 15))
         else:
             messages.append((name, data[topic_end:stop], 0, first & 15))
-        if first & 1:
-            x.retained += 1
         position = stop
+    if has_retained:
+        x.retained += retained_since(messages, before)
     return position
 
 

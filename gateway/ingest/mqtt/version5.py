@@ -10,7 +10,17 @@ from gateway.ingest.mqtt import packets5
 from gateway.ingest.mqtt.packets import Header, PacketType
 from gateway.ingest.mqtt.properties import Properties, Property
 from gateway.ingest.mqtt.reasons import MqttError, ReasonCode
-from gateway.ingest.mqtt.state import PLAIN_PUBLISH, QOS, REASON_SHIFT, REFUSED, Exchange, Table, on_ping
+from gateway.ingest.mqtt.state import (
+    PLAIN_PUBLISH,
+    PLAIN_RETAINED,
+    QOS,
+    REASON_SHIFT,
+    REFUSED,
+    Exchange,
+    Table,
+    on_ping,
+    retained_since,
+)
 
 ALIASED_CHARACTERS_MAX = 65_536  # of all topics that one connection has given an alias
 
@@ -28,11 +38,14 @@ def read_run(x: Exchange, data: bytes, position: int, end: int) -> int:
     names = x.topics.names
     messages = x.messages
     size_max = x.settings.packet_bytes_max
+    before, has_retained = len(messages), False
     room = receive_maximum(x) - x.unacknowledged
     while position + 5 <= end:
         first = data[position]
         if first not in PLAIN_PUBLISH:
-            break
+            if first not in PLAIN_RETAINED:
+                break
+            has_retained = True
         length = data[position + 1]
         body = position + 2
         if length >= 0x80:
@@ -59,10 +72,10 @@ def read_run(x: Exchange, data: bytes, position: int, end: int) -> int:
         if packet_id:
             room -= 1
         messages.append((name, data[topic_end + 1 : stop], packet_id, first & 15))
-        if first & 1:
-            x.retained += 1
         position = stop
     x.unacknowledged = receive_maximum(x) - room
+    if has_retained:
+        x.retained += retained_since(messages, before)
     return position
 
 

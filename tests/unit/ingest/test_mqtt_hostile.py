@@ -124,3 +124,16 @@ def test_hostile_packets_raise_nothing_but_a_peer_error(data: list[bytes], level
                 session.feed(b"")
     except PeerError:
         assert session.state is State.CLOSED
+
+
+@pytest.mark.parametrize("level", [4, 5])
+def test_retained_messages_are_counted_whether_their_topic_is_known_or_not(level: int) -> None:
+    session = machine(level)
+    properties = b"\0" if level == 5 else b""
+    known, new = (publish(properties, topic=topic, flags=3) for topic in (b"a/b", b"new"))
+    plain = publish(properties, topic=b"a/b")
+    session.feed(plain + known * 2 + plain + new + known + known[:-1])
+    assert session.retained == 4
+    session.feed(known[-1:] + plain)
+    assert session.retained == 5
+    assert len(session.messages) == 8
