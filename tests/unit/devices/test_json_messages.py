@@ -159,6 +159,8 @@ def test_pretty_printed_messages_are_fine_in_a_group() -> None:
     assert results == [[Reading("t", {"x": 1})], [Reading("t", {"x": 2})]]
 
 
+EACH = parse_profile('name = "each"\neach = "."\n[fields.a]\npath = "0.b"\ntype = "number"\n[fields.b]\n', "each.toml")
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -168,7 +170,7 @@ json_values = st.recursive(
 
 @given(st.lists(st.binary(max_size=12) | json_values.map(lambda value: _dumps(value)), max_size=6))
 def test_a_group_is_decoded_as_each_alone(payloads: list[bytes]) -> None:
-    for profile in (None, TURBINE, MOVED):
+    for profile in (None, TURBINE, MOVED, EACH):
         together = decode_group(profile, [("t", payload) for payload in payloads])
         alone = [decode_group(profile, [("t", payload)])[0] for payload in payloads]
         assert [_shown(each) for each in together] == [_shown(each) for each in alone]

@@ -157,6 +157,7 @@ def test_a_profile_tells_measurements_apart_and_takes_the_device_from_a_tag() ->
         (b"m a=1,", "a field is key=value"),
         (b'm a="1\n2"\n\nm a=x', "line 4: "),
         (b",a=1 b=2", "line 1: no measurement"),
+        (b",a=1 b=2 5", "line 1: no measurement"),
         (b"m a=\xff", "byte 4 is not UTF-8"),
     ],
 )  # fmt: skip
