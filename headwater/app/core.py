@@ -32,6 +32,7 @@ from headwater.app.command import CommandServer
 from headwater.app.control import ControlServer
 from headwater.app.registry import registered
 from headwater.app.report import Reporter
+from headwater.app.status import recovery_line
 from headwater.app.supervisor import Supervisor, work_command
 from headwater.app.topics import make_topics
 from headwater.app.upkeep import run_upkeep, trusts
@@ -163,8 +164,8 @@ class Core:
         where = self.reporter.addresses()
         log.info("serving %s", ", ".join(f"{name} on {address}" for name, address in where.items() if address))
         found = store.status()["recovered"]
-        if not clean:
-            log.warning("the last run did not end cleanly; %d findings while the log was recovered", len(found))
+        if line := recovery_line(found, clean=clean):
+            log.warning("%s", line)
         self._emit("start", version=version(), clean=clean, recovered=found)
 
     def _emit(self, kind: str, **detail: Any) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 VERSION_DATE_MS = 1_760_000_000_000
@@ -18,6 +18,7 @@ DISK_LOW_BYTES = 256 << 20
 DISK_LOW_SHARE = 0.05
 CONNECTING_GRACE_MS = 15_000
 NODE_SILENT_MS = 30_000
+RECOVERED_SHOWN = 3
 _DAY_MS = 24 * 3_600_000
 _TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
 
@@ -51,6 +52,22 @@ def notes(document: Mapping[str, Any]) -> list[str]:
             ago_min = max(0, document["now_ms"] - source["last_error_ms"]) // 60_000
             found.append(f"{source['id']}: last error {ago_min} min ago: {source['last_error']}")
     return found
+
+
+def recovery_line(found: Sequence[Mapping[str, Any]], *, clean: bool) -> str:
+    """What the log of the start says of the last run's end and of what was found; "" when both are well."""
+    said = [
+        f"{one['topic']}/{one['partition']}: {one['outcome']} at offset {one['first_offset']}, {one['size_bytes']} bytes"
+        for one in found[:RECOVERED_SHOWN]
+    ]
+    if len(found) > RECOVERED_SHOWN:
+        said.append(f"and {len(found) - RECOVERED_SHOWN} more, in topic events")
+    if clean and not found:
+        return ""
+    began = "the last run ended cleanly" if clean else "the last run was cut short (killed, or without power)"
+    if not found:
+        return f"{began}; the log is whole, nothing had to be mended"
+    return f"{began}; mended in the log: {'; '.join(said)}"
 
 
 def clock_trusted() -> bool | None:

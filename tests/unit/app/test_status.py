@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
-from headwater.app.status import clock_trusted, judge, notes
+from gateway.log.recovery import Outcome, Recovery
+from gateway.log.topic import findings
+from headwater.app.status import clock_trusted, judge, notes, recovery_line
 
 NOW = 1_800_000_000_000
 
@@ -98,3 +100,13 @@ def test_notes_name_what_degrades_nothing() -> None:
         "mqtt:b: last error 3 min ago: a large packet",
     ]
     assert notes(document()) == []
+
+
+def test_the_start_says_how_the_last_run_ended() -> None:
+    found = Recovery("readings", 0, Outcome.TORN_TAIL, 77, 77, 120, "/data/log/readings-0/0.log")
+    [torn] = findings([found])
+    assert recovery_line([], clean=True) == ""
+    assert recovery_line([], clean=False).endswith("the log is whole, nothing had to be mended")
+    assert "cut short" in recovery_line([torn], clean=False)
+    assert "readings/0: torn tail cut at offset 77, 120 bytes" in recovery_line([torn], clean=True)
+    assert recovery_line([torn] * 9, clean=False).endswith("and 6 more, in topic events")
