@@ -37,7 +37,8 @@ def some_readings(seed: int, length: int, kind: str) -> list[tuple[int, int, flo
     """(row, time, value) in the order of the log; times are in disorder and may be equal."""
     chance = random.Random(seed)
     ordered = chance.random() < 0.5
-    times = [START + chance.randrange(600) * 100 for _ in range(length)]
+    steps = chance.choice([4, 600])  # few: many readings of one time
+    times = [START + chance.randrange(steps) * 100 for _ in range(length)]
     rows = [chance.choice(range(ROWS) if chance.random() < 0.7 else [1]) for _ in range(length)]
     times = sorted(times) if ordered else times
     return [(row, at, SIGNALS[kind](chance, at)) for row, at in zip(rows, times, strict=True)]
