@@ -298,6 +298,32 @@ def tail(
 
 
 @app.command()
+def export(
+    topic: Annotated[str, typer.Argument(help="The topic: readings, aggregates, alerts, …")],
+    file: Annotated[str, typer.Option("--csv", metavar="FILE", help="Where to write; - is standard output.")],
+    config: Config = None,
+    start: Annotated[
+        str, typer.Option("--from", metavar="TIME", help="Records from this time on: ISO 8601 (UTC) or ms.")
+    ] = "",
+    end: Annotated[str, typer.Option("--to", metavar="TIME", help="Records before this time.")] = "",
+    columns: Annotated[
+        str, typer.Option("--columns", metavar="A,B", help="Only these members; all that there are if left out.")
+    ] = "",
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the file if it is there.")] = False,
+) -> None:
+    """Write a running node's records as CSV, one line each, with their times and keys.
+
+    \b
+    Examples:
+      headwater export readings --from 2026-03-28 --to 2026-03-29 --csv saturday.csv
+      headwater export aggregates --csv - --columns group,start,revision,fields.power.mean
+    """
+    from headwater.cli.export import export as write
+
+    _asynchronously(lambda: write(config, topic, file=file, start=start, end=end, columns=columns, replace=replace))
+
+
+@app.command()
 def status(config: Config = None, as_json: AsJson = False) -> None:
     """Show how a node is: link, backlog, last success, sources, clock, disk. Exit 0 good, 1 degraded, 2 down.
 
