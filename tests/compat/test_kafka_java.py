@@ -74,5 +74,10 @@ def test_kafkas_tools(node: KafkaNode) -> None:
     perf = kafka_tool("producer-perf", "--topic", "tools", "--num-records", "50000", "--record-size", "100",
                       "--throughput", "-1", "--bootstrap-server", node.address)  # fmt: skip
     assert "50000 records sent" in perf
+    kafka_tool("topics", *at, "--alter", "--topic", "tools", "--partitions", "4")
+    topic = ("--entity-type", "topics", "--entity-name", "tools")
+    kafka_tool("configs", *at, "--alter", *topic, "--add-config", "retention.ms=60000")
+    assert "retention.ms=60000" in kafka_tool("configs", *at, "--describe", *topic)
+    assert "PartitionCount: 4" in kafka_tool("topics", *at, "--describe", "--topic", "tools")
     kafka_tool("topics", *at, "--delete", "--topic", "tools")
     assert "tools" not in kafka_tool("topics", *at, "--list").split()

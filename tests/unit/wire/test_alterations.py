@@ -97,6 +97,7 @@ def test_changes_are_all_or_none(world: World) -> None:
     assert alter(world, [("segment.ms", 0, "5000"), ("segment.ms", 1, None)]) == ErrorCode.INVALID_REQUEST
     assert alter(world, [("segment.ms", 0, None)]) == ErrorCode.INVALID_REQUEST
     assert alter(world, [("segment.ms", 9, "1")]) == ErrorCode.INVALID_REQUEST
+    assert alter(world, [("retention.ms", 0, "soon")], check=True) == ErrorCode.INVALID_CONFIG
     assert alter(world, [("segment.ms", 0, "5000")], check=True) == 0
     assert alter(world, [("x", 0, "y")], kind=4) == ErrorCode.INVALID_REQUEST
     assert alter(world, [("x", 0, "y")], "nowhere") == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
