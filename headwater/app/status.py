@@ -57,7 +57,7 @@ def notes(document: Mapping[str, Any]) -> list[str]:
 def recovery_line(found: Sequence[Mapping[str, Any]], *, clean: bool) -> str:
     """What the log of the start says of the last run's end and of what was found; "" when both are well."""
     said = [
-        f"{one['topic']}/{one['partition']}: {one['outcome']} at offset {one['first_offset']}, {one['size_bytes']} bytes"
+        f"{one['topic']}/{one['partition']}: {one['outcome']} at offset {one['first_offset']}, {one['size_bytes']} B"
         for one in found[:RECOVERED_SHOWN]
     ]
     if len(found) > RECOVERED_SHOWN:

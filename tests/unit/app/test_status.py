@@ -108,5 +108,5 @@ def test_the_start_says_how_the_last_run_ended() -> None:
     assert recovery_line([], clean=True) == ""
     assert recovery_line([], clean=False).endswith("the log is whole, nothing had to be mended")
     assert "cut short" in recovery_line([torn], clean=False)
-    assert "readings/0: torn tail cut at offset 77, 120 bytes" in recovery_line([torn], clean=True)
+    assert "readings/0: torn tail cut at offset 77, 120 B" in recovery_line([torn], clean=True)
     assert recovery_line([torn] * 9, clean=False).endswith("and 6 more, in topic events")
