@@ -64,6 +64,26 @@ def _newer(data_dir: str, found: int) -> str:
     return f"{data_dir} was written by a newer Headwater (format {found}; this one knows {FORMAT})"
 
 
+def _read_topics(disk: Disk, node_dir: str) -> dict[str, TopicEntry] | None:
+    try:
+        return msgspec.json.decode(disk.read_file(f"{node_dir}/topics.json"), type=_Topics).topics
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def read_entries(disk: Disk, node_dir: str) -> Mapping[str, TopicEntry]:
+    """The list of topics as it stands, for tools that only look; empty when it is missing or damaged."""
+    return _read_topics(disk, node_dir) or {}
+
+
+def read_node(disk: Disk, node_dir: str) -> str | None:
+    """The name of the node that a data directory belongs to; None when it does not say."""
+    try:
+        return msgspec.json.decode(disk.read_file(f"{node_dir}/identity.json"), type=Identity).node
+    except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
+        return None
+
+
 def write_properties(disk: Disk, log_dir: str, identity: Identity, wall_ms: int) -> None:
     """Kafka's own word on whose directory it is, `meta.properties`, where it does not say so yet."""
     path = f"{log_dir}/{checkpoints.META_PROPERTIES}"
@@ -174,11 +194,10 @@ class Catalog:
 
     def read_topics(self) -> bool:
         """Fill `topics`; False when the file is missing or damaged and the directories must tell."""
-        try:
-            found = msgspec.json.decode(self._disk.read_file(f"{self._node_dir}/topics.json"), type=_Topics)
-        except (FileNotFoundError, msgspec.DecodeError):
+        found = _read_topics(self._disk, self._node_dir)
+        if found is None:
             return False
-        self.topics = found.topics
+        self.topics = found
         return True
 
     def save(self) -> None:

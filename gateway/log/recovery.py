@@ -325,6 +325,7 @@ class Recoverer:
         self._disk.sync_directory(self._quarantine)
         self._find(Outcome.QUARANTINED, segment.next_offset, next_good, end - segment.size, path)
         replay.state.producers.forget_sequences()
+        replay.chain = None  # what was there cannot be told: the history is known again from the next noted value on
         self._damaged = True
 
     def _split(self, segment: Segment, start: int, end: int, base: int) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from headwater.cli.log_commands import log_app
 from headwater.errors import HeadwaterError, UserError
 
 _HELP = """Headwater: from sensors to a central log, exactly once, through broken links and power cuts.
@@ -47,6 +48,7 @@ profiles_app = typer.Typer(
 )
 user_app = typer.Typer(help="Who may connect over the network: add.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(config_app, name="config")
+app.add_typer(log_app, name="log")
 app.add_typer(profiles_app, name="profiles")
 app.add_typer(replication_app, name="replication")
 app.add_typer(simulate_app, name="simulate")

@@ -1,0 +1,116 @@
+"""`headwater log`: look at a data directory's files, check them, mend them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from headwater.cli import words
+from headwater.errors import UserError
+
+GOOD, FAULTY = 0, 1
+
+
+def verify(folder: str | None, config: str | None, *, as_json: bool) -> int:
+    """Print what `gateway.log.verify` finds; returns 0 when nothing is damaged, 1 when something is."""
+    import msgspec
+
+    from gateway.log.verify import TAIL, verify_data
+    from headwater.disk import RealDisk
+
+    faulty = False
+    batches = size = 0
+    for one in verify_data(RealDisk(), _data_dir(folder, config)):
+        faulty = faulty or one.damaged
+        batches, size = batches + one.batches, size + one.bytes
+        if as_json:
+            _print(msgspec.json.encode(one._asdict() | {"faults": [each._asdict() for each in one.faults]}).decode())
+            continue
+        verdict = "DAMAGED" if one.damaged else "good"
+        segments = words.count(one.segments, "segment")
+        _print(
+            f"{verdict:8}{one.topic}-{one.partition}  {one.start:,} to {one.end:,}, {segments}, {words.size(one.bytes)}"
+        )
+        for fault in one.faults:
+            mark = " " if fault.kind == TAIL else "!"
+            _print(f"  {mark} {fault.path}: {_where(fault)}: {fault.detail}")
+    if not as_json:
+        _print(f"{words.count(batches, 'batch', 'batches')} checked, {words.size(size)}")
+        if faulty:
+            _print("`headwater log repair` puts damage into quarantine and serves the rest; stop the node first.")
+    return FAULTY if faulty else GOOD
+
+
+def _where(fault: Any) -> str:
+    text = str(fault.kind)
+    if 0 <= fault.first < fault.end:
+        text += f", offsets {fault.first:,} to {fault.end - 1:,}"
+    if fault.position >= 0:
+        text += f", byte {fault.position:,}"
+    return text
+
+
+def dump(path: str, *, records: bool, as_json: bool) -> int:
+    """Print a file's rows; returns 0 when all could be read, 1 when something in it is bad."""
+    import msgspec
+
+    from gateway.log.dump import dump_file
+    from headwater.disk import RealDisk
+
+    bad = False
+    try:
+        for row in dump_file(RealDisk(), path, records=records):
+            bad = bad or "bad" in row
+            if as_json:
+                _print(msgspec.json.encode(row).decode())
+            else:
+                indent = "    " if "key" in row else ""
+                _print(indent + "  ".join(f"{name} {_show(value)}" for name, value in row.items()))
+    except (OSError, ValueError) as error:
+        what = error.strerror if isinstance(error, OSError) else str(error)
+        raise UserError(f"cannot read {path}: {what}") from None
+    return FAULTY if bad else GOOD
+
+
+def _show(value: Any) -> str:
+    return "yes" if value is True else "null" if value is None else str(value)
+
+
+def repair(folder: str | None, config: str | None) -> int:
+    """Mend what verify finds; returns 0 when all is well after it, 1 when something is left."""
+    from gateway.log.repair import left
+    from gateway.log.repair import repair as mend
+    from gateway.log.verify import verify_data
+    from headwater.clock import SystemClock
+    from headwater.disk import RealDisk
+
+    disk, data_dir = RealDisk(), _data_dir(folder, config)
+    found = list(verify_data(disk, data_dir))
+    done = mend(disk, data_dir, found, clock=SystemClock())
+    for one in done:
+        offsets = (
+            f", offsets {one.first_offset:,} to {one.end_offset - 1:,}" if one.end_offset > one.first_offset else ""
+        )
+        _print(f"{one.topic}-{one.partition}: {one.outcome.value}{offsets}: {one.detail}")
+    rest = [*left(found)]
+    for line in rest:
+        _print(f"left as it is: {line}")
+    if not done and not rest:
+        _print("nothing to mend")
+    return FAULTY if rest else GOOD
+
+
+def _data_dir(folder: str | None, config: str | None) -> str:
+    if folder is None:
+        from headwater.cli.find import find_node
+
+        folder = find_node(config).data_dir
+    folder = os.path.abspath(folder)
+    if not os.path.isdir(os.path.join(folder, "log")):
+        raise UserError(f"{folder} is no data directory: it has no folder “log”", hint="Name what data_dir is set to.")
+    return folder
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text + "\n")

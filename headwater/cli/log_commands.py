@@ -1,0 +1,70 @@
+"""`headwater log verify|dump|repair`: declarations only, as in `main`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+log_app = typer.Typer(help="The log's own files: verify, dump, repair.", no_args_is_help=True, rich_markup_mode=None)
+
+# typer reads these annotations at run time; Optional is what it understands on every Python from 3.11 on
+_Folder = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Argument(help="A data directory; the node's own when left out."),
+]
+_Config = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--config", "-c", metavar="FILE", help="The node's file; ./headwater.toml when left out."),
+]
+_AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+
+
+@log_app.command("verify")
+def log_verify(folder: _Folder = None, config: _Config = None, as_json: _AsJson = False) -> None:
+    """Check every batch's CRC, the offsets, the indexes and the hash chain. Changes nothing; the node may run.
+
+    Exit 0 nothing is damaged, 1 something is, 2 it cannot be read.
+
+    \b
+    Examples:
+      headwater log verify
+      headwater log verify /var/lib/headwater
+    """
+    from headwater.cli.log import verify
+
+    raise typer.Exit(verify(folder, config, as_json=as_json))
+
+
+@log_app.command("dump")
+def log_dump(
+    file: Annotated[str, typer.Argument(help="A .log, .index, .timeindex, .txnindex or .snapshot.")],
+    records: Annotated[bool, typer.Option("--records", help="Keys, values and headers too.")] = False,
+    as_json: _AsJson = False,
+) -> None:
+    """Print what is in one file of the log: its batches, or its entries. Exit 0 all could be read, 1 some is bad.
+
+    \b
+    Examples:
+      headwater log dump data/log/readings-0/00000000000000000000.log
+      headwater log dump --records --json data/log/events-0/00000000000000000000.log
+    """
+    from headwater.cli.log import dump
+
+    raise typer.Exit(dump(file, records=records, as_json=as_json))
+
+
+@log_app.command("repair")
+def log_repair(folder: _Folder = None, config: _Config = None) -> None:
+    """Mend what verify finds, on a stopped node: damage goes to quarantine, the rest is served.
+
+    Exit 0 all is well after it, 1 something is left as it is, 2 the node runs or nothing can be done.
+
+    \b
+    Examples:
+      headwater log repair
+      headwater log repair /var/lib/headwater
+    """
+    from headwater.cli.log import repair
+
+    raise typer.Exit(repair(folder, config))
