@@ -82,6 +82,13 @@ class Feed:
 
     def apply(self, block: Block) -> None:
         """One block into the model, and the position past it."""
+        try:
+            self._apply(block)
+        except Exception:  # any client may write any record: what cannot be shown is left out, and the page goes on
+            log.exception("the page leaves out %s-%d up to offset %d", block.topic, block.partition, block.next_offset)
+        self._positions[block.topic, block.partition] = block.next_offset
+
+    def _apply(self, block: Block) -> None:
         now_ms = self._clock.wall_ms()
         match block.topic:
             case "readings":
@@ -94,4 +101,3 @@ class Feed:
                 self._model.alerts_block(block.keys, block.values)
             case _:
                 self._model.progress_block(block.values, now_ms)
-        self._positions[block.topic, block.partition] = block.next_offset

@@ -18,8 +18,21 @@ import msgspec
 from gateway.log.records import decode_headers
 
 GATEWAY_DEVICE = "$gateway"
+CHARTED_MAX = 1e300  # JSON's integers have no end, a chart's floats do
 _MARK = b"hw-mark"
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class _Mark(msgspec.Struct):
+    """What the page shows of a mark (docs/records.md)."""
+
+    node: str
+    n: int = 0
+    live: int = 0
+    clock: int = 0
+
+
+_decode_mark = msgspec.json.Decoder(_Mark).decode
 _decode_values = msgspec.json.Decoder(list[dict[str, Any]]).decode
 
 
@@ -92,7 +105,7 @@ class PageModel:
         for blob in headers:
             if _MARK in blob:
                 self._mark(blob, now_ms, live=live)
-        fields_of = _decode_values(b"[" + b",".join(value or b"{}" for value in values) + b"]")
+        fields_of = _fields_of(values)
         for key, time_ms, fields in zip(keys, timestamps, fields_of, strict=True):
             device = (key or b"?").decode("utf-8", "replace")
             if not device.endswith("/" + GATEWAY_DEVICE):
@@ -113,7 +126,7 @@ class PageModel:
         row["change"] = self.change
         self.devices.move_to_end(device)
         for name, value in fields.items():
-            if isinstance(value, int | float) and not isinstance(value, bool):
+            if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < CHARTED_MAX:
                 self._point(device, name, time_ms, float(value))
 
     def _forget_device(self, device: str) -> None:
@@ -143,15 +156,16 @@ class PageModel:
     def _mark(self, blob: bytes, now_ms: int, *, live: bool) -> None:
         for name, value in decode_headers(blob):
             if name == "hw-mark" and value is not None:
-                mark = _decode_object(value)
-                node = self._node(str(mark.get("node", "?")))
-                clock = int(mark.get("clock", now_ms))
-                node |= {"mark": mark.get("n"), "live_ms": mark.get("live")}
+                try:
+                    mark = _decode_mark(value)
+                except msgspec.MsgspecError:
+                    continue  # whoever may produce may write anything; what is no mark tells nothing
+                node = self._node(mark.node)
+                clock = mark.clock or now_ms
+                node |= {"mark": mark.n, "live_ms": mark.live}
                 node["mark_seen_ms"] = now_ms if live else min(now_ms, clock)
                 # a mark that waited behind a dead link looks old: only a clock ahead of ours is certainly wrong
                 node["clock_ahead_ms"] = max(0, clock - now_ms)
-                sources = node.setdefault("sources", {})
-                sources |= {source: state[0] for source, state in mark.get("src", {}).items()}
 
     def _node(self, name: str) -> dict[str, Any]:
         node = self.nodes.setdefault(name, {"node": name})
@@ -236,6 +250,21 @@ class PageModel:
                 "series_left_out": self.series_left_out,
             },
         }
+
+
+def _fields_of(values: list[bytes | None]) -> list[dict[str, Any]]:
+    """The fields of each reading; {} for what is no JSON object, since any Kafka client may write to the topic."""
+    try:
+        return _decode_values(b"[" + b",".join(value or b"{}" for value in values) + b"]")
+    except msgspec.MsgspecError:
+        return [_object_or_empty(value) for value in values]
+
+
+def _object_or_empty(value: bytes | None) -> dict[str, Any]:
+    try:
+        return _decode_object(value or b"{}")
+    except msgspec.MsgspecError:
+        return {}
 
 
 def _newer(points: deque[Point], change: int) -> list[Point]:

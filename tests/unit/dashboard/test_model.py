@@ -84,7 +84,6 @@ def test_health_readings_are_no_devices_but_their_marks_count() -> None:
     assert not model.devices
     node = model.nodes["edge"]
     assert (node["mark"], node["live_ms"], node["mark_seen_ms"], node["clock_ahead_ms"]) == (5, T, T + 5, 60)
-    assert node["sources"] == {"mqtt:t1": "connected"}
 
 
 def test_progress_gives_backlog_and_version() -> None:
@@ -134,3 +133,15 @@ def test_a_mark_read_from_the_past_is_as_old_as_it_says() -> None:
     assert model.nodes["edge"]["mark_seen_ms"] == T - 9_000
     model.readings_block(*block, live=True)
     assert model.nodes["edge"]["mark_seen_ms"] == T
+
+
+def test_records_that_are_no_readings_are_left_out_and_their_neighbours_are_not() -> None:
+    model = make()
+    values: list[bytes | None] = [b'{"power":1}', b"not json", b"[1]", None, b'{"v":1' + b"0" * 400 + b"}"]
+    keys: list[bytes | None] = [b"edge/%d" % index for index in range(5)]
+    bad_mark = encode_headers([("hw-mark", b'{"node":"edge","n":1e400,"live":"x"}')])
+    model.readings_block(keys, [T] * 5, values, [bad_mark] + [NO_HEADERS] * 4, T)
+    assert model.devices["edge/0"]["fields"] == {"power": 1}
+    assert model.devices["edge/1"]["fields"] == {}
+    assert set(model.series) == {("edge/0", "power")}
+    assert not model.nodes

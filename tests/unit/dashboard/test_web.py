@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,26 @@ def test_a_browser_is_sent_to_sign_in_and_gets_a_cookie(monkeypatch: pytest.Monk
     value = cookie.partition("=")[2].partition(";")[0]
     again = ask(application, "GET", "/", host="pi:8080", headers={"Cookie": f"{COOKIE}={value}"})
     assert again.status_code == 200
+
+
+def test_signing_in_reads_no_more_than_a_token_needs() -> None:
+    taken = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal taken
+        while True:
+            taken += 1024
+            yield b"x" * 1024
+
+    answer = ask(app(token=TOKEN), "POST", "/login", host="pi:8080", content=endless())
+    assert answer.status_code == 413
+    assert taken < 64 * 1024
+
+
+def test_ready_tells_strangers_nothing_of_devices() -> None:
+    degraded = STATUS | {"state": "degraded", "problems": ["mqtt:secret-device is silent"]}
+    answer = ask(app(status=degraded, token=TOKEN), "GET", "/readyz", host="pi:8080")
+    assert answer.json() == {"ready": True}
 
 
 def test_metrics() -> None:
