@@ -185,6 +185,9 @@ class Work:
                 await serving
             except UserError as error:
                 self._say("page", f"{error.what}. {error.hint}".rstrip())
+            except Exception:  # a defect of the page: told whole, and the page begins again
+                log.exception("the page failed and begins again")
+                self._say("page", "the page failed; the node's log has the details")
             finally:
                 self._page_up = False
                 serving.cancel()
