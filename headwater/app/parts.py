@@ -2,27 +2,78 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from functools import partial
+
+from headwater.errors import UserError
 from headwater.settings.model import Settings
 
 
 def check_parts(settings: Settings) -> list[str]:
-    """Read profiles and rules as the node will; one line for each. Raises UserError naming file, line and key."""
-    from devices.profile_files import read_profiles
+    """Read profiles and rules as the node will; one line for each.
+
+    Raises one UserError for all files, naming file, line and key of each one's first mistake.
+    """
+    checks: list[Callable[[], list[str]]] = [partial(_access, settings)]
+    checks += [partial(_profile, name) for name in settings.profiles]
+    checks += [partial(_together, settings), partial(_rules, settings)]
+    lines: list[str] = []
+    errors: dict[str, str] = {}  # what is wrong to its hint; a mistake that is found twice is told once
+    for check in checks:
+        try:
+            lines += check()
+        except UserError as error:
+            errors.setdefault(re.sub(r", line (\d+): ", r":\1: ", error.what), error.hint)
+    if errors:
+        if len(errors) == 1:
+            [(what, hint)] = errors.items()
+            raise UserError(what, hint=hint)
+        told = [f"{what}{f' ({hint})' if hint else ''}" for what, hint in errors.items()]
+        raise UserError("\n".join(told), hint="Mend the above, then try `headwater config check`.")
+    return lines
+
+
+def warnings(settings: Settings) -> list[str]:
+    """What is allowed and is hardly meant."""
+    if settings.role == "edge" and settings.mqtt is None and not settings.serial:
+        return ["no [mqtt] and no [[serial]]: this edge takes nothing in; add one of them for its devices"]
+    return []
+
+
+def _access(settings: Settings) -> list[str]:
     from gateway.ingest.mqtt.access import AccessList
 
     if settings.mqtt is not None:
         AccessList(settings.mqtt.acl)
-    lines = [f"decodes {profile.name} ({profile.format})" for profile in read_profiles(settings.profiles)]
-    if settings.rules:
-        from processors.rules import load_rules
+    return []
 
-        rules = load_rules(settings.rules)
-        lines += [f"computes window {rule.name} over {rule.topic}" for rule in rules.windows]
-        place = settings.processors.place
-        lines += [
-            f"watches alert {rule.name}"
-            if rule.runs == place
-            else f"leaves alert {rule.name} to nodes in the place “{rule.runs}” (its key runs; here it is “{place}”)"
-            for rule in rules.alerts
-        ]
-    return lines
+
+def _together(settings: Settings) -> list[str]:
+    """What only all profiles together can tell, such as two of one name."""
+    from devices.profile_files import read_profiles
+
+    read_profiles(settings.profiles)
+    return []
+
+
+def _profile(name: str) -> list[str]:
+    from devices.profile_files import read_profiles
+
+    return [f"decodes {one.name} ({one.format})" for one in read_profiles([name])]
+
+
+def _rules(settings: Settings) -> list[str]:
+    if not settings.rules:  # a node without rules need not have what they need installed
+        return []
+    from processors.rules import load_rules
+
+    rules = load_rules(settings.rules)
+    lines = [f"computes window {rule.name} over {rule.topic}" for rule in rules.windows]
+    place = settings.processors.place
+    return lines + [
+        f"watches alert {rule.name}"
+        if rule.runs == place
+        else f"leaves alert {rule.name} to nodes in the place “{rule.runs}” (its key runs; here it is “{place}”)"
+        for rule in rules.alerts
+    ]

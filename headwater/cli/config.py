@@ -12,25 +12,28 @@ from headwater.settings.schema import settings_schema
 
 
 def check(file: str | None) -> None:
-    """Print what the node would do, or raise a UserError that names every mistake."""
-    from headwater.app.parts import check_parts
+    """Print what the node would do, secrets masked, or raise a UserError that names every mistake."""
+    from headwater.app.parts import check_parts, warnings
 
     loaded = load_settings(need_config(file))
     settings = loaded.settings
     parts = check_parts(settings)
-    does = [f"serves Kafka on {settings.kafka.listen}"]
-    if settings.mqtt is not None:
-        does.append(f"takes MQTT on {settings.mqtt.listen}")
-    does += [f"reads serial port {port.port}" for port in settings.serial]
-    if settings.central is not None:
-        does.append(f"replicates to the central {settings.central.bootstrap_servers}")
+    shown = masked(loaded)
+    does = [f"serves Kafka on {shown['kafka']['listen']}"]
+    if shown["mqtt"] is not None:
+        does.append(f"takes MQTT on {shown['mqtt']['listen']}")
+    does += [f"reads serial port {port['port']}" for port in shown["serial"]]
+    if shown["central"] is not None:
+        does.append(f"replicates to the central {shown['central']['bootstrap_servers']}")
     does += parts
-    if settings.page is not None:
-        does.append(f"shows its page on {settings.page.listen}")
+    if shown["page"] is not None:
+        does.append(f"shows its page on {shown['page']['listen']}")
     print(f"ok: {', '.join(loaded.files)}")
-    print(f"{settings.role} node {settings.node}, data in {settings.data_dir}")
+    print(f"{settings.role} node {shown['node']}, data in {shown['data_dir']}")
     for line in does:
         print(f"  {line}")
+    for line in warnings(settings):
+        print(f"warning: {line}")
 
 
 def show(file: str | None, *, as_json: bool) -> None:

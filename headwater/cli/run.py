@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from headwater.app.core import run_node as run_core
 from headwater.app.logs import LEVELS, set_up_logging
-from headwater.app.parts import check_parts
+from headwater.app.parts import check_parts, warnings
 from headwater.cli.find import need_config
 from headwater.errors import UserError
 from headwater.settings.load import load_settings
+
+log = logging.getLogger(__name__)
 
 
 def run_node(config: str | None, level: str, form: str) -> int:
@@ -21,4 +24,6 @@ def run_node(config: str | None, level: str, form: str) -> int:
     loaded = load_settings(need_config(config))
     check_parts(loaded.settings)
     set_up_logging(loaded.settings.node, level=level, form="json" if form == "json" else "text")
+    for line in warnings(loaded.settings):
+        log.warning("%s", line)
     return asyncio.run(run_core(loaded.settings, config=loaded.file, level=level, form=form))

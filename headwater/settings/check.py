@@ -21,18 +21,21 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 _PROBLEMS_MAX = 20
 _WORDS = {
-    "`int`": "a whole number",
-    "`float`": "a number",
-    "`str`": "text in quotes",
-    "`bool`": "true or false",
-    "`array`": "a list [...]",
-    "`object`": "a table",
-    "`null`": "nothing",
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text in quotes",
+    "bool": "true or false",
+    "array": "a list [...]",
+    "object": "a section of its own",
+    "null": "nothing",
 }
 
 
 def convert(source: Source, kind: type[T]) -> T | None:
-    """The table as `kind`; None when something does not fit, each mistake then being in `source.problems`."""
+    """The table as `kind`, without what does not fit: each mistake is in `source.problems`.
+
+    None when a key is missing that nothing can stand for.
+    """
     shape = inspect.type_info(kind)
     homes = _key_homes(shape)
     _drop_unknown(source, source.table, shape, (), homes)
@@ -40,14 +43,17 @@ def convert(source: Source, kind: type[T]) -> T | None:
         try:
             value = msgspec.convert(source.table, kind)
         except msgspec.ValidationError as error:
-            message, path = _parse(str(error), source)
+            message, path = _parse(str(error))
             if _literal_from_environment(source, path):
                 continue
-            source.problem(path, _plain(message, path, kind=_missing_of(message)))
-            if not path or not _remove(source.table, path) or "missing required" in message:
+            missing = _missing_of(message)
+            if not missing or (*path, missing) not in source.faulty:
+                source.problem(path, _plain(message, path, missing=missing, allowed=_allowed(shape, path)))
+            if not path or not _remove(source.table, path) or missing:
                 return None
+            source.forget_item(path)
         else:
-            return None if source.problems else value
+            return value
     return None
 
 
@@ -75,15 +81,20 @@ def _drop_unknown(source: Source, value: Any, shape: inspect.Type, path: Path, h
                 _drop_unknown(source, value[key], fields[key], (*path, key), homes)
             else:
                 source.problem((*path, key), _unknown(key, path, list(fields), homes))
+                source.faulty.update((*path, near) for near in _nearest(key, list(fields)))
                 del value[key]
     elif item is not None and isinstance(value, list):
         for index, inner in enumerate(value):
             _drop_unknown(source, inner, item, (*path, index), homes)
 
 
+def _nearest(key: str, known: list[str]) -> list[str]:
+    return difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+
+
 def _unknown(key: str, path: Path, known: list[str], homes: dict[str, list[str]]) -> str:
     where = f" in [{show_path(path)}]" if path else ""
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    near = _nearest(key, known)
     if near:
         return f"unknown key “{key}”{where}; did you mean “{near[0]}”?"
     elsewhere = [home for home in homes.get(key, []) if home != show_path(path)]
@@ -106,7 +117,7 @@ def _key_homes(shape: inspect.Type) -> dict[str, list[str]]:
     return homes
 
 
-def _parse(error: str, source: Source) -> tuple[str, Path]:
+def _parse(error: str) -> tuple[str, Path]:
     message, _, where = error.partition(" - at `$")
     path: Path = ()
     for name, index in re.findall(r"\.([^.\[`]+)|\[(\d+|\.\.\.)\]", where.rstrip("`")):
@@ -124,17 +135,40 @@ def _missing_of(message: str) -> str:
     return match[1] if match else ""
 
 
-def _plain(message: str, path: Path, *, kind: str) -> str:
+def _allowed(shape: inspect.Type, path: Path) -> list[str]:
+    """The texts that may stand at a path; [] where any may."""
+    at: inspect.Type | None = shape
+    for part in path:
+        struct = struct_at(at) if at is not None else None
+        if isinstance(part, int):
+            at = item_at(at) if at is not None else None
+        else:
+            at = next((field.type for field in struct.fields if field.encode_name == part), None) if struct else None
+    return [str(value) for value in at.values] if isinstance(at, inspect.LiteralType) else []
+
+
+def _plain(message: str, path: Path, *, missing: str, allowed: list[str]) -> str:
     name = show_path(path) or "the file"
-    if kind:
-        return f"{name} needs the key “{kind}”"
-    for code, words in _WORDS.items():
-        message = message.replace(code, words)
+    if missing:
+        return f"{name} needs the key “{missing}”"
+    enum = re.fullmatch(r"Invalid enum value '?(.*?)'?", message)
+    if enum and allowed:
+        near = difflib.get_close_matches(enum[1], allowed, n=1)
+        meant = f"did you mean “{near[0]}”? " if near else ""
+        return f"{name}: “{enum[1]}” is not known; {meant}it is one of {', '.join(allowed)}"
+    message = re.sub(r"`([^`]+)`", _in_words, message)
     match = re.fullmatch(r"Expected (.+?)(?:, got (.+))?", message)
     if match:
         got = f", not {match[2]}" if match[2] else ""
-        return f"{name} must be {match[1].replace(' | ', ' or ')}{got}"
+        return f"{name} must be {match[1]}{got}"
     return f"{name}: {message[:1].lower() + message[1:]}"
+
+
+def _in_words(kinds: re.Match[str]) -> str:
+    """`int | null` as people say it; that a key may be left out goes without saying."""
+    named = kinds[1].split(" | ")
+    wanted = [kind for kind in named if kind != "null"] or named
+    return " or ".join(_WORDS.get(kind, f"`{kind}`") for kind in wanted)
 
 
 def _literal_from_environment(source: Source, path: Path) -> bool:

@@ -52,9 +52,10 @@ def load_settings(file: str, *, environ: Mapping[str, str] = os.environ, host_na
     settings = convert(source, Settings)
     if settings is not None:
         settings = msgspec.structs.replace(settings, node=settings.node or _host(host_name))
-        _check_node(source, settings.node, explicit=bool(explicit_node))
+        if ("node",) not in source.faulty:
+            _check_node(source, settings.node, explicit=bool(explicit_node))
         settings = msgspec.convert(_resolve(msgspec.to_builtins(settings), os.path.dirname(file)), Settings)
-        _check_addresses(source, settings)
+        _check_addresses(source, settings, secrets)
         _check_files(source, settings)
     if settings is None or source.problems:
         raise _error(source)
@@ -148,26 +149,30 @@ def _resolve(value: Any, folder: str, key: str = "") -> Any:
     return value
 
 
-def _check_addresses(source: Source, settings: Settings) -> None:
+def _check_addresses(source: Source, settings: Settings, secrets: set[Path]) -> None:
     taken: dict[int, str] = {}
     for section in ("kafka", "mqtt", "page"):
-        listen = getattr(getattr(settings, section), "listen", None)
-        if listen is None:
-            continue
         path = (section, "listen")
+        part = getattr(settings, section)
+        if part is None or path in source.faulty:
+            continue
         try:
-            _, port = parse_address(listen)
+            _, port = parse_address(part.listen)
         except UserError as error:
-            source.problem(path, f"{section}.listen: {error.what}; {error.hint[:1].lower() + error.hint[1:]}")
+            what = "what its file says is no address" if path in secrets else error.what
+            source.problem(path, f"{section}.listen: {what}; write host:port, for example {type(part)().listen}")
             continue
         if port and port in taken:
             source.problem(path, f"{section}.listen and {taken[port]}.listen are both port {port}; choose another")
         taken[port] = section
-    if settings.central is not None:
+    path = ("central", "bootstrap_servers")
+    if settings.central is not None and path not in source.faulty:
         try:
             settings.central.addresses()
         except UserError as error:
-            source.problem(("central", "bootstrap_servers"), f"central.bootstrap_servers: {error.what}; {error.hint}")
+            what = "what its file says is no address" if path in secrets else error.what
+            hint = error.hint[:1].lower() + error.hint[1:]
+            source.problem(path, f"central.bootstrap_servers: {what}; {hint}")
 
 
 def _check_files(source: Source, settings: Settings) -> None:

@@ -37,7 +37,19 @@ class Source:
         self.table: dict[str, Any] = {}
         self.places: dict[Path, Place] = {}
         self.from_environment: set[Path] = set()
-        self.problems: list[str] = []
+        self.faulty: set[Path] = set()
+        """Where a problem was found, and what a misspelt key meant: that it is missing is no further problem."""
+        self._problems: list[tuple[Place, str]] = []
+
+    @property
+    def problems(self) -> list[str]:
+        """Each with its place, in the order of files and lines."""
+
+        def order(found: tuple[Place, str]) -> tuple[int, int]:
+            file, line = found[0]
+            return self.files.index(file) if file in self.files else -1, line
+
+        return [f"{place}: {message}" for place, message in sorted(self._problems, key=order)]
 
     def place(self, path: Path) -> Place:
         """Where a path stands; else its nearest parent; else the main file."""
@@ -48,7 +60,21 @@ class Source:
         return Place(self.main, 0)
 
     def problem(self, path: Path, message: str) -> None:
-        self.problems.append(f"{self.place(path)}: {message}")
+        self.faulty.add(path)
+        self._problems.append((self.place(path), message))
+
+    def forget_item(self, path: Path) -> None:
+        """A list's item was taken out of the table: those behind it move up, and their places with them."""
+        holder, index = path[:-1], path[-1]
+        depth = len(holder)
+        moved: dict[Path, Place] = {}
+        for found, place in self.places.items():
+            at = found[depth] if len(found) > depth and found[:depth] == holder else None
+            if not isinstance(at, int) or not isinstance(index, int) or at < index:
+                moved[found] = place
+            elif at > index:
+                moved[(*holder, at - 1, *found[depth + 1 :])] = place
+        self.places = moved
 
     def add_file(self, file: str) -> None:
         """Merge one more file over what is there; raises UserError when it cannot be read or is no TOML."""
@@ -56,9 +82,7 @@ class Source:
         try:
             table = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
-            raise UserError(
-                f"{_toml_error(file, str(error))}", hint="Mend that line; strings stand in quotes."
-            ) from None
+            raise UserError(_toml_error(file, str(error)), hint=_toml_hint(str(error))) from None
         self.files.append(file)
         lines = {path: Place(file, line) for path, line in key_lines(text).items()}
         self._merge(self.table, table, (), (), lines)
@@ -138,6 +162,14 @@ def _read_text(file: str) -> str:
         raise UserError(f"{file}: not UTF-8 at byte {error.start}", hint="Save the file as UTF-8.") from None
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}", hint="Check the path and its permissions.") from None
+
+
+def _toml_hint(message: str) -> str:
+    if "Cannot overwrite" in message:
+        return "That key stands there already; keep one of the two."
+    if "Cannot declare" in message or "Cannot mutate" in message:
+        return "That section stands there already; put its keys together, or write [[…]] for a list of them."
+    return "Mend that line; strings stand in quotes."
 
 
 def _toml_error(file: str, message: str) -> str:

@@ -208,3 +208,32 @@ def test_config_check_names_an_access_rule_that_is_none(headwater: Headwater, tm
     checked = headwater("config", "check")
     assert checked.returncode == 2
     assert "farm/a#" in checked.stderr
+
+
+def test_check_shows_no_value_that_came_from_a_file(headwater: Headwater, tmp_path: Path) -> None:
+    (tmp_path / "broker").write_text("secret.example:9092\n")
+    (tmp_path / "headwater.toml").write_text('node = "n"\n[mqtt]\n[central]\nbootstrap_servers_file = "broker"\n')
+    checked = headwater("config", "check")
+    assert checked.returncode == 0, checked.stderr
+    assert "replicates to the central ********" in checked.stdout
+    assert "secret.example" not in checked.stdout
+
+
+def test_an_edge_that_takes_nothing_in_is_warned_of(headwater: Headwater, tmp_path: Path) -> None:
+    (tmp_path / "headwater.toml").write_text('node = "n"\n')
+    assert "warning: no [mqtt] and no [[serial]]" in headwater("config", "check").stdout
+    (tmp_path / "headwater.toml").write_text('node = "n"\nrole = "central"\n')
+    assert "warning" not in headwater("config", "check").stdout
+
+
+def test_mistakes_in_profiles_and_rules_are_told_together_in_one_style(headwater: Headwater, tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text('name = "a"\ntopicz = ["x"]\n')
+    (tmp_path / "b.toml").write_text('name = "b"\nformat = "jsonn"\n')
+    (tmp_path / "r.toml").write_text('[[window]]\nname = "w"\nsizes = 10\n')
+    config = 'node = "n"\nprofiles = ["a.toml", "b.toml"]\nrules = ["r.toml"]\n[mqtt]\n'
+    (tmp_path / "headwater.toml").write_text(config)
+    checked = headwater("config", "check")
+    assert checked.returncode == 2
+    told = checked.stderr.splitlines()
+    for place in ("a.toml:2: ", "b.toml:2: ", "r.toml:3: "):
+        assert len([line for line in told if place in line]) == 1, checked.stderr

@@ -105,8 +105,9 @@ def test_every_mistake_is_named_at_once(tmp_path: Path) -> None:
 
 
 def test_wrong_values_inside_lists_have_their_line(tmp_path: Path) -> None:
-    assert problems(tmp_path, 'profiles = [\n  "x.toml",\n  3,\n]') == [
-        "headwater.toml:3: profiles[1] must be text in quotes, not a whole number"
+    assert problems(tmp_path, 'profiles = [\n  "wind-turbine",\n  3,\n  "x.toml",\n]') == [
+        "headwater.toml:3: profiles[1] must be text in quotes, not a whole number",
+        f"headwater.toml:4: profiles: there is no file {tmp_path}/x.toml",
     ]
 
 
@@ -185,3 +186,59 @@ def test_a_missing_required_key_is_named() -> None:
     source.table = {"part": {}}
     assert convert(source, Whole) is None
     assert source.problems == ["f.toml: part needs the key “address”"]
+
+
+def test_what_only_the_whole_can_tell_is_told_beside_wrong_types_and_in_the_order_of_lines(tmp_path: Path) -> None:
+    text = (
+        'node = "raspberrypi"\n[kafka]\nlisten = "here"\n[mqtt]\nlisten = "1883"\n'
+        '[log]\nfsync_interval_ms = "soon"\nsegment_byte = 1\n[page]\nlisten = 8080\n'
+    )
+    found = problems(tmp_path, text, x='[central]\nbootstrap_servers = "x"\n[marks]\nevery_ms = true\n')
+    assert [line.split(": ")[0] for line in found] == [
+        *(f"headwater.toml:{line}" for line in (1, 3, 5, 7, 8, 10)),
+        "conf.d/x.toml:4",
+    ]
+    assert found[2] == (
+        "headwater.toml:5: mqtt.listen: “1883” is no address; write host:port, for example 127.0.0.1:1883"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('role = "edgy"', "role: “edgy” is not known; did you mean “edge”? it is one of central, edge"),
+        ('role = "x"', "role: “x” is not known; it is one of central, edge"),
+        ('mqtt = "on"', "mqtt must be a section of its own, not text in quotes"),
+        ("[kafka]\nadvertised = 1", "kafka.advertised must be text in quotes, not a whole number"),
+        ("[topics]\nreadings_partitions = 0", "topics.readings_partitions must be a whole number >= 1"),
+    ],
+)
+def test_wrong_values_are_told_in_words_with_what_may_stand_there(tmp_path: Path, text: str, told: str) -> None:
+    [found] = problems(tmp_path, text)
+    assert found.partition(": ")[2] == told
+
+
+def test_a_misspelt_key_is_told_once(tmp_path: Path) -> None:
+    [found] = problems(tmp_path, '[[serial]]\nprot = "/dev/ttyUSB0"')
+    assert "unknown key “prot” in [serial[0]]; did you mean “port”?" in found
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ('node = "a"\nnode = "b"', "stands there already"),
+        ("[log]\n[log]", "put its keys together"),
+        ("node = edge-1", "strings stand in quotes"),
+    ],
+)
+def test_the_hint_for_broken_toml_fits_it(tmp_path: Path, text: str, hint: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load(tmp_path, text)
+    assert hint in caught.value.hint
+
+
+def test_an_error_does_not_show_what_a_file_holds(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("hush")
+    [found] = problems(tmp_path, '[kafka]\nlisten_file = "secret"')
+    assert "what its file says is no address" in found
+    assert "hush" not in found
