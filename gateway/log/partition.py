@@ -291,6 +291,8 @@ class PartitionLog(Upkept):
         self._sync_failed = True
         self._failure = error
         self._unready = True
+        # At once, however long it takes to go on: the rest is gone.
+        self.log_end_offset, self._chain = self.synced_offset, None
         self._retry_ms = self._clock.monotonic_ms()
         self._alarm(
             f"{self.topic}-{self.index}: the disk failed ({error.strerror or error}); going on at offset"

@@ -21,6 +21,7 @@ class Upkept:
     index: int
     log_start_offset: int
     closed: bool
+    _unready: bool
     _files: PartitionFiles
     _segments: Segments
     _state: PartitionState
@@ -74,11 +75,11 @@ class Upkept:
         return segments[segments.index(segment) + 1].base_offset
 
     def roll_now(self) -> bool:
-        """Close the active segment, so that upkeep may have it after the next sync; False when it is empty.
+        """Close the active segment, so that upkeep may have it after the next sync; False when it is empty or failed.
 
         Raises `LogFailed`.
         """
-        if self.closed or not self._segments.active.size:
+        if self._unready or not self._segments.active.size:
             return False
         self._roll()
         return True

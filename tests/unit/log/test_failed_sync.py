@@ -110,6 +110,9 @@ def test_while_the_disk_refuses_everything_nothing_is_acknowledged_and_later_it_
     disk.fail_next |= {"sync": EIO, "open": EIO}
     store.flush_now()
     assert len(alarms) == 2
+    # The end is where it will be: whoever waits for all that was appended does not wait for what is gone.
+    assert (log.log_end_offset, log.synced_offset, log.chain_at(1)) == (1, 1, None)
+    assert not log.roll_now()
     with pytest.raises(LogFailed, match="takes nothing"):
         append(log, b"refused")
     assert read_all(log) == [(0, b"kept")]  # what was acknowledged can still be read
