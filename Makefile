@@ -36,7 +36,7 @@ test: lint recordings  ## Lint, then every test but the long ones
 test-long: recordings  ## The tests that take minutes
 	$(BIN)/pytest -m long $(PYTEST_ARGS)
 
-peers:  ## Install the foreign programs that tests talk to (as root: apt, Maven)
+peers:  ## Install the foreign programs that tests talk to (as root: apt, Maven, Go); INFLUXDB=1 builds InfluxDB too
 	@scripts/peers
 
 bench: setup  ## All benchmarks, each beside its peer, or one: make bench NAME=mqtt-ingest

@@ -28,7 +28,11 @@ PEERS: dict[str, list[tuple[str, ...]]] = {
     "kafka": [("java",)],
     "javac": [("javac",)],
     "franz-go": [(str(BUILT / "franz-go"),)],
+    "victoria-metrics": [(str(BUILT / "victoria-metrics"),)],
+    "influxdb": [(str(BUILT / "influxd"),)],
 }
+# How a peer is made that `make peers` alone does not bring.
+MADE_WITH = {"influxdb": "INFLUXDB=1 make peers"}
 
 
 def program(*names: str) -> str | None:
@@ -40,7 +44,7 @@ def missing(peer: str) -> str | None:
     """Why the tests with this peer cannot run, or None when they can. An unknown name is a mistake in the test."""
     for names in PEERS[peer]:
         if program(*names) is None:
-            return f"{names[0]} is not installed: run `make peers`"
+            return f"{Path(names[0]).name} is not installed: run `{MADE_WITH.get(peer, 'make peers')}`"
     if peer == "kafka" and not _kafka_is_installed():
         return "Kafka's jars are not installed: run `make peers`"
     return None
