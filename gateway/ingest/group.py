@@ -101,13 +101,16 @@ class GroupBuilder:
 
     def build(self, entries: list[Entry]) -> tuple[list[Record], list[Record]]:
         """(records of readings, records of dead letters); fills in each entry's `newest_ms` and `readings`."""
-        for entry in entries:
-            self._sort_in(entry)
         readings: list[Record] = []
         dead: list[Record] = []
-        for lane in self._lanes.values():
-            if lane.messages:
-                self._lane_records(lane, readings, dead)
+        try:
+            for entry in entries:
+                self._sort_in(entry)
+            for lane in self._lanes.values():
+                if lane.messages:
+                    self._lane_records(lane, readings, dead)
+        finally:  # also of a group that was given up: its messages are no part of the next
+            for lane in self._lanes.values():
                 lane.messages, lane.metas = [], []
         self.counts.stored += len(readings)
         self.counts.dead_letters += len(dead)

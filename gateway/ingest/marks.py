@@ -23,6 +23,8 @@ from typing import Any
 
 import msgspec
 
+from gateway.log.own_headers import OwnMark
+
 CHANGES_MAX = 64
 LISTING_EVERY = 60
 SOURCES_MAX = 10_000
@@ -102,12 +104,11 @@ class MarkMaker:
         self._newest_arrival_ms: int | None = None
         self._listing: deque[str] = deque()
 
-    def resume(self, value: bytes) -> None:
+    def resume(self, mark: OwnMark) -> None:
         """Learn from a mark of an earlier run; call with each that is found, oldest first."""
-        mark = msgspec.json.decode(value)
-        self.n = mark["n"]
-        self.live = max(self.live, mark["live"])
-        for source_id, (state, own) in mark["src"].items():
+        self.n = mark.n
+        self.live = max(self.live, mark.live)
+        for source_id, (state, own) in mark.src.items():
             source = self.source(source_id)
             source.newest_ms = own + self.settings.lateness_ms
             source.gone = state == GONE

@@ -170,20 +170,31 @@ class Ingest:
             return
         entries, self._waiting, self._waiting_bytes = self._waiting, [], 0
         group = _Group(self, entries)
+        now_ms, wall_ms = self.clock.monotonic_ms(), self.clock.wall_ms()
+        try:
+            readings, dead = self._records(entries, now_ms, wall_ms)
+        except Exception:
+            # A defect; who sent these must hear of it, or their acknowledgements and bytes would be held for ever.
+            _log.exception("node %s: a group could not be made into records; nothing of it is acknowledged", self.node)
+            self._give_up(group)
+            return
+        self._append(group, readings, dead, wall_ms)
+
+    def _records(self, entries: list[Entry], now_ms: float, wall_ms: int) -> tuple[list[Record], list[Record]]:
+        for entry in entries:
+            entry.before_ms = entry.source.mark.newest_ms
         readings, dead = self._builder.build(entries)
         if dead:
             self._teller.tell(dead, entries)
-        now_ms, wall_ms = self.clock.monotonic_ms(), self.clock.wall_ms()
         for entry in entries:
             self._note(entry, now_ms)
         if readings and self.marks.due(now_ms):
             self._add_mark(readings, now_ms, wall_ms)
-        self._append(group, readings, dead, wall_ms)
+        return readings, dead
 
     def _note(self, entry: Entry, now_ms: float) -> None:
         source = entry.source
         source.row.last_ms = entry.arrival_ms
-        entry.before_ms = source.mark.newest_ms
         if entry.readings or entry.suppressed:
             source.row.readings += entry.readings
             self.marks.saw(source.mark, entry.newest_ms, arrival_ms=entry.arrival_ms, now_ms=now_ms)
@@ -237,9 +248,12 @@ class Ingest:
         if self._problem is None:
             self.disk_failed(problem)
         self._failures += 1
+        self._groups.remove(group)
+        self._give_up(group)
+
+    def _give_up(self, group: _Group) -> None:
         self._natural.forget_all()
         self._builder.forget_reports()
-        self._groups.remove(group)
         group.lost = True
         for entry in group.entries:
             # what was lost comes again: T must not have gone past it

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from array import array
 from hashlib import blake2b
@@ -15,6 +16,7 @@ NATURAL_HORIZON = 509  # a prime, so that times a fixed interval apart use every
 NATURAL_DEVICES_MAX = 4_096
 
 _UNWRITTEN = -1.0
+_HW_M = re.compile(rb"([0-9]{1,5}):([0-9a-f]{8}):(.*)", re.DOTALL)
 
 
 class DupMemory:
@@ -96,11 +98,10 @@ def hw_m(packet_id: int, crc: int, client_id: bytes) -> bytes:
 
 def read_hw_m(value: bytes) -> tuple[int, int, str] | None:
     """(packet id, CRC, client id) of an `hw-m` value; None when it is none."""
-    packet_id, _, rest = value.partition(b":")
-    crc, _, client_id = rest.partition(b":")
+    match = _HW_M.fullmatch(value)
     try:
-        return int(packet_id), int(crc, 16), client_id.decode()
-    except ValueError:
+        return (int(match[1]), int(match[2], 16), match[3].decode()) if match is not None else None
+    except UnicodeDecodeError:
         return None
 
 

@@ -15,6 +15,8 @@ from devices.profiles import Profile
 from gateway.ingest.marks import MarkMaker
 from gateway.ingest.mqtt.sessions import Use
 from gateway.ingest.repeats import NaturalMemory, companion, read_hw_m
+from gateway.log.errors import CorruptBatch
+from gateway.log.own_headers import read_own_mark, read_whole
 from gateway.log.partition import PartitionLog
 from gateway.log.records import Columns, decode_batch, decode_headers, read_header, split_batches
 from headwater.errors import PeerError
@@ -80,22 +82,22 @@ class TailReader:
         ):
             claim_ms = timestamp_ms
             if len(blob) > 1:
-                for name, content in decode_headers(bytes(blob)):
-                    if name == "hw-mark" and content is not None:
-                        self._mark(content)
-                    elif name == "hw-m" and content is not None:
-                        self._use(topic, offset, content)
-                    elif name == "hw-t" and content is not None:
-                        claim_ms = int(content) if content.lstrip(b"-").isdigit() else claim_ms
+                headers = _headers(blob)
+                # a copy's mark speaks of another log, even where its node has the name of this one
+                if "hw-mark" in headers and "hw" not in headers:
+                    self._mark(headers["hw-mark"])
+                if "hw-m" in headers:
+                    self._use(topic, offset, headers["hw-m"])
+                if (claim := read_whole(headers.get("hw-t", b""))) is not None:
+                    claim_ms = claim
             if key is not None and value is not None:
                 self._reading(bytes(key), bytes(value), claim_ms)
 
     def _mark(self, content: bytes) -> None:
-        try:
-            self._marks.resume(content)
-            self._arrival_ms = msgspec.json.decode(content)["clock"]
-        except (ValueError, KeyError, TypeError) as error:
-            _log.warning("a mark in the log is not readable and was passed over: %r", error)
+        mark = read_own_mark(content)
+        if mark is not None and (mark.node, mark.partition) == (self._marks.node, self._marks.partition):
+            self._marks.resume(mark)
+            self._arrival_ms = mark.clock
 
     def _reading(self, key: bytes, value: bytes, claim_ms: int) -> None:
         if not self._natural_fields and not self._time_is_key:
@@ -105,7 +107,7 @@ class TailReader:
         if self._natural_fields:
             try:
                 fields = msgspec.json.decode(value)
-            except ValueError:
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 return
             for field in self._natural_fields:
                 if isinstance(fields, dict) and isinstance(number := fields.get(field), int | str):
@@ -114,9 +116,8 @@ class TailReader:
     def _deadletters(self, topic: str, columns: Columns) -> None:
         for offset, timestamp_ms, blob in zip(columns.offsets, columns.timestamps, columns.headers, strict=True):
             self._arrival_ms = timestamp_ms
-            for name, content in decode_headers(bytes(blob)):
-                if name == "hw-m" and content is not None:
-                    self._use(topic, offset, content)
+            if (content := _headers(blob).get("hw-m")) is not None:
+                self._use(topic, offset, content)
 
     def _use(self, topic: str, offset: int, content: bytes) -> None:
         if (found := read_hw_m(content)) is None:
@@ -126,3 +127,11 @@ class TailReader:
         old = uses.get(packet_id)
         if old is None or old.arrival_ms <= self._arrival_ms:
             uses[packet_id] = Use(crc, topic, offset, self._arrival_ms)
+
+
+def _headers(blob: bytes) -> dict[str, bytes]:
+    """What can be read of one record's headers: another producer's odd section must not cost its neighbours theirs."""
+    try:
+        return {name: content for name, content in decode_headers(bytes(blob)) if content is not None}
+    except CorruptBatch:
+        return {}

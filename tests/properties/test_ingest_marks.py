@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from gateway.ingest.marks import MarkMaker, MarkSettings
+from gateway.log.own_headers import OwnMark
 
 SETTINGS = MarkSettings(every_ms=1_000, lateness_ms=2_000, idle_ms=10_000, skew_max_ms=60_000)
 WALL = 1_700_000_000_000
@@ -115,7 +116,7 @@ class MarksMachine(RuleBasedStateMachine):
         self.newest_arrival = None
         self.maker = self.make()
         for value in self.values:
-            self.maker.resume(value)
+            self.maker.resume(msgspec.json.decode(value, type=OwnMark))
         for source, naive in self.model.items():
             marked = self.told.get(source)
             naive.events = [marked[1] + 2_000] if marked is not None else []

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from gateway.ingest.marks import CHANGES_MAX, MarkMaker, MarkSettings, MarkSource
+from gateway.log.own_headers import OwnMark
 
 WALL = 1_700_000_000_000
 
@@ -131,7 +132,7 @@ def test_resuming_goes_on_counting_and_never_falls() -> None:
     marks = [first.make(now_ms=1_000 * step, wall_ms=WALL + 1_000 * step, epoch=0) for step in (1, 2)]
     second = maker()
     for value in marks:
-        second.resume(value)
+        second.resume(msgspec.json.decode(value, type=OwnMark))
     mark = make(second, 9_000)
     assert mark["n"] == 3
     assert mark["live"] == WALL - 1_500  # the source that was there holds T until idle, from this start on
