@@ -104,7 +104,9 @@ _FLAGS = {
 _FROM_SERVER = frozenset({PacketType.CONNACK, PacketType.SUBACK, PacketType.UNSUBACK, PacketType.PINGRESP})
 
 
-def read_header(data: bytes | bytearray, position: int, size_max: int, *, level: int = 4) -> Header | None:
+def read_header(
+    data: bytes | bytearray, position: int, size_max: int, *, level: int = 4, limit: str = "packet_bytes_max"
+) -> Header | None:
     """The fixed header at `position`; None while its bytes are not all there.
 
     The limit is checked on the length that the header claims, before any of the body is kept. `level` is the
@@ -135,7 +137,8 @@ def read_header(data: bytes | bytearray, position: int, size_max: int, *, level:
         raise MqttError(f"{PacketType(kind).name} with flags {flags:#06b} [MQTT-2.2.2-2]")
     size = at - position + length
     if size > size_max:
-        raise MqttError(f"a packet of {size} bytes; {size_max} is the most here", ReasonCode.PACKET_TOO_LARGE)
+        what = f"a packet of {size} bytes; {size_max} is the most here: {limit} in [mqtt]"
+        raise MqttError(what, ReasonCode.PACKET_TOO_LARGE)
     return Header(PacketType(kind), flags, at, size)
 
 

@@ -12,6 +12,7 @@ PUBACK and PUBREC are not made here but by `acknowledge`, when the caller knows 
 from __future__ import annotations
 
 from gateway.ingest.mqtt import packets, packets5, version3, version5
+from gateway.ingest.mqtt.foreign import name_foreign
 from gateway.ingest.mqtt.packets import Header, PacketType
 from gateway.ingest.mqtt.properties import Property, Value
 from gateway.ingest.mqtt.reasons import CONNECT_CODES, MqttError, ReasonCode
@@ -49,10 +50,13 @@ class ServerSession(Exchange):
         """Take in what the network gave."""
         if self.state is State.CLOSED:
             return  # bytes after DISCONNECT are discarded
+        is_first = self.state is State.NEW and not self._rest
         try:
             self._feed(data)
         except MqttError as error:
             self.end(error.reason, error.what)
+            if is_first and (foreign := name_foreign(data)) is not None:
+                raise MqttError(foreign, error.reason) from None
             raise
 
     def _feed(self, data: bytes) -> None:
@@ -85,10 +89,10 @@ class ServerSession(Exchange):
         while position < end:
             if self.state is State.CONNECTED:
                 position = self._read_run(self, data, position, end)
-            size_max = self.settings.packet_bytes_max
-            if self.state is State.NEW:
-                size_max = min(size_max, self.settings.connect_bytes_max)
-            header = packets.read_header(data, position, size_max, level=self.level)
+            size_max, limit = self.settings.packet_bytes_max, "packet_bytes_max"
+            if self.state is State.NEW and self.settings.connect_bytes_max < size_max:
+                size_max, limit = self.settings.connect_bytes_max, "connect_bytes_max"
+            header = packets.read_header(data, position, size_max, level=self.level, limit=limit)
             if header is None:
                 self._need = end - position + 1
                 return position

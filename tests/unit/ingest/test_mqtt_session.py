@@ -242,9 +242,9 @@ def test_a_large_packet_in_small_pieces_is_not_parsed_each_time(monkeypatch: pyt
     parsed: list[int] = []
     read_header = packets.read_header
 
-    def counting(data: bytes, position: int, size_max: int, *, level: int) -> Header | None:
+    def counting(data: bytes, position: int, size_max: int, *, level: int, limit: str) -> Header | None:
         parsed.append(position)
-        return read_header(data, position, size_max, level=level)
+        return read_header(data, position, size_max, level=level, limit=limit)
 
     monkeypatch.setattr(packets, "read_header", counting)
     machine = ServerSession(MqttSettings(packet_bytes_max=2_000_000), TopicCache())
