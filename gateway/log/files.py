@@ -67,7 +67,8 @@ class PartitionFiles:
         The recovery point comes last: at or above the next base it proves that this segment is whole on disk.
         """
         self.disk.sync(closing.segment.handle)
-        # Indexes, snapshot and chain can be made again from the batches: a disk too full for them stops nothing.
+        self.write_aborted(closing.segment)
+        # Other indexes, snapshot and chain can be made again from the batches: a disk too full for them stops nothing.
         with contextlib.suppress(OSError):
             self._write_indexes(closing.segment)
             self._write_snapshot(closing.next_base, closing.snapshot, keep=closing.segment.base_offset)
@@ -78,6 +79,7 @@ class PartitionFiles:
     def finish_clean(self, active: Segment, snapshot: bytes, anchors: dict[int, int]) -> None:
         """The same for the active segment, at a clean stop; it stays the active one."""
         with contextlib.suppress(OSError):
+            self.write_aborted(active)
             self._write_indexes(active)
             self._write_snapshot(active.next_offset, snapshot, keep=active.base_offset)
             self.disk.replace_file(self.chain_path, encode_anchors(anchors))
@@ -85,6 +87,7 @@ class PartitionFiles:
     def try_write_indexes(self, segment: Segment) -> None:
         """Write a closed segment's indexes if the disk takes them; they can be made again from the batches."""
         with contextlib.suppress(OSError):
+            self.write_aborted(segment)
             self._write_indexes(segment)
 
     def remove_segment(self, segment: Segment) -> None:
@@ -97,6 +100,9 @@ class PartitionFiles:
     def _write_indexes(self, segment: Segment) -> None:
         for suffix, data in segment.index_files().items():
             self.disk.replace_file(segment.path + suffix, data)
+
+    def write_aborted(self, segment: Segment) -> None:
+        """The transaction index, which alone cannot be made from its segment's batches; nothing goes on without it."""
         if segment.aborted:
             self.disk.replace_file(segment.path + ".txnindex", encode_aborted(segment.aborted))
         elif self.disk.exists(segment.path + ".txnindex"):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ from gateway.log.errors import CorruptBatch
 from gateway.log.files import PartitionFiles
 from gateway.log.replay import Replay
 from gateway.log.scan import Stop, find_next_batch, read_patiently, scan_run
-from gateway.log.segment import Segment, headers, load_indexes, rebuild_indexes
+from gateway.log.segment import Segment, headers, load_indexes, read_aborted, rebuild_indexes
 from gateway.log.state import PartitionState
 from gateway.log.swap import INDEXES, finish_swaps
 from gateway.log.transactions import AbortedTransaction
@@ -149,6 +150,7 @@ class Recoverer:
     def _newest_state(self, bases: list[int]) -> tuple[int, PartitionState]:
         """The newest good snapshot at a segment's base, no newer than the first segment that may not be whole."""
         latest = max([base for base in bases if base <= self._point], default=bases[0])
+        latest = min([latest, *self._without_aborts(bases)])
         for name in reversed(self._files.snapshot_names()):
             offset = int(name[:20]) if name[:20].isdigit() else -1
             if offset not in bases or offset > latest:
@@ -158,6 +160,16 @@ class Recoverer:
             except (OSError, ValueError):
                 continue
         return bases[0], PartitionState()
+
+    def _without_aborts(self, bases: list[int]) -> Iterator[int]:
+        """Segments with a damaged transaction index: it is made again from the batches, and those before them."""
+        for base in bases:
+            segment = self._files.segment(base)
+            if self._disk.exists(segment.path + ".txnindex"):
+                try:
+                    read_aborted(self._disk, segment)
+                except CorruptBatch:
+                    yield base
 
     def _chain_at(self, base: int) -> int | None:
         """The chain's value at a segment's base: as noted, or walked from the nearest earlier note."""

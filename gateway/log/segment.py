@@ -6,6 +6,7 @@ it writes Kafka's files. Closed segments hold neither: `SegmentCache` opens the 
 
 from __future__ import annotations
 
+import errno
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict
@@ -228,20 +229,20 @@ class SegmentCache:
         segment.handle = CLOSED
         segment.index = OffsetIndex()
         segment.times = TimeIndex()
-        segment.aborted = []
+        if segment.aborted and self._disk.exists(segment.path + ".txnindex"):
+            segment.aborted = []  # else the disk had no room for it: this is all there is
         segment.hints.clear()
         segment.anchor_positions = array("q")
         segment.anchor_chains = array("Q")
 
 
 def load_indexes(disk: Disk, segment: Segment) -> bool:
-    """Read a closed segment's index files; rebuilds what is missing or damaged, and returns whether it had to."""
-    segment.aborted = []
+    """Read a closed segment's index files; rebuilds what is missing or damaged, and returns whether it had to.
+
+    Raises `CorruptBatch` for a damaged transaction index: records that were taken back would be read without it.
+    """
     if disk.exists(segment.path + ".txnindex"):
-        try:
-            segment.aborted = decode_aborted(disk.read_file(segment.path + ".txnindex"))
-        except ValueError:
-            segment.aborted = []
+        segment.aborted = read_aborted(disk, segment)
     try:
         index = OffsetIndex.decode(disk.read_file(segment.path + ".index"), segment.size)
         times = TimeIndex.decode(disk.read_file(segment.path + ".timeindex"))
@@ -254,6 +255,19 @@ def load_indexes(disk: Disk, segment: Segment) -> bool:
     segment.newest_timestamp, segment.newest_known = times.newest, True
     segment.newest_offset = segment.base_offset + (times.offsets[-1] if times.offsets else 0)
     return False
+
+
+def read_aborted(disk: Disk, segment: Segment) -> list[AbortedTransaction]:
+    """What the segment's transaction index says. Raises `CorruptBatch`, and `OSError` but for a bad sector."""
+    path = segment.path + ".txnindex"
+    try:
+        return decode_aborted(disk.read_file(path))
+    except ValueError as error:
+        raise CorruptBatch(f"{path} is damaged: {error}") from error
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        raise CorruptBatch(f"{path} cannot be read: {error.strerror}") from error
 
 
 def rebuild_indexes(disk: Disk, segment: Segment) -> None:

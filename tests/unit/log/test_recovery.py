@@ -3,11 +3,12 @@ from __future__ import annotations
 import pytest
 
 from gateway.log import records
-from gateway.log.errors import InvalidProducerEpoch
+from gateway.log.errors import CorruptBatch, InvalidProducerEpoch
 from gateway.log.partition import PartitionLog
 from gateway.log.recovery import Outcome
 from gateway.log.settings import LogSettings
 from gateway.log.store import LogStore
+from headwater.clock import ManualClock
 from headwater.disk import ForgetfulDisk
 from headwater.errors import UserError
 from tests.support.logs import DATA, FlakyDisk, append, batch, marker, open_log, overwrite, read_all, segment_path
@@ -333,3 +334,78 @@ def test_leftovers_of_a_half_done_change_are_removed() -> None:
     assert outcomes(store) == [Outcome.CLEAN]
     assert log.log_end_offset == 4
     assert not [name for name in disk.names(f"{DATA}/log/t-0") if name.endswith((".deleted", ".tmp", ".swap"))]
+
+
+def aborted_transaction(log: PartitionLog) -> None:
+    append(log, b"taken back", producer_id=7, producer_epoch=0, base_sequence=0, transactional=True)
+    marker(log, 7, commit=False)
+
+
+class NoRoom(ForgetfulDisk):
+    """A disk without room for the files whose names end with `full`."""
+
+    full: tuple[str, ...] = ()
+
+    def replace_file(self, path: str, data: bytes) -> None:
+        if path.endswith(self.full):
+            raise OSError(28, "No space left on device")
+        super().replace_file(path, data)
+
+
+@pytest.mark.parametrize("full", [(".txnindex",), (".index", ".timeindex", ".txnindex", ".snapshot")])
+def test_a_segment_whose_aborts_cannot_be_written_down_is_not_finished(full: tuple[str, ...]) -> None:
+    disk, clock = NoRoom(), ManualClock()
+    store, log = open_log(disk, clock=clock)
+    aborted_transaction(log)
+    store.flush_now()
+    disk.full = full
+    while log.segments_count == 1:
+        append(log, b"x" * 1_500)
+    store.flush_now()
+    assert log.synced_offset == 2  # nothing after it is acknowledged
+    disk.full = ()
+    clock.advance(1_000)
+    for _ in range(8):
+        append(log, b"y" * 3_000)
+        store.flush_now()
+    assert log.read(0, 99, committed=True).aborted == [(7, 0)]
+    disk.power_cut()
+    _, log = open_log(disk)
+    assert log.read(0, 99, committed=True).aborted == [(7, 0)]
+
+
+def test_aborts_of_a_recovered_segment_stay_known_without_room_for_its_index() -> None:
+    disk = NoRoom()
+    store, log = open_log(disk)
+    aborted_transaction(log)
+    store.flush_now()
+    while log.segments_count == 1:
+        append(log, b"x" * 1_500)
+    store.flush_now()
+    for name in disk.names(f"{DATA}/log/t-0"):
+        if name.endswith((".index", ".timeindex", ".txnindex", ".snapshot")):
+            disk.remove(f"{DATA}/log/t-0/{name}")
+    disk.full = (".index", ".timeindex", ".txnindex")
+    _, log = open_log(disk)
+    assert log.read(0, 99, committed=True).aborted == [(7, 0)]
+
+
+def test_a_damaged_transaction_index_is_made_again_from_the_batches() -> None:
+    disk = ForgetfulDisk()
+    store, log = open_log(disk)
+    append(log, b"taken back", producer_id=7, producer_epoch=0, base_sequence=0, transactional=True)
+    while log.segments_count == 1:
+        append(log, b"x" * 1_500)
+    marker(log, 7, commit=False)  # the index entry lies in another segment than the transaction's beginning
+    while log.segments_count < 6:
+        append(log, b"x" * 1_500)
+    store.flush_now()
+    path = segment_path(bases(disk)[1], ".txnindex")
+    before = disk.read_file(path)
+    overwrite(disk, path, b"\xff" * 34)
+    log.files.cache.close()
+    with pytest.raises(CorruptBatch, match="txnindex"):  # better no answer than records that were taken back
+        log.aborted_below(log.synced_offset)
+    store, log = open_log(disk)
+    assert disk.read_file(path) == before
+    assert log.read(0, 99, committed=True).aborted == [(7, 0)]
