@@ -17,6 +17,7 @@ from gateway.replicate import requests
 from gateway.replicate.actions import Ack, Action, Bury, Event, Failed, Stop, Wait
 from gateway.replicate.gather import Load, Outgoing, Position, Producer, Source, behind
 from gateway.replicate.journal import RunJournal
+from gateway.replicate.known import LastKnown
 from gateway.replicate.link import Emit, Link
 from gateway.replicate.pacing import Backoff, Pacer
 from gateway.replicate.progress import Progress, UnreadableProgressError
@@ -32,7 +33,7 @@ from gateway.wire.errors import ErrorCode, KafkaError
 from headwater.errors import HeadwaterError, PeerError
 
 AGAIN_START_MS, AGAIN_MAX_MS, AGAIN_COUNT_MAX = 10.0, 500.0, 60
-IDLE_TICK_MS, OPERATOR_RETRY_MS, REMEMBER_EVERY_MS = 1_000.0, 30_000.0, 600_000.0
+IDLE_TICK_MS, OPERATOR_RETRY_MS = 1_000.0, 30_000.0
 
 
 class Step(NamedTuple):
@@ -73,9 +74,9 @@ class Replicator:
         self._sources = sources
         self._search = Search(node, settings)
         self._backoff = Backoff(random, settings.backoff_max_ms)
-        self._producer = Producer(-1, -1, _COMPRESSION[settings.compression])
+        self._producer = Producer(-1, -1, Compression[settings.compression.upper()])
         self._positions: dict[str, Position] = {}
-        self._settled = dict(journal.remembered.done) if journal.remembered else {}  # last known, for people
+        self._known = LastKnown(journal)
         self._record: Progress | None = None
         self._at: dict[str, tuple[int, str]] = {}
         self._epoch = 0
@@ -90,7 +91,6 @@ class Replicator:
         self._again = 0
         self._paused_until, self._after_pause = 0.0, State.SEARCH
         self._attempt_ms = now
-        self._remembered_ms: float | None = None
         self._wall_ms = 0
 
     # --- the machine -----------------------------------------------------------------------------------------------
@@ -127,16 +127,21 @@ class Replicator:
         """The operator's choice after `Stop`: send everything again, or accept what the central has."""
         self._choice = choice
         self._was_up = self._fence_seen = False
+        if choice == "resend":
+            self._known.forget()
         self.link.resumed(now, choice)
         return self._begin_search(now)
 
     def backlog(self) -> tuple[int, int]:
         """(records, bytes) of the log that are not at the central; bytes are an estimate from the log's mean."""
-        return behind(self._sources(), self.settled())
+        return behind(self._sources(), self._known.with_positions(self._positions))
 
     def settled(self) -> dict[str, int]:
-        """Per source the offset below which the central has everything, as far as it was last heard."""
-        return self._settled | {key: position.done for key, position in self._positions.items()}
+        """Per source the offset below which the central has everything, as far as it was last heard.
+
+        Empty while an operator has to choose: what another central had, or this one lost, may have to be sent again.
+        """
+        return {} if self.state is State.STOPPED else self._known.with_positions(self._positions)
 
     def _to(self, state: State, now: float) -> Action:
         self.state = state
@@ -199,7 +204,7 @@ class Replicator:
     def _give_up_transaction(self, cause: str) -> None:
         if self._transaction is not None:
             self.link.abort(cause, self._transaction.load.records, unknown=self.state is State.COMMIT)
-        self._settled = self.settled()
+        self._known.keep(self._positions)
         self._load = self._transaction = self._record = None
         self._positions = {}
 
@@ -267,7 +272,8 @@ class Replicator:
                     sources[key].begin_epoch()
             self.link.note(f"{outcome.note}; records from {outcome.raise_from} on are sent under epoch {outcome.epoch}")
         if self._choice is not None:
-            self._choice = self._remembered_ms = None  # the choice is final with the next commit, which is remembered
+            self._choice = None
+            self._known.write_next()  # the choice is final with the next commit
         self._positions = {
             key: Position.resume(done, sources[key], record.parts.get(key) if record is not None else None)
             for key, done in outcome.positions.items()
@@ -364,9 +370,8 @@ class Replicator:
         self.link.committed(now, done.load.records, done.load.gone)
         self._backoff.reset()
         self._trial.settle(self._positions)
-        if self._remembered_ms is None or now - self._remembered_ms >= REMEMBER_EVERY_MS:
-            self._remembered_ms = now
-            self._journal.remember(self._search.remembered(self._txn, self.settled()))
+        settled = self._known.with_positions(self._positions)
+        self._known.committed(self._search.remembered(self._txn, settled), now)
         return State.IDLE
 
     @property
@@ -380,12 +385,6 @@ def _never(replicator: Replicator, bodies: tuple[Body, ...], now: float) -> Stat
     raise PeerError(f"an answer while {replicator.state.value}")
 
 
-def _ask_stopped(replicator: Replicator, now: float) -> Action:
-    return Stop(replicator.link.error)
-
-
-_COMPRESSION = {"none": Compression.NONE, "zstd": Compression.ZSTD}
-
 TABLE: dict[State, Step] = {
     State.SEARCH: Step(Replicator._ask_search, Replicator._heard_search),
     State.IDLE: Step(Replicator._ask_idle, _never),
@@ -396,5 +395,5 @@ TABLE: dict[State, Step] = {
     State.COMMIT: Step(Replicator._ask_commit, Replicator._heard_commit),
     State.BURY: Step(Replicator._ask_bury, Replicator._heard_buried),
     State.PAUSE: Step(Replicator._ask_pause, _never),
-    State.STOPPED: Step(_ask_stopped, _never),
+    State.STOPPED: Step(lambda replicator, now: Stop(replicator.link.error), _never),
 }

@@ -203,6 +203,27 @@ def test_a_truncated_central_stops_until_the_operator_chose(choice: str) -> None
     world.check()
 
 
+def test_nothing_counts_as_replicated_from_the_stop_on_until_it_is_sent_again() -> None:
+    """Retention trusts this: what a recreated central does not have must not go by age."""
+    world = fed()
+    world.settle()
+    assert world.core.settled()["readings/0"] == 20
+    world.central.topics["headwater.progress"] = {}
+    world.central.create("headwater.progress", 16)
+    world.kill()
+    run_to_stop(world)
+    assert world.core.settled() == {}
+    assert world.core.backlog()[0] == 0  # what people are told stays what was last heard
+    world.action = world.core.choose("resend", world.now)
+    assert world.core.settled().get("readings/0", 0) == 0
+    world.kill()
+    assert world.core.settled().get("readings/0", 0) == 0
+    run_to_stop(world)
+    world.action = world.core.choose("resend", world.now)
+    world.settle()
+    assert world.core.settled()["readings/0"] == 20
+
+
 def test_a_central_whose_retention_passed_my_last_record_is_not_truncated() -> None:
     world = fed()
     world.settle()
