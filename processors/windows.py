@@ -140,7 +140,7 @@ class WindowState:
 
     def _match(self, key: int) -> bool:
         node, device = self._keys.device(key)
-        return _any_match(self.rule.nodes, node) and _any_match(self.rule.devices, device)
+        return any_match(self.rule.nodes, node) and any_match(self.rule.devices, device)
 
     def _horizon(self, node: int) -> int:
         """Windows of a node that end at or before this are not begun any more."""
@@ -375,7 +375,8 @@ class GridWindows(WindowState):
         self.fields.grow(self.cells.capacity)
 
 
-def _any_match(patterns: Sequence[str], name: str) -> bool:
+def any_match(patterns: Sequence[str], name: str) -> bool:
+    """Whether a name fits a pattern; one that begins with `$` only a pattern that does so too."""
     return any(
         fnmatchcase(name, pattern) and (not name.startswith("$") or pattern.startswith("$")) for pattern in patterns
     )

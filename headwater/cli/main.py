@@ -8,6 +8,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from headwater.cli.aggregates_commands import aggregates_app
 from headwater.cli.log_commands import log_app
 from headwater.errors import HeadwaterError, UserError
 
@@ -47,6 +48,7 @@ profiles_app = typer.Typer(
     rich_markup_mode=None,
 )
 user_app = typer.Typer(help="Who may connect over the network: add.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(aggregates_app, name="aggregates")
 app.add_typer(config_app, name="config")
 app.add_typer(log_app, name="log")
 app.add_typer(profiles_app, name="profiles")

@@ -94,7 +94,14 @@ class MemoryReader:
     async def offset(self, topic: str, partition: int, at: str | int) -> int:
         node = self._node
         start = node.starts.get((topic, partition), 0)
-        return int(node.step(lambda: start if at == "earliest" else len(node.topics[topic][partition])))
+
+        def found() -> int:
+            log = node.topics[topic][partition]
+            if isinstance(at, int):
+                return next((offset for offset, record in enumerate(log) if record[0] >= at), len(log))
+            return start if at == "earliest" else len(log)
+
+        return int(node.step(found))
 
     def assign(self, positions: Mapping[tuple[str, int], int]) -> None:
         self._positions = dict(positions)
