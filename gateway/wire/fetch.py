@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _WAIT_MAX_MS = 60_000
+# A poll of more partitions than this looks once for all that one round of syncs brings, not once for each.
+_LOOKS_MAX = 8
 
 
 def fetch(broker: Broker, request: Request, peer: Peer, reply: Reply) -> None:
@@ -53,6 +55,7 @@ class _Poll:
         self._reply = reply
         self._unsubscribe: list[Callable[[], None]] = []
         self._timer: Timer | None = None
+        self._look: Timer | None = None
         self._committed = body["isolation_level"] == 1
         self.size = 0
 
@@ -68,6 +71,13 @@ class _Poll:
     def _advanced(self) -> None:
         if self._timer is None:
             return  # answered while the log was telling its subscribers
+        if len(self._unsubscribe) <= _LOOKS_MAX:
+            self._answer_enough()
+        elif self._look is None:
+            self._look = self._broker.timers.at(self._broker.clock.monotonic_ms(), self._answer_enough)
+
+    def _answer_enough(self) -> None:
+        self._look = None
         answer, enough = self.read()
         if enough:
             self._finish(answer)
@@ -86,6 +96,9 @@ class _Poll:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
         unsubscribe, self._unsubscribe = self._unsubscribe, []
         for stop in unsubscribe:
             stop()
@@ -97,10 +110,16 @@ class _Poll:
         self.size = 0
         failed = False
         responses = []
+        seen = set()
         for topic in body["topics"]:
             parts = []
             for part in topic["partitions"]:
-                answer = self._partition(topic["topic"], part, left - self.size)
+                key = topic["topic"], part["partition"]
+                if key in seen:  # Kafka's clients do not; reading it again and again would hold everybody up
+                    answer = _failed(part, ErrorCode.INVALID_REQUEST)
+                else:
+                    answer = self._partition(topic["topic"], part, left - self.size)
+                seen.add(key)
                 failed = failed or answer["error_code"] != 0
                 self.size += len(answer["records"])
                 parts.append(answer)

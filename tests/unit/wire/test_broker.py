@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from gateway.log.partition import PartitionLog, ReadResult
 from gateway.wire.errors import ErrorCode
 from gateway.wire.schema import SERVED, ZERO_UUID, ApiKey
 from headwater.errors import PeerError
-from tests.support.broker_world import World, answer_of, make_batch, visible
+from tests.support.broker_world import Asked, World, answer_of, make_batch, visible
 
 
 @pytest.fixture
@@ -202,6 +203,43 @@ def test_a_fetch_that_cannot_be_served_is_answered_at_once(world: World, options
     world.produced("t", [b"a"])
     asked = world.fetch(**{"topic": "t", "max_wait_ms": 10_000, **options})  # type: ignore[arg-type]
     assert asked.body["responses"][0]["partitions"][0]["error_code"] == code
+
+
+def poll_of(world: World, topic: str, partitions: list[int]) -> Asked:
+    parts = [{"partition": each, "fetch_offset": 0, "partition_max_bytes": 1 << 20} for each in partitions]
+    body = {"max_wait_ms": 1000, "min_bytes": 1 << 20, "topics": [{"topic": topic, "partitions": parts}]}
+    return world.send(ApiKey.FETCH, body)
+
+
+def test_a_partition_named_twice_in_a_fetch_is_refused_at_once(world: World) -> None:
+    world.produced("t", [b"a"])
+    answers = poll_of(world, "t", [0, 0]).body["responses"][0]["partitions"]
+    assert [each["error_code"] for each in answers] == [0, ErrorCode.INVALID_REQUEST]
+
+
+def test_a_long_poll_of_many_partitions_reads_once_for_all_that_one_sync_brings(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.create("many", 100)
+    reads = 0
+    read = PartitionLog.read
+
+    def counted(log: PartitionLog, offset: int, max_bytes: int, *, committed: bool = False) -> ReadResult:
+        nonlocal reads
+        reads += 1
+        return read(log, offset, max_bytes, committed=committed)
+
+    monkeypatch.setattr(PartitionLog, "read", counted)
+    asked = poll_of(world, "many", list(range(100)))
+    for partition in range(100):
+        world.produce("many", [b"a"], partition=partition)
+    world.sync()
+    world.pass_time(0)
+    assert reads == 200
+    assert not asked.answered
+    world.pass_time(1000)
+    assert all(each["records"] for each in asked.body["responses"][0]["partitions"])
+    assert len(world.broker.timers) == 0
 
 
 def test_fetch_sessions_are_declined(world: World) -> None:
