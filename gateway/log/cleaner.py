@@ -121,7 +121,8 @@ class Cleaner:
         segments, after = len(waiting), 0
         compactor = Compactor(
             self._keys,
-            self._log.aborted_below(self._keys.end_offset),
+            # The last segment may go on beyond the mapped keys: its transactions are judged as well.
+            self._log.aborted_below(self._log.next_base(waiting[-1])),
             now_ms=self._now_ms,
             delete_retention_ms=self._config.delete_retention_ms,
             retained=self._retained(),

@@ -171,11 +171,13 @@ def test_aborted_records_go_and_markers_stay_as_long_as_anything_needs_them() ->
 
 def test_an_aborted_transaction_does_not_taint_the_same_producers_next_one() -> None:
     store, log = open_compacted(FlakyDisk())
-    put(log, [(b"a", b"aborted")], producer_id=7, producer_epoch=0, base_sequence=0, transactional=True)
+    aborted = [(b"a", b"aborted"), (b"nobody else's", b"aborted")]
+    put(log, aborted, producer_id=7, producer_epoch=0, base_sequence=0, transactional=True)
     marker(log, 7, commit=False)
     compact(store, log)
-    put(log, [(b"a", b"old")], producer_id=7, producer_epoch=0, base_sequence=1, transactional=True)
-    put(log, [(b"a", b"new")], producer_id=7, producer_epoch=0, base_sequence=2, transactional=True)
+    assert rows_of(log) == []
+    put(log, [(b"a", b"old")], producer_id=7, producer_epoch=0, base_sequence=2, transactional=True)
+    put(log, [(b"a", b"new")], producer_id=7, producer_epoch=0, base_sequence=3, transactional=True)
     marker(log, 7, commit=True)
     compact(store, log)
     assert [row[1:] for row in rows_of(log, committed=True)] == [(b"a", b"new")]
@@ -231,6 +233,16 @@ def test_with_more_keys_than_fit_it_goes_as_far_as_they_reach() -> None:
     assert ends[0] == 15
     assert ends[-1] == 80
     assert len(rows_of(log)) == 40
+
+
+def test_an_abort_beyond_the_keys_that_fit_stays_an_abort() -> None:
+    store, log = open_compacted(FlakyDisk(), {"segment.bytes": "8192"})
+    for _ in range(2):
+        put(log, [(b"a", b"1"), (b"b", b"1")])
+    put(log, [(b"c", b"aborted")], producer_id=7, producer_epoch=0, base_sequence=0, transactional=True)
+    marker(log, 7, commit=False)
+    assert compact(store, log, keys_max=1).end_offset == 2
+    assert [row[1] for row in rows_of(log, committed=True)] == [b"a", b"b"] * 2
 
 
 def test_appends_and_reads_go_on_between_any_two_steps() -> None:
