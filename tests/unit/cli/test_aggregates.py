@@ -126,12 +126,12 @@ def test_what_backfill_owes_is_named() -> None:
 
 
 def test_a_closed_window_and_its_late_readings() -> None:
-    rows = [at(5), mark(12, n=7), at(3), mark(13, n=8), at(4, hw=None)]
+    rows = [at(5), mark(6), at(6), mark(12, n=7), at(3), mark(13, n=8), at(4)]
     found = World(rows=rows).why(now=14)
     assert found["held_by"]["kind"] == "nothing"
-    assert "mark 7 of n1 (readings/0, offset 1) said that all of its sources had passed" in found["reason"]
-    assert found["told"] == {"revision": 1, "complete": True, "cause": "late", "count": 2}
-    assert (found["readings"], found["late_count"]) == (3, 2)
+    assert "mark 7 of n1 (readings/0, offset 3) said that all of its sources had passed" in found["reason"]
+    assert found["told"] == {"revision": 1, "complete": True, "cause": "late", "count": 3}
+    assert (found["readings"], found["late_count"]) == (4, 2)
     assert found["late"][0] == {
         "partition": 0,
         "offset": 2,
@@ -141,7 +141,7 @@ def test_a_closed_window_and_its_late_readings() -> None:
         "after_close": True,
     }
     assert found["late_reasons"][0] == (
-        "readings/0 offset 2: its time 2023-11-14T22:13:23Z was 9 s behind what n1 had said; "
+        "readings/0 offset 4: its time 2023-11-14T22:13:23Z was 9 s behind what n1 had said; "
         "the window had closed by then"
     )
 
