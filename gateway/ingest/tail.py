@@ -15,6 +15,7 @@ from devices.profiles import Profile
 from gateway.ingest.marks import MarkMaker
 from gateway.ingest.mqtt.sessions import Use
 from gateway.ingest.repeats import NaturalMemory, companion, read_hw_m
+from gateway.ingest.sources import SOURCES_MAX
 from gateway.log.errors import CorruptBatch
 from gateway.log.own_headers import read_own_mark, read_whole
 from gateway.log.partition import PartitionLog
@@ -25,6 +26,7 @@ _log = logging.getLogger("headwater.ingest")
 
 TAIL_BYTES = 8 << 20
 _READ_BYTES = 1 << 20
+_SOURCE_BYTES_MAX = 300
 
 
 def tail_columns(log: PartitionLog, tail_bytes: int) -> Iterator[Columns]:
@@ -57,6 +59,7 @@ class TailReader:
         self._time_is_key = any(profile.natural_field is None for profile in with_key)
         self._has_claims = any(profile.timestamp is not None for profile in with_key)
         self._arrival_ms = 0
+        self._senders: dict[str, int | None] = {}  # of dead letters
 
     def read(self, readings: PartitionLog, deadletter: PartitionLog, tail_bytes: int = TAIL_BYTES) -> None:
         """Damage in the tail ends the reading of that topic: what is known less is stored twice, never lost."""
@@ -73,6 +76,7 @@ class TailReader:
         """Who spoke, as far as the tail goes: (source id, event or arrival time of its newest message)."""
         for source in self._marks.sources.values():
             yield source.id, source.newest_ms
+        yield from self._senders.items()
         for client_id, uses in self.uses.items():
             yield f"mqtt:{client_id}", max((use.arrival_ms for use in uses.values()), default=0) or None
 
@@ -116,8 +120,12 @@ class TailReader:
     def _deadletters(self, topic: str, columns: Columns) -> None:
         for offset, timestamp_ms, blob in zip(columns.offsets, columns.timestamps, columns.headers, strict=True):
             self._arrival_ms = timestamp_ms
-            if (content := _headers(blob).get("hw-m")) is not None:
+            told = _headers(blob)
+            if (content := told.get("hw-m")) is not None:
                 self._use(topic, offset, content)
+            sender = told.get("source", b"")[:_SOURCE_BYTES_MAX].decode("utf-8", "replace")
+            if sender.startswith(("mqtt:", "serial:")) and len(self._senders) < SOURCES_MAX:
+                self._senders[sender] = timestamp_ms
 
     def _use(self, topic: str, offset: int, content: bytes) -> None:
         if (found := read_hw_m(content)) is None:

@@ -49,8 +49,9 @@ def notes(document: Mapping[str, Any]) -> list[str]:
         if source.get("note"):
             found.append(f"{source['id']}: {source['note']}")
         elif source.get("last_error") and not source.get("problem"):
-            ago_min = max(0, document["now_ms"] - source["last_error_ms"]) // 60_000
-            found.append(f"{source['id']}: last error {ago_min} min ago: {source['last_error']}")
+            ago_s = max(0, document["now_ms"] - source["last_error_ms"]) // 1000
+            ago = f"{ago_s} s" if ago_s < 60 else f"{ago_s // 60} min"
+            found.append(f"{source['id']}: last error {ago} ago: {source['last_error']}")
     return found
 
 

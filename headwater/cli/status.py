@@ -171,10 +171,10 @@ def _sink_lines(sinks: dict[str, Any], now_ms: int) -> list[tuple[str, str]]:
 
 def _ingest_line(ingest: dict[str, Any]) -> str:
     text = f"{ingest.get('received', 0):,} received, {ingest.get('stored', 0):,} stored"
-    for key, name in (("repeats", "repeats"), ("dead_letters", "dead letters"), ("refused", "refused")):
+    for key, one in (("repeats", "repeat"), ("dead_letters", "dead letter")):
         if ingest.get(key):
-            text += f", {ingest[key]:,} {name}"
-    return text
+            text += f", {words.count(ingest[key], one)}"
+    return text + (f", {ingest['refused']:,} refused" if ingest.get("refused") else "")
 
 
 def _log_line(log: dict[str, Any]) -> str:

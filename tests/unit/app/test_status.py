@@ -99,6 +99,8 @@ def test_notes_name_what_degrades_nothing() -> None:
         "mqtt:a: its clock is off",
         "mqtt:b: last error 3 min ago: a large packet",
     ]
+    lately = {"id": "mqtt:b", "last_error": "a large packet", "last_error_ms": NOW - 9_000}
+    assert notes(document(ingest={"sources": [lately]})) == ["mqtt:b: last error 9 s ago: a large packet"]
     assert notes(document()) == []
 
 

@@ -149,7 +149,7 @@ def test_status_lines_fit_a_screen() -> None:
     assert shown["backlog"] == "5 records, 5.0 kB"
     assert shown["end to end"] == "last success 2 s ago"
     assert shown["records"] == "readings 1,234 (health readings included)"
-    assert "1 repeats" in shown["ingest"]
+    assert shown["ingest"] == "9 received, 8 stored, 1 repeat"
     rows = source_rows(document)
     assert [row[0] for row in rows[:2]] == ["mqtt:3", "mqtt:29"]
 

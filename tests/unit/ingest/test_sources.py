@@ -93,6 +93,7 @@ def test_a_restart_still_lists_who_spoke_before() -> None:
     edge = Edge(marks=MarkSettings(every_ms=100))
     for client in ("pump", "anonymous-7"):
         edge.take(edge.attach(client), ("t", b"1", 0, QOS0))
+    edge.take(edge.attach("odd"), ("t", b"<html>", 0, QOS0))
     spoke_ms = edge.clock.wall_ms()
     edge.clock.advance(1_000)
     edge.sync()
@@ -101,7 +102,8 @@ def test_a_restart_still_lists_who_spoke_before() -> None:
     edge.clock.advance(3_600_000)
     edge.power_cut()
     rows = sources(edge)
-    assert sorted(rows) == [ANONYMOUS, "mqtt:pump"]
+    assert sorted(rows) == [ANONYMOUS, "mqtt:odd", "mqtt:pump"]
+    assert rows["mqtt:odd"]["last_ms"] == spoke_ms
     assert (rows["mqtt:pump"]["connected"], rows["mqtt:pump"]["last_ms"]) == (False, spoke_ms)
     assert edge.attach("pump").row is edge.ingest.sources["mqtt:pump"]
 
