@@ -134,7 +134,7 @@ def test_a_closed_window_and_its_late_readings() -> None:
     assert (found["readings"], found["late_count"]) == (4, 2)
     assert found["late"][0] == {
         "partition": 0,
-        "offset": 2,
+        "offset": 4,
         "time": T0 + 3000,
         "live": T0 + 12_000,
         "backfill": False,
