@@ -63,6 +63,18 @@ class Disk(Protocol):
     def total_bytes(self, path: str) -> int: ...
 
 
+def read_or_none(disk: Disk, path: str) -> bytes | None:
+    """A small file that can be done without: None when it is not there, or lies on a bad sector."""
+    try:
+        return disk.read_file(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return None
+
+
 class RealDisk:
     """The operating system's files."""
 
@@ -166,7 +178,8 @@ class ForgetfulDisk:
     """A disk in memory whose `power_cut` keeps only what was synced.
 
     `keep_tail_bytes` at a cut models a torn write: that many unsynced bytes of each file survive.
-    Put an `OSError` into `fail_next[operation]` to make the next call of that name fail.
+    Put an `OSError` into `fail_next[operation]` to make the next call of that name fail, and the path of a small file
+    into `bad_files` to have it lie on a bad sector.
     """
 
     def __init__(self, *, free_bytes: int = 1 << 40) -> None:
@@ -177,6 +190,7 @@ class ForgetfulDisk:
         self._next_handle = 1_000_000
         self._free_bytes = free_bytes
         self.fail_next: dict[str, OSError] = {}
+        self.bad_files: set[str] = set()
         self.syncs = 0
 
     def power_cut(self, *, keep_tail_bytes: int = 0) -> None:
@@ -275,6 +289,8 @@ class ForgetfulDisk:
                 self._durable[name] = file
 
     def read_file(self, path: str) -> bytes:
+        if path in self.bad_files:
+            raise OSError(errno.EIO, "Input/output error", path)
         return bytes(self._file(path).data)
 
     def replace_file(self, path: str, data: bytes) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from gateway.wire.errors import ErrorCode
 from gateway.wire.markers import Marking, abort_orphans
 from gateway.wire.peer import Peer
-from gateway.wire.producer_ids import ProducerIds
+from gateway.wire.producer_ids import GIVEN_MAX, ProducerIds
 from gateway.wire.transaction_log import LISTING_EVERY, TransactionLog
 from gateway.wire.transactions import EPOCH_MAX, NO_EPOCH, Partition, Snapshot, State, Transaction
 from headwater.errors import StorageError
@@ -44,9 +44,15 @@ class Lifecycle:
         self._log = TransactionLog(store, broker.clock, store.disk, f"{store.data_dir}/node/transaction-listing")
         self._transactions = {name: Transaction(name, snapshot) for name, snapshot in self._log.load().items()}
         orphans = abort_orphans(store, broker.clock, [each.now for each in self._transactions.values()])
-        known = [each.now.producer_id for each in self._transactions.values()] + orphans
-        path = f"{store.data_dir}/node/producer-ids"
-        self._ids = ProducerIds(store.disk, path, at_least=max(known, default=-1) + 1)
+        logs = [log for topic in store.topics.values() for log in topic.partitions]
+        known = {each.now.producer_id for each in self._transactions.values()}
+        known.update(orphans, *(log.last_offsets() for log in logs))
+        self._ids = ProducerIds(
+            store.disk,
+            f"{store.data_dir}/node/producer-ids",
+            at_least=max((each for each in known if each < GIVEN_MAX), default=-1) + 1,
+            fresh=not any(log.log_end_offset for log in logs),
+        )
         self.fenced = 0
         self._committed = 0
         self._aborted = 0

@@ -7,22 +7,29 @@ the first id of the block is given, so a restart wastes the rest of a block and 
 from __future__ import annotations
 
 import logging
+import re
 
-from headwater.disk import Disk
+from headwater.disk import Disk, read_or_none
 
 logger = logging.getLogger(__name__)
 
 BLOCK = 1000
 _LEAP = 1_000_000
+_NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
+# Batches may bear any id. Only those below this count as given by a coordinator: Kafka's ids have 63 bits.
+GIVEN_MAX = 1 << 62
 
 
 class ProducerIds:
-    """Gives ids; `at_least` is above every id that is known from elsewhere, should the file be lost."""
+    """Gives ids; `at_least` is above every id that is known from elsewhere, should the file be lost.
 
-    def __init__(self, disk: Disk, path: str, *, at_least: int = 0) -> None:
+    `fresh`: nothing was ever written here, so no id can have been given.
+    """
+
+    def __init__(self, disk: Disk, path: str, *, at_least: int = 0, fresh: bool = True) -> None:
         self._disk = disk
         self._path = path
-        self._end = max(_read(disk, path, at_least), at_least)
+        self._end = max(_read(disk, path, at_least, fresh=fresh), at_least)
         self._next = self._end
 
     def next(self) -> int:
@@ -36,13 +43,15 @@ class ProducerIds:
         return producer_id
 
 
-def _read(disk: Disk, path: str, at_least: int) -> int:
-    if not disk.exists(path):
-        return 0
-    text = disk.read_file(path).decode("ascii", "replace").strip()
-    if text.isdigit():
+def _read(disk: Disk, path: str, at_least: int, *, fresh: bool) -> int:
+    text = (read_or_none(disk, path) or b"").decode("ascii", "replace").strip()
+    if _NUMBER.fullmatch(text):
         return int(text)
+    lost = disk.exists(path)
+    if fresh and not lost:
+        return 0
     # A node always starts: leap over whatever idempotent producers may have been given and nobody remembers.
     end = at_least + _LEAP
-    logger.error("%s holds no number: producer ids go on at %d", path, end)
+    if at_least or lost:
+        logger.error("%s holds no number: producer ids go on at %d", path, end)
     return end

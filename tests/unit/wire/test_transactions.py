@@ -278,6 +278,28 @@ def test_producer_ids_are_never_given_twice(world: World) -> None:
     assert producer.id > max(seen)
 
 
+@pytest.mark.parametrize("damage", ["lost", "too long", "bad sector"])
+def test_a_lost_file_gives_no_producer_id_that_batches_bear(world: World, damage: str) -> None:
+    body = {"transactional_id": None, "transaction_timeout_ms": 1}
+    given = world.call(ApiKey.INIT_PRODUCER_ID, body)["producer_id"]
+    world.produced("t", [b"old"], producer_id=given, producer_epoch=0, base_sequence=0)
+    # One that nobody gave must not drive ours out of Kafka's 63 bits.
+    world.produced("t", [b"odd"], producer_id=(1 << 63) - 1, producer_epoch=0, base_sequence=0)
+    world.store.close()
+    if damage == "lost":
+        world.disk.remove("/data/node/producer-ids")
+        world.disk.sync_directory("/data/node")
+    elif damage == "too long":
+        world.disk.replace_file("/data/node/producer-ids", b"9" * 5_000)
+    else:
+        world.disk.bad_files.add("/data/node/producer-ids")
+    world.start()
+    found = world.call(ApiKey.INIT_PRODUCER_ID, body)["producer_id"]
+    assert given < found < 1 << 62
+    world.produced("t", [b"new"], producer_id=found, producer_epoch=0, base_sequence=0)
+    assert world.values("t") == [b"old", b"odd", b"new"]
+
+
 def test_no_producer_id_without_a_disk(world: World) -> None:
     world.disk.fail_next["replace_file"] = OSError(errno.ENOSPC, "No space left on device")
     body = {"transactional_id": None, "transaction_timeout_ms": 1}
