@@ -52,6 +52,8 @@ class Remembered(msgspec.Struct, kw_only=True):
     """The record stood here, or it stands above."""
     txn: int
     done: dict[str, int] = {}
+    run: str = ""
+    """The newest run that the record named."""
 
 
 class RunJournal:
@@ -77,9 +79,10 @@ class RunJournal:
         wall_ms: int,
         monotonic_ms: float,
     ) -> RunJournal:
-        """Open the journal and enter a new run, fsynced: after the log's recovery, before anything is appended.
+        """Open the journal and enter a new run, fsynced: once the node is up, before anything is sent to a central.
 
-        `first`: the log end of each source partition (`readings/0`) at this moment. Raises `OSError` as the disk does.
+        `first`: the log end of each source partition (`readings/0`) after the log's recovery, before anything was
+        appended. Raises `OSError` as the disk does.
         """
         directory = f"{data_dir}/node"
         disk.make_directory(directory)
@@ -91,7 +94,8 @@ class RunJournal:
             wall_ms=wall_ms,
             monotonic_ms=monotonic_ms,
         )
-        journal._state.runs = [*journal._state.runs[1 - RUNS_KEPT_MAX :], entry]
+        named = journal.remembered.run if journal.remembered is not None else ""
+        journal._state.runs = _bounded([*journal._state.runs, entry], named)
         journal._save()
         return journal
 
@@ -147,3 +151,17 @@ class RunJournal:
             self._disk.rename(path, f"{path}.damaged")
             self._disk.sync_directory(path.rpartition("/")[0])
             return None
+
+
+def _bounded(runs: list[RunEntry], named: str) -> list[RunEntry]:
+    """Without one run when there is one too many: a start before which nothing had been written, else the oldest.
+
+    The run that the central's record names stays, so that the record is known for this node's own; so does the one
+    after it, whose first offset says where that run ended.
+    """
+    if len(runs) <= RUNS_KEPT_MAX:
+        return runs
+    at = next((index for index, entry in enumerate(runs) if entry.run == named), -2)
+    idle = [index for index in range(1, len(runs) - 1) if runs[index].first == runs[index - 1].first]
+    goes = next(index for index in [*idle, *range(len(runs))] if index not in (at, at + 1))
+    return runs[:goes] + runs[goes + 1 :]

@@ -45,4 +45,4 @@ class LastKnown:
         """A transaction is committed; the journal hears of one in ten minutes."""
         if self._written_ms is None or now - self._written_ms >= REMEMBER_EVERY_MS:
             self._written_ms = now
-            self._journal.remember(remembered)
+            self._journal.remember(replace(remembered, run=self._journal.run))

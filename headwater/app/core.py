@@ -86,7 +86,7 @@ class Core:
             call_in_loop=loop.call_soon_threadsafe,
         )
         make_topics(store, settings)
-        journal = self._begin_run(store)
+        first = self._first_offsets(store)
         self.events = Events(store, node=settings.node, clock=clock)
         first_start = not store.topics["events"].partitions[0].log_end_offset
         if settings.mqtt is not None or settings.serial:
@@ -102,6 +102,7 @@ class Core:
         self.kafka = await serve_kafka(Broker(store, clock, settings=settings.kafka), self.net, host, port)
         if settings.mqtt is not None:
             await self._serve_mqtt()
+        journal = self._begin_run(first)  # not before: a start that fails at a port, again and again, is no run
         if settings.central is not None:
             self.uplink = Uplink(
                 store,
@@ -130,13 +131,15 @@ class Core:
 
     # --- parts
 
-    def _begin_run(self, store: LogStore) -> RunJournal:
+    def _first_offsets(self, store: LogStore) -> dict[str, int]:
         central = self.settings.central
-        topics = central.topics if central is not None else ("readings", "deadletter", "events")
+        return first_offsets(store, central.topics if central is not None else ("readings", "deadletter", "events"))
+
+    def _begin_run(self, first: Mapping[str, int]) -> RunJournal:
         return RunJournal.begin(
             self.disk,
             self.settings.data_dir,
-            first=first_offsets(store, topics),
+            first=first,
             random=SystemRandom(),
             boot_id=_boot_id(),
             wall_ms=self.clock.wall_ms(),

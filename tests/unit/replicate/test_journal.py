@@ -3,6 +3,7 @@ from __future__ import annotations
 from random import Random
 
 from gateway.replicate.journal import RUNS_KEPT_MAX, Remembered, RunJournal
+from gateway.replicate.known import LastKnown
 from headwater.disk import ForgetfulDisk
 
 HINT = Remembered(cluster="c", topic_id="t", partition=3, offset=40, txn=7, done={"readings/0": 12})
@@ -29,6 +30,29 @@ def test_runs_are_bounded() -> None:
         journal = begin(disk, seed)
     assert len(journal.runs) == RUNS_KEPT_MAX
     assert len(journal.newest()) == 8
+
+
+def test_starts_that_wrote_nothing_go_first() -> None:
+    """A node whose start fails at a busy port, hundreds of times, still knows its own record."""
+    disk = ForgetfulDisk()
+    run = begin(disk, 1).run
+    for seed in range(2, RUNS_KEPT_MAX + 50):
+        journal = begin(disk, seed, first=100)
+    assert len(journal.runs) == RUNS_KEPT_MAX
+    assert [journal.runs[0].run, journal.runs[1].first, journal.runs[-1].run] == [run, {"readings/0": 100}, journal.run]
+
+
+def test_the_run_that_the_centrals_record_names_stays_and_so_does_the_one_after_it() -> None:
+    disk = ForgetfulDisk()
+    begin(disk, 0)
+    named = begin(disk, 1, first=10)
+    LastKnown(named).committed(HINT, 0.0)
+    for seed in range(2, RUNS_KEPT_MAX + 50):
+        journal = begin(disk, seed, first=10 * seed)
+    assert len(journal.runs) == RUNS_KEPT_MAX
+    assert [entry.first["readings/0"] for entry in journal.runs[:2]] == [10, 20]
+    assert journal.runs[0].run == named.run
+    assert journal.runs[-1].run == journal.run
 
 
 def test_what_is_remembered_survives_and_can_be_forgotten() -> None:
