@@ -45,8 +45,7 @@ class Coordinator(Lifecycle):
             except (OSError, StorageError) as error:
                 self._no_ids(error, refused)
                 return
-            self._own(transaction, peer)
-            self._init(transaction, request, reply)
+            self._init(transaction, request, peer, reply)
 
     def add(self, request: Request, peer: Peer, reply: Reply) -> None:
         """AddPartitionsToTxn (API 24)."""
@@ -124,11 +123,11 @@ class Coordinator(Lifecycle):
         transaction = self._transactions.get(name)
         if transaction is None or transaction.now.producer_id != producer_id:
             return ErrorCode.INVALID_PRODUCER_ID_MAPPING
-        if transaction.peer is not peer:
-            self._own(transaction, peer)
         now = transaction.now
         if epoch != now.epoch:
             return ErrorCode.INVALID_PRODUCER_EPOCH
+        if transaction.peer is not peer:
+            self._own(transaction, peer)
         ending = transaction.pending is not None and transaction.pending.state is not State.ONGOING
         if now.state is not State.ONGOING or ending or partition not in now.partitions:
             return ErrorCode.INVALID_TXN_STATE
@@ -136,7 +135,7 @@ class Coordinator(Lifecycle):
 
     # InitProducerId
 
-    def _init(self, transaction: Transaction, request: Request, reply: Reply) -> None:
+    def _init(self, transaction: Transaction, request: Request, peer: Peer, reply: Reply) -> None:
         body: dict[str, Any] = request.body or {}
         refused: Done = lambda code: reply(self._init_answer(request, code))  # noqa: E731
         now = transaction.now
@@ -150,14 +149,18 @@ class Coordinator(Lifecycle):
         elif given[0] != -1 and given[1] not in {now.epoch, transaction.last_epoch} and now.epoch != NO_EPOCH:
             refused(ErrorCode.PRODUCER_FENCED)
         elif now.state is State.ONGOING:
+            self._own(transaction, peer)
             again = request._replace(body={**body, "producer_id": -1, "producer_epoch": -1})
             # The transaction is the old producer's: fence it, abort, then give out the next epoch.
             self._abort_and_fence(
                 transaction,
                 "aborted by its next producer",
-                lambda code: refused(code) if code is not ErrorCode.NONE else self._init(transaction, again, reply),
+                lambda code: (
+                    refused(code) if code is not ErrorCode.NONE else self._init(transaction, again, peer, reply)
+                ),
             )
         else:
+            self._own(transaction, peer)
             self._bump(transaction, request, reply, given[1])
 
     def _bump(self, transaction: Transaction, request: Request, reply: Reply, given_epoch: int) -> None:

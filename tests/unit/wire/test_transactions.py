@@ -415,6 +415,21 @@ def test_a_transaction_that_another_connection_took_over_is_not_abandoned(world:
 # KIP-360
 
 
+def test_a_fenced_producer_does_not_take_the_transaction_with_it(world: World) -> None:
+    old = Producer(world, peer=Peer("test:9"))
+    assert old.init() == 0
+    new = Producer(world)
+    new.begin([b"live"])
+    assert old.peer is not None
+    assert old.send([b"late"]) == ErrorCode.INVALID_PRODUCER_EPOCH
+    assert old.init(given=(old.id, 7)) == ErrorCode.PRODUCER_FENCED
+    world.broker.disconnected(old.peer)
+    world.pass_time(3_000)
+    world.settle()
+    assert new.end() == 0
+    assert world.values("t") == [b"live"]
+
+
 def test_a_producer_bumps_its_own_epoch(world: World) -> None:
     producer = Producer(world)
     assert producer.init() == 0
