@@ -46,6 +46,10 @@ class Segments:
             self._with_aborts.remove(segment)
         return segment
 
+    def base_after(self, base_offset: int) -> int:
+        """The base of the segment after the one that begins there, which must not be the active one."""
+        return self._bases[bisect_right(self._bases, base_offset)]
+
     def drop_first(self, count: int) -> list[Segment]:
         """Take the oldest segments away, at most all but the active one."""
         gone = self._all[: min(count, len(self._all) - 1)]

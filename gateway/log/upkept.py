@@ -71,8 +71,7 @@ class Upkept:
 
     def next_base(self, segment: Segment) -> int:
         """Where the segment after a closed one begins."""
-        segments = self._segments.all()
-        return segments[segments.index(segment) + 1].base_offset
+        return self._segments.base_after(segment.base_offset)
 
     def roll_now(self) -> bool:
         """Close the active segment, so that upkeep may have it after the next sync; False when it is empty or failed.
