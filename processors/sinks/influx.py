@@ -245,6 +245,8 @@ class InfluxSink:
                 if delivery.problem:
                     self._counts["retries"] += 1
                     await self._pause(wait_ms)
+                    if self._stopping.is_set():
+                        return
             await self._bury(batch, delivery)
             self._counts["points"] += len(batch.lines)
             self._counts["superseded"] += batch.superseded
