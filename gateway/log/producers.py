@@ -192,6 +192,8 @@ class Producers:
             if last >= 0:
                 first = (last - delta) % _SEQUENCES
                 producer.batches.append(SequencedBatch(first, last, last_offset - delta, last_offset))
+            else:
+                producer.any_sequence = True  # Kafka's format does not tell forgotten sequences from none
             producer.timestamp = timestamp
             producer.coordinator_epoch = coordinator_epoch
             if first_offset >= 0:

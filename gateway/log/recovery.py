@@ -232,10 +232,15 @@ class Recoverer:
         return end_offset
 
     def _note_gap(self, segment: Segment, next_base: int) -> None:
-        if self._compacted:
-            return
-        if segment.next_offset < next_base and not self._disk.exists(self._bad_path(segment.next_offset, next_base)):
+        known = self._disk.exists(self._bad_path(segment.next_offset, next_base))
+        if not known and self._is_gap(segment, next_base):
             self._find(Outcome.RANGE_MISSING, segment.next_offset, next_base, 0, f"after {segment.path}")
+
+    def _is_gap(self, segment: Segment, next_base: int) -> bool:
+        """Whether batches are lost before the next segment; compaction leaves gaps where none are."""
+        if segment.next_offset >= next_base:
+            return False
+        return not self._compacted or self._disk.exists(self._bad_path(segment.next_offset, next_base))
 
     def _release(
         self, segment: Segment, *, write: bool = True, aborted: list[AbortedTransaction] | None = None
@@ -264,6 +269,8 @@ class Recoverer:
                 # Nothing after this segment was ever acknowledged: it goes, and the offsets are used again.
                 self._drop(following)
                 return
+            if self._is_gap(segment, following[0]):
+                replay.state.producers.forget_sequences()  # as when the damage was found: the snapshot may be older
             self._release(segment)
 
     def _drop(self, bases: list[int]) -> None:
@@ -370,6 +377,7 @@ class Recoverer:
             if not self._damaged:
                 self._find(Outcome.RANGE_MISSING, active.next_offset, self._point, 0, active.log_path)
                 self._damaged = True
+                replay.state.producers.forget_sequences()
             self._disk.sync(active.handle)
             self._release(active)
             self._base_snapshot = replay.state.snapshot()

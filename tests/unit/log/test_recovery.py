@@ -292,6 +292,26 @@ def test_after_a_quarantine_a_producer_is_taken_at_any_sequence_but_its_old_epoc
     append(log, b"any", producer_id=7, producer_epoch=3, base_sequence=9)
 
 
+@pytest.mark.parametrize("rolled", [False, True])
+def test_the_start_after_a_quarantine_takes_the_producer_at_any_sequence_too(rolled: bool) -> None:
+    disk = ForgetfulDisk()
+    store, log = open_log(disk)
+    for sequence in range(5):
+        append(log, b"%d" % sequence, producer_id=7, producer_epoch=3, base_sequence=sequence)
+    append(log, b"tail")
+    store.flush_now()
+    flip(disk, segment_path(0), position_of(disk, 0, 4)[0] + 70)
+    store, log = open_log(disk)
+    while rolled and log.segments_count < 5:
+        append(log, b"x" * 1_500)
+    store.flush_now()
+    disk.power_cut()
+    _, log = open_log(disk)
+    with pytest.raises(InvalidProducerEpoch):
+        append(log, b"old", producer_id=7, producer_epoch=2, base_sequence=0)
+    append(log, b"goes on", producer_id=7, producer_epoch=3, base_sequence=5)
+
+
 def test_a_new_segment_whose_predecessor_is_torn_was_never_acknowledged_and_goes() -> None:
     disk = ForgetfulDisk()
     store, log = open_log(disk)
