@@ -9,7 +9,7 @@ The snapshot is Kafka's (`<offset>.snapshot`, ProducerSnapshot.json version 1).
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import NamedTuple
 
 from crc32c import crc32c
@@ -51,11 +51,15 @@ def last_sequence(first: int, count: int) -> int:
 
 
 class Producers:
-    """Known producers by id, the longest silent first; bounded."""
+    """Known producers by id, the longest silent first; bounded, but none in `pinned` is forgotten.
 
-    __slots__ = ("_known",)
+    `pinned` are the ids with an open transaction: a snapshot without them would show what may yet be taken back.
+    """
+
+    __slots__ = ("_known", "pinned")
 
     def __init__(self) -> None:
+        self.pinned: Container[int] = ()
         self._known: dict[int, _Producer] = {}
 
     def __len__(self) -> int:
@@ -146,7 +150,9 @@ class Producers:
         if producer is None:
             producer = _Producer(epoch)
             if len(self._known) >= PRODUCERS_MAX:
-                del self._known[next(iter(self._known))]
+                silent = next((each for each in self._known if each not in self.pinned), None)
+                if silent is not None:
+                    del self._known[silent]
         elif producer.epoch != epoch:
             producer.epoch = epoch
             producer.batches = []
@@ -185,7 +191,7 @@ class Producers:
         if version != _VERSION or crc != crc32c(data[_CRC_START:]) or len(data) != _HEADER.size + count * _ENTRY.size:
             raise ValueError(f"producer snapshot of version {version} is damaged or unknown")
         producers = cls()
-        transactions = {}
+        producers.pinned = transactions = dict[int, tuple[int, int, int]]()
         for fields in _ENTRY.iter_unpack(data[_HEADER.size :]):
             producer_id, epoch, last, last_offset, delta, timestamp, coordinator_epoch, first_offset = fields
             producer = producers._touch(producer_id, epoch)

@@ -19,6 +19,7 @@ class PartitionState:
     def __init__(self) -> None:
         self.producers = Producers()
         self.transactions = Transactions()
+        self.producers.pinned = self.transactions
 
     def check(
         self, fields: tuple[int, ...], coordinator_epoch: int | None, *, coordinator: bool = False
@@ -83,6 +84,7 @@ class PartitionState:
         """Raises `ValueError` when the snapshot is damaged."""
         state = cls()
         state.producers, transactions = Producers.decode(snapshot)
+        state.producers.pinned = state.transactions
         for producer_id, (epoch, first_offset, timestamp) in transactions.items():
             state.transactions.begin(OpenTransaction(producer_id, epoch, first_offset, timestamp))
         return state

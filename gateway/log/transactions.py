@@ -56,6 +56,9 @@ class Transactions:
         # The first offset that read_committed must not see yet; None when there is none.
         self.first_unstable: int | None = None
 
+    def __contains__(self, producer_id: object) -> bool:
+        return producer_id in self._open
+
     def first_offset(self, producer_id: int) -> int | None:
         found = self._open.get(producer_id)
         return None if found is None else found.first_offset

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.log import records
+from gateway.log import producers, records
 from gateway.log.errors import CorruptBatch, InvalidProducerEpoch
 from gateway.log.partition import PartitionLog
 from gateway.log.recovery import Outcome
@@ -310,6 +310,23 @@ def test_the_start_after_a_quarantine_takes_the_producer_at_any_sequence_too(rol
     with pytest.raises(InvalidProducerEpoch):
         append(log, b"old", producer_id=7, producer_epoch=2, base_sequence=0)
     append(log, b"goes on", producer_id=7, producer_epoch=3, base_sequence=5)
+
+
+def test_a_producer_with_an_open_transaction_is_never_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(producers, "PRODUCERS_MAX", 10)
+    disk = ForgetfulDisk()
+    store, log = open_log(disk)
+    append(log, b"open", producer_id=99, producer_epoch=0, base_sequence=0, transactional=True)
+    for producer_id in range(15):
+        append(log, b"x" * 500, producer_id=producer_id, producer_epoch=0, base_sequence=0)
+    while log.segments_count < 5:
+        append(log, b"x" * 1_500)
+    store.flush_now()
+    assert len(log.last_offsets()) == 10
+    store.close()
+    _, log = open_log(disk)
+    assert [each[:3] for each in log.open_transactions()] == [(99, 0, 0)]
+    assert log.last_stable_offset == 0
 
 
 def test_a_new_segment_whose_predecessor_is_torn_was_never_acknowledged_and_goes() -> None:
