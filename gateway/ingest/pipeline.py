@@ -207,16 +207,24 @@ class Ingest:
     def _append(self, group: _Group, readings: list[Record], dead: list[Record], wall_ms: int) -> None:
         self._groups.append(group)
         try:
-            if dead:
-                self.deadletter.append(encode_batch(dead), now_ms=wall_ms, verify=False)
-            if readings:
-                self.readings.append(encode_batch(readings), now_ms=wall_ms, verify=False)
+            for log, records in ((self.deadletter, dead), (self.readings, readings)):
+                if records:
+                    appended = log.append(encode_batch(records), now_ms=wall_ms, verify=False)
+                    group.ends[log.topic] = appended.next_offset
         except (HeadwaterError, OSError) as error:
             self.fail(group, str(error))
             return
-        # also without a record of its own: a repeat is acknowledged when its original is on disk
         for log in (self.deadletter, self.readings):
-            log.when_synced(log.log_end_offset, group.one_log_synced, group.failed)
+            log.when_synced(self._end_of(group, log.topic), group.one_log_synced, group.failed)
+
+    def _end_of(self, group: _Group, topic: str) -> int:
+        """Up to where a log must be on disk before the group is acknowledged.
+
+        Without a record of its own there, up to what groups before it wrote: the original of a repeat may be among it.
+        Never up to the log's end, which a failed disk may have left standing over nothing.
+        """
+        own = group.ends.get(topic)
+        return own if own is not None else max(other.ends.get(topic, 0) for other in self._groups)
 
     def release(self, group: _Group) -> None:
         """A group is on disk in both logs: acknowledge, and let the next one go."""
@@ -316,11 +324,12 @@ class Ingest:
 class _Group:
     """A group between its append and the sync of both logs."""
 
-    __slots__ = ("_ingest", "_logs_left", "entries", "live_before_ms", "lost")
+    __slots__ = ("_ingest", "_logs_left", "ends", "entries", "live_before_ms", "lost")
 
     def __init__(self, ingest: Ingest, entries: list[Entry]) -> None:
         self._ingest = ingest
         self._logs_left = 2
+        self.ends: dict[str, int] = {}  # topic -> the end of what the group wrote there
         self.entries = entries
         self.live_before_ms = ingest.marks.live
         self.lost = False

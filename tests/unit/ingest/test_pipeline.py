@@ -14,6 +14,7 @@ from gateway.ingest.mqtt.state import HELD
 from gateway.ingest.pipeline import GROUP_BYTES
 from gateway.ingest.sources import Message, Source
 from gateway.ingest.tail import tail_columns
+from headwater.disk import ForgetfulDisk
 from tests.support.ingest import Edge, stored
 
 [TURBINE] = read_profiles(["wind-turbine"])
@@ -283,6 +284,33 @@ def test_a_write_that_fails_acknowledges_nothing_of_its_group() -> None:
     edge.take(source, plain(1))
     edge.sync()
     assert len(edge.readings()) == 1
+
+
+class NoNewDeadLetters(ForgetfulDisk):
+    """While `full`, no segment of the dead letters can be begun."""
+
+    full = False
+
+    def open(self, path: str, *, create: bool = False) -> int:
+        if self.full and create and "deadletter" in path:
+            raise OSError(errno.ENOSPC, "No space left on device", path)
+        return super().open(path, create=create)
+
+
+def test_a_dead_letter_that_the_disk_lost_holds_up_no_reading() -> None:
+    disk = NoNewDeadLetters()
+    edge = Edge(disk=disk)
+    source = edge.attach("c1")
+    edge.take(source, ("pump", b"\xff", 1, QOS1))
+    edge.loop.step()
+    edge.disk.fail_next["sync"] = OSError(errno.EIO, "Input/output error")
+    disk.full = True
+    edge.store.flush_now()
+    assert edge.lost == [("mqtt:c1", [1])]
+    disk.full = False
+    edge.take(source, plain(2, 2))
+    edge.sync()
+    assert edge.acks == [("mqtt:c1", [2])]
 
 
 def test_marks_ride_on_the_first_group_and_on_health_when_nothing_comes() -> None:
