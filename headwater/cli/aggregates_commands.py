@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine
 from typing import Annotated, Any, Optional
 
@@ -66,6 +65,8 @@ def aggregates_why(
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
+    import asyncio  # help is quick without it
+
     try:
         asyncio.run(work)
     except KeyboardInterrupt:
