@@ -7,7 +7,7 @@ from collections.abc import Container
 
 from gateway.log import checkpoints
 from gateway.log.catalog import TopicEntry, new_id
-from headwater.disk import Disk
+from headwater.disk import Disk, read_or_none
 
 _DIRECTORY = re.compile(r"(.+)-(\d+)")
 
@@ -45,7 +45,7 @@ def _holds_batches(disk: Disk, directory: str) -> bool:
 
 def _found_id(disk: Disk, directory: str) -> str:
     try:
-        metadata = disk.read_file(f"{directory}/{checkpoints.PARTITION_METADATA}")
+        metadata = read_or_none(disk, f"{directory}/{checkpoints.PARTITION_METADATA}") or b""
         return checkpoints.encode_id(checkpoints.decode_partition_metadata(metadata))
-    except (FileNotFoundError, ValueError):
+    except ValueError:
         return new_id()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from headwater.disk import Disk
+from headwater.disk import Disk, read_or_none
 
 Key = tuple[str, int]
 _VERSION = "0"
@@ -82,11 +82,11 @@ class Arrivals:
 
     def _read(self) -> None:
         try:
-            version, count, *lines = self._disk.read_file(self._path).decode("ascii").splitlines()
+            version, count, *lines = (read_or_none(self._disk, self._path) or b"").decode("ascii").splitlines()
             rows = [line.split(" ") for line in lines]
             if version != _VERSION or int(count) != len(rows):
                 return
             for topic, partition, base, arrived in rows:
                 self._seen.setdefault((topic, int(partition)), {})[int(base)] = -1, int(arrived)
-        except (FileNotFoundError, ValueError):
+        except ValueError:
             return

@@ -15,7 +15,7 @@ import msgspec
 
 from gateway.log import checkpoints
 from gateway.log.errors import InvalidTopic
-from headwater.disk import Disk
+from headwater.disk import Disk, read_or_none
 from headwater.errors import UserError
 
 FORMAT = 1
@@ -66,8 +66,8 @@ def _newer(data_dir: str, found: int) -> str:
 
 def _read_topics(disk: Disk, node_dir: str) -> dict[str, TopicEntry] | None:
     try:
-        return msgspec.json.decode(disk.read_file(f"{node_dir}/topics.json"), type=_Topics).topics
-    except (FileNotFoundError, msgspec.DecodeError):
+        return msgspec.json.decode(read_or_none(disk, f"{node_dir}/topics.json") or b"", type=_Topics).topics
+    except msgspec.DecodeError:
         return None
 
 
@@ -94,9 +94,9 @@ def write_properties(disk: Disk, log_dir: str, identity: Identity, wall_ms: int)
         "version": "1",
     }
     try:
-        if checkpoints.decode_properties(disk.read_file(path)) == wanted:
+        if checkpoints.decode_properties(read_or_none(disk, path) or b"") == wanted:
             return
-    except (FileNotFoundError, ValueError):
+    except ValueError:
         pass
     when = time.strftime("%a %b %d %H:%M:%S UTC %Y", time.gmtime(wall_ms / 1_000))
     disk.replace_file(path, checkpoints.encode_properties(wanted, when))
@@ -183,11 +183,10 @@ class Catalog:
 
     def _adopt_properties(self, identity: Identity) -> Identity:
         try:
-            found = checkpoints.decode_properties(
-                self._disk.read_file(f"{self._data_dir}/log/{checkpoints.META_PROPERTIES}")
-            )
+            path = f"{self._data_dir}/log/{checkpoints.META_PROPERTIES}"
+            found = checkpoints.decode_properties(read_or_none(self._disk, path) or b"")
             cluster_id, directory_id = found["cluster.id"], found["directory.id"]
-        except (FileNotFoundError, ValueError, KeyError):
+        except (ValueError, KeyError):
             return identity
         self.rebuilt = True
         return msgspec.structs.replace(identity, cluster_id=cluster_id, directory_id=directory_id)

@@ -29,9 +29,12 @@ def decode_anchors(text: bytes) -> dict[int, int]:
     """The inverse. Raises `CorruptBatch` when it is not such a text."""
     try:
         version, count, *lines = text.decode("ascii").splitlines()
+        expected = int(count)
         anchors = {int(offset): int(value, 16) for offset, value in (line.split() for line in lines)}
     except (UnicodeDecodeError, ValueError):
         raise CorruptBatch("Damaged chain file") from None
-    if version != "0" or int(count) != len(anchors):
+    if any(offset < 0 or not 0 <= value < 1 << 64 for offset, value in anchors.items()):
+        raise CorruptBatch("Chain file with a value of more than 64 bits")
+    if version != "0" or expected != len(anchors):
         raise CorruptBatch(f"Chain file of version {version} with {len(anchors)} of {count} lines")
     return anchors

@@ -12,7 +12,7 @@ import msgspec
 
 from gateway.log.records import read_header
 from gateway.log.segment import Segment, headers
-from headwater.disk import Disk
+from headwater.disk import Disk, read_or_none
 from headwater.errors import HeadwaterError
 
 RANGES_MAX = 16
@@ -99,8 +99,8 @@ class Expiries:
 
     def _read(self) -> _File:
         try:
-            return msgspec.json.decode(self._disk.read_file(self._path), type=_File)
-        except (FileNotFoundError, msgspec.MsgspecError):
+            return msgspec.json.decode(read_or_none(self._disk, self._path) or b"", type=_File)
+        except msgspec.MsgspecError:
             return _File()
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from gateway.log import checkpoints
 from gateway.log.checkpoints import Offsets
-from headwater.disk import Disk
+from headwater.disk import Disk, read_or_none
 
 Key = tuple[str, int]
 """(topic, partition)"""
@@ -68,8 +68,8 @@ class OffsetFiles:
 
     def _read(self, name: str) -> Offsets:
         try:
-            return checkpoints.decode_offsets(self._disk.read_file(f"{self._log_dir}/{name}"))
-        except (FileNotFoundError, ValueError):
+            return checkpoints.decode_offsets(read_or_none(self._disk, f"{self._log_dir}/{name}") or b"")
+        except ValueError:
             return {}
 
     def _write(self, name: str, offsets: Offsets) -> None:

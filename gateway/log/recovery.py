@@ -27,6 +27,7 @@ from gateway.log.segment import Segment, headers, load_indexes, read_aborted, re
 from gateway.log.state import PartitionState
 from gateway.log.swap import INDEXES, finish_swaps
 from gateway.log.transactions import AbortedTransaction
+from headwater.disk import read_or_none
 
 _LOG_NAME = re.compile(r"\d{20}\.log")
 _LEFTOVERS = (".tmp", ".deleted", ".cleaned", ".swap")
@@ -132,8 +133,9 @@ class Recoverer:
 
     def _read_epochs(self) -> list[tuple[int, int]]:
         try:
-            epochs = checkpoints.decode_epochs(self._disk.read_file(f"{self._directory}/{checkpoints.LEADER_EPOCHS}"))
-        except (FileNotFoundError, ValueError):
+            path = f"{self._directory}/{checkpoints.LEADER_EPOCHS}"
+            epochs = checkpoints.decode_epochs(read_or_none(self._disk, path) or b"")
+        except ValueError:
             epochs = []
         return epochs or [(0, 0)]
 
@@ -141,8 +143,8 @@ class Recoverer:
         anchors: dict[int, int] = {}
         if self._compacted:
             return anchors
-        with contextlib.suppress(FileNotFoundError, CorruptBatch):
-            anchors = decode_anchors(self._disk.read_file(self._files.chain_path))
+        with contextlib.suppress(CorruptBatch):
+            anchors = decode_anchors(read_or_none(self._disk, self._files.chain_path) or b"")
         if first_base == 0:
             anchors[0] = CHAIN_START
         return anchors

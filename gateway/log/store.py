@@ -28,7 +28,7 @@ from gateway.log.settings import LogSettings
 from gateway.log.topic import Topic, findings, topics_status
 from gateway.log.topic_config import lenient_config, parse_config
 from headwater.clock import Clock
-from headwater.disk import Disk, RealDisk
+from headwater.disk import Disk, RealDisk, read_or_none
 from headwater.errors import UserError
 
 __all__ = ["LogStore", "Topic"]
@@ -175,7 +175,7 @@ class LogStore:
             f"{directory}/{checkpoints.PARTITION_METADATA}",
             checkpoints.encode_partition_metadata(topic_id),
         )
-        if not self._disk.exists(metadata) or self._disk.read_file(metadata) != wanted:
+        if read_or_none(self._disk, metadata) != wanted:
             self._disk.replace_file(metadata, wanted)
         files = PartitionFiles(
             self._disk,

@@ -12,7 +12,7 @@ import re
 
 from gateway.log.errors import CorruptBatch
 from gateway.log.segment import headers
-from headwater.disk import Disk
+from headwater.disk import Disk, read_or_none
 
 CLEANED, SWAP, DELETED = ".cleaned", ".swap", ".deleted"
 INDEXES = (".index", ".timeindex", ".txnindex")
@@ -57,7 +57,7 @@ def clear_swapped(disk: Disk, directory: str, path: str, others: list[str]) -> N
         for name in (other + ".log" + DELETED, *(other + suffix for suffix in INDEXES)):
             if disk.exists(name):
                 disk.remove(name)
-    if disk.exists(path + ".txnindex") and not disk.read_file(path + ".txnindex"):
+    if read_or_none(disk, path + ".txnindex") == b"":
         disk.remove(path + ".txnindex")
     disk.sync_directory(directory)
 
@@ -87,7 +87,7 @@ def _end_offset(disk: Disk, base: int, path: str) -> tuple[int, bool]:
     try:
         for _, fields, _ in headers(disk, handle, 0, disk.size(handle)):
             end_offset = fields[0] + fields[6] + 1
-    except CorruptBatch:
+    except (CorruptBatch, OSError):
         return end_offset, False
     finally:
         disk.close(handle)

@@ -15,7 +15,7 @@ from gateway.log.store import LogStore
 from gateway.wire.topics import TRANSACTION_TOPIC
 from gateway.wire.transactions import Snapshot, decode_key, decode_value, encode_key, encode_value
 from headwater.clock import Clock
-from headwater.disk import Disk
+from headwater.disk import Disk, read_or_none
 from headwater.errors import HeadwaterError, PeerError, StorageError
 
 logger = logging.getLogger(__name__)
@@ -110,10 +110,9 @@ class TransactionLog:
                     _apply(latest, key, value)
 
     def _start(self, log: PartitionLog) -> int:
-        if self._disk.exists(self._path):
-            text = self._disk.read_file(self._path).decode("ascii", "replace").strip()
-            if text.isdigit() and log.log_start_offset <= int(text) <= log.synced_offset:
-                return int(text)
+        text = (read_or_none(self._disk, self._path) or b"").decode("ascii", "replace").strip()
+        if text.isdigit() and len(text) < 20 and log.log_start_offset <= int(text) <= log.synced_offset:
+            return int(text)
         return log.log_start_offset
 
 

@@ -373,6 +373,41 @@ def test_leftovers_of_a_half_done_change_are_removed() -> None:
     assert not [name for name in disk.names(f"{DATA}/log/t-0") if name.endswith((".deleted", ".tmp", ".swap"))]
 
 
+@pytest.mark.parametrize("text", [b"0\nxx\n0 00\n", b"0\n1\n0 10000000000000000\n", b"0\n1\n0 -1\n", b"0\n1\n-5 1\n"])
+def test_a_damaged_chain_file_stops_no_start(text: bytes) -> None:
+    disk = ForgetfulDisk()
+    filled(disk, 2, close=True)
+    overwrite(disk, f"{DATA}/node/chain/t-0", text)
+    _, log = open_log(disk)
+    append(log, b"goes on")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "log/recovery-point-offset-checkpoint",
+        "log/log-start-offset-checkpoint",
+        "log/meta.properties",
+        "log/t-0/leader-epoch-checkpoint",
+        "log/t-0/partition.metadata",
+        "node/chain/t-0",
+        "node/topics.json",
+    ],
+)
+def test_a_small_file_on_a_bad_sector_stops_no_start(name: str) -> None:
+    disk = ForgetfulDisk()
+    _, log = filled(disk, close=True)
+    expected = read_all(open_log(disk)[1])
+    disk.power_cut()
+    assert disk.exists(f"{DATA}/{name}")
+    disk.bad_files.add(f"{DATA}/{name}")
+    store, log = open_log(disk)
+    assert read_all(log) == expected
+    append(log, b"goes on")
+    store.flush_now()
+    store.close()
+
+
 def aborted_transaction(log: PartitionLog) -> None:
     append(log, b"taken back", producer_id=7, producer_epoch=0, base_sequence=0, transactional=True)
     marker(log, 7, commit=False)
