@@ -118,8 +118,8 @@ class Replicator:
         except UnreadableProgressError as error:
             self.link.stopped(now, "unreadable progress record", error.what, error.hint)
             return self._to(State.STOPPED, now)
-        except HeadwaterError as error:
-            return self._start_over(error.what, now)
+        except (HeadwaterError, OSError) as error:
+            return self._start_over(error.what if isinstance(error, HeadwaterError) else f"the disk: {error}", now)
         except (KeyError, IndexError, TypeError) as error:
             return self._start_over(f"an answer that makes no sense: {error!r}", now)
 

@@ -35,7 +35,7 @@ class LastKnown:
         """Everything is sent again: none of it counts as replicated, nor after a restart before the next commit."""
         self._done = {}
         if (known := self._journal.remembered) is not None:
-            self._journal.remember(replace(known, done={}))
+            self._write(replace(known, done={}))
 
     def write_next(self) -> None:
         """The next commit is written to the journal, however short ago the last one was."""
@@ -45,4 +45,10 @@ class LastKnown:
         """A transaction is committed; the journal hears of one in ten minutes."""
         if self._written_ms is None or now - self._written_ms >= REMEMBER_EVERY_MS:
             self._written_ms = now
-            self._journal.remember(replace(remembered, run=self._journal.run))
+            self._write(replace(remembered, run=self._journal.run))
+
+    def _write(self, remembered: Remembered) -> None:
+        try:
+            self._journal.remember(remembered)
+        except OSError as error:  # a hint: replication goes on without it
+            _log.warning("what the central has could not be noted in the run journal: %s", error)

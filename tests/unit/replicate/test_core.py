@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from copy import deepcopy
 from typing import Any
 
@@ -200,6 +201,31 @@ def test_a_truncated_central_stops_until_the_operator_chose(choice: str) -> None
     world.settle()
     if choice == "accept":
         world.truth["readings"] = world.truth["readings"][-3:]
+    world.check()
+
+
+def test_a_journal_that_cannot_be_written_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    world = fed()
+    run_to(world, ApiKey.END_TXN)
+    world.disk.fail_next["replace_file"] = OSError(errno.ENOSPC, "No space left on device")
+    world.settle()
+    world.check()
+    assert any("could not be noted" in record.getMessage() for record in caplog.records)
+
+
+def test_a_disk_that_fails_under_the_machine_starts_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = fed()
+    run_to(world, ApiKey.ADD_PARTITIONS_TO_TXN)
+
+    def unreadable(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("gateway.replicate.core.requests.read_add_partitions", unreadable)
+        world.step()
+    assert world.core.state is State.PAUSE
+    assert "Input/output error" in (world.core.link.error or "")
+    world.settle()
     world.check()
 
 
