@@ -14,7 +14,7 @@ from gateway.replicate import driver
 from gateway.replicate.actions import Event
 from gateway.replicate.settings import UplinkSettings
 from headwater.errors import UserError
-from headwater.net import free_port
+from tests.support.ports import reserved_port
 from tests.support.uplink_node import CentralNode, EdgeNode
 
 Story = Callable[[EdgeNode, CentralNode], Awaitable[None]]
@@ -23,8 +23,8 @@ Story = Callable[[EdgeNode, CentralNode], Awaitable[None]]
 def play(
     tmp_path: Path, story: Story, *, up: bool = True, kafka: dict[str, object] | None = None, **uplink: object
 ) -> None:
-    async def run() -> None:
-        central = CentralNode(tmp_path, free_port(), **(kafka or {}))
+    async def run(port: int) -> None:
+        central = CentralNode(tmp_path, port, **(kafka or {}))
         if up:
             await central.start()
         edge = EdgeNode(tmp_path, f"127.0.0.1:{central.port}", **({"linger_ms": 0} | uplink))
@@ -34,7 +34,8 @@ def play(
             await edge.stop()
             central.stop()
 
-    asyncio.run(run())
+    with reserved_port() as port:
+        asyncio.run(run(port))
 
 
 def test_what_is_logged_arrives_and_the_status_says_so(tmp_path: Path) -> None:
