@@ -18,6 +18,7 @@ from gateway.log.layout import (
     ATTRIBUTE_CONTROL,
     ATTRIBUTE_LOG_APPEND_TIME,
     CODEC_MASK,
+    DECODED_RECORDS_MAX,
     HEADER_BYTES,
     HEADER_STRUCT,
     LENGTH_OFFSET,
@@ -56,6 +57,10 @@ def decode_batch(view: bytes | bytearray | memoryview, *, accelerate: bool = Tru
     if fields[3] != MAGIC or fields[1] + LENGTH_OFFSET != len(view):
         raise CorruptBatch(
             f"Record batch of format {fields[3]} says {fields[1] + LENGTH_OFFSET} bytes, has {len(view)}"
+        )
+    if fields[12] > DECODED_RECORDS_MAX:
+        raise CorruptBatch(
+            f"Record batch of {fields[12]} records, which is more than the {DECODED_RECORDS_MAX} decoded"
         )
     codec = fields[5] & CODEC_MASK
     with memoryview(view) as whole:

@@ -9,6 +9,7 @@ from gateway.log.errors import CorruptBatch
 from gateway.log.layout import (
     ATTRIBUTE_CONTROL,
     ATTRIBUTE_TRANSACTIONAL,
+    DECODED_RECORDS_MAX,
     HEADER_BYTES,
     HEADER_STRUCT,
     LENGTH_OFFSET,
@@ -40,7 +41,7 @@ def plan_one(
     The caller has compared its length with what is there. Raises `CorruptBatch`.
     """
     count = fields[12]
-    if fields[3] != MAGIC or count < 1 or fields[6] != count - 1:
+    if fields[3] != MAGIC or not 1 <= count <= DECODED_RECORDS_MAX or fields[6] != count - 1:
         raise CorruptBatch(f"Record batch of format {fields[3]} and {count} records whose last offset is {fields[6]}")
     if verify:
         crc = crc32c(memoryview(data)[position + _CRC_START : position + fields[1] + LENGTH_OFFSET])

@@ -18,6 +18,7 @@ from gateway.log.errors import (
     LogFailed,
     OutOfOrderSequence,
 )
+from gateway.log.layout import PRODUCED_RECORDS_MAX
 from gateway.wire.compiler import Body
 from gateway.wire.errors import ErrorCode, error_name
 from gateway.wire.peer import Peer, Reply
@@ -32,8 +33,9 @@ if TYPE_CHECKING:
 
 # Positions in a record batch (v2); the attributes' low byte is the second one.
 _LENGTH = struct.Struct(">i")
+_COUNT = struct.Struct(">i")
 _PRODUCER = struct.Struct(">qh")
-_LENGTH_AT, _MAGIC_AT, _ATTRIBUTES_AT, _PRODUCER_AT, _HEADER_BYTES = 8, 16, 22, 43, 61
+_LENGTH_AT, _MAGIC_AT, _ATTRIBUTES_AT, _PRODUCER_AT, _COUNT_AT, _HEADER_BYTES = 8, 16, 22, 43, 57, 61
 _TRANSACTIONAL, _CONTROL, _CODEC, _ZSTD = 0x10, 0x20, 0x07, 4
 _ZSTD_VERSION = 7  # KIP-110
 _SWEEP_MS = 1000
@@ -185,7 +187,10 @@ def _check(
         return ErrorCode.CORRUPT_MESSAGE
     if _LENGTH.unpack_from(records, _LENGTH_AT)[0] + 12 != len(records):
         return ErrorCode.INVALID_RECORD  # Kafka takes exactly one batch per partition too
-    if len(records) > broker.settings.batch_bytes_max:
+    if (
+        len(records) > broker.settings.batch_bytes_max
+        or _COUNT.unpack_from(records, _COUNT_AT)[0] > PRODUCED_RECORDS_MAX
+    ):
         return ErrorCode.MESSAGE_TOO_LARGE
     attributes = records[_ATTRIBUTES_AT]
     if attributes & _CODEC == _ZSTD and request.version < _ZSTD_VERSION:

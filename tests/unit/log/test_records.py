@@ -223,3 +223,10 @@ def test_headers_round_trip_and_refuse_damage() -> None:
             records.decode_headers(blob[:cut])
     with pytest.raises(CorruptBatch):
         records.decode_headers(blob + b"\x00")
+
+
+def test_a_batch_with_more_records_than_memory_is_meant_for_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = records.encode_batch([(1, None, b"", NO_HEADERS)] * 6, compression=Compression.ZSTD)
+    monkeypatch.setattr(columns_module, "DECODED_RECORDS_MAX", 5)
+    with pytest.raises(CorruptBatch, match="6 records"):
+        records.decode_batch(data)

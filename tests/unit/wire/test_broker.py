@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.log.partition import PartitionLog, ReadResult
+from gateway.log.records import Compression
 from gateway.wire.errors import ErrorCode
 from gateway.wire.schema import SERVED, ZERO_UUID, ApiKey
 from headwater.errors import PeerError
@@ -69,6 +70,12 @@ def test_what_is_refused_and_how(change: dict[str, object], code: int) -> None:
     assert world.produced("t", [b"x"], **change)["error_code"] == code
     assert world.values("t") == []
     assert world.broker.status()["refused_batches"] == 1
+
+
+def test_a_batch_of_too_many_records_is_refused_so_that_the_client_splits_it(world: World) -> None:
+    many = [b""] * 100_001
+    assert world.produced("t", many, compression=Compression.ZSTD)["error_code"] == ErrorCode.MESSAGE_TOO_LARGE
+    assert world.produced("t", many[1:], compression=Compression.ZSTD)["error_code"] == 0
 
 
 def test_clients_write_no_control_records_and_no_internal_topics(world: World) -> None:
