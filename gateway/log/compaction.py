@@ -154,7 +154,7 @@ class Compactor:
             return True
         key = columns.keys[slot]
         if key is None:
-            return False  # Kafka refuses records without a key in such topics, and its cleaner drops them
+            return True  # it was acknowledged, and nothing has come in its place; Kafka refuses it when it is produced
         return self._keys.is_latest(key, columns.offsets[slot]) and (tombstones or columns.values[slot] is not None)
 
     def _marker(self, fields: Fields, batch: Buffer) -> Buffer | None:
