@@ -58,7 +58,10 @@ def copy_records(columns: Columns, *, node: str, partition: int, epoch: int, sta
 
 
 def _has_one(section: bytes) -> bool:
-    size, position = decode_varint(section, _ONLY_MQTT_BYTES)
+    try:
+        size, position = decode_varint(section, _ONLY_MQTT_BYTES)
+    except IndexError:
+        return False  # cut short: `split_section` says so
     return position + max(size, 0) == len(section)
 
 

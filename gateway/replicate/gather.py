@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -114,11 +115,12 @@ class Position:
 
     def anchor(self, source: Source) -> None:
         """Take up the hash chain at the batch that holds `done`."""
-        boundary = self.done
-        if source.log_start_offset <= self.done < source.log_end_offset:
-            data = source.read(self.done, 1).data
-            boundary = read_header(data).base_offset if data else self.done
-        self.chain_offset, self.chain_value = boundary, source.chain_at(boundary)
+        self.chain_offset, self.chain_value = self.done, None
+        with suppress(OSError, CorruptBatch):  # then it cannot be told
+            if source.log_start_offset <= self.done < source.log_end_offset:
+                data = source.read(self.done, 1).data
+                self.chain_offset = read_header(data).base_offset if data else self.done
+            self.chain_value = source.chain_at(self.chain_offset)
 
 
 @dataclass
@@ -234,18 +236,37 @@ class Load:
             return
         if not self._pending:
             self._start = position.done
-        answer = source.read(position.done, SLICE_BYTES, committed=True)
-        if not len(answer.data):
+        answer = _answer(source, position.done, SLICE_BYTES) or _answer(source, position.done, 1)
+        if answer is not None and not len(answer.data):
             self._turns[0] = (key, 0)
             return
-        self._spent += len(answer.data)
-        self.source_bytes += len(answer.data)
+        before = position.done
+        if answer is not None:
+            self._spent += len(answer.data)
+            self.source_bytes += len(answer.data)
+            with suppress(CorruptBatch):  # of a batch further on; the next slice begins with it
+                self._take_all(key, answer)
+        if position.done == before:
+            self._pass_over(key)
+
+    def _take_all(self, key: str, answer: ReadAnswer) -> None:
+        position = self.positions[key]
         for header, batch, counts in settled_batches(answer.data, answer.aborted):
             if position.done >= self._end(key) or position.done in self._condemned.get(key, ()):
                 break
             self._take(key, header, batch, counts=counts)
             if self._pending_bytes >= BATCH_BYTES:
                 self._flush(key)
+
+    def _pass_over(self, key: str) -> None:
+        """What cannot be read twice over while something above it can is damaged, not a disk that is away."""
+        source, position = self._sources[key], self.positions[key]
+        readable = _readable_from(source, position.done, self._stable[key])
+        if readable is None:
+            self._turns[0] = (key, 0)
+            return
+        self._lose(position, min(readable, self._end(key)), DAMAGED)
+        position.anchor(source)
 
     def _take(self, key: str, header: BatchHeader, batch: memoryview, *, counts: bool) -> None:
         source, position = self._sources[key], self.positions[key]
@@ -298,6 +319,39 @@ class Load:
         if position.chain_value is not None and position.chain_offset == position.done:
             points = [point for point in position.chain if point[0] != position.done]
             position.chain = spaced([*points, (position.done, f"{position.chain_value:016x}")], position.done)
+
+
+def _answer(source: Source, offset: int, max_bytes: int) -> ReadAnswer | None:
+    """None where the disk or the framing fails."""
+    try:
+        return source.read(offset, max_bytes, committed=True)
+    except (OSError, CorruptBatch):
+        return None
+
+
+def _readable_from(source: Source, bad: int, end: int) -> int | None:
+    """The first offset above `bad` that can be read, found by doubling and halving; None: there is none to be found."""
+
+    def readable(offset: int) -> bool:
+        answer = _answer(source, offset, 1)
+        with suppress(CorruptBatch):
+            return answer is not None and any(
+                header.next_offset > offset for header, _, _ in settled_batches(answer.data, ())
+            )
+        return False
+
+    step = 1
+    while not readable(good := min(bad + step, end - 1)):
+        if good == end - 1:
+            return None
+        bad, step = good, step * 2
+    while good - bad > 1:
+        middle = (bad + good) // 2
+        if readable(middle):
+            good = middle
+        else:
+            bad = middle
+    return good
 
 
 def _holes(position: Position, end: int) -> list[tuple[int, int]]:

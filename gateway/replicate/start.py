@@ -7,8 +7,10 @@ losing or repeating data stops replication (ingest goes on) and names the choice
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Literal, NamedTuple
 
+from gateway.log.errors import CorruptBatch
 from gateway.replicate.gather import Source
 from gateway.replicate.journal import Remembered, RunEntry
 from gateway.replicate.progress import Part, Progress
@@ -171,7 +173,9 @@ def _verify(key: str, part: Part, source: Source, resume: int) -> Halt | None:
         )
     for offset, value in part.chain:
         if source.log_start_offset < offset <= resume:
-            ours = source.chain_at(offset)
+            ours = None
+            with suppress(OSError, CorruptBatch):  # an unreadable stretch says nothing of whose history this is
+                ours = source.chain_at(offset)
             if ours is not None and f"{ours:016x}" != value:
                 return Halt(
                     LOG_DIFFERS,

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import errno
 from typing import Any
 
-from gateway.log.records import Compression, decode_batch, decode_headers, read_header
+import pytest
+
+from gateway.log.errors import CorruptBatch
+from gateway.log.records import Compression, decode_batch, decode_headers, read_header, split_batches
 from gateway.replicate.gather import Load, Position, Producer
-from tests.support.edge import NaiveLog, reading
+from tests.support.edge import Answer, NaiveLog, reading
 
 KEY = "readings/0"
 
@@ -117,6 +121,60 @@ def test_a_damaged_batch_is_gone_and_its_neighbours_pass() -> None:
     subject = finish(load({KEY: log}, {KEY: at(log, 0)}))
     assert sent(subject) == [*range(10), *range(20, 30)]
     assert subject.positions[KEY].gone == [(10, 20, "damaged")]
+
+
+class Unreadable(NaiveLog):
+    """Reading across one of the offsets in `bad` raises `error`, as a bad sector or a damaged length does."""
+
+    bad = range(0)
+    error: Exception = OSError(errno.EIO, "Input/output error")
+
+    def read(self, offset: int, max_bytes: int, *, committed: bool = False) -> Answer:
+        answer = super().read(offset, max_bytes, committed=committed)
+        for batch in split_batches(answer.data):
+            header = read_header(batch)
+            if set(self.bad) & set(range(header.base_offset, header.next_offset)):
+                raise self.error
+        return answer
+
+    def chain_at(self, offset: int) -> int | None:
+        if self.bad and offset > self.bad[0]:
+            raise self.error
+        return super().chain_at(offset)
+
+
+@pytest.mark.parametrize("error", [Unreadable.error, CorruptBatch("Batch of 2147483647 bytes")])
+@pytest.mark.parametrize(("bad", "lost"), [(range(20, 21), 30), (range(25, 50), 50), (range(20, 890), 890)])
+def test_what_cannot_be_read_is_gone_and_named_and_the_rest_passes(bad: range, lost: int, error: Exception) -> None:
+    log = Unreadable()
+    log.bad, log.error = bad, error
+    for number in range(100):
+        log.add([reading(number * 10 + n) for n in range(10)])
+    log.sync()
+    subject = finish(load({KEY: log}, {KEY: at(log, 0)}))
+    assert sent(subject) == [*range(20), *range(lost, 1_000)]
+    assert subject.positions[KEY].gone == [(20, lost, "damaged")]
+    assert finish(load({KEY: log}, {KEY: at(log, 900)})).positions[KEY].done == 1_000
+
+
+def test_a_disk_that_is_away_loses_nothing_and_holds_up_nobody_else() -> None:
+    away, other = Unreadable(), NaiveLog("events")
+    away.bad = range(100)
+    for log in (away, other):
+        log.add([reading(1)])
+        log.sync()
+    subject = finish(load({KEY: away, "events/0": other}, {KEY: at(away, 0), "events/0": at(other, 0)}))
+    assert (subject.positions[KEY].done, subject.positions[KEY].gone) == (0, [])
+    assert subject.positions["events/0"].done == 1
+
+
+def test_a_record_with_a_header_section_cut_short_is_damaged() -> None:
+    log = NaiveLog()
+    log.add([reading(0, b"\x02\x08hw-m")])
+    log.add([reading(1)])
+    log.sync()
+    subject = finish(load({KEY: log}, {KEY: at(log, 0)}))
+    assert (sent(subject), subject.positions[KEY].gone) == ([1], [(0, 1, "damaged")])
 
 
 def test_aborted_transactions_and_markers_are_settled_and_not_sent() -> None:
