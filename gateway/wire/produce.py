@@ -120,10 +120,15 @@ def produce(broker: Broker, request: Request, peer: Peer, reply: Reply) -> None:
     responses = []
     appended = []
     refused = 0
+    seen = set()
     for topic in body["topic_data"]:
         answers = []
         for part in topic["partition_data"]:
-            code, log, base, end = _append(broker, request, peer, topic["name"], part, now_ms)
+            key = topic["name"], part["index"]
+            code, log, base, end = (
+                _append(broker, request, peer, topic["name"], part, now_ms) if key not in seen else _repeated(broker)
+            )
+            seen.add(key)
             answer = {"index": part["index"], "error_code": code, "base_offset": base}
             if log is not None:
                 appended.append((log, end, answer))
@@ -147,6 +152,12 @@ def produce(broker: Broker, request: Request, peer: Peer, reply: Reply) -> None:
         log.when_synced(end, wait, partial(wait.failed, answer))
     if wait.left:
         broker.waits.add(wait, min(max(body["timeout_ms"], _SWEEP_MS), _TIMEOUT_MAX_MS))
+
+
+def _repeated(broker: Broker) -> tuple[int, Any, int, int]:
+    """A partition named twice: the failure of a second batch could take the first one back, which nobody would hear."""
+    broker.refused_batches += 1
+    return ErrorCode.INVALID_REQUEST, None, -1, -1
 
 
 def _append(

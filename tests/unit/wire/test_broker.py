@@ -72,6 +72,15 @@ def test_what_is_refused_and_how(change: dict[str, object], code: int) -> None:
     assert world.broker.status()["refused_batches"] == 1
 
 
+def test_a_partition_named_twice_in_a_produce_is_refused_the_second_time(world: World) -> None:
+    parts = [{"index": 0, "records": make_batch([each])} for each in (b"first", b"second")]
+    topics = [{"name": "t", "partition_data": parts}]
+    body = {"transactional_id": None, "acks": -1, "timeout_ms": 5000, "topic_data": topics}
+    answers = world.call(ApiKey.PRODUCE, body)["responses"][0]["partition_responses"]
+    assert [each["error_code"] for each in answers] == [0, ErrorCode.INVALID_REQUEST]
+    assert world.values("t") == [b"first"]
+
+
 def test_a_batch_of_too_many_records_is_refused_so_that_the_client_splits_it(world: World) -> None:
     many = [b""] * 100_001
     assert world.produced("t", many, compression=Compression.ZSTD)["error_code"] == ErrorCode.MESSAGE_TOO_LARGE
