@@ -23,11 +23,13 @@ from typing import Any
 
 import msgspec
 
+from gateway.ingest.eventtime import FUTURE_MAX_MS
 from gateway.log.own_headers import OwnMark
 
 CHANGES_MAX = 64
 LISTING_EVERY = 60
 SOURCES_MAX = 10_000
+STEADY_MS = 60_000  # a wall clock that steps forward is believed when it has stayed there for this long
 GRACE_MS = 200  # a health reading carries the mark only when no commit group has come this long after it was due
 
 CONNECTED, GONE = "connected", "gone"
@@ -102,6 +104,7 @@ class MarkMaker:
         self.live = 0
         self.last_ms = started_ms
         self._newest_arrival_ms: int | None = None
+        self._steps: deque[tuple[float, float]] = deque()  # (when, wall less monotonic), rising: a sliding minimum
         self._listing: deque[str] = deque()
 
     def resume(self, mark: OwnMark) -> None:
@@ -140,7 +143,11 @@ class MarkMaker:
         """
         source.seen_ms = now_ms
         source.arrival_ms = self._newest_arrival_ms = arrival_ms
-        if newest_ms is not None and (source.newest_ms is None or newest_ms > source.newest_ms):
+        if newest_ms is None:
+            return
+        old_ms = source.newest_ms
+        # what lies in the future was stamped by a clock that has been set back since
+        if old_ms is None or newest_ms > old_ms or old_ms > arrival_ms + FUTURE_MAX_MS:
             source.newest_ms = newest_ms
 
     def is_behind(self, source: MarkSource) -> bool:
@@ -182,6 +189,7 @@ class MarkMaker:
 
     def _advance(self, now_ms: float, wall_ms: int) -> None:
         lateness_ms = self.settings.lateness_ms
+        steady_ms = self._steady_wall(now_ms, wall_ms)
         holding = [
             source.newest_ms
             for source in self.sources.values()
@@ -198,7 +206,17 @@ class MarkMaker:
             return  # a recording that pauses, or has not begun, says nothing about today
         else:
             live = wall_ms - lateness_ms
-        self.live = max(self.live, live)
+        self.live = max(self.live, min(live, steady_ms - lateness_ms))
+
+    def _steady_wall(self, now_ms: float, wall_ms: int) -> int:
+        """The wall clock without a forward step of the last minute: were it wrong, `live` could never come back."""
+        offset = wall_ms - now_ms
+        while self._steps and self._steps[-1][1] >= offset:
+            self._steps.pop()
+        self._steps.append((now_ms, offset))
+        while self._steps[0][0] < now_ms - STEADY_MS:
+            self._steps.popleft()
+        return round(self._steps[0][1] + now_ms)
 
     def _changes(self, now_ms: float) -> dict[str, list[str | int]]:
         now = {source.id: told for source in self.sources.values() if (told := self._state(source, now_ms)) is not None}

@@ -145,3 +145,28 @@ def test_sources_that_left_long_ago_are_forgotten() -> None:
     send(marks, "mqtt:stays", 0)
     marks.forget_gone(3_600_001)
     assert list(marks.sources) == ["mqtt:stays"]
+
+
+def test_a_short_forward_step_of_the_clock_does_not_carry_t_along() -> None:
+    """A day ahead for two seconds, then right again: no reading of the rest is late, nor of the next run."""
+    marks = maker()
+    for second in range(60):
+        now_ms = 1_000.0 * second
+        wall_ms = WALL + 1_000 * second + (86_400_000 if 10 <= second < 12 else 0)
+        source = marks.source("mqtt:a")
+        marks.connected(source)
+        assert marks.live <= wall_ms
+        marks.saw(source, wall_ms, arrival_ms=wall_ms, now_ms=now_ms)
+        marks.make(now_ms=now_ms, wall_ms=wall_ms, epoch=0)
+    assert marks.live == WALL + 59_000 - 2_000
+    assert source.newest_ms == WALL + 59_000
+
+
+def test_a_clock_that_stays_where_it_stepped_to_is_believed_after_a_minute() -> None:
+    marks = maker()
+    marks.make(now_ms=0.0, wall_ms=WALL, epoch=0)
+    for second in range(1, 63):
+        marks.make(now_ms=1_000.0 * second, wall_ms=WALL + 3_600_000 + 1_000 * second, epoch=0)
+        if second == 59:
+            assert marks.live == WALL + 59_000 - 2_000
+    assert marks.live == WALL + 3_600_000 + 62_000 - 2_000
