@@ -1,10 +1,12 @@
 """The offset checkpoints at the root of the log directory, in Kafka's files; each change is durable when it returns.
 
-Recovery points are set by the flusher's thread, the others by one caller at a time.
+Recovery points are set by the flusher's thread, the others by upkeep's or in the loop: one at a time, for a change is
+made of what the last one left, and written over the same temporary file.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 
 from gateway.log import checkpoints
@@ -21,6 +23,7 @@ class OffsetFiles:
     def __init__(self, disk: Disk, log_dir: str) -> None:
         self._disk = disk
         self._log_dir = log_dir
+        self._lock = threading.Lock()
         self.recovery_points: Offsets = {}
         self.starts: Offsets = {}
         self.cleaned: Offsets = {}
@@ -33,38 +36,43 @@ class OffsetFiles:
 
     def set_recovery_point(self, key: Key, offset: int) -> None:
         # By the flusher's thread between rounds of its own, or in the loop while no round runs.
-        points = {**self.recovery_points, key: offset}
-        self._write(checkpoints.RECOVERY_POINTS, points)
-        self.recovery_points = points
+        with self._lock:
+            points = {**self.recovery_points, key: offset}
+            self._write(checkpoints.RECOVERY_POINTS, points)
+            self.recovery_points = points
 
     def set_starts(self, starts: Mapping[Key, int]) -> None:
         """Note new log starts, before anything below them is removed."""
-        changed = {**self.starts, **starts}
-        self._write(checkpoints.LOG_STARTS, changed)
-        self.starts = changed
+        with self._lock:
+            changed = {**self.starts, **starts}
+            self._write(checkpoints.LOG_STARTS, changed)
+            self.starts = changed
 
     def set_cleaned(self, key: Key, offset: int) -> None:
         """Note how far a log is compacted; from its first entry on, gaps in it are as they should be."""
-        changed = {**self.cleaned, key: offset}
-        self._write(checkpoints.CLEANED, changed)
-        self.cleaned = changed
+        with self._lock:
+            changed = {**self.cleaned, key: offset}
+            self._write(checkpoints.CLEANED, changed)
+            self.cleaned = changed
 
     def forget(self, keys: Iterable[Key]) -> None:
         """Those logs are gone; `write_all` makes it durable."""
-        for key in keys:
-            for offsets in (self.recovery_points, self.starts, self.cleaned):
-                offsets.pop(key, None)
+        with self._lock:
+            for key in keys:
+                for offsets in (self.recovery_points, self.starts, self.cleaned):
+                    offsets.pop(key, None)
 
     def write_all(self, synced: Offsets, starts: Offsets) -> None:
         """Every file, from what the logs say."""
-        self._write(checkpoints.HIGH_WATERMARKS, synced)
-        self.starts = starts
-        self._write(checkpoints.LOG_STARTS, starts)
-        self.recovery_points = synced
-        self._write(checkpoints.RECOVERY_POINTS, synced)
-        self.cleaned = {key: offset for key, offset in self.cleaned.items() if key in synced}
-        if self.cleaned or self._disk.exists(f"{self._log_dir}/{checkpoints.CLEANED}"):
-            self._write(checkpoints.CLEANED, self.cleaned)
+        with self._lock:
+            self._write(checkpoints.HIGH_WATERMARKS, synced)
+            self.starts = starts
+            self._write(checkpoints.LOG_STARTS, starts)
+            self.recovery_points = synced
+            self._write(checkpoints.RECOVERY_POINTS, synced)
+            self.cleaned = {key: offset for key, offset in self.cleaned.items() if key in synced}
+            if self.cleaned or self._disk.exists(f"{self._log_dir}/{checkpoints.CLEANED}"):
+                self._write(checkpoints.CLEANED, self.cleaned)
 
     def _read(self, name: str) -> Offsets:
         try:

@@ -3,12 +3,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from gateway.log import checkpoints
 from gateway.log.errors import InvalidTopic, LogFailed, TopicExists
+from gateway.log.offset_files import OffsetFiles
 from gateway.log.recovery import Outcome
 from gateway.log.settings import LogSettings
 from gateway.log.store import LogStore
@@ -78,6 +80,29 @@ def test_partition_by_name_and_number() -> None:
     assert store.partition("t", 0) is log
     for topic, index in (("t", 1), ("t", -1), ("u", 0)):
         assert store.partition(topic, index) is None
+
+
+def test_the_flushers_recovery_point_and_a_deleted_topics_checkpoints_do_not_meet() -> None:
+    inside, met = threading.Event(), threading.Event()
+
+    class Slow(ForgetfulDisk):
+        def replace_file(self, path: str, data: bytes) -> None:
+            if path.endswith(checkpoints.RECOVERY_POINTS):
+                if inside.is_set():
+                    met.set()
+                inside.set()
+                met.wait(0.2)
+                inside.clear()
+            super().replace_file(path, data)
+
+    files = OffsetFiles(Slow(), DATA)
+    flusher = threading.Thread(target=files.set_recovery_point, args=(("t", 0), 7))
+    flusher.start()
+    assert inside.wait(5)
+    files.forget([("gone", 0)])
+    files.write_all({("t", 0): 7}, {})
+    flusher.join()
+    assert not met.is_set()
 
 
 def test_a_deleted_topic_is_gone_and_may_come_again_empty() -> None:
