@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from gateway.log.own_headers import read_place
 from gateway.log.records import decode_headers
 from headwater.errors import PeerError
 from processors.marks import Mark, parse_mark
@@ -30,7 +31,7 @@ LANES_MAX = 100_000
 TIME_MAX_MS = 1 << 52  # beyond it a time is no time; also keeps window arithmetic inside int64
 _MARK = b"\x0ehw-mark"  # as an encoded header section holds the key: its length as a zigzag varint, then the key
 _COPY = b"\x04hw"
-_ONLY_COPY = re.compile(rb"\x02\x04hw[\x00-\x7f]([^/\x00]+/\d+/\d+)/(\d+)\Z", re.DOTALL)
+_ONLY_COPY = re.compile(rb"\x02\x04hw[\x00-\x7f]([^/\x00]+/\d+/\d+)/(\d{1,15})\Z", re.DOTALL)
 _DECODER = msgspec.json.Decoder(dict)
 
 
@@ -190,9 +191,8 @@ def _copy_place(blob: bytes) -> tuple[bytes, int] | None:
     try:
         for name, value in decode_headers(blob):
             if name == "hw" and value is not None:
-                log, slash, offset = value.rpartition(b"/")
-                return (log, int(offset)) if slash else None
-    except (PeerError, ValueError):
+                return read_place(value)
+    except PeerError:
         return None
     return None
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.log.own_headers import Whole
 from processors.intervals import Interval, merged
 
 NODES_MAX = 100_000
@@ -30,14 +31,14 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     node: str
-    partition: int = 0
-    k: int = 1
-    n: int = 0
-    epoch: int = 0
-    live: int | None = None
-    every_ms: int = 1000
-    open: tuple[tuple[int, int], ...] = ()
-    lost: tuple[tuple[int, int, int], ...] = ()
+    partition: Whole = 0
+    k: Whole = 1
+    n: Whole = 0
+    epoch: Whole = 0
+    live: Whole | None = None
+    every_ms: Whole = 1000
+    open: tuple[tuple[Whole, Whole], ...] = ()
+    lost: tuple[tuple[Whole, Whole, Whole], ...] = ()
     by: str | None = None
 
 
@@ -48,7 +49,7 @@ def parse_mark(value: bytes) -> Mark:
     """Raises `ValueError` for what is no mark."""
     try:
         mark = _DECODER.decode(value)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"no mark: {error}") from None
     if not (mark.node and 1 <= mark.k <= _PARTITIONS_MAX and 0 <= mark.partition < mark.k):
         raise ValueError(f"no mark: partition {mark.partition} of {mark.k} of node “{mark.node}”")

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.consume.reader import Block
 from gateway.log.records import NO_HEADERS, encode_headers
-from processors.columns import KeyTable, Lanes
+from processors.columns import KeyTable, Lanes, to_columns
 
 copies = st.lists(st.tuples(st.sampled_from(["n1/0/0", "n1/0/0", "n1/1/0"]), st.integers(0, 120)), max_size=12)
 
@@ -54,6 +55,36 @@ def test_other_headers_do_not_hide_the_place() -> None:
     assert (
         lanes.backfill([encode_headers([("hw", b"n1/0/0/x")]), encode_headers([("hw", None)])]).tolist() == [False] * 2
     )
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        header("n/0/0", 10**19),
+        encode_headers([("x", b"1"), ("hw", b"n/0/0/" + b"9" * 30)]),
+        encode_headers([("hw", b"n/0/0/" + b"9" * 5_000)]),
+        encode_headers([("hw", b"n/0/0/-1")]),
+        *[
+            encode_headers([("hw-mark", b'{"node":"n",%b}' % member)])
+            for member in (
+                b'"live":1%b' % (b"0" * 20),
+                b'"live":9223372036854775807',
+                b'"live":1,"open":[[0,1%b]]' % (b"0" * 20),
+                b'"live":1,"lost":[[0,1%b,1]]' % (b"0" * 20),
+                b'"live":1,"n":1%b' % (b"0" * 20),
+                b'"live":1,"epoch":%b' % (b"9" * 5_000),
+            )
+        ],
+        encode_headers([("hw-mark", b"[" * 5_000)]),
+        encode_headers([("hw-mark", b'{"node":"\xff"}')]),
+    ],
+)
+def test_a_number_that_no_header_of_ours_has_is_passed_over(section: bytes) -> None:
+    """What is read here ends in a checkpoint, whose numbers have 64 bits."""
+    lanes = Lanes()
+    block = Block("readings", 0, [0], [1], [b"n/x"], [b'{"v":1}'], [section], 1)
+    columns = to_columns(block, KeyTable(), lanes)
+    assert (columns.marks, lanes.highest, len(columns)) == ([], {}, 1)
 
 
 def test_what_is_no_key_of_a_reading_has_no_number() -> None:
