@@ -70,6 +70,7 @@ class _Connection(asyncio.BufferedProtocol):
             None  # a request other than Produce whose answer is due before the next is handled
         )
         self.unsent_bytes = 0
+        self.held_bytes = 0
         self.writable = True
         self.working = False
         self.scheduled = False
@@ -137,6 +138,7 @@ class _Connection(asyncio.BufferedProtocol):
         self.session.keep()
         self.flush()
         self.regulate()
+        self.listener.hold(self, self.session.unread_bytes)
 
     def handle(self, request: Request) -> None:
         slot = _Slot(self, request)
@@ -211,6 +213,9 @@ class KafkaListener:
         self.settings = settings
         self.loop = loop
         self.buffer = memoryview(bytearray(_BUFFER_BYTES))
+        self._held_bytes = 0
+        # Of all connections together. Two of the longest requests may be under way at a time, and any number of short.
+        self._held_bytes_max = 2 * settings.frame_bytes_max
         self.advertised: tuple[str, int] | None = None
         self.address = ("", 0)
         self.broken = 0
@@ -249,7 +254,29 @@ class KafkaListener:
             return
         self._connections.add(connection)
 
+    def hold(self, connection: _Connection, size_bytes: int) -> None:
+        """Note what lies unread in memory for a connection; with too much in all, the one with the most is closed."""
+        self._held_bytes += size_bytes - connection.held_bytes
+        connection.held_bytes = size_bytes
+        if self._held_bytes <= self._held_bytes_max:
+            return
+        largest = max(self._connections, key=lambda each: each.held_bytes, default=connection)
+        self.broken += 1
+        logger.warning(
+            "kafka connection from %s closed: %d bytes of it wait unread, of %d in all; the limit is %d",
+            largest.peer.name,
+            largest.held_bytes,
+            self._held_bytes,
+            self._held_bytes_max,
+        )
+        self._held_bytes -= largest.held_bytes
+        largest.held_bytes = 0
+        if largest.transport is not None:
+            largest.transport.abort()
+
     def disconnected(self, connection: _Connection) -> None:
+        self._held_bytes -= connection.held_bytes
+        connection.held_bytes = 0
         self._connections.discard(connection)
         self.broker.disconnected(connection.peer)
 
@@ -271,6 +298,7 @@ class KafkaListener:
             "connections_accepted": self._accepted,
             "connections_refused": self._refused,
             "connections_broken": self.broken,
+            "unread_bytes": self._held_bytes,
             **self.broker.status(),
         }
 

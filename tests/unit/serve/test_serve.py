@@ -237,6 +237,22 @@ def test_connections_are_bounded() -> None:
     run(scenario)
 
 
+def test_unfinished_requests_are_bounded_over_all_connections() -> None:
+    async def scenario() -> None:
+        async with serving(frame_bytes_max=1 << 20) as node:
+            good = await node.channel()
+            for _ in range(5):
+                _, writer = await node.raw()
+                writer.write(struct.pack(">ihh", 1 << 20, 0, 9) + bytes(800 << 10))
+            await until(lambda: node.listener.status()["connections_broken"] == 3)
+            await until(lambda: node.listener.status()["connections"] == 3)
+            assert 0 < node.listener.status()["unread_bytes"] <= 2 << 20
+            assert (await good.call(ApiKey.METADATA, {"topics": []}))["controller_id"] == 1
+            good.close()
+
+    run(scenario)
+
+
 def test_an_idle_connection_is_closed_and_one_that_waits_is_not() -> None:
     async def scenario() -> None:
         async with serving(connection_idle_ms=50) as node:
