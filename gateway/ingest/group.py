@@ -28,6 +28,9 @@ _log = logging.getLogger("headwater.ingest")
 
 _ROUTES_MAX = 16_384
 _KEYS_MAX = 16_384
+# what the keys of one message's readings may weigh: so much, or so many times the message
+_MESSAGE_KEYS_BYTES = 256 << 10
+_MESSAGE_KEYS_FACTOR = 64
 _encoder = msgspec.json.Encoder()
 
 # what a lane keeps beside a message: its entry, and the header section with its hw-m, or NO_HEADERS
@@ -172,6 +175,7 @@ class GroupBuilder:
 
     def _lane_records(self, lane: _Lane, records: list[Record], dead: list[Record]) -> None:
         results = _decode(lane)
+        _refuse_swollen(lane, results, len(self._node) + 1)
         if lane.reporter:
             self._suppress(lane, results)
         try:
@@ -294,6 +298,19 @@ def _decode(lane: _Lane) -> list[list[Reading] | Undecodable]:
         except Exception as error:  # as above: this message's bytes are kept as a dead letter
             results.append(Undecodable(f"the decoder failed: {error!r:.200}"))
     return results
+
+
+def _refuse_swollen(lane: _Lane, results: list[list[Reading] | Undecodable], node_bytes: int) -> None:
+    """Each reading repeats its device's name as its key: a long topic over a long array would fill the memory."""
+    for index, result in enumerate(results):
+        if type(result) is list and len(result) > 1:
+            topic, payload = lane.messages[index]
+            bytes_max = max(_MESSAGE_KEYS_BYTES, _MESSAGE_KEYS_FACTOR * (len(topic) + len(payload)))
+            if sum([len(reading.device) for reading in result]) + node_bytes * len(result) > bytes_max:
+                results[index] = Undecodable(
+                    f"{len(result)} readings whose keys weigh more than {bytes_max} bytes: use a shorter topic",
+                    decoder="ingest",
+                )
 
 
 def add_header(records: list[Record], name: str, value: bytes) -> None:

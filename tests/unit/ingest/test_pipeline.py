@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from devices.profile_files import read_profiles
-from devices.profiles import Profile
+from devices.profiles import Profile, parse_profile
 from gateway.ingest.events import EVENTS_TOPIC, Events
 from gateway.ingest.mqtt.state import HELD
 from gateway.ingest.pipeline import GROUP_BYTES
@@ -110,6 +110,18 @@ def test_garbage_goes_to_the_dead_letters_and_is_acknowledged_with_the_rest() ->
     assert b"JSON" in letter.headers["reason"]
     assert letter.headers["hw-m"].startswith(b"2:")
     assert edge.ingest.status()["dead_letters"] == 1
+
+
+def test_a_message_whose_keys_would_swell_is_a_dead_letter() -> None:
+    profile = parse_profile('name = "array"\nformat = "json"\ntopics = ["#"]\neach = "m"\n', "array.toml")
+    edge = Edge([profile])
+    payload = b'{"m":[' + b",".join([b'{"v":1}'] * 2_000) + b"]}"
+    edge.take(edge.attach("c1"), ("t/" + "x" * 20_000, payload, 1, QOS1), ("t/array", payload, 2, QOS1))
+    edge.sync()
+    assert len(edge.readings()) == 2_000
+    [letter] = edge.dead_letters()
+    assert letter.headers["reason"].startswith(b"2000 readings whose keys weigh more than")
+    assert letter.value == payload
 
 
 def test_a_decoder_that_breaks_takes_only_its_own_message_along(monkeypatch: pytest.MonkeyPatch) -> None:
