@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 Scalar = float | int | str | bool | None
@@ -28,3 +29,16 @@ class Undecodable(Exception):  # noqa: N818 - it is a value in a list as often a
         super().__init__(reason)
         self.reason = reason
         self.decoder = decoder
+
+
+def one_by_one(
+    decode: Callable[[str, bytes], list[Reading]], messages: Sequence[tuple[str, bytes]]
+) -> list[list[Reading] | Undecodable]:
+    """The results of a group whose messages have nothing to gain from each other, aligned with `messages`."""
+    results: list[list[Reading] | Undecodable] = []
+    for topic, payload in messages:
+        try:
+            results.append(decode(topic, payload))
+        except Undecodable as error:
+            results.append(error)
+    return results

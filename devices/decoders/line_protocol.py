@@ -16,7 +16,7 @@ from typing import Any
 from devices.decoders.plans import PlanCache
 from devices.options import LineProtocolOptions, read_options
 from devices.profiles import Profile
-from devices.reading import Reading, Undecodable
+from devices.reading import Reading, Undecodable, one_by_one
 from devices.shape import READINGS_MAX, Shape
 from devices.times import from_unit
 
@@ -48,13 +48,7 @@ class _Plan:
         self._shape = Shape(profile, DECODER)
 
     def decode(self, messages: Sequence[tuple[str, bytes]]) -> list[list[Reading] | Undecodable]:
-        results: list[list[Reading] | Undecodable] = []
-        for topic, payload in messages:
-            try:
-                results.append(self._message(topic, payload))
-            except Undecodable as error:
-                results.append(error)
-        return results
+        return one_by_one(self._message, messages)
 
     def _message(self, topic: str, payload: bytes) -> list[Reading]:
         try:

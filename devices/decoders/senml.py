@@ -22,7 +22,7 @@ from devices.cbor import CborError, loads
 from devices.decoders.plans import PlanCache
 from devices.options import SenmlOptions, read_options
 from devices.profiles import Profile
-from devices.reading import Reading, Undecodable
+from devices.reading import Reading, Undecodable, one_by_one
 from devices.shape import READINGS_MAX, Shape
 
 RELATIVE_BELOW_S = 2**28
@@ -61,13 +61,7 @@ class _Plan:
         self._shape = Shape(profile, self._decoder)
 
     def decode(self, messages: Sequence[tuple[str, bytes]]) -> list[list[Reading] | Undecodable]:
-        results: list[list[Reading] | Undecodable] = []
-        for topic, payload in messages:
-            try:
-                results.append(self._pack(topic, payload))
-            except Undecodable as error:
-                results.append(error)
-        return results
+        return one_by_one(self._pack, messages)
 
     def _pack(self, topic: str, payload: bytes) -> list[Reading]:
         pack = self._parsed(payload)

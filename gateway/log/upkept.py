@@ -6,6 +6,8 @@ synced end. All methods are for the loop's thread and return at once.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from gateway.log.files import PartitionFiles
 from gateway.log.segment import Segment
 from gateway.log.segments import Segments
@@ -14,7 +16,7 @@ from gateway.log.state import PartitionState
 from gateway.log.transactions import AbortedTransaction
 
 
-class Upkept:
+class Upkept(ABC):
     """The part of `PartitionLog` for upkeep."""
 
     topic: str
@@ -83,8 +85,9 @@ class Upkept:
         self._roll()
         return True
 
+    @abstractmethod
     def _roll(self) -> None:
-        raise NotImplementedError
+        """Close the active segment and go on in a new one. Raises `LogFailed`."""
 
     def start_at(self, offset: int) -> list[Segment]:
         """Give up everything below `offset`, a closed segment's end: readers see it gone at once.

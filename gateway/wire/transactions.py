@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-from gateway.wire.compiler import Body, decoder, encoder
 from gateway.wire.peer import Peer
 from gateway.wire.primitives import MalformedError
 from gateway.wire.timers import Timer
+from gateway.wire.versioned import decode_versioned, encode_versioned
 
 EPOCH_MAX = 32767
 NO_EPOCH = -1
@@ -76,7 +76,7 @@ class Transaction:
 
 def encode_key(transactional_id: str) -> bytes:
     """A record's key: int16 version 0 and the id."""
-    return _encode("TransactionLogKey", 0, {"transactional_id": transactional_id})
+    return encode_versioned("TransactionLogKey", 0, {"transactional_id": transactional_id})
 
 
 def encode_value(snapshot: Snapshot) -> bytes:
@@ -94,17 +94,17 @@ def encode_value(snapshot: Snapshot) -> bytes:
         "transaction_last_update_timestamp_ms": snapshot.updated_ms,
         "transaction_start_timestamp_ms": snapshot.started_ms,
     }
-    return _encode("TransactionLogValue", 0, body)
+    return encode_versioned("TransactionLogValue", 0, body)
 
 
 def decode_key(key: bytes) -> str:
     """The transactional id. Raises `PeerError`."""
-    return str(_decode("TransactionLogKey", key)["transactional_id"])
+    return str(decode_versioned("TransactionLogKey", key)["transactional_id"])
 
 
 def decode_value(value: bytes) -> Snapshot:
     """Raises `PeerError` for a version or a state that is unknown."""
-    body = _decode("TransactionLogValue", value)
+    body = decode_versioned("TransactionLogValue", value)
     try:
         state = State(body["transaction_status"])
     except ValueError:
@@ -121,18 +121,3 @@ def decode_value(value: bytes) -> Snapshot:
         body["transaction_last_update_timestamp_ms"],
         body["transaction_start_timestamp_ms"],
     )
-
-
-def _encode(name: str, version: int, body: Body) -> bytes:
-    parts = [version.to_bytes(2, "big")]
-    encoder(name, version)(body, parts.append)
-    return b"".join(parts)
-
-
-def _decode(name: str, data: bytes) -> Body:
-    version = int.from_bytes(data[:2], "big")
-    try:
-        decode = decoder(name, version)
-    except ValueError as error:
-        raise MalformedError(str(error)) from None
-    return decode(memoryview(data), 2)[0]

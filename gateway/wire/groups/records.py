@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from gateway.wire.compiler import Body, decoder, encoder
 from gateway.wire.groups.group import Committed, Group, Member, Partition, State
-from gateway.wire.primitives import MalformedError
+from gateway.wire.versioned import decode_versioned, encode_versioned
 
 _OFFSET_VERSION, _GROUP_VERSION, _VALUE_VERSION = 1, 2, 3
 
@@ -25,7 +24,9 @@ class Key(NamedTuple):
 
 def encode_offset_key(group_id: str, where: Partition) -> bytes:
     """The key of a committed offset."""
-    return _encode("OffsetCommitKey", _OFFSET_VERSION, {"group": group_id, "topic": where[0], "partition": where[1]})
+    return encode_versioned(
+        "OffsetCommitKey", _OFFSET_VERSION, {"group": group_id, "topic": where[0], "partition": where[1]}
+    )
 
 
 def encode_offset(committed: Committed) -> bytes:
@@ -36,12 +37,12 @@ def encode_offset(committed: Committed) -> bytes:
         "metadata": committed.metadata,
         "commit_timestamp": committed.committed_ms,
     }
-    return _encode("OffsetCommitValue", _VALUE_VERSION, body)
+    return encode_versioned("OffsetCommitValue", _VALUE_VERSION, body)
 
 
 def encode_group_key(group_id: str) -> bytes:
     """The key of a group's metadata."""
-    return _encode("GroupMetadataKey", _GROUP_VERSION, {"group": group_id})
+    return encode_versioned("GroupMetadataKey", _GROUP_VERSION, {"group": group_id})
 
 
 def encode_group(group: Group, assignments: Mapping[str, bytes] | None = None) -> bytes:
@@ -67,27 +68,27 @@ def encode_group(group: Group, assignments: Mapping[str, bytes] | None = None) -
         "current_state_timestamp": group.changed_ms,
         "members": members,
     }
-    return _encode("GroupMetadataValue", _VALUE_VERSION, body)
+    return encode_versioned("GroupMetadataValue", _VALUE_VERSION, body)
 
 
 def decode_key(key: bytes) -> Key:
     """Raises `PeerError` for a record of another kind (KIP-848 and later ones have kinds of their own)."""
     version = int.from_bytes(key[:2], "big")
     if version == _GROUP_VERSION:
-        return Key(str(_decode("GroupMetadataKey", key)["group"]), None)
-    body = _decode("OffsetCommitKey", key)
+        return Key(str(decode_versioned("GroupMetadataKey", key)["group"]), None)
+    body = decode_versioned("OffsetCommitKey", key)
     return Key(body["group"], (body["topic"], body["partition"]))
 
 
 def decode_offset(value: bytes, position: int) -> Committed:
     """Raises `PeerError`."""
-    body = _decode("OffsetCommitValue", value)
+    body = decode_versioned("OffsetCommitValue", value)
     return Committed(body["offset"], body["leader_epoch"], body["metadata"], body["commit_timestamp"], position)
 
 
 def apply_group(group: Group, value: bytes) -> None:
     """Bring `group` to what the value says; a group that had members then is stable. Raises `PeerError`."""
-    body = _decode("GroupMetadataValue", value)
+    body = decode_versioned("GroupMetadataValue", value)
     group.protocol_type = body["protocol_type"] or None
     group.protocol, group.leader_id = body["protocol"], body["leader"]
     group.generation, group.changed_ms = body["generation"], body["current_state_timestamp"]
@@ -110,18 +111,3 @@ def apply_group(group: Group, value: bytes) -> None:
         if member.instance_id is not None:
             group.instances[member.instance_id] = member.member_id
     group.state = State.STABLE if group.members else State.EMPTY
-
-
-def _encode(name: str, version: int, body: Body) -> bytes:
-    parts = [version.to_bytes(2, "big")]
-    encoder(name, version)(body, parts.append)
-    return b"".join(parts)
-
-
-def _decode(name: str, data: bytes) -> Body:
-    version = int.from_bytes(data[:2], "big")
-    try:
-        decode = decoder(name, version)
-    except ValueError as error:
-        raise MalformedError(str(error)) from None
-    return decode(memoryview(data), 2)[0]

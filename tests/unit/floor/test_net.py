@@ -46,3 +46,11 @@ def test_the_holder_of_a_port_is_named_even_when_it_is_this_process() -> None:
 
 def test_nobody_holds_a_free_port() -> None:
     assert port_holder(free_port()) is None
+
+
+def test_a_connection_from_a_port_does_not_hold_it() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as client,
+    ):
+        assert port_holder(client.getsockname()[1]) is None
