@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
+
+from headwater.cli.options import AsJson, Config
 
 aggregates_app = typer.Typer(
     help="Windows: their results, and what holds one open.", no_args_is_help=True, rich_markup_mode=None
 )
 
-# typer reads these annotations at run time; Optional is what it understands on every Python from 3.11 on
-_Config = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--config", "-c", metavar="FILE", help="The node's file; ./headwater.toml when left out."),
-]
-_AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _Rule = Annotated[str, typer.Option("--rule", metavar="NAME", help="Only this window rule.")]
 
 
 @aggregates_app.command("list")
 def aggregates_list(
-    config: _Config = None,
+    config: Config = None,
     rule: _Rule = "",
     group: Annotated[str, typer.Option("--group", metavar="PATTERN", help="Only these devices: edge-1/t*.")] = "",
     number: Annotated[int, typer.Option("-n", metavar="N", min=1, help="At most the last N windows.")] = 20,
     incomplete: Annotated[bool, typer.Option("--incomplete", help="Only those that lack something.")] = False,
-    as_json: _AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print the newest windows, of each its latest revision.
 
@@ -44,12 +40,12 @@ def aggregates_list(
 @aggregates_app.command("why")
 def aggregates_why(
     key: Annotated[str, typer.Argument(help="<node>/<device>, or the whole key of a result.")],
-    config: _Config = None,
+    config: Config = None,
     at: Annotated[
         str, typer.Option("--at", metavar="TIME", help="The window around a time (ISO 8601, UTC); else the newest.")
     ] = "",
     rule: _Rule = "",
-    as_json: _AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say what holds a window open (a silent node, a slow source, backfill), and why readings of it were late.
 

@@ -6,6 +6,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from headwater.cli.options import Config
+
 log_app = typer.Typer(help="The log's own files: verify, dump, repair.", no_args_is_help=True, rich_markup_mode=None)
 
 # typer reads these annotations at run time; Optional is what it understands on every Python from 3.11 on
@@ -13,15 +15,11 @@ _Folder = Annotated[
     Optional[str],  # noqa: UP045
     typer.Argument(help="A data directory; the node's own when left out."),
 ]
-_Config = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--config", "-c", metavar="FILE", help="The node's file; ./headwater.toml when left out."),
-]
 _AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 
 
 @log_app.command("verify")
-def log_verify(folder: _Folder = None, config: _Config = None, as_json: _AsJson = False) -> None:
+def log_verify(folder: _Folder = None, config: Config = None, as_json: _AsJson = False) -> None:
     """Check every batch's CRC, the offsets, the indexes and the hash chain. Changes nothing; the node may run.
 
     Exit 0 nothing is damaged, 1 something is, 2 it cannot be read.
@@ -55,7 +53,7 @@ def log_dump(
 
 
 @log_app.command("repair")
-def log_repair(folder: _Folder = None, config: _Config = None) -> None:
+def log_repair(folder: _Folder = None, config: Config = None) -> None:
     """Mend what verify finds, on a stopped node: damage goes to quarantine, the rest is served.
 
     Exit 0 all is well after it, 1 something is left as it is, 2 the node runs or nothing can be done.

@@ -9,8 +9,14 @@ from typing import Annotated, Any, Optional
 import typer
 
 from headwater.cli.aggregates_commands import aggregates_app
+from headwater.cli.config_commands import config_app
 from headwater.cli.log_commands import log_app
-from headwater.errors import HeadwaterError, UserError
+from headwater.cli.options import AsJson, Config
+from headwater.cli.profiles_commands import profiles_app
+from headwater.cli.replication_commands import replication_app
+from headwater.cli.simulate_commands import simulate_app
+from headwater.cli.user_commands import user_app
+from headwater.errors import HeadwaterError
 
 _HELP = """Headwater: from sensors to a central log, exactly once, through broken links and power cuts.
 
@@ -29,25 +35,6 @@ A first node:
 app = typer.Typer(
     help=_HELP, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False
 )
-config_app = typer.Typer(
-    help="Look at a configuration: check, show, schema.", no_args_is_help=True, rich_markup_mode=None
-)
-simulate_app = typer.Typer(
-    help="Simulated devices to try a node with: a wind farm, a met mast, a recording.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-replication_app = typer.Typer(
-    help="The link to the central: its state, and the choice when it has stopped.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-profiles_app = typer.Typer(
-    help="Device profiles, which say how bytes become readings: list, show, test.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-user_app = typer.Typer(help="Who may connect over the network: add.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(aggregates_app, name="aggregates")
 app.add_typer(config_app, name="config")
 app.add_typer(log_app, name="log")
@@ -55,13 +42,6 @@ app.add_typer(profiles_app, name="profiles")
 app.add_typer(replication_app, name="replication")
 app.add_typer(simulate_app, name="simulate")
 app.add_typer(user_app, name="user")
-
-# typer reads these annotations at run time; Optional is what it understands on every Python from 3.11 on
-Config = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--config", "-c", metavar="FILE", help="The node's file; ./headwater.toml when left out."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -125,139 +105,6 @@ def demo(context: typer.Context) -> None:
     from headwater.cli.lazy import call_main
 
     raise typer.Exit(call_main("headwater.demo.main", "headwater demo", context.args, "demo"))
-
-
-def _simulate(name: str, text: str) -> None:
-    def command(context: typer.Context) -> None:
-        from headwater.cli.lazy import call_main
-
-        raise typer.Exit(call_main(f"simulators.{name}", f"headwater simulate {name}", context.args, "demo"))
-
-    settings = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-    simulate_app.command(name, help=text, context_settings=settings)(command)
-
-
-_simulate("farm", "A wind farm that speaks MQTT. Options: headwater simulate farm --help")
-_simulate("mast", "A met mast that speaks NMEA 0183 over a serial line. Options: headwater simulate mast --help")
-_simulate("replay", "Play a recording (CSV) with its own timestamps. Options: headwater simulate replay --help")
-
-
-@user_app.command("add")
-def user_add(
-    name: Annotated[str, typer.Argument(help="The user's name; devices may share one.")],
-    mqtt: Annotated[
-        bool, typer.Option("--mqtt", help="May publish over MQTT (the default, and all there is yet).")
-    ] = True,
-    generate: Annotated[bool, typer.Option("--generate", help="Make a password and show it once.")] = False,
-    replace: Annotated[bool, typer.Option("--replace", help="Give a user that is there a new password.")] = False,
-    config: Config = None,
-) -> None:
-    """Add a user to the node's users file; the password is asked for, or the first line of stdin.
-
-    \b
-    Examples:
-      headwater user add pumps --mqtt --generate
-      headwater user add meters --mqtt < password.txt
-    """
-    from headwater.cli.user import add
-
-    add(name, config, generate=generate, replace=replace)
-
-
-@config_app.command("check")
-def config_check(
-    file: Annotated[Optional[str], typer.Argument(help="The node's file; ./headwater.toml when left out.")] = None,  # noqa: UP045
-) -> None:
-    """Say whether a configuration is good, naming every mistake with file and line.
-
-    \b
-    Examples:
-      headwater config check
-      headwater config check /etc/headwater/headwater.toml
-    """
-    from headwater.cli.config import check
-
-    check(file)
-
-
-@config_app.command("show")
-def config_show(config: Config = None, as_json: AsJson = False) -> None:
-    """Print the configuration as the node sees it: merged, defaults filled in, secrets masked."""
-    from headwater.cli.config import show
-
-    show(config, as_json=as_json)
-
-
-@config_app.command("schema")
-def config_schema() -> None:
-    """Print the JSON Schema of a node's file, for editors that complete and check TOML."""
-    from headwater.cli.config import schema_text
-
-    sys.stdout.write(schema_text())
-
-
-@profiles_app.command("list")
-def profiles_list(as_json: AsJson = False) -> None:
-    """List the profiles that ship.
-
-    \b
-    Example:
-      headwater profiles list
-    """
-    from headwater.cli.profiles import list_profiles
-
-    list_profiles(as_json=as_json)
-
-
-@profiles_app.command("show")
-def profiles_show(
-    name: Annotated[str, typer.Argument(help="A shipped profile, or the path of a .toml file.")],
-) -> None:
-    """Print a profile with its comments, to start one's own from.
-
-    \b
-    Example:
-      headwater profiles show wind-turbine > pump.toml
-    """
-    from headwater.cli.profiles import show_profile
-
-    show_profile(name)
-
-
-@profiles_app.command("test")
-def profiles_test(
-    profile: Annotated[str, typer.Argument(help="A shipped profile, or the path of a .toml file.")],
-    file: Annotated[str, typer.Argument(help="Messages, one a line; - reads standard input.")],
-    topic: Annotated[
-        str, typer.Option("--topic", metavar="T", help="Their topic; made up from the profile's pattern if left out.")
-    ] = "",
-    with_topics: Annotated[
-        bool, typer.Option("--with-topics", help="Each line is TOPIC MESSAGE, as mosquitto_sub -v prints.")
-    ] = False,
-    as_hex: Annotated[bool, typer.Option("--hex", help="Messages are hexadecimal.")] = False,
-    as_base64: Annotated[bool, typer.Option("--base64", help="Messages are base64.")] = False,
-    whole: Annotated[bool, typer.Option("--whole", help="The file is one message of several lines.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Print what a profile makes of messages: readings, rejects and why. Exit 0 all read, 1 some rejected.
-
-    \b
-    Examples:
-      headwater profiles test wind-turbine messages.jsonl
-      headwater profiles test ./pump.toml log.csv --whole --topic shed/pump1
-      mosquitto_sub -v -t 'farm/#' -C 10 | headwater profiles test wind-turbine - --with-topics
-      mosquitto_sub -F '%t %x' -t 'spBv1.0/#' -C 9 | headwater profiles test ./sp.toml - --with-topics --hex
-    """
-    from headwater.cli.profiles import try_profile
-
-    if as_hex and as_base64:
-        raise UserError("--hex and --base64 exclude each other")
-    encoding = "hex" if as_hex else "base64" if as_base64 else "text"
-    raise typer.Exit(
-        try_profile(
-            profile, file, topic=topic, with_topics=with_topics, encoding=encoding, whole=whole, as_json=as_json
-        )
-    )
 
 
 @app.command()
@@ -339,36 +186,6 @@ def status(config: Config = None, as_json: AsJson = False) -> None:
     from headwater.cli.status import show_status
 
     raise typer.Exit(show_status(config, as_json=as_json))
-
-
-@replication_app.command("status")
-def replication_status(config: Config = None, as_json: AsJson = False) -> None:
-    """Show the link to the central. Exit 0 up, 1 down, 2 stopped until somebody chooses."""
-    from headwater.cli.replication import show
-
-    raise typer.Exit(show(config, as_json=as_json))
-
-
-@replication_app.command("resend")
-def replication_resend(config: Config = None) -> None:
-    """Go on after a stop by sending everything that this node still holds.
-
-    For a central that was recreated or lost its data. What it has already is there twice, with the same identity.
-    """
-    from headwater.cli.replication import choose
-
-    choose(config, "resend")
-
-
-@replication_app.command("accept")
-def replication_accept(config: Config = None) -> None:
-    """Go on after a stop where the central's own record says, sending nothing again.
-
-    For a central that was truncated on purpose, or replaced by a copy.
-    """
-    from headwater.cli.replication import choose
-
-    choose(config, "accept")
 
 
 def _asynchronously(work: Callable[[], Coroutine[Any, Any, None]]) -> None:

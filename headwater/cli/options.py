@@ -1,0 +1,14 @@
+"""Option types that many commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+# typer reads these annotations at run time; Optional is what it understands on every Python from 3.11 on
+Config = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--config", "-c", metavar="FILE", help="The node's file; ./headwater.toml when left out."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
