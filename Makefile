@@ -33,8 +33,8 @@ recordings: setup
 test: lint recordings  ## Lint, then every test but the long ones
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-test-long: recordings  ## The tests that take minutes
-	$(BIN)/pytest -m long $(PYTEST_ARGS)
+test-long: recordings  ## The tests that take minutes, part by part; PART=list names them, PART=name N=count runs one
+	@PYTEST_ARGS="$(PYTEST_ARGS)" scripts/test-long $(PART) $(N)
 
 peers:  ## Install the foreign programs that tests talk to (as root: apt, Maven, Go); INFLUXDB=1 builds InfluxDB too
 	@scripts/peers

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support import peers
 
+pytest_plugins = ["pytester", "tests.support.parts"]
 IN_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
 missing_peer = lru_cache(peers.missing)
 

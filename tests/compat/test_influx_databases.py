@@ -136,7 +136,7 @@ def test_readings_reach_victoriametrics_once_through_a_killed_work_process(
         }
 
 
-@pytest.mark.long
+@pytest.mark.long("influx")
 @pytest.mark.peer("influxdb")
 def test_influxdb_keeps_the_latest_revision_and_refuses_by_name(influxdb: InfluxDB, tmp_path: Path) -> None:
     from influxdb_client import InfluxDBClient

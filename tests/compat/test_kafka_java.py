@@ -13,7 +13,7 @@ from tests.support.kafka_node import KafkaNode
 from tests.support.peers import KAFKA_KIT, kafka_tool
 
 # A dozen JVMs one after the other: a minute on a busy machine.
-pytestmark = [pytest.mark.peer("kafka"), pytest.mark.long, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.peer("kafka"), pytest.mark.long("kafka-java"), pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")

@@ -85,7 +85,7 @@ def fits_everywhere(wheel: Wheel) -> bool:
 
 # pip reads every index page in plain Python, up to 10 s a target: the tools' turn comes with the long tests.
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", ["app.txt", pytest.param("dev.txt", marks=pytest.mark.long)])
+@pytest.mark.parametrize("name", ["app.txt", pytest.param("dev.txt", marks=pytest.mark.long("lock"))])
 def test_pip_finds_a_locked_wheel_for_every_python_and_machine(tmp_path: Path, name: str) -> None:
     first, *others = [(python, machine) for python in PYTHONS for machine in MACHINES]
     wheels = resolve(tmp_path, *first, wanted(name, *first))

@@ -141,7 +141,7 @@ def test_days_around_every_change_of_a_zone(name: str) -> None:
     assert misplaced(name) == []
 
 
-@pytest.mark.long
+@pytest.mark.long("time-zones")
 def test_days_around_every_change_of_every_zone() -> None:
     every = zones()
     assert len(every) > 300
