@@ -109,6 +109,7 @@ class TimestampSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How one kind of device speaks.
 
+    `decoder` is a user's own code instead of a `format`: `FILE.py:FUNCTION` or `entry:NAME` (devices/user_code.py).
     `device` names the device where no topic does (serial). `natural_key` is a path; the value is kept as a
     field under the path's last part, because a restarted node learns the latest ones from its own log.
     `device_path` names the device inside the message, `each` an array in it that holds one reading an element.
@@ -120,6 +121,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     name: str
     description: str = ""
     format: str = "json"
+    decoder: str = ""
     topics: tuple[str, ...] = ()
     device: str | None = None
     device_path: str | None = None

@@ -18,10 +18,12 @@ from devices.limits import Limits
 from devices.profiles import EVENT_TIME_PAST_MAX_MS, Profile, TopicMatcher
 from devices.reading import Reading, Undecodable
 from devices.reporting import Reporter
+from gateway.ingest.counts import Counts
 from gateway.ingest.eventtime import FUTURE_MAX_MS, record_time
 from gateway.ingest.mqtt.state import DUP, HELD, REFUSED
+from gateway.ingest.raw import Outcome, raw_record
 from gateway.ingest.repeats import NaturalMemory, companion, hw_m
-from gateway.ingest.sources import Entry
+from gateway.ingest.sources import Entry, Source
 from gateway.log.records import NO_HEADERS, Record, decode_headers, encode_headers
 
 _log = logging.getLogger("headwater.ingest")
@@ -40,7 +42,19 @@ _Meta = tuple[Entry, bytes]
 class _Lane:
     """The messages of a group that one profile decodes."""
 
-    __slots__ = ("decode", "idle_ms", "limits", "messages", "metas", "past_max_ms", "profile", "qualities", "reporter")
+    __slots__ = (
+        "decode",
+        "idle_ms",
+        "limits",
+        "messages",
+        "metas",
+        "past_max_ms",
+        "profile",
+        "qualities",
+        "raw",
+        "reporter",
+        "results",
+    )
 
     def __init__(self, profile: Profile | None) -> None:
         self.profile = profile
@@ -50,43 +64,10 @@ class _Lane:
         self.limits = Limits(profile)
         self.qualities: list[str] | None = None  # of the group's readings, in order; None where nobody asks
         self.reporter = Reporter(profile)
+        self.raw: Profile | None = None  # the profile of a lane whose messages are logged as they came
+        self.results: list[list[Reading] | Undecodable] | None = None  # of a lane that was decoded elsewhere
         self.messages: list[tuple[str, bytes]] = []
         self.metas: list[_Meta] = []
-
-
-class Counts:
-    """What became of messages and readings since the node's start."""
-
-    __slots__ = (
-        "dead_letters",
-        "dup_repeats",
-        "late",
-        "natural_repeats",
-        "received",
-        "refused",
-        "stored",
-        "suppressed",
-        "untrusted_times",
-    )
-
-    def __init__(self) -> None:
-        self.received = self.stored = self.dead_letters = 0
-        self.dup_repeats = self.natural_repeats = self.suppressed = 0
-        self.late = self.untrusted_times = self.refused = 0
-
-    def as_dict(self) -> dict[str, int]:
-        return {
-            "received": self.received,
-            "stored": self.stored,
-            "repeats": self.dup_repeats + self.natural_repeats,
-            "repeats_dup": self.dup_repeats,
-            "repeats_natural_key": self.natural_repeats,
-            "refused_messages": self.refused,
-            "suppressed": self.suppressed,
-            "dead_letters": self.dead_letters,
-            "late": self.late,
-            "untrusted_times": self.untrusted_times,
-        }
 
 
 class GroupBuilder:
@@ -95,6 +76,8 @@ class GroupBuilder:
     def __init__(self, node: str, profiles: Sequence[Profile], natural: NaturalMemory) -> None:
         self.counts = Counts()
         self.live_ms = 0  # the last mark's T: what is below it is late
+        self.raw: list[Record] = []  # of the group that was built last, for topic `raw`
+        self.raw_from: list[tuple[str, Source]] = []  # whose they are: (profile, source)
         self._node = node
         self._natural = natural
         self._matcher = TopicMatcher(profiles)
@@ -106,17 +89,24 @@ class GroupBuilder:
         """(records of readings, records of dead letters); fills in each entry's `newest_ms` and `readings`."""
         readings: list[Record] = []
         dead: list[Record] = []
+        self.raw, self.raw_from = [], []
         try:
             for entry in entries:
-                self._sort_in(entry)
+                if entry.outcomes is None:
+                    self._sort_in(entry)
+                else:
+                    self._sort_in_outcomes(entry, entry.outcomes)
             for lane in self._lanes.values():
                 if lane.messages:
                     self._lane_records(lane, readings, dead)
         finally:  # also of a group that was given up: its messages are no part of the next
             for lane in self._lanes.values():
                 lane.messages, lane.metas = [], []
+                if lane.results is not None:
+                    lane.results = []
         self.counts.stored += len(readings)
         self.counts.dead_letters += len(dead)
+        self.counts.raw += len(self.raw)
         return readings, dead
 
     def _sort_in(self, entry: Entry) -> None:
@@ -155,7 +145,21 @@ class GroupBuilder:
         lane = self._lanes.get(id(profile))
         if lane is None:
             lane = self._lanes[id(profile)] = _Lane(profile)
+            lane.raw = profile if profile is not None and profile.decoder else None
         return lane
+
+    def _sort_in_outcomes(self, entry: Entry, outcomes: list[tuple[Outcome, bytes]]) -> None:
+        """What was decoded elsewhere, to the lane of its profile that only has to store it."""
+        profile = entry.source.profile
+        lane = self._lanes.get(~id(profile))
+        if lane is None:
+            lane = self._lanes[~id(profile)] = _Lane(profile)
+        if lane.results is None:
+            lane.results = []
+        for outcome, headers in outcomes:
+            lane.messages.append((outcome.topic, outcome.payload))
+            lane.metas.append((entry, headers))
+            lane.results.append(outcome.result())
 
     def _route(self, topic: str) -> tuple[_Lane, int]:
         if len(self._routes) >= _ROUTES_MAX:
@@ -174,7 +178,10 @@ class GroupBuilder:
         return key
 
     def _lane_records(self, lane: _Lane, records: list[Record], dead: list[Record]) -> None:
-        results = _decode(lane)
+        if lane.raw is not None:
+            self._raw_records(lane, lane.raw)
+            return
+        results = lane.results if lane.results is not None else _decode(lane)
         _refuse_swollen(lane, results, len(self._node) + 1)
         if lane.reporter:
             self._suppress(lane, results)
@@ -196,6 +203,14 @@ class GroupBuilder:
                 stop += 1
             taken = self._entry_records(lane, entry, results, range(start, stop), values, taken, records, dead)
             start = stop
+
+    def _raw_records(self, lane: _Lane, profile: Profile) -> None:
+        last: Entry | None = None
+        for (topic, payload), (entry, own) in zip(lane.messages, lane.metas, strict=True):
+            self.raw.append(raw_record(profile, entry.source, entry.arrival_ms, topic, payload, own))
+            if entry is not last:
+                self.raw_from.append((profile.name, entry.source))
+                last = entry
 
     def _entry_records(
         self,

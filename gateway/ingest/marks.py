@@ -64,6 +64,7 @@ class MarkSource:
         "seen_ms",
         "told",
         "told_at",
+        "waits_since_ms",
     )
 
     def __init__(self, source_id: str) -> None:
@@ -77,6 +78,7 @@ class MarkSource:
         self.recorded = False
         self.told: tuple[str, int] | None = None
         self.told_at = 0
+        self.waits_since_ms: float | None = None  # monotonic: logged as topic `raw`, not decoded yet
 
 
 class MarkMaker:
@@ -150,6 +152,17 @@ class MarkMaker:
         if old_ms is None or newest_ms > old_ms or old_ms > arrival_ms + FUTURE_MAX_MS:
             source.newest_ms = newest_ms
 
+    def waits(self, source: MarkSource, since_ms: float | None) -> None:
+        """Messages of a raw source are logged and not decoded yet, the oldest since then; None: all are decoded."""
+        if since_ms is None or source.waits_since_ms is None:
+            source.waits_since_ms = since_ms
+
+    def is_undecoded(self, source: MarkSource, now_ms: float) -> bool | None:
+        """Whether readings of a raw source are still to come; None: for so long that no window waits for them."""
+        if source.waits_since_ms is None:
+            return False
+        return True if now_ms - source.waits_since_ms <= self.settings.skew_max_ms else None
+
     def is_behind(self, source: MarkSource) -> bool:
         """True for a source that is left out because its times are too far behind their arrival."""
         if source.recorded or source.newest_ms is None or source.arrival_ms is None:
@@ -190,14 +203,14 @@ class MarkMaker:
     def _advance(self, now_ms: float, wall_ms: int) -> None:
         lateness_ms = self.settings.lateness_ms
         steady_ms = self._steady_wall(now_ms, wall_ms)
-        holding = [
-            source.newest_ms
-            for source in self.sources.values()
-            if source.newest_ms is not None
-            and not source.gone
-            and not self._idle(source, now_ms)
-            and not self.is_behind(source)
-        ]
+        holding = []
+        for source in self.sources.values():
+            waits = source.waits_since_ms is not None and self.is_undecoded(source, now_ms)
+            if source.newest_ms is None:
+                if waits:
+                    return  # what it says nobody has read yet: it may be about any time from T on
+            elif (waits or (not source.gone and not self._idle(source, now_ms))) and not self.is_behind(source):
+                holding.append(source.newest_ms)
         if holding:
             live = min(holding) - lateness_ms
             if self._newest_arrival_ms is not None:

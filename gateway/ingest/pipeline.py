@@ -29,6 +29,7 @@ from devices.profiles import Profile
 from gateway.ingest.events import ensure_partition
 from gateway.ingest.group import GroupBuilder, add_header
 from gateway.ingest.marks import MarkMaker, MarkSettings
+from gateway.ingest.raw import RAW_TOPIC, Outcome, RawSources
 from gateway.ingest.repeats import NaturalMemory
 from gateway.ingest.sources import Done, Entry, Message, Source, Sources
 from gateway.ingest.tail import TailReader
@@ -85,11 +86,15 @@ class Ingest:
             marks, node=node, started_ms=now_ms, recorded=any(profile.recorded for profile in profiles)
         )
         self._natural = NaturalMemory()
-        tail = TailReader(profiles, self.marks, self._natural)
-        tail.read(self.readings, self.deadletter)
+        self.raw = RawSources(profiles, self.marks, node)
+        self._raw_log = ensure_partition(store, RAW_TOPIC) if self.raw.profiles else None
+        self._logs = [log for log in (self.deadletter, self._raw_log, self.readings) if log is not None]
+        tail = TailReader(profiles, self.marks, self._natural, self.raw)
+        tail.read(self.readings, self.deadletter, self._raw_log)
         self.tail_uses = tail.uses
         self._table = Sources(self.marks, node)
         self._table.seed(tail.heard(), clock.wall_ms())
+        self.raw.bind(self._table)
         self.sources = self._table.rows
         self._teller = DeadLetterLines()
         self._builder = GroupBuilder(node, profiles, self._natural)
@@ -151,6 +156,30 @@ class Ingest:
                 self._timer = True
                 self._running_loop().call_later(self._gather_ms / 1000, self._on_timer)
 
+    def take_outcomes(
+        self, name: str, outcomes: Sequence[Outcome], *, first: int, next_offset: int, done: Done
+    ) -> None:
+        """What the decoder of profile `name` made of the raw messages from `first` to `next_offset`, as one group.
+
+        `done` as in `take`; afterwards all of them are settled. Raises KeyError for a profile without a decoder.
+        """
+        profile = self.raw.profiles[name]
+        arrival_ms = outcomes[-1].arrival_ms if outcomes else None
+
+        def settled(stored: bool) -> None:
+            if stored:
+                now_ms, wall_ms = self.clock.monotonic_ms(), self.clock.wall_ms()
+                self.raw.settled(name, next_offset, now_ms=now_ms, wall_ms=wall_ms, arrival_ms=arrival_ms)
+            done(stored)
+
+        self.commit()
+        self._waiting = self.raw.entries(profile, outcomes, first, settled)
+        self._held_bytes += sum(entry.size_bytes for entry in self._waiting)
+        if self._waiting:
+            self.commit()
+        else:
+            settled(True)
+
     def _running_loop(self) -> Loop:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
@@ -178,7 +207,9 @@ class Ingest:
             _log.exception("node %s: a group could not be made into records; nothing of it is acknowledged", self.node)
             self._give_up(group)
             return
-        self._append(group, readings, dead, wall_ms)
+        self._append(group, readings, dead, wall_ms, self._builder.raw)
+        if RAW_TOPIC in group.ends and not group.lost:
+            self.raw.logged(self._builder.raw_from, group.ends[RAW_TOPIC])
 
     def _records(self, entries: list[Entry], now_ms: float, wall_ms: int) -> tuple[list[Record], list[Record]]:
         for entry in entries:
@@ -188,13 +219,15 @@ class Ingest:
             self._teller.tell(dead, entries)
         for entry in entries:
             self._note(entry, now_ms)
+        for name, source in self._builder.raw_from:
+            self.raw.taken(name, source, now_ms)
         if readings and self.marks.due(now_ms):
             self._add_mark(readings, now_ms, wall_ms)
         return readings, dead
 
     def _note(self, entry: Entry, now_ms: float) -> None:
         source = entry.source
-        source.row.last_ms = entry.arrival_ms
+        source.row.last_ms = max(source.row.last_ms or 0, entry.arrival_ms)
         if entry.readings or entry.suppressed:
             source.row.readings += entry.readings
             self.marks.saw(source.mark, entry.newest_ms, arrival_ms=entry.arrival_ms, now_ms=now_ms)
@@ -204,17 +237,20 @@ class Ingest:
         self._builder.live_ms = self.marks.live
         add_header(readings, "hw-mark", mark)
 
-    def _append(self, group: _Group, readings: list[Record], dead: list[Record], wall_ms: int) -> None:
+    def _append(
+        self, group: _Group, readings: list[Record], dead: list[Record], wall_ms: int, raw: Sequence[Record] = ()
+    ) -> None:
         self._groups.append(group)
         try:
-            for log, records in ((self.deadletter, dead), (self.readings, readings)):
-                if records:
+            written = {DEADLETTER_TOPIC: dead, RAW_TOPIC: raw, READINGS_TOPIC: readings}
+            for log in self._logs:
+                if records := written[log.topic]:
                     appended = log.append(encode_batch(records), now_ms=wall_ms, verify=False)
                     group.ends[log.topic] = appended.next_offset
         except (HeadwaterError, OSError) as error:
             self.fail(group, str(error))
             return
-        for log in (self.deadletter, self.readings):
+        for log in self._logs:
             log.when_synced(self._end_of(group, log.topic), group.one_log_synced, group.failed)
 
     def _end_of(self, group: _Group, topic: str) -> int:
@@ -263,6 +299,8 @@ class Ingest:
         self._natural.forget_all()
         self._builder.forget_reports()
         group.lost = True
+        if self._raw_log is not None:
+            self.raw.lost(self._raw_log.synced_offset)
         for entry in group.entries:
             # what was lost comes again: T must not have gone past it
             newest_ms, before_ms = entry.source.mark.newest_ms, entry.before_ms
@@ -328,7 +366,7 @@ class _Group:
 
     def __init__(self, ingest: Ingest, entries: list[Entry]) -> None:
         self._ingest = ingest
-        self._logs_left = 2
+        self._logs_left = len(ingest._logs)
         self.ends: dict[str, int] = {}  # topic -> the end of what the group wrote there
         self.entries = entries
         self.live_before_ms = ingest.marks.live

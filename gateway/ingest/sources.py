@@ -10,11 +10,14 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from devices.profiles import Profile
 from gateway.ingest.marks import MarkMaker, MarkSource
 from gateway.ingest.repeats import DupMemory
+
+if TYPE_CHECKING:
+    from gateway.ingest.raw import Outcome
 
 # (topic, payload, packet id or 0, flags): what a source gives; see `gateway.ingest.mqtt.session` for the flags.
 # A serial source writes (port name, frame, 0, 0).
@@ -55,6 +58,7 @@ class Source:
         "memory",
         "problem",
         "profile",
+        "raw_mark",
         "readings",
         "row",
         "times",
@@ -67,6 +71,7 @@ class Source:
         self.mark = mark
         self.row = row or self
         self.key = f"{node}/{self.row.id}".encode()  # of its dead letters
+        self.raw_mark: MarkSource | None = None  # of a row: what topic `raw` has of it, see `gateway.ingest.raw`
         self.client = b""
         self.clients: dict[int, Source] = {}  # of the anonymous row: who is connected just now, by `id()`
         self.profile: Profile | None = None
@@ -105,6 +110,8 @@ class Source:
             note = "its clock is off: claimed times are kept beside the readings (hw-t), arrival times stand"
         elif marks.is_behind(self.mark):
             note = "its times are far behind their arrival: windows do not wait for it"
+        elif self.raw_mark is not None and marks.is_undecoded(self.raw_mark, now_ms) is None:
+            note = "its messages wait to be decoded, all on disk: windows do not wait for it any more"
         erred = self._has_error(now_ms)
         return {
             "id": self.id,
@@ -133,22 +140,24 @@ class Sources:
         """Who spoke in an earlier run, as (id, time of its newest message): listed as gone until it is back."""
         for source_id, newest_ms in list(heard):
             listed = ANONYMOUS if _ANONYMOUS_ID.fullmatch(source_id) else source_id
-            row = self._row(listed, source_id.partition(":")[0])
+            row = self.row(listed, source_id.partition(":")[0])
             if newest_ms is not None:
                 row.last_ms = max(row.last_ms or 0, min(newest_ms, wall_ms))
 
     def attach(self, source_id: str, kind: str, profile: Profile | None) -> Source:
         """A source is connected."""
         if _ANONYMOUS_ID.fullmatch(source_id) is None:
-            source = row = self._row(source_id, kind)
+            source = row = self.row(source_id, kind)
         else:
-            row = self._row(ANONYMOUS, kind)
+            row = self.row(ANONYMOUS, kind)
             source = Source(source_id, kind, row.mark, self._node, row)
             row.clients[id(source)] = source
         self.rows[row.id] = self.rows.pop(row.id)  # used last
         source.profile, source.problem = profile, None
         source.connected = row.connected = True
         self._marks.connected(row.mark)
+        if row.raw_mark is not None:
+            self._marks.connected(row.raw_mark)
         return source
 
     def detach(self, source: Source, *, clean: bool, problem: str | None, now_ms: float, wall_ms: int) -> None:
@@ -165,8 +174,11 @@ class Sources:
                 row.failed(problem, now_ms, wall_ms)
         if not row.connected:
             self._marks.disconnected(row.mark, clean=clean)
+            if row.raw_mark is not None:
+                self._marks.disconnected(row.raw_mark, clean=clean)
 
-    def _row(self, source_id: str, kind: str) -> Source:
+    def row(self, source_id: str, kind: str) -> Source:
+        """The row of that id, new if need be."""
         row = self.rows.get(source_id)
         if row is None:
             self._make_room()
@@ -196,6 +208,7 @@ class Entry:
         "done",
         "messages",
         "newest_ms",
+        "outcomes",
         "readings",
         "size_bytes",
         "source",
@@ -211,4 +224,5 @@ class Entry:
         self.newest_ms: int | None = None  # newest trusted event time
         self.before_ms: int | None = None  # the source's newest before this entry, for when the disk loses it
         self.readings = 0
+        self.outcomes: list[tuple[Outcome, bytes]] | None = None  # of raw messages, each with its `hw-raw` section
         self.suppressed = 0  # readings that said nothing new: heard, and not stored

@@ -7,13 +7,14 @@ cut cannot part them. Read once, before anything is taken in; bounded by `TAIL_B
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
 from devices.profiles import Profile
 from gateway.ingest.marks import MarkMaker
 from gateway.ingest.mqtt.sessions import Use
+from gateway.ingest.raw import MARK_PREFIX, RAW_HEADER, RawSources
 from gateway.ingest.repeats import NaturalMemory, companion, read_hw_m
 from gateway.ingest.sources import SOURCES_MAX
 from gateway.log.errors import CorruptBatch
@@ -50,7 +51,8 @@ def tail_columns(log: PartitionLog, tail_bytes: int) -> Iterator[Columns]:
 class TailReader:
     """Collects from the tail of both logs."""
 
-    def __init__(self, profiles: Sequence[Profile], marks: MarkMaker, natural: NaturalMemory) -> None:
+    def __init__(self, profiles: Sequence[Profile], marks: MarkMaker, natural: NaturalMemory, raw: RawSources) -> None:
+        self._raw = raw
         self.uses: dict[str, dict[int, Use]] = {}
         self._marks = marks
         self._natural = natural
@@ -61,11 +63,19 @@ class TailReader:
         self._arrival_ms = 0
         self._senders: dict[str, int | None] = {}  # of dead letters
 
-    def read(self, readings: PartitionLog, deadletter: PartitionLog, tail_bytes: int = TAIL_BYTES) -> None:
+    def read(
+        self,
+        readings: PartitionLog,
+        deadletter: PartitionLog,
+        raw: PartitionLog | None = None,
+        tail_bytes: int = TAIL_BYTES,
+    ) -> None:
         """Damage in the tail ends the reading of that topic: what is known less is stored twice, never lost."""
-        for log in (readings, deadletter):
+        take: Callable[[str, Columns], None]
+        for log, take in ((readings, self._readings), (deadletter, self._deadletters), (raw, self._raws)):
+            if log is None:
+                continue
             self._arrival_ms = 0
-            take = self._readings if log is readings else self._deadletters
             try:
                 for columns in tail_columns(log, tail_bytes):
                     take(log.topic, columns)
@@ -75,7 +85,7 @@ class TailReader:
     def heard(self) -> Iterator[tuple[str, int | None]]:
         """Who spoke, as far as the tail goes: (source id, event or arrival time of its newest message)."""
         for source in self._marks.sources.values():
-            yield source.id, source.newest_ms
+            yield source.id.removeprefix(MARK_PREFIX), source.newest_ms
         yield from self._senders.items()
         for client_id, uses in self.uses.items():
             yield f"mqtt:{client_id}", max((use.arrival_ms for use in uses.values()), default=0) or None
@@ -90,6 +100,8 @@ class TailReader:
                 # a copy's mark speaks of another log, even where its node has the name of this one
                 if "hw-mark" in headers and "hw" not in headers:
                     self._mark(headers["hw-mark"])
+                if RAW_HEADER in headers and "hw" not in headers:
+                    self._raw.learn(headers[RAW_HEADER])
                 if "hw-m" in headers:
                     self._use(topic, offset, headers["hw-m"])
                 if (claim := read_whole(headers.get("hw-t", b""))) is not None:
@@ -123,9 +135,22 @@ class TailReader:
             told = _headers(blob)
             if (content := told.get("hw-m")) is not None:
                 self._use(topic, offset, content)
+            if (content := told.get(RAW_HEADER)) is not None:
+                self._raw.learn(content)
             sender = told.get("source", b"")[:_SOURCE_BYTES_MAX].decode("utf-8", "replace")
             if sender.startswith(("mqtt:", "serial:")) and len(self._senders) < SOURCES_MAX:
                 self._senders[sender] = timestamp_ms
+
+    def _raws(self, topic: str, columns: Columns) -> None:
+        """Topic `raw`, after the others: what its messages came to is known by then."""
+        for offset, timestamp_ms, key, blob in zip(
+            columns.offsets, columns.timestamps, columns.keys, columns.headers, strict=True
+        ):
+            self._arrival_ms = timestamp_ms
+            told = _headers(blob)
+            if (content := told.get("hw-m")) is not None:
+                self._use(topic, offset, content)
+            self._raw.waits(key, told, offset)
 
     def _use(self, topic: str, offset: int, content: bytes) -> None:
         if (found := read_hw_m(content)) is None:
