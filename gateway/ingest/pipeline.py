@@ -166,7 +166,7 @@ class Ingest:
         profile = self.raw.profiles[name]
         arrival_ms = outcomes[-1].arrival_ms if outcomes else None
 
-        def settled(stored: bool) -> None:
+        def settled(stored: bool) -> None:  # noqa: FBT001 - as every `done`
             if stored:
                 now_ms, wall_ms = self.clock.monotonic_ms(), self.clock.wall_ms()
                 self.raw.settled(name, next_offset, now_ms=now_ms, wall_ms=wall_ms, arrival_ms=arrival_ms)
@@ -178,7 +178,7 @@ class Ingest:
         if self._waiting:
             self.commit()
         else:
-            settled(True)
+            settled(True)  # noqa: FBT003
 
     def _running_loop(self) -> Loop:
         if self._loop is None:

@@ -228,5 +228,5 @@ def _runs(outcomes: Sequence[Outcome]) -> Iterator[Sequence[Outcome]]:
             start = index
 
 
-def _nothing(stored: bool) -> None:
+def _nothing(stored: bool) -> None:  # noqa: FBT001 - as every `done`
     """An entry that is not the last of its batch has nobody to tell."""
