@@ -1,4 +1,7 @@
-"""Finding topics whose directories are there while no list names them: the list was lost, not the data."""
+"""Finding topics whose directories are there while no list names them.
+
+The list was lost, not the data; or the directories are those of an Apache Kafka broker, copied here.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,9 @@ from gateway.log.catalog import TopicEntry, new_id
 from headwater.disk import Disk, read_or_none
 
 _DIRECTORY = re.compile(r"(.+)-(\d+)")
+# What a broker keeps of its cluster lies beside its topics and is none.
+_NO_TOPICS = frozenset({"__cluster_metadata"})
+_COMPACTED = frozenset({"__consumer_offsets", "__transaction_state"})
 
 
 def find_unlisted(disk: Disk, log_dir: str, listed: Container[str], *, list_known: bool) -> dict[str, TopicEntry]:
@@ -21,13 +27,17 @@ def find_unlisted(disk: Disk, log_dir: str, listed: Container[str], *, list_know
     found: dict[str, int] = {}
     for directory in disk.names(log_dir):
         match = _DIRECTORY.fullmatch(directory)
-        if match is None or directory.endswith("-delete") or match[1] in listed:
+        if match is None or directory.endswith("-delete") or match[1] in listed or match[1] in _NO_TOPICS:
             continue
         if list_known and not _holds_batches(disk, f"{log_dir}/{directory}"):
             continue
         found[match[1]] = max(found.get(match[1], 0), int(match[2]) + 1)
     return {
-        name: TopicEntry(id=_found_id(disk, f"{log_dir}/{name}-0"), partitions=partitions, config={})
+        name: TopicEntry(
+            id=_found_id(disk, f"{log_dir}/{name}-0"),
+            partitions=partitions,
+            config={"cleanup.policy": "compact"} if name in _COMPACTED else {},
+        )
         for name, partitions in found.items()
     }
 

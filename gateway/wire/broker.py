@@ -64,7 +64,7 @@ class Broker:
         self.waits = produce.Waits(self.timers, clock)
         self.groups = Groups(self)  # before the transactions, whose recovery ends some of its offsets
         self.transactions = Coordinator(self)
-        self.groups.settle(self.transactions.holding((topics.OFFSETS_TOPIC, 0)))
+        self.groups.settle(self.transactions.holding(topics.OFFSETS_TOPIC))
 
     def handle(self, request: Request, peer: Peer, reply: Reply) -> None:
         """Answer one request. Raises `PeerError` when the connection cannot go on."""

@@ -16,7 +16,7 @@ from gateway.wire.markers import Marking, abort_orphans
 from gateway.wire.peer import Peer
 from gateway.wire.producer_ids import GIVEN_MAX, ProducerIds
 from gateway.wire.transaction_log import LISTING_EVERY, TransactionLog
-from gateway.wire.transactions import EPOCH_MAX, NO_EPOCH, Partition, Snapshot, State, Transaction
+from gateway.wire.transactions import EPOCH_MAX, NO_EPOCH, Snapshot, State, Transaction
 from headwater.errors import StorageError
 
 if TYPE_CHECKING:
@@ -75,10 +75,12 @@ class Lifecycle:
             "fenced": self.fenced,
         }
 
-    def holding(self, partition: Partition) -> set[int]:
-        """Producer ids whose transaction is not over and takes in `partition`."""
+    def holding(self, topic: str) -> set[int]:
+        """Producer ids whose transaction is not over and takes in a partition of `topic`."""
         every = [each.now for each in self._transactions.values()]
-        return {now.producer_id for now in every if now.state not in _OVER and partition in now.partitions}
+        return {
+            now.producer_id for now in every if now.state not in _OVER and topic in {name for name, _ in now.partitions}
+        }
 
     def disconnected(self, peer: Peer) -> None:
         """Abort our own producers' transactions a little after their connection ended: nobody will end them."""

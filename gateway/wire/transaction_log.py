@@ -84,20 +84,23 @@ class TransactionLog:
             logger.error("%s: %s", self._path, error)
 
     def load(self) -> dict[str, Snapshot]:
-        """The latest value of every id."""
-        log = self._store.partition(TRANSACTION_TOPIC, 0)
+        """The latest value of every id.
+
+        A directory that an Apache Kafka broker wrote has several partitions: each id is in one of them, and whatever
+        was written here since is in the first.
+        """
+        topic = self._store.topics.get(TRANSACTION_TOPIC)
         latest: dict[str, Snapshot] = {}
-        if log is None:
-            return latest
-        try:
-            self._read(log, latest)
-        except (HeadwaterError, OSError) as error:
-            # A node always starts: what is not known is aborted as an orphan, and ids are never given twice.
-            logger.error("%s can be read only in part: %s", TRANSACTION_TOPIC, error)
+        for log in reversed(topic.partitions) if topic is not None else ():
+            try:
+                self._read(log, latest)
+            except (HeadwaterError, OSError) as error:
+                # A node always starts: what is not known is aborted as an orphan, and ids are never given twice.
+                logger.error("%s can be read only in part: %s", TRANSACTION_TOPIC, error)
         return latest
 
     def _read(self, log: PartitionLog, latest: dict[str, Snapshot]) -> None:
-        offset = self._start(log)
+        offset = log.log_start_offset if log.index else self._start(log)
         while offset < log.synced_offset:
             data = log.read(offset, _READ_BYTES).data
             if not data:

@@ -20,11 +20,16 @@ logger = logging.getLogger(__name__)
 
 Pairs = Sequence[tuple[bytes, bytes | None]]
 _READ_BYTES = 1 << 20
+_BEFORE_ALL = -(1 << 62)
 
 
 class Entry(NamedTuple):
-    """One record, or a transaction's marker (`marker` True for commit; no key then)."""
+    """One record, or a transaction's marker (`marker` True for commit; no key then).
 
+    `position` is the record's offset; in a partition other than the first it is lower than any of the first's.
+    """
+
+    partition: int
     position: int
     key: bytes
     value: bytes | None
@@ -65,11 +70,18 @@ class OffsetsLog:
         self.ready().when_synced(end_offset, durable, failed)
 
     def load(self) -> Iterator[Entry]:
-        """Everything, oldest first."""
-        log = self._store.partition(OFFSETS_TOPIC, 0)
-        if log is None:
-            return
+        """Everything, oldest first.
+
+        A directory that an Apache Kafka broker wrote has several partitions: each group is in one of them, and whatever
+        was written here since is in the first.
+        """
+        topic = self._store.topics.get(OFFSETS_TOPIC)
+        for log in reversed(topic.partitions) if topic is not None else ():
+            yield from self._load(log)
+
+    def _load(self, log: PartitionLog) -> Iterator[Entry]:
         offset = log.log_start_offset
+        lift = _BEFORE_ALL if log.index else 0
         try:
             while offset < log.synced_offset:
                 data = log.read(offset, _READ_BYTES).data
@@ -79,12 +91,13 @@ class OffsetsLog:
                     header = read_header(batch)
                     offset = header.next_offset
                     if header.is_control:
-                        yield Entry(header.base_offset, b"", None, header.producer_id, control_type(batch))
+                        position, commit = header.base_offset + lift, control_type(batch)
+                        yield Entry(log.index, position, b"", None, header.producer_id, commit)
                         continue
                     producer_id = header.producer_id if header.is_transactional else -1
                     columns = decode_batch(batch)
                     for position, key, value in zip(columns.offsets, columns.keys, columns.values, strict=True):
-                        yield Entry(position, key or b"", value, producer_id)
+                        yield Entry(log.index, position + lift, key or b"", value, producer_id)
         except (HeadwaterError, OSError) as error:
             # A node always starts; a group whose offset is not known is told so, and its clients' own rule applies.
             logger.error("%s can be read only up to offset %d: %s", OFFSETS_TOPIC, offset, error)

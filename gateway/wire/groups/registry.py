@@ -207,12 +207,16 @@ class Groups:
     # a start
 
     def _load(self) -> None:
+        partition, here = 0, set[str]()  # a marker speaks of the groups in its own partition only
         for entry in self.log.load():
+            if entry.partition != partition:
+                partition, here = entry.partition, set[str]()
             if entry.marker is not None:
-                self.ended(entry.producer_id, commit=entry.marker)
+                for name in here & self.all.keys():
+                    self.all[name].release(entry.producer_id, commit=entry.marker)
                 continue
             try:
-                self._apply(entry)
+                here.add(self._apply(entry))
             except PeerError as error:
                 logger.error("record %d of __consumer_offsets is passed over: %s", entry.position, error.what)
         for group in list(self.all.values()):
@@ -226,7 +230,8 @@ class Groups:
             for member in group.members.values():
                 self.rebalances.alive(group, member)
 
-    def _apply(self, entry: Entry) -> None:
+    def _apply(self, entry: Entry) -> str:
+        """Take a record in; returns the name of its group."""
         key = decode_key(entry.key)
         group = self.all.get(key.group_id)
         if group is None:
@@ -245,6 +250,7 @@ class Groups:
                 group.hold(entry.producer_id, offsets)
             else:
                 group.commit(offsets)
+        return key.group_id
 
     def report(self, group: Group, where: Partition, committed: Committed) -> None:
         """Say once that a committed offset lies past the log's end; what to do about it is the client's own rule."""
