@@ -4,6 +4,8 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
+# Tests wait more than they compute: two workers, each giving the other what it has not begun.
+WORKERS ?= 2
 PYTEST_ARGS ?=
 
 .PHONY: help setup demo test test-long lint format peers bench lock recordings
@@ -31,7 +33,7 @@ recordings: setup
 	@scripts/recordings
 
 test: lint recordings  ## Lint, then every test but the long ones
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 test-long: recordings  ## The tests that take minutes, part by part; PART=list names them, PART=name N=count runs one
 	@PYTEST_ARGS="$(PYTEST_ARGS)" scripts/test-long $(PART) $(N)

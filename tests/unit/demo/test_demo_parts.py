@@ -248,7 +248,7 @@ def test_a_stubborn_child_is_ended_with_its_whole_group(tmp_path: Path) -> None:
         await child.stop(patience_s=0.1)
         assert not alive(child.pid)
         async with asyncio.timeout(10):  # a signal's effect on a process that is not ours to wait for
-            while alive(int(child.log.read_text())):
+            while alive(int(child.log.read_text())):  # noqa: ASYNC110 - nor has a pid
                 await asyncio.sleep(0.01)
 
     asyncio.run(scenario())
