@@ -20,6 +20,7 @@ from typing import Any
 from devices.profile_files import read_profiles
 from gateway.ingest.events import Events
 from gateway.ingest.mqtt.listener import MqttListener, serve_mqtt
+from gateway.ingest.mqtt_client.driver import BrokerClient, open_brokers
 from gateway.ingest.pipeline import Ingest
 from gateway.ingest.serial import port_profile, run_serial
 from gateway.log.store import LogStore
@@ -62,6 +63,7 @@ class Core:
         self.kafka: KafkaListener | None = None
         self.ingest: Ingest | None = None
         self.mqtt: MqttListener | None = None
+        self.brokers: list[BrokerClient] = []
         self.uplink: Uplink | None = None
         self.upkeep: Upkeep | None = None
         self.work: Supervisor | None = None
@@ -89,7 +91,7 @@ class Core:
         first = self._first_offsets(store)
         self.events = Events(store, node=settings.node, clock=clock)
         first_start = not store.topics["events"].partitions[0].log_end_offset
-        if settings.mqtt is not None or settings.serial:
+        if settings.mqtt is not None or settings.reads_elsewhere:
             self.ingest = Ingest(
                 store,
                 node=settings.node,
@@ -97,6 +99,9 @@ class Core:
                 marks=settings.marks,
                 clock=clock,
                 health=self.reporter.health,
+            )
+            self.brokers = open_brokers(
+                self.ingest, settings.mqtt_client, net=self.net, disk=disk, random=SystemRandom(), emit=self._emit
             )
         host, port = parse_address(settings.kafka.listen, default_port=9092)
         self.kafka = await serve_kafka(Broker(store, clock, settings=settings.kafka), self.net, host, port)
@@ -147,14 +152,14 @@ class Core:
         )
 
     async def _serve_mqtt(self) -> None:
-        """A node that reads serial ports too goes on without MQTT and tries again; another one stops here."""
+        """A node that reads serial ports or brokers too goes on without it and tries again; another one stops here."""
         assert self.ingest is not None  # noqa: S101 - made for whoever has [mqtt]
         assert self.settings.mqtt is not None  # noqa: S101
         uses = self.ingest.tail_uses
         try:
             self.mqtt = await serve_mqtt(self.ingest, self.net, self.settings.mqtt)
         except UserError as error:
-            if not self.settings.serial:
+            if not self.settings.reads_elsewhere:
                 raise
             self.ingest.tail_uses = uses
             if "mqtt" not in self.listener_problems:
@@ -204,6 +209,8 @@ class Core:
             for port, profile in ports:
                 run = _bound(run_serial, self.ingest, port, self.clock, profile=profile)
                 self._begin(f"serial port {port.port}", run)
+        for broker in self.brokers:
+            self._begin(f"broker {broker.name}", broker.run)
         if self.mqtt is None and self.settings.mqtt is not None:
             self._begin("MQTT", self._retry_mqtt)
         if self.uplink is not None:
@@ -249,7 +256,7 @@ class Core:
             rest.callback(self.store.close)
             if self.upkeep is not None:
                 rest.callback(self.upkeep.close)
-            for listener in (self.kafka, self.mqtt):
+            for listener in (self.kafka, self.mqtt, *self.brokers):
                 if listener is not None:
                     rest.callback(listener.close)
             rest.callback(self.store.flush_now)

@@ -22,6 +22,7 @@ def check(file: str | None) -> None:
     does = [f"serves Kafka on {shown['kafka']['listen']}"]
     if shown["mqtt"] is not None:
         does.append(f"takes MQTT on {shown['mqtt']['listen']}")
+    does += [f"reads the broker at {broker['address']}" for broker in shown["mqtt_client"]]
     does += [f"reads serial port {port['port']}" for port in shown["serial"]]
     if shown["central"] is not None:
         does.append(f"replicates to the central {shown['central']['bootstrap_servers']}")
@@ -67,10 +68,15 @@ def _write_table(table: dict[str, Any], name: str, lines: list[str]) -> None:
 
 
 def _is_section(value: Any) -> bool:
-    return isinstance(value, dict) or (isinstance(value, list) and bool(value) and isinstance(value[0], dict))
+    return isinstance(value, dict) or (
+        isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
+    )
 
 
 def _toml_value(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_toml_value(one) for one in value) + "]"
+    if isinstance(value, dict):
+        inside = ", ".join(f"{key} = {_toml_value(one)}" for key, one in value.items() if one is not None)
+        return f"{{ {inside} }}"
     return json.dumps(value, ensure_ascii=False)  # JSON's strings, numbers and booleans are TOML's too

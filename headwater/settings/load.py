@@ -56,6 +56,7 @@ def load_settings(file: str, *, environ: Mapping[str, str] = os.environ, host_na
             _check_node(source, settings.node, explicit=bool(explicit_node))
         settings = msgspec.convert(_resolve(msgspec.to_builtins(settings), os.path.dirname(file)), Settings)
         _check_addresses(source, settings, secrets)
+        _check_brokers(source, settings, secrets)
         _check_files(source, settings)
     if settings is None or source.problems:
         raise _error(source)
@@ -191,6 +192,19 @@ def _check_files(source: Source, settings: Settings) -> None:
     for index, port in enumerate(ports):
         if port in ports[:index]:
             source.problem(("serial", index), f"two serial ports are called “{port}”; give one a name of its own")
+
+
+def _check_brokers(source: Source, settings: Settings, secrets: set[Path]) -> None:
+    names = [broker.source_name for broker in settings.mqtt_client]
+    for index, broker in enumerate(settings.mqtt_client):
+        if (found := broker.problem()) is not None:
+            key, what = found
+            path: Path = ("mqtt_client", index, key)
+            what = "what its file says will not do" if path in secrets else what
+            source.problem(path, f"{show_path(path)}: {what}")
+        if names[index] in names[:index]:
+            path = ("mqtt_client", index)
+            source.problem(path, f"two brokers are called “{names[index]}”; give one a name of its own")
 
 
 def _error(source: Source) -> UserError:

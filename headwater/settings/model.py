@@ -12,6 +12,7 @@ import msgspec
 
 from gateway.ingest.marks import MarkSettings
 from gateway.ingest.mqtt.settings import MqttSettings
+from gateway.ingest.mqtt_client.settings import MqttClientSettings
 from gateway.ingest.serial_settings import SerialSettings
 from gateway.log.settings import WEEK_MS, LogSettings
 from gateway.replicate.settings import UplinkSettings
@@ -56,6 +57,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log: LogSettings = LogSettings()
     kafka: KafkaSettings = KafkaSettings()
     mqtt: MqttSettings | None = None
+    mqtt_client: tuple[MqttClientSettings, ...] = ()
     serial: tuple[SerialSettings, ...] = ()
     marks: MarkSettings = MarkSettings()
     profiles: tuple[str, ...] = ()
@@ -67,6 +69,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     influx: InfluxSettings | None = None
     page: PageSettings | None = None
     topics: TopicsSettings = TopicsSettings()
+
+    @property
+    def reads_elsewhere(self) -> bool:
+        """Whether this node takes readings in by other ways than its own MQTT listener."""
+        return bool(self.mqtt_client or self.serial)
 
     @property
     def wants_work(self) -> bool:

@@ -1,0 +1,217 @@
+"""One TCP connection to a broker: a socket around `ClientSession`, acknowledgements after fsync.
+
+The protocol object parses everything that a readable event brought, hands the messages to the pipeline as one list, and
+writes all acknowledgements in one write per pass of the loop. No task, future or queue per message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from gateway.ingest.mqtt.state import RETAIN, Message
+from gateway.ingest.mqtt_client.core import ClientSession, Phase
+from gateway.ingest.mqtt_client.packets import acknowledge
+from gateway.ingest.pipeline import Ingest
+from gateway.ingest.repeats import DupMemory
+from gateway.ingest.sources import Source
+from headwater.errors import PeerError
+
+SWEEP_S = 0.5
+STUCK_WRITE_MS = 30_000.0
+
+# why reads are paused
+INFLIGHT, FULL, WRITING = 1, 2, 4
+
+
+class Link(asyncio.Protocol):
+    """Lives from connect to loss; then `lost` holds the reason."""
+
+    def __init__(
+        self,
+        ingest: Ingest,
+        machine: ClientSession,
+        memory: DupMemory,
+        *,
+        inflight_max: int,
+        on_phase: Callable[[Link], None],
+    ) -> None:
+        """`on_phase` is called after each pass that changed what the session is or what the broker grants."""
+        self.machine = machine
+        self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.bad_version = False
+        self.up_ms: float | None = None  # monotonic, since when messages may come
+        self.source: Source | None = None
+        self.inflight = 0
+        self.retained = 0  # copies that were passed over
+        self._ingest = ingest
+        self._memory = memory
+        self._inflight_max = inflight_max
+        self._on_phase = on_phase
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._paused = 0
+        self._acks: list[bytes] = []
+        self._acked: list[int] = []
+        self._first = True  # no message with an identifier has come yet
+        self._stuck_ms: float | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    def now_ms(self) -> float:
+        return self._ingest.clock.monotonic_ms()
+
+    # --- asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - what a stream socket gives
+        self._transport = transport
+        self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+        self._write()
+
+    def data_received(self, data: bytes) -> None:
+        machine = self.machine
+        before = (machine.phase, len(machine.granted), len(machine.refused))
+        problem: str | None = None
+        try:
+            machine.feed(data, self.now_ms())
+        except PeerError as error:
+            problem = error.what
+            self.bad_version = getattr(error, "bad_version", False)
+        if (machine.phase, len(machine.granted), len(machine.refused)) != before or machine.unreadable is not None:
+            self._on_phase(self)
+        # what was whole before an error still counts: a QoS 0 message would not come again
+        if machine.messages:
+            messages, machine.messages = machine.messages, []
+            self._arrived(messages)
+        self._write()
+        if problem is not None:
+            self.end(problem)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def pause_writing(self) -> None:
+        self._stuck_ms = self.now_ms()
+        self._pause(WRITING)
+
+    def resume_writing(self) -> None:
+        self._stuck_ms = None
+        self._resume(WRITING)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.end(f"the connection broke: {exc}" if exc is not None else "it closed the connection")
+        self._transport = None
+
+    # --- one pass
+
+    def _arrived(self, messages: list[Message]) -> None:
+        if self._first:
+            self._look_at_numbering(messages)
+        kept = messages
+        if self.machine.retained:
+            # a copy that the broker kept for whoever subscribes: how old it is, nobody knows
+            kept = [message for message in messages if not message[3] & RETAIN]
+            self.retained += len(messages) - len(kept)
+            self.machine.retained = 0
+        self._take(messages, kept)
+
+    def _look_at_numbering(self, messages: list[Message]) -> None:
+        """A broker that numbers anew for each connection (RabbitMQ does) gives old identifiers to other messages."""
+        first = next((message[2] for message in messages if message[2]), 0)
+        if first:
+            self._first = False
+            if first == 1:
+                self._memory.connection_began(resumed=False)
+
+    def _take(self, messages: list[Message], kept: list[Message]) -> None:
+        """Store `kept`; then acknowledge all `messages`, in their order [MQTT-4.6.0-2]."""
+        if self.source is None:
+            return
+        self.inflight += len(messages)
+        self._ingest.take(self.source, kept, lambda stored: self._done(messages, stored=stored))
+        if self.inflight > self._inflight_max:
+            self._pause(INFLIGHT)
+        if self._ingest.full and not self._paused & FULL:
+            self._pause(FULL)
+            self._ingest.when_room(lambda: self._resume(FULL))
+
+    def _done(self, messages: list[Message], *, stored: bool) -> None:
+        """The messages are settled; acknowledgements wait for the end of this pass, to go in one write."""
+        self.inflight -= len(messages)
+        acks, ids = acknowledge(messages)
+        if not stored:
+            self.machine.held.difference_update(ids)
+            self._memory.forget(ids)
+            self.end("the disk failed before its messages were safe: they are asked for again")
+            return
+        if self._transport is None or self.machine.phase is Phase.CLOSED:
+            return  # they stand as unacknowledged in the session's memory
+        if acks:
+            if not self._acks:
+                self._loop.call_soon(self.flush)
+            self._acks.append(acks)
+            self._acked += ids
+        if self._paused & INFLIGHT and self.inflight * 2 <= self._inflight_max:
+            self._resume(INFLIGHT)
+
+    def flush(self) -> None:
+        """Write the acknowledgements that have gathered."""
+        if self._acks and self._transport is not None and self.machine.phase is not Phase.CLOSED:
+            now_ms = self.now_ms()
+            self._transport.write(b"".join(self._acks) if len(self._acks) > 1 else self._acks[0])
+            self._memory.written(self._acked, now_ms)
+            self.machine.sent(now_ms)
+        self._acks, self._acked = [], []
+
+    def _write(self) -> None:
+        out = self.machine.out
+        if out and self._transport is not None:
+            self._transport.write(b"".join(out))
+            self.machine.sent(self.now_ms())
+        out.clear()
+
+    def _pause(self, reason: int) -> None:
+        if not self._paused and self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+        self._paused |= reason
+
+    def _resume(self, reason: int) -> None:
+        if not self._paused & reason:
+            return
+        self._paused &= ~reason
+        if not self._paused and self._transport is not None and not self._transport.is_closing():
+            self.machine.heard(self.now_ms())  # the silence was ours
+            self._transport.resume_reading()
+
+    def _sweep(self) -> None:
+        self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+        now_ms = self.now_ms()
+        try:
+            self.machine.tick(now_ms, reading=not self._paused)
+        except PeerError as error:
+            self.end(error.what, dead=True)
+            return
+        self._write()
+        if self._stuck_ms is not None and now_ms - self._stuck_ms > STUCK_WRITE_MS:
+            self.end("it does not read its acknowledgements", dead=True)
+
+    # --- the end
+
+    def end(self, problem: str, *, dead: bool = False) -> None:
+        """Close. `dead`: nobody is there to say good-bye to."""
+        if self.lost.done():
+            return
+        self.flush()
+        if not dead:
+            self.machine.end()
+            self._write()
+        self.machine.phase = Phase.CLOSED
+        self._memory.connection_ended(self.now_ms())
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        if self._transport is not None:
+            if dead:
+                self._transport.abort()
+            elif not self._transport.is_closing():
+                self._transport.close()
+        self.lost.set_result(problem)

@@ -1,0 +1,55 @@
+"""What the node remembers of its sessions at brokers: that there was one, and which filters it has.
+
+A broker keeps a session's subscriptions, so a filter that is taken out of the configuration must be given back by name;
+and a session that is gone when it should be there means that messages may be missing. The file is small, and written
+when the configuration changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from headwater.disk import Disk
+
+
+class Remembered(msgspec.Struct, frozen=True):
+    """One session. Another address or client id is another session."""
+
+    address: str
+    client_id: str
+    filters: tuple[str, ...] = ()
+
+
+class SessionMemo:
+    """All of a node's sessions, by broker name, in `<data_dir>/node/brokers.json`."""
+
+    def __init__(self, disk: Disk, data_dir: str) -> None:
+        """A file that cannot be read counts as none: a lost session then goes unnamed, and nothing else is harmed."""
+        self._disk = disk
+        self._path = f"{data_dir}/node/brokers.json"
+        self._known: dict[str, Remembered] = {}
+        if disk.exists(self._path):
+            try:
+                self._known = msgspec.json.decode(disk.read_file(self._path), type=dict[str, Remembered])
+            except (msgspec.MsgspecError, OSError):
+                self._known = {}
+
+    def recall(self, name: str, address: str, client_id: str) -> Remembered | None:
+        """The session of that name, if it is the same one."""
+        known = self._known.get(name)
+        return known if known is not None and (known.address, known.client_id) == (address, client_id) else None
+
+    def keep(self, name: str, address: str, client_id: str, filters: Sequence[str]) -> bool:
+        """Remember a session; True when the file must be written: call `write`, in a thread."""
+        now = Remembered(address, client_id, tuple(filters))
+        if self._known.get(name) == now:
+            return False
+        self._known[name] = now
+        return True
+
+    def write(self) -> None:
+        """Make it durable. Raises `OSError`."""
+        self._disk.make_directory(self._path.rpartition("/")[0])
+        self._disk.replace_file(self._path, msgspec.json.encode(self._known))
