@@ -6,7 +6,15 @@ import argparse
 import importlib
 import sys
 
-BENCHMARKS = {"mqtt-ingest": "benchmarks.mqtt_ingest"}
+BENCHMARKS = {
+    "mqtt-ingest": "benchmarks.mqtt_ingest",
+    "node-consume": "benchmarks.node_consume",
+    "node-latency": "benchmarks.node_latency",
+    "node-produce": "benchmarks.node_produce",
+    "node-raw": "benchmarks.node_raw",
+    "node-start": "benchmarks.node_start",
+    "node-wear": "benchmarks.node_wear",
+}
 
 
 def main() -> int:

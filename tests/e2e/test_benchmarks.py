@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmarks import mqtt_ingest
+from benchmarks import mqtt_ingest, node_consume, node_latency, node_produce, node_raw, node_start, node_wear
+from benchmarks.kafka_raw import Shape
+from benchmarks.kafka_servers import Servers, both
 
 
 @pytest.mark.peer("mosquitto")
@@ -24,3 +28,50 @@ def test_mqtt_ingest_runs_beside_mosquitto(tmp_path: Path, capsys: pytest.Captur
     printed = capsys.readouterr().out
     assert "max_queued_messages 0" in printed
     assert "against mosquitto" in printed
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Servers]:
+    with both() as running:
+        yield running
+
+
+def check_report(report: dict[str, Any], results: Path) -> None:
+    assert json.loads((results / f"{report['name']}.json").read_text()) == json.loads(json.dumps(report))
+    assert report["ours"]["median"] > 0
+    assert report["ratio"]["kafka"] > 0
+    assert report["details"]["ours"].keys() == report["details"]["kafka"].keys()
+
+
+@pytest.mark.peer("kafka")
+def test_node_produce_and_consume_run_beside_kafka(tmp_path: Path, servers: Servers) -> None:
+    loads = {"node-produce": node_produce.Load(records=500, warm=10, size=100)}
+    check_report(node_produce.main(loads=loads, rounds=1, results=tmp_path, servers=servers)["node-produce"], tmp_path)
+    load = node_consume.Load(records=500)
+    check_report(node_consume.main(load=load, rounds=1, results=tmp_path, servers=servers), tmp_path)
+
+
+@pytest.mark.peer("kafka")
+def test_node_raw_and_latency_run_beside_kafka(tmp_path: Path, servers: Servers) -> None:
+    raw = node_raw.main(shapes=(Shape(10, 2, 2),), seconds=0.1, rounds=1, results=tmp_path, servers=servers)
+    check_report(raw["node-raw-10"], tmp_path)
+    assert raw["node-raw-10"]["details"]["ours"]["p99_ms"] >= raw["node-raw-10"]["details"]["ours"]["p50_ms"] > 0
+    latency = node_latency.main(shapes=(Shape(1, 1, 2),), seconds=0.1, rounds=1, results=tmp_path, servers=servers)
+    check_report(latency["node-latency-2"], tmp_path)
+    assert latency["node-latency-2"]["details"]["ours"]["fdatasync_us"] > 0
+
+
+@pytest.mark.peer("kafka")
+@pytest.mark.long("benchmarks")
+def test_node_start_and_wear_run_beside_kafka(tmp_path: Path) -> None:
+    load = node_start.Load(size_bytes=1_000_000, partitions=2, many=5)
+    started = node_start.main(load=load, rounds=1, results=tmp_path)
+    for report in started.values():
+        check_report(report, tmp_path)
+    wear = node_wear.main(
+        load=node_wear.Load(rates=(200,), intervals_ms=(0, 50), seconds=0.2), rounds=1, results=tmp_path
+    )["node-wear-200"]
+    check_report(wear, tmp_path)
+    for who in ("ours", "ours-50ms"):
+        assert wear["details"][who]["file"] > 1  # each byte of payload is there, and its batch's header too
+    assert wear["details"]["ours"]["pages"] > wear["details"]["ours-50ms"]["pages"]
