@@ -64,7 +64,7 @@ def _listed_texts(kind: type) -> dict[str, str]:
 def _structs() -> list[type]:
     from msgspec import inspect
 
-    from headwater.settings.check import item_at, struct_at
+    from headwater.toml.check import item_at, struct_at
 
     found: list[type] = []
 

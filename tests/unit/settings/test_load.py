@@ -6,10 +6,10 @@ import msgspec
 import pytest
 
 from headwater.errors import UserError
-from headwater.settings.check import convert
 from headwater.settings.load import load_settings, masked
 from headwater.settings.model import Settings
-from headwater.settings.source import Source
+from headwater.toml.check import convert
+from headwater.toml.source import Source
 
 HOST = "shed-gateway"
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import tomllib
 from typing import Any
 
-from headwater.settings.locate import Path, key_lines, show_path
+from headwater.toml.places import Path, key_lines, show_path
 
 TEXT = '''# a comment with [brackets] and key = 1
 node = "edge-1"  # why

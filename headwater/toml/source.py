@@ -1,4 +1,4 @@
-"""Read a node's TOML file and the `conf.d/*.toml` beside it into one table that remembers where each key stands.
+"""Read TOML files (a node's, and the `conf.d/*.toml` beside it) into one table that remembers where each key stands.
 
 Merge: files of `conf.d` come after the main file, in the order of their names. Tables are merged key by key, lists of
 tables (`[[serial]]`) are joined, any other value (a plain list too) replaces the earlier one.
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from headwater.errors import UserError
-from headwater.settings.locate import Path, key_lines
+from headwater.toml.places import Path, key_lines
 
 _ENV = re.compile(r"(\$?)\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -78,7 +78,10 @@ class Source:
 
     def add_file(self, file: str) -> None:
         """Merge one more file over what is there; raises UserError when it cannot be read or is no TOML."""
-        text = _read_text(file)
+        self.add_text(file, _read_text(file))
+
+    def add_text(self, file: str, text: str) -> None:
+        """Merge a text that is called `file`; raises UserError when it is no TOML."""
         try:
             table = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:

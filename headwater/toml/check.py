@@ -1,4 +1,4 @@
-"""Compare a table with the settings types and say in plain words what does not fit, and where.
+"""Compare a table with msgspec types and say in plain words what does not fit, and where.
 
 All unknown keys are found by walking the types; wrong values are msgspec's findings, one after the other: each is
 reported at its line, taken out, and the rest is tried again, so that one run names every mistake.
@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import inspect
 
-from headwater.settings.locate import Path, show_path
-from headwater.settings.source import Source
+from headwater.toml.places import Path, show_path
+from headwater.toml.source import Source
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -43,7 +43,7 @@ def convert(source: Source, kind: type[T]) -> T | None:
         try:
             value = msgspec.convert(source.table, kind)
         except msgspec.ValidationError as error:
-            message, path = _parse(str(error))
+            message, path = _found(str(error), source.table, shape)
             if _literal_from_environment(source, path):
                 continue
             missing = _missing_of(message)
@@ -58,7 +58,7 @@ def convert(source: Source, kind: type[T]) -> T | None:
 
 
 def struct_at(shape: inspect.Type) -> inspect.StructType | None:
-    """The settings struct behind a type: itself, or the one inside `X | None`."""
+    """The struct behind a type: itself, or the one inside `X | None`."""
     if isinstance(shape, inspect.UnionType):
         return next((inner for inner in shape.types if isinstance(inner, inspect.StructType)), None)
     return shape if isinstance(shape, inspect.StructType) else None
@@ -69,6 +69,11 @@ def item_at(shape: inspect.Type) -> inspect.Type | None:
     if isinstance(shape, (inspect.VarTupleType, inspect.ListType)):
         return shape.item_type
     return None
+
+
+def value_at(shape: inspect.Type) -> inspect.Type | None:
+    """The type of a mapping's values (`dict[str, X]`), or None."""
+    return shape.value_type if isinstance(shape, inspect.DictType) else None
 
 
 def _drop_unknown(source: Source, value: Any, shape: inspect.Type, path: Path, homes: dict[str, list[str]]) -> None:
@@ -86,6 +91,9 @@ def _drop_unknown(source: Source, value: Any, shape: inspect.Type, path: Path, h
     elif item is not None and isinstance(value, list):
         for index, inner in enumerate(value):
             _drop_unknown(source, inner, item, (*path, index), homes)
+    elif (values := value_at(shape)) is not None and isinstance(value, dict):
+        for key, inner in value.items():
+            _drop_unknown(source, inner, values, (*path, key), homes)
 
 
 def _nearest(key: str, known: list[str]) -> list[str]:
@@ -117,17 +125,44 @@ def _key_homes(shape: inspect.Type) -> dict[str, list[str]]:
     return homes
 
 
-def _parse(error: str) -> tuple[str, Path]:
+def _found(error: str, table: Any, shape: inspect.Type) -> tuple[str, Path]:
+    """msgspec's finding as (message, path); the mapping's member that it does not name is looked for."""
+    message, path, unnamed = _parse(error)
+    if not unnamed:
+        return message, path
+    at, kind = table, shape
+    for part in path:
+        at = at[part]
+        kind = _member(kind, part) or kind
+    struct = struct_at(value_at(kind) or kind)
+    for name, inner in at.items() if isinstance(at, dict) and struct is not None else ():
+        try:
+            msgspec.convert(inner, struct.cls)
+        except msgspec.ValidationError as inner_error:
+            message, rest = _found(str(inner_error), inner, struct)
+            return message, (*path, name, *rest)
+    return message, path
+
+
+def _parse(error: str) -> tuple[str, Path, bool]:
+    """(message, path, whether the path ends in a member that msgspec does not name)."""
     message, _, where = error.partition(" - at `$")
     path: Path = ()
     for name, index in re.findall(r"\.([^.\[`]+)|\[(\d+|\.\.\.)\]", where.rstrip("`")):
-        if name:
-            path += (name,)
-        elif index == "...":  # msgspec names no index for some collections: the list itself is named then
-            break
-        else:
-            path += (int(index),)
-    return message, path
+        if index == "...":
+            return message, path, True
+        path += (name or int(index),)
+    return message, path, False
+
+
+def _member(shape: inspect.Type, part: str | int) -> inspect.Type | None:
+    """The type of a struct's field, a list's item or a mapping's value."""
+    if isinstance(part, int):
+        return item_at(shape)
+    if (values := value_at(shape)) is not None:
+        return values
+    struct = struct_at(shape)
+    return next((field.type for field in struct.fields if field.encode_name == part), None) if struct else None
 
 
 def _missing_of(message: str) -> str:
@@ -139,11 +174,7 @@ def _allowed(shape: inspect.Type, path: Path) -> list[str]:
     """The texts that may stand at a path; [] where any may."""
     at: inspect.Type | None = shape
     for part in path:
-        struct = struct_at(at) if at is not None else None
-        if isinstance(part, int):
-            at = item_at(at) if at is not None else None
-        else:
-            at = next((field.type for field in struct.fields if field.encode_name == part), None) if struct else None
+        at = _member(at, part) if at is not None else None
     return [str(value) for value in at.values] if isinstance(at, inspect.LiteralType) else []
 
 
