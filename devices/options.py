@@ -59,10 +59,11 @@ class SparkplugOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 class ModbusOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A message's first register, in which `table`, and the order of the bytes where a field does not say."""
+    """A message's first register, in which `table`; with `layout` "blocks" each message says that itself."""
 
     address: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 0
     table: Literal["holding", "input", "coil", "discrete"] = "holding"
+    layout: Literal["registers", "blocks"] = "registers"
 
 
 OPTIONS: dict[str, type[msgspec.Struct]] = {

@@ -4,8 +4,9 @@ A register is two bytes, the high one first (Modbus Application Protocol 1.1b3, 
 value, the protocol leaves open, so a field's `register` says it: address, encoding, order of the bytes. Coils and
 discrete inputs are bits, the first in the lowest bit of the first byte (sections 6.1, 6.2).
 
-`decode_blocks` takes what polls of several ranges gave; `decode_group` takes each message for one block, beginning at
-the profile's `options.address` in `options.table`. Fields that no block covers are left out.
+`decode_group` takes each message for one block, beginning at the profile's `options.address` in `options.table`; with
+`options.layout` = "blocks" a message says itself which blocks it holds, as a poll's answers are taken in. Fields that
+no block covers are left out.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from devices.shape import Shape
 
 DECODER = "modbus"
 _FORMS = {"uint": "HIQ", "int": "hiq", "float": " fd"}
+_TABLES = ("coil", "discrete", "holding", "input")  # in the order of the function codes that read them, from 1
 _BIT_TABLES = ("coil", "discrete")
+_BLOCK = Struct(">BHH")
 
 
 class Block(NamedTuple):
@@ -49,10 +52,42 @@ def decode_group(profile: Profile | None, messages: Sequence[tuple[str, bytes]])
         try:
             if not payload:
                 raise _undecodable("the message is empty")
-            results.append([plan.reading(topic, [Block(plan.options.table, plan.options.address, payload)])])
+            results.append([plan.reading(topic, plan.blocks(payload))])
         except Undecodable as error:
             results.append(error)
     return results
+
+
+def encode_blocks(blocks: Sequence[Block]) -> bytes:
+    """Blocks as one message: of each the function code that reads it (1 byte), address and quantity (2 bytes each, the
+    high one first, as in the request), then its data as in the answer."""
+    parts = []
+    for table, address, data in blocks:
+        quantity = len(data) * 8 if table in _BIT_TABLES else len(data) // 2
+        parts += [_BLOCK.pack(_TABLES.index(table) + 1, address, quantity), data]
+    return b"".join(parts)
+
+
+def split_blocks(message: bytes) -> list[Block]:
+    """The blocks of a message that `encode_blocks` made. Raises `Undecodable`."""
+    blocks = []
+    at = 0
+    while at < len(message):
+        if at + _BLOCK.size > len(message):
+            raise _undecodable(f"{len(message) - at} bytes after the last block")
+        function, address, quantity = _BLOCK.unpack_from(message, at)
+        if not 1 <= function <= len(_TABLES):
+            raise _undecodable(f"function code {function} reads no registers")
+        table = _TABLES[function - 1]
+        at += _BLOCK.size
+        size = (quantity + 7) // 8 if table in _BIT_TABLES else quantity * 2
+        if at + size > len(message):
+            raise _undecodable(
+                f"the block of {table} from {address} should have {size} bytes, {len(message) - at} are there"
+            )
+        blocks.append(Block(table, address, message[at : at + size]))
+        at += size
+    return blocks
 
 
 def decode_blocks(profile: Profile, device: str, blocks: Sequence[Block]) -> Reading:
@@ -74,6 +109,11 @@ class _Plan:
             if (register := spec.register) is not None:
                 span = Span(register.table or self.options.table, register.address, register.words)
                 self.fields.append((span, spec.path or name, spec, register))
+
+    def blocks(self, message: bytes) -> list[Block]:
+        if self.options.layout == "blocks":
+            return split_blocks(message)
+        return [Block(self.options.table, self.options.address, message)]
 
     def reading(self, topic: str, blocks: Sequence[Block]) -> Reading:
         if not self.fields:

@@ -19,6 +19,8 @@ from typing import Any
 
 from devices.profile_files import read_profiles
 from gateway.ingest.events import Events
+from gateway.ingest.modbus.bus import ModbusBus
+from gateway.ingest.modbus.plan import bus_plan
 from gateway.ingest.mqtt.listener import MqttListener, serve_mqtt
 from gateway.ingest.mqtt_client.driver import BrokerClient, open_brokers
 from gateway.ingest.pipeline import Ingest
@@ -64,6 +66,7 @@ class Core:
         self.ingest: Ingest | None = None
         self.mqtt: MqttListener | None = None
         self.brokers: list[BrokerClient] = []
+        self.modbus: list[ModbusBus] = []
         self.uplink: Uplink | None = None
         self.upkeep: Upkeep | None = None
         self.work: Supervisor | None = None
@@ -78,6 +81,7 @@ class Core:
         settings, clock, disk = self.settings, self.clock, self.disk
         profiles = read_profiles(settings.profiles)
         ports = [(port, port_profile(port)) for port in settings.serial]
+        plans = [bus_plan(bus) for bus in settings.modbus]
         loop = asyncio.get_running_loop()
         store = self.store = LogStore.open(
             settings.data_dir,
@@ -103,6 +107,7 @@ class Core:
             self.brokers = open_brokers(
                 self.ingest, settings.mqtt_client, net=self.net, disk=disk, random=SystemRandom(), emit=self._emit
             )
+            self.modbus = [ModbusBus(self.ingest, plan, clock, self.net) for plan in plans]
         host, port = parse_address(settings.kafka.listen, default_port=9092)
         self.kafka = await serve_kafka(Broker(store, clock, settings=settings.kafka), self.net, host, port)
         if settings.mqtt is not None:
@@ -209,6 +214,8 @@ class Core:
             for port, profile in ports:
                 run = _bound(run_serial, self.ingest, port, self.clock, profile=profile)
                 self._begin(f"serial port {port.port}", run)
+        for bus in self.modbus:
+            self._begin(f"Modbus {bus.name}", bus.run)
         for broker in self.brokers:
             self._begin(f"broker {broker.name}", broker.run)
         if self.mqtt is None and self.settings.mqtt is not None:

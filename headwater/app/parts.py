@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from headwater.errors import UserError
+from gateway.ingest.modbus.settings import ModbusSettings
 from headwater.settings.model import Settings
 
 
@@ -17,6 +18,7 @@ def check_parts(settings: Settings) -> list[str]:
     """
     checks: list[Callable[[], list[str]]] = [partial(_access, settings)]
     checks += [partial(_profile, name) for name in settings.profiles]
+    checks += [partial(_bus, bus) for bus in settings.modbus]
     checks += [partial(_together, settings), partial(_rules, settings)]
     lines: list[str] = []
     errors: dict[str, str] = {}  # what is wrong to its hint; a mistake that is found twice is told once
@@ -36,8 +38,8 @@ def check_parts(settings: Settings) -> list[str]:
 
 def warnings(settings: Settings) -> list[str]:
     """What is allowed and is hardly meant."""
-    if settings.role == "edge" and settings.mqtt is None and not settings.serial:
-        return ["no [mqtt] and no [[serial]]: this edge takes nothing in; add one of them for its devices"]
+    if settings.role == "edge" and settings.mqtt is None and not settings.serial and not settings.modbus:
+        return ["no [mqtt], [[serial]] or [[modbus]]: this edge takes nothing in; add one of them for its devices"]
     return []
 
 
@@ -61,6 +63,15 @@ def _profile(name: str) -> list[str]:
     from devices.profile_files import read_profiles
 
     return [f"decodes {one.name} ({one.format})" for one in read_profiles([name])]
+
+
+def _bus(settings: ModbusSettings) -> list[str]:
+    from gateway.ingest.modbus.plan import bus_plan
+
+    plan = bus_plan(settings)
+    units = f"{len(plan.devices)} unit{'s' * (len(plan.devices) != 1)}"
+    requests = sum(len(unit.requests) for unit in plan.poller().units)
+    return [f"polls Modbus {settings.where}: {units}, {requests} request{'s' * (requests != 1)} for a poll of each"]
 
 
 def _rules(settings: Settings) -> list[str]:

@@ -37,6 +37,7 @@ class Reporter:
             "log": core.store.status() if core.store is not None else {},
             "kafka": core.kafka.status() if core.kafka is not None else None,
             "ingest": core.ingest.status() if core.ingest is not None else None,
+            "modbus": [bus.status() for bus in core.modbus],
             "brokers": [broker.status() for broker in core.brokers],
             "central": core.uplink.status() if core.uplink is not None else None,
             "upkeep": core.upkeep.status() if core.upkeep is not None else None,

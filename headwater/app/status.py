@@ -32,6 +32,7 @@ def judge(document: Mapping[str, Any]) -> tuple[str, list[str]]:
         *fatal,
         *_listener_problems(document.get("listeners") or {}),
         *_central_problems(document.get("central"), document["now_ms"]),
+        *_bus_problems(document.get("modbus") or ()),
         *_source_problems(document.get("ingest")),
         *_work_problems(document.get("work")),
         *_node_problems(document.get("nodes") or ()),
@@ -119,6 +120,10 @@ def _central_problems(central: Mapping[str, Any] | None, now_ms: int) -> list[st
 def _source_problems(ingest: Mapping[str, Any] | None) -> list[str]:
     sources = (ingest or {}).get("sources", ())
     return [f"{source['id']}: {source['problem']}" for source in sources if source.get("problem")]
+
+
+def _bus_problems(buses: Iterable[Mapping[str, Any]]) -> list[str]:
+    return [f"Modbus {bus['name']}: {bus['problem']}" for bus in buses if bus["problem"]]
 
 
 def _work_problems(work: Mapping[str, Any] | None) -> list[str]:

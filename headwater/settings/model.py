@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from gateway.ingest.marks import MarkSettings
+from gateway.ingest.modbus.settings import ModbusSettings
 from gateway.ingest.mqtt.settings import MqttSettings
 from gateway.ingest.mqtt_client.settings import MqttClientSettings
 from gateway.ingest.serial_settings import SerialSettings
@@ -59,6 +60,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     mqtt: MqttSettings | None = None
     mqtt_client: tuple[MqttClientSettings, ...] = ()
     serial: tuple[SerialSettings, ...] = ()
+    modbus: tuple[ModbusSettings, ...] = ()
     marks: MarkSettings = MarkSettings()
     profiles: tuple[str, ...] = ()
     """Device profiles: names of shipped ones, or paths of files that end in `.toml`."""
@@ -73,7 +75,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     @property
     def reads_elsewhere(self) -> bool:
         """Whether this node takes readings in by other ways than its own MQTT listener."""
-        return bool(self.mqtt_client or self.serial)
+        return bool(self.mqtt_client or self.serial or self.modbus)
 
     @property
     def wants_work(self) -> bool:

@@ -34,6 +34,14 @@ def settings_schema() -> dict[str, Any]:
 
 def field_texts(kind: type) -> dict[str, str]:
     """What each field of a settings type is: the sentence under it, or its line `name   text` in the class's own."""
+    texts: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        if issubclass(base, msgspec.Struct) and base is not msgspec.Struct:
+            texts |= _own_texts(base)
+    return texts
+
+
+def _own_texts(kind: type) -> dict[str, str]:
     definition = ast.parse(textwrap.dedent(source_inspect.getsource(kind))).body[0]
     body = definition.body if isinstance(definition, ast.ClassDef) else []
     texts = _listed_texts(kind)

@@ -230,7 +230,7 @@ def test_a_silent_port_is_opened_anew_and_named_until_it_speaks(link: Path) -> N
 
 
 def test_what_the_disk_would_not_take_is_taken_again(link: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.ingest.serial.RETAKE_MS", 5.0)
+    monkeypatch.setattr("gateway.ingest.retake.RETAKE_MS", 5.0)
     line = Line(link)
 
     async def story(taken: Taken) -> None:

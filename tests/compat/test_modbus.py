@@ -1,0 +1,205 @@
+"""Modbus polling against pymodbus's server: over TCP, and over a serial line that socat stands in for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymodbus.simulator import DataType, SimData, SimDevice
+
+from gateway.ingest.marks import MarkSettings
+from gateway.ingest.modbus.bus import ModbusBus
+from gateway.ingest.modbus.plan import bus_plan
+from gateway.ingest.modbus.settings import ModbusSettings, UnitSettings
+from gateway.ingest.pipeline import Ingest
+from gateway.log.settings import LogSettings
+from gateway.log.store import LogStore
+from headwater.clock import SystemClock
+from headwater.disk import RealDisk
+from headwater.net import RealNet, free_port
+from tests.support.ingest import Stored, stored
+from tests.support.modbus_server import METER, READS, dead, meter, pty_pair, rtu_server, tcp_server
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> str:
+    file = tmp_path / "meter.toml"
+    file.write_text(METER)
+    return str(file)
+
+
+class Node:
+    """The pipeline with its log, and one bus."""
+
+    def __init__(self, ingest: Ingest, bus: ModbusBus) -> None:
+        self.ingest = ingest
+        self.bus = bus
+
+    def of(self, device: str) -> list[Stored]:
+        """What is on disk of a device."""
+        return [one for one in stored(self.ingest.readings) if one.key == f"edge-1/{device}"]
+
+    def unit(self, number: int) -> dict[str, Any]:
+        return next(unit for unit in self.bus.status()["units"] if unit["unit"] == number)
+
+    def source(self, number: int) -> dict[str, Any]:
+        wanted = self.unit(number)["source"]
+        return next(one for one in self.ingest.status()["sources"] if one["id"] == wanted)
+
+
+@asynccontextmanager
+async def node(folder: Path, settings: ModbusSettings) -> AsyncIterator[Node]:
+    clock = SystemClock()
+    store = LogStore.open(
+        str(folder / "data"),
+        node="edge-1",
+        settings=LogSettings(fsync_interval_ms=0),
+        disk=RealDisk(),
+        clock=clock,
+        call_in_loop=asyncio.get_running_loop().call_soon_threadsafe,
+    )
+    ingest = Ingest(store, node="edge-1", profiles=[], marks=MarkSettings(), clock=clock, health=lambda: {"up": True})
+    bus = ModbusBus(ingest, bus_plan(settings), clock, RealNet())
+    running = asyncio.create_task(bus.run())
+    try:
+        yield Node(ingest, bus)
+        assert not running.done()
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        ingest.close()
+        store.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - the disk's and a foreign program's doing
+            await asyncio.sleep(0.005)
+
+
+def units(*numbers: int) -> tuple[UnitSettings, ...]:
+    return tuple(UnitSettings(unit=number, device=f"meter-{number}") for number in numbers)
+
+
+def test_every_kind_of_register_over_tcp(tmp_path: Path, profile: str) -> None:
+    async def story() -> None:
+        async with tcp_server([meter(1)]) as port:
+            settings = ModbusSettings(tcp=f"127.0.0.1:{port}", profile=profile, units=units(1), every_ms=20)
+            async with node(tmp_path, settings) as edge:
+                await until(lambda: len(edge.of("meter-1")) >= 3)
+                first = edge.of("meter-1")[0]
+                assert first.value == READS
+                assert edge.unit(1)["requests"] == 5  # a coil, two of inputs 80 apart, two of holding, one of input
+                assert not edge.unit(1)["timeouts"]
+                assert edge.source(1)["connected"]
+                assert edge.source(1)["problem"] is None
+
+    asyncio.run(story())
+
+
+@pytest.mark.peer("socat")
+def test_every_kind_of_register_over_a_serial_line(tmp_path: Path, profile: str) -> None:
+    async def story() -> None:
+        async with pty_pair(tmp_path) as (ours, theirs), rtu_server([meter(1), meter(247)], theirs):
+            settings = ModbusSettings(port=ours, baudrate=115_200, profile=profile, units=units(1, 247), every_ms=30)
+            async with node(tmp_path, settings) as edge:
+                await until(lambda: len(edge.of("meter-1")) >= 2 and len(edge.of("meter-247")) >= 2)
+                assert edge.of("meter-1")[0].value == READS
+                assert edge.of("meter-247")[0].value == READS
+
+    asyncio.run(story())
+
+
+@pytest.mark.peer("socat")
+def test_a_dead_slave_among_three_costs_the_others_nothing(tmp_path: Path, profile: str) -> None:
+    async def story() -> None:
+        async with (
+            pty_pair(tmp_path) as (ours, theirs),
+            rtu_server([meter(1), meter(2), meter(3)], theirs, trace=dead(2)),
+        ):
+            settings = ModbusSettings(
+                port=ours, baudrate=115_200, profile=profile, units=units(1, 2, 3), every_ms=50, timeout_ms=60
+            )
+            async with node(tmp_path, settings) as edge:
+                await until(lambda: len(edge.of("meter-1")) >= 20 and len(edge.of("meter-3")) >= 20)
+                silent = edge.unit(2)
+                assert silent["timeouts"] <= 6  # of 20 polls that it was due for: 50, 100, 200, 400… ms apart
+                assert silent["backoff_ms"] >= 200
+                problem = str(edge.source(2)["problem"])
+                assert "no answer within 60 ms" in problem
+                assert not edge.source(2)["connected"]
+                assert not edge.of("meter-2")
+
+    asyncio.run(story())
+
+
+@pytest.mark.peer("socat")
+def test_a_slave_that_answers_garbage_is_named_and_its_neighbour_is_read(tmp_path: Path, profile: str) -> None:
+    def garble(sending: bool, data: bytes) -> bytes:
+        if not sending or data[0] != 2:
+            return data
+        return data[:-1] + bytes([data[-1] ^ 0x55])
+
+    async def story() -> None:
+        async with pty_pair(tmp_path) as (ours, theirs), rtu_server([meter(1), meter(2)], theirs, trace=garble):
+            settings = ModbusSettings(
+                port=ours, baudrate=115_200, profile=profile, units=units(1, 2), every_ms=30, timeout_ms=60
+            )
+            async with node(tmp_path, settings) as edge:
+                await until(lambda: edge.unit(2)["garbled"] >= 2 and len(edge.of("meter-1")) >= 5)
+                assert "garbled" in str(edge.source(2)["problem"])
+                assert not edge.of("meter-2")
+                assert edge.of("meter-1")[-1].value == READS
+                assert not edge.ingest.status()["dead_letters"]
+
+    asyncio.run(story())
+
+
+def test_a_register_that_is_not_there_is_named_and_the_rest_is_read(tmp_path: Path, profile: str) -> None:
+    holding = [SimData(0, values=[0x020B, 0xCFC7, 0xFFFF, 0x4366, 0x4000], datatype=DataType.REGISTERS)]
+    bits = [SimData(0, values=[False] * 16, datatype=DataType.BITS)]
+    inputs = [SimData(5, values=[0xFFD3], datatype=DataType.REGISTERS)]
+
+    async def story() -> None:
+        async with tcp_server([SimDevice(id=1, simdata=(bits, bits, holding, inputs))]) as port:
+            settings = ModbusSettings(tcp=f"127.0.0.1:{port}", profile=profile, units=units(1), every_ms=20)
+            async with node(tmp_path, settings) as edge:
+                await until(lambda: len(edge.of("meter-1")) >= 3)
+                last = edge.of("meter-1")[-1].value
+                assert last == {
+                    "relay": False, "door": False, "status": 11, "alarm": True,
+                    "power": -1234.5, "voltage": 230.25, "temperature": -4.5,
+                }  # fmt: skip
+                problem = str(edge.source(1)["problem"])
+                assert "discrete 90 to 90: exception 2, illegal data address" in problem
+                assert "holding 10 to 13" in problem
+                assert edge.source(1)["connected"]
+                before = dict(edge.unit(1)["exceptions"])
+                count = len(edge.of("meter-1"))
+                await until(lambda: len(edge.of("meter-1")) >= count + 3)
+                assert edge.unit(1)["exceptions"] == before  # they are not asked for again with every poll
+
+    asyncio.run(story())
+
+
+def test_a_server_that_comes_late_goes_and_comes_back(tmp_path: Path, profile: str) -> None:
+    async def story() -> None:
+        port = free_port()
+        settings = ModbusSettings(
+            tcp=f"127.0.0.1:{port}", name="hall", profile=profile, units=units(1), every_ms=20, retry_max_ms=50
+        )
+        async with node(tmp_path, settings) as edge:
+            await until(lambda: "cannot be reached" in str(edge.bus.status()["problem"]))
+            for _ in range(2):
+                count = len(edge.of("meter-1"))
+                async with tcp_server([meter(1)], port=port):
+                    await until(lambda many=count: len(edge.of("meter-1")) > many)  # type: ignore[misc]
+                    assert edge.bus.status()["problem"] is None
+                await until(lambda: edge.bus.status()["problem"] is not None)
+                assert not edge.source(1)["connected"]
+
+    asyncio.run(story())
