@@ -18,10 +18,10 @@ from msgspec import inspect
 from headwater import resources
 from headwater.errors import UserError
 from headwater.net import parse_address
-from headwater.settings.check import convert, item_at, struct_at
-from headwater.settings.locate import Path, show_path
 from headwater.settings.model import DEFAULTS, Settings
-from headwater.settings.source import Source, read_source
+from headwater.toml.check import convert, item_at, struct_at
+from headwater.toml.places import Path, show_path
+from headwater.toml.source import Source, read_source
 
 NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 REFUSED_NAMES = ("raspberrypi", "localhost")
@@ -188,10 +188,13 @@ def _check_files(source: Source, settings: Settings) -> None:
                 near = difflib.get_close_matches(name, shipped, n=1, cutoff=0.3)
                 meant = f"did you mean “{near[0]}”?" if near else f"shipped are: {', '.join(shipped) or 'none'}"
                 source.problem(path, f"{key}: “{name}” is not shipped with Headwater; {meant} (a path ends in .toml)")
-    ports = [port.source_name for port in settings.serial]
-    for index, port in enumerate(ports):
-        if port in ports[:index]:
-            source.problem(("serial", index), f"two serial ports are called “{port}”; give one a name of its own")
+    for section, what, called in (
+        ("serial", "serial ports", [port.source_name for port in settings.serial]),
+        ("modbus", "Modbus buses", [bus.bus_name for bus in settings.modbus]),
+    ):
+        for index, name in enumerate(called):
+            if name in called[:index]:
+                source.problem((section, index), f"two {what} are called “{name}”; give one a name of its own")
 
 
 def _check_brokers(source: Source, settings: Settings, secrets: set[Path]) -> None:
