@@ -1,12 +1,13 @@
 """JSON to Readings, a group of messages in one msgspec call.
 
-With a profile that lists fields only those are read, type-checked in C, and whatever else the message holds is
-skipped. Without fields, or without a profile, every member is a field: nested objects become `outer.inner`, and a
-bare number, text or boolean is the field `value`. An array is refused: which element is which, no name says, unless a
-profile names elements (`values.0`) or takes one reading from `each` of them.
+With a profile that lists fields only those are read, type-checked in C, and stored in the profile's order; whatever
+else the message holds is skipped. Without fields, or without a profile, every member is a field: nested objects become
+`outer.inner`, and a bare number, text or boolean is the field `value`. An array is refused: which element is which, no
+name says, unless a profile names elements (`values.0`) or takes one reading from `each` of them.
 
 Messages of a group are joined by newlines and decoded as one stream. A stream of JSON values can be split
-in more than one way, so one sender could shift another's values; hence the guard in `_one_value_each`.
+in more than one way, so one sender could shift another's values; hence the guard `one_value_each`. What ingest stores
+of the usual message is decoded faster still, by `json_plain`.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from typing import Any, TypedDict
 
 import msgspec
 
+from devices.decoders.json_plain import is_flat, listed_names, meta_paths, needs_shape, one_value_each
 from devices.decoders.plans import PlanCache
 from devices.profiles import Profile, TopicMatcher, scaled
 from devices.reading import Reading, Scalar, Undecodable
 from devices.shape import FIELDS_MAX, MISSING, Shape, flatten, look_up, tree_readings
 from devices.times import milliseconds
-from devices.topics import placeholders
 
 Message = tuple[str, bytes]
 Result = list[Reading] | Undecodable
@@ -45,28 +46,20 @@ class _Plan:
         self._timestamp = profile.timestamp if profile is not None else None
         self._natural_path = profile.natural_key if profile is not None else None
         self._natural_field = profile.natural_field if profile is not None else None
-        self._moved: list[tuple[str, str, float, float]] = []
-        self._flat = True
-        if profile is not None and profile.fields:
-            self._moved = [(name, spec.path or name, spec.scale, spec.offset) for name, spec in profile.fields.items()]
-            taken_out = [path for path in (self._timestamp and self._timestamp.path, self._natural_path) if path]
-            self._flat = not any("." in path for path in taken_out) and all(
-                name == path and (scale, offset) == (1.0, 0.0) and "." not in path
-                for name, path, scale, offset in self._moved
-            )
+        self._moved = [
+            (name, spec.path or name, spec.scale, spec.offset)
+            for name, spec in (profile.fields.items() if profile is not None else ())
+        ]
         self._listed = bool(self._moved)
-        self._simple = self._simple_names()
-        self._shape = Shape(profile, "json") if profile is not None and _needs_shape(profile) else None
-        if self._shape is not None:
-            self._simple = None
-        typed = self._listed and self._shape is None
-        self._decoder = self._typed_decoder() if typed else msgspec.json.Decoder()
+        self._flat = profile is None or is_flat(profile)
+        self._names = listed_names(profile) if profile is not None else []
+        self._shape = Shape(profile, "json") if profile is not None and needs_shape(profile) else None
+        typed = profile is not None and self._listed and self._shape is None
+        self._decoder = self._typed_decoder(profile) if profile is not None and typed else msgspec.json.Decoder()
 
-    def _typed_decoder(self) -> msgspec.json.Decoder[Any]:
+    def _typed_decoder(self, profile: Profile) -> msgspec.json.Decoder[Any]:
         tree: dict[str, Any] = {}
-        paths = [path for _, path, _, _ in self._moved]
-        paths += [path for path in (self._timestamp and self._timestamp.path, self._natural_path) if path]
-        for path in paths:
+        for path in [path for _, path, _, _ in self._moved] + meta_paths(profile):
             node = tree
             *parents, leaf = path.split(".")
             for parent in parents:
@@ -78,42 +71,15 @@ class _Plan:
 
     def decode(self, messages: Sequence[Message]) -> list[Result]:
         joined = b"\n".join([payload for _, payload in messages])
-        if _one_value_each(joined, len(messages)):
+        if one_value_each(joined, len(messages)):
             try:
                 values = self._decoder.decode_lines(joined)
             except _ERRORS:
                 # one of them is bad: each alone tells which, and why
                 values = []
             if len(values) == len(messages):
-                if self._simple is not None:
-                    return self._simple_results(messages, values, *self._simple)
                 return [self._result(topic, value) for (topic, _), value in zip(messages, values, strict=True)]
         return [self._decode_one(topic, payload) for topic, payload in messages]
-
-    def _simple_names(self) -> tuple[str, str] | None:
-        """(timestamp, natural key) members when no message needs more than taking these two out; else None."""
-        timestamp = self._timestamp
-        if not self._listed or not self._flat or timestamp is None or self._natural_field is None:
-            return None
-        return (timestamp.path, self._natural_field) if timestamp.unit == "ms" and "." not in timestamp.path else None
-
-    def _simple_results(
-        self, messages: Sequence[Message], values: list[dict[str, Any]], timestamp: str, natural: str
-    ) -> list[Result]:
-        """`_result` for the common shape, without its calls: it is most of an edge's decoding time."""
-        results: list[Result] = []
-        devices = self._devices
-        new = tuple.__new__  # a NamedTuple's own constructor costs three times this
-        for (topic, _), value in zip(messages, values, strict=True):
-            device = devices.get(topic)
-            event_ms = value.get(timestamp)
-            key = value.get(natural)
-            if device is None or type(event_ms) is not int or type(key) is not int or len(value) < 2:
-                results.append(self._result(topic, value))
-                continue
-            del value[timestamp]
-            results.append([new(Reading, (device, value, event_ms, key))])
-        return results
 
     def _decode_one(self, topic: str, payload: bytes) -> Result:
         try:
@@ -135,10 +101,10 @@ class _Plan:
         natural: Any = None
         timestamp = self._timestamp
         if self._flat:
-            # the decoded object is the fields already; only what is no field is taken out
-            if timestamp is not None and (claim := _take(value, timestamp.path)) is not None:
+            if timestamp is not None and (claim := value.get(timestamp.path)) is not None:
                 event_ms = milliseconds(claim, timestamp)
-            fields: dict[str, Scalar] = value
+            # in the profile's order, as `json_plain` has it: the same message is stored as the same bytes
+            fields: dict[str, Scalar] = {name: value[name] for name in self._names if name in value}
             if self._natural_field is not None:
                 natural = value.get(self._natural_field)
         else:
@@ -201,35 +167,6 @@ class _Plan:
                 self._devices.clear()
             self._devices[topic] = device
         return device
-
-
-def _needs_shape(profile: Profile) -> bool:
-    """True for what the quick ways below do not know: several readings a message, labels, arrays, conversions."""
-    paths = [spec.path or name for name, spec in profile.fields.items()]
-    paths += [path for path in (profile.timestamp and profile.timestamp.path, profile.natural_key) if path]
-    return (
-        profile.each is not None
-        or profile.device_path is not None
-        or bool(profile.timestamp and profile.timestamp.time_path)
-        or any(spec.type for spec in profile.fields.values())
-        or any(part.isdecimal() for path in paths for part in path.split("."))
-        or any(name != "device" for topic in profile.topics for name in placeholders(topic))
-    )
-
-
-def _one_value_each(joined: bytes, count: int) -> bool:
-    """True when a newline stands between any two payloads and nowhere else, with `}` before and `{` after it.
-
-    Then a decoder that accepts the whole stream has found exactly one object in each payload. No value can span
-    such a newline (raw ones are forbidden in strings, and after `}` a `{` cannot go on a value), so there
-    are at least `count` values; and `count` values in all leave one for each.
-    """
-    return (
-        joined[:1] == b"{"
-        and joined[-1:] == b"}"
-        and joined.count(b"\n") == count - 1
-        and joined.count(b"}\n{") == count - 1
-    )
 
 
 def _typed_dict(name: str, tree: dict[str, Any]) -> Any:

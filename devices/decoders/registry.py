@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 
+from devices.decoders.json_plain import PlainJson, plain_json
 from devices.profiles import Profile
 from devices.reading import Reading, Undecodable
 from headwater.errors import UserError
@@ -36,3 +37,8 @@ def decoder_for(format_name: str) -> DecodeGroup:
         raise UserError(f"no decoder reads format “{format_name}”", hint=f"There are {', '.join(FORMATS)}.") from None
     decode: DecodeGroup = module.decode_group
     return decode
+
+
+def plain_decoder_for(profile: Profile | None) -> PlainJson | None:
+    """The fast way to the usual messages of a profile, by columns; None where there is none."""
+    return plain_json(profile) if profile is None or profile.format == "json" else None

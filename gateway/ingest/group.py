@@ -1,73 +1,33 @@
 """One commit group: messages of many sources become one batch of readings and one of dead letters. Sans-IO.
 
 Everything is done by columns over the whole group: repeats, then one decode per profile, then one JSON encode per
-profile, then times and headers. Nothing is made per message but the tuples that the batch is encoded from.
+profile, then times and headers. The usual messages (`devices.decoders.json_plain`) stay columns to the end, an entry at
+a time; a group that holds any other goes reading by reading.
 """
 
 from __future__ import annotations
 
-import logging
 import zlib
 from collections.abc import Sequence
-from typing import Any
 
-import msgspec
-
-from devices.decoders.registry import DecodeGroup, decoder_for
-from devices.limits import Limits
-from devices.profiles import EVENT_TIME_PAST_MAX_MS, Profile, TopicMatcher
-from devices.reading import Reading, Undecodable
-from devices.reporting import Reporter
+from devices.decoders.json_plain import PlainReadings
+from devices.profiles import Profile, TopicMatcher
+from devices.reading import Undecodable
 from gateway.ingest.counts import Counts
-from gateway.ingest.eventtime import FUTURE_MAX_MS, record_time
+from gateway.ingest.eventtime import FUTURE_MAX_MS
+from gateway.ingest.lanes import Lane, Results, Run, encode_fields, encode_results
 from gateway.ingest.mqtt.state import DUP, HELD, REFUSED
 from gateway.ingest.raw import Outcome, raw_record
-from gateway.ingest.repeats import NaturalMemory, companion, hw_m
-from gateway.ingest.sources import Entry, Source
+from gateway.ingest.repeats import NaturalMemory, companion, hw_m_sections
+from gateway.ingest.sources import Entry, Message, Source
 from gateway.log.records import NO_HEADERS, Record, decode_headers, encode_headers
-
-_log = logging.getLogger("headwater.ingest")
+from gateway.log.rows import Rows
 
 _ROUTES_MAX = 16_384
 _KEYS_MAX = 16_384
-# what the keys of one message's readings may weigh: so much, or so many times the message
-_MESSAGE_KEYS_BYTES = 256 << 10
-_MESSAGE_KEYS_FACTOR = 64
-_encoder = msgspec.json.Encoder()
 
-# what a lane keeps beside a message: its entry, and the header section with its hw-m, or NO_HEADERS
-_Meta = tuple[Entry, bytes]
-
-
-class _Lane:
-    """The messages of a group that one profile decodes."""
-
-    __slots__ = (
-        "decode",
-        "idle_ms",
-        "limits",
-        "messages",
-        "metas",
-        "past_max_ms",
-        "profile",
-        "qualities",
-        "raw",
-        "reporter",
-        "results",
-    )
-
-    def __init__(self, profile: Profile | None) -> None:
-        self.profile = profile
-        self.decode: DecodeGroup = decoder_for(profile.format if profile is not None else "json")
-        self.past_max_ms = profile.event_time_past_max_ms if profile is not None else EVENT_TIME_PAST_MAX_MS
-        self.idle_ms = profile.idle_ms if profile is not None else None
-        self.limits = Limits(profile)
-        self.qualities: list[str] | None = None  # of the group's readings, in order; None where nobody asks
-        self.reporter = Reporter(profile)
-        self.raw: Profile | None = None  # the profile of a lane whose messages are logged as they came
-        self.results: list[list[Reading] | Undecodable] | None = None  # of a lane that was decoded elsewhere
-        self.messages: list[tuple[str, bytes]] = []
-        self.metas: list[_Meta] = []
+# where a topic's messages go, and the CRC-32 of topic and NUL, with which their own begins
+_Route = tuple[Lane, int]
 
 
 class GroupBuilder:
@@ -81,92 +41,108 @@ class GroupBuilder:
         self._node = node
         self._natural = natural
         self._matcher = TopicMatcher(profiles)
-        self._lanes: dict[int, _Lane] = {}
-        self._routes: dict[str, tuple[_Lane, int]] = {}  # topic → (lane, CRC-32 of topic and NUL)
+        self._lanes: dict[int, Lane] = {}
+        self._routes: dict[str, _Route] = {}
         self._keys: dict[str, bytes] = {}
 
-    def build(self, entries: list[Entry]) -> tuple[list[Record], list[Record]]:
-        """(records of readings, records of dead letters); fills in each entry's `newest_ms` and `readings`."""
-        readings: list[Record] = []
+    def build(self, entries: list[Entry]) -> tuple[Rows, list[Record]]:
+        """(readings, records of dead letters); fills in each entry's `newest_ms` and `readings`."""
+        rows = Rows()
         dead: list[Record] = []
         self.raw, self.raw_from = [], []
         try:
             for entry in entries:
-                if entry.outcomes is None:
-                    self._sort_in(entry)
-                else:
+                if entry.outcomes is not None:
                     self._sort_in_outcomes(entry, entry.outcomes)
+                elif entry.messages:
+                    self._sort_in(entry)
             for lane in self._lanes.values():
-                if lane.messages:
-                    self._lane_records(lane, readings, dead)
+                if lane.runs:
+                    self._lane_records(lane, rows, dead)
         finally:  # also of a group that was given up: its messages are no part of the next
             for lane in self._lanes.values():
-                lane.messages, lane.metas = [], []
-                if lane.results is not None:
-                    lane.results = []
-        self.counts.stored += len(readings)
+                lane.clear()
+        self.counts.stored += len(rows)
         self.counts.dead_letters += len(dead)
         self.counts.raw += len(self.raw)
-        return readings, dead
+        return rows, dead
+
+    # --- who decodes what
 
     def _sort_in(self, entry: Entry) -> None:
         """Each message to its lane, repeats by packet identifier left out."""
-        source = entry.source
-        self.counts.received += len(entry.messages)
-        fixed = self._lane(source.profile) if source.profile is not None else None
-        routes, memory, client = self._routes, source.memory, source.client
-        plain = (entry, NO_HEADERS)
-        for topic, payload, packet_id, flags in entry.messages:
-            route = routes.get(topic)
-            if route is None:
-                route = self._route(topic)
-            lane = fixed if fixed is not None else route[0]
-            meta = plain
-            if flags & (HELD | REFUSED):
-                self._count_passed_over(flags)
-                continue
-            if memory is not None and packet_id:
-                crc = zlib.crc32(payload, route[1])
-                if flags & DUP and memory.is_repeat(packet_id, crc):
-                    self.counts.dup_repeats += 1
-                    continue
-                memory.use(packet_id, crc)
-                meta = (entry, _hw_m_headers(hw_m(packet_id, crc, client)))
-            lane.messages.append((topic, payload))
-            lane.metas.append(meta)
+        messages, source = entry.messages, entry.source
+        self.counts.received += len(messages)
+        topics, payloads, ids, flags = zip(*messages, strict=True)
+        is_noted = max(flags) >= DUP
+        if is_noted:  # something among them is to be looked at one by one
+            messages = [message for message in messages if self._is_new(source, message)]
+            if not messages:
+                return
+            topics, payloads, ids, _ = zip(*messages, strict=True)
+        known = self._routes
+        routes = [known.get(topic) or self._route(topic) for topic in topics]
+        sections = _sections(source, payloads, ids, routes, is_noted=is_noted)
+        lanes = [lane for lane, _ in routes] if source.profile is None else [self._lane(source.profile)]
+        if lanes.count(lanes[0]) == len(lanes):
+            lanes[0].add(entry, topics, payloads, sections)
+            return
+        for lane in dict.fromkeys(lanes):
+            mine = [index for index, other in enumerate(lanes) if other is lane]
+            lane.add(
+                entry,
+                [topics[index] for index in mine],
+                [payloads[index] for index in mine],
+                [sections[index] for index in mine],
+            )
 
-    def _count_passed_over(self, flags: int) -> None:
+    def _is_new(self, source: Source, message: Message) -> bool:
+        """Whether to store it; then it is noted as its packet identifier's latest use."""
+        topic, payload, packet_id, flags = message
         if flags & REFUSED:
             self.counts.refused += 1
-        else:
+            return False
+        if flags & HELD:
             self.counts.dup_repeats += 1
-
-    def _lane(self, profile: Profile | None) -> _Lane:
-        lane = self._lanes.get(id(profile))
-        if lane is None:
-            lane = self._lanes[id(profile)] = _Lane(profile)
-            lane.raw = profile if profile is not None and profile.decoder else None
-        return lane
+            return False
+        if source.memory is not None and packet_id:
+            crc = zlib.crc32(payload, self._route(topic)[1])
+            if flags & DUP and source.memory.is_repeat(packet_id, crc):
+                self.counts.dup_repeats += 1
+                return False
+            source.memory.use(packet_id, crc)
+        return True
 
     def _sort_in_outcomes(self, entry: Entry, outcomes: list[tuple[Outcome, bytes]]) -> None:
         """What was decoded elsewhere, to the lane of its profile that only has to store it."""
         profile = entry.source.profile
         lane = self._lanes.get(~id(profile))
         if lane is None:
-            lane = self._lanes[~id(profile)] = _Lane(profile)
+            lane = self._lanes[~id(profile)] = Lane(profile)
         if lane.results is None:
             lane.results = []
-        for outcome, headers in outcomes:
-            lane.messages.append((outcome.topic, outcome.payload))
-            lane.metas.append((entry, headers))
-            lane.results.append(outcome.result())
+        lane.results += [outcome.result() for outcome, _ in outcomes]
+        lane.add(
+            entry,
+            [outcome.topic for outcome, _ in outcomes],
+            [outcome.payload for outcome, _ in outcomes],
+            [section for _, section in outcomes],
+        )
 
-    def _route(self, topic: str) -> tuple[_Lane, int]:
+    def _lane(self, profile: Profile | None) -> Lane:
+        lane = self._lanes.get(id(profile))
+        if lane is None:
+            lane = self._lanes[id(profile)] = Lane(profile)
+            lane.raw = profile if profile is not None and profile.decoder else None
+        return lane
+
+    def _route(self, topic: str) -> _Route:
+        if (route := self._routes.get(topic)) is not None:
+            return route
         if len(self._routes) >= _ROUTES_MAX:
             self._routes.clear()
         profile, _ = self._matcher.match(topic)
-        route = (self._lane(profile), zlib.crc32(topic.encode() + b"\0"))
-        self._routes[topic] = route
+        route = self._routes[topic] = (self._lane(profile), zlib.crc32(topic.encode() + b"\0"))
         return route
 
     def _key(self, device: str) -> bytes:
@@ -177,94 +153,146 @@ class GroupBuilder:
             key = self._keys[device] = f"{self._node}/{device}".encode()
         return key
 
-    def _lane_records(self, lane: _Lane, records: list[Record], dead: list[Record]) -> None:
+    # --- records
+
+    def _lane_records(self, lane: Lane, rows: Rows, dead: list[Record]) -> None:
         if lane.raw is not None:
             self._raw_records(lane, lane.raw)
-            return
-        results = lane.results if lane.results is not None else _decode(lane)
-        _refuse_swollen(lane, results, len(self._node) + 1)
-        if lane.reporter:
-            self._suppress(lane, results)
-        try:
-            # decoders give one reading per message as a rule; a nested loop costs little then
-            values = _encode([reading.fields for result in results if type(result) is list for reading in result])
-        except (ValueError, TypeError, OverflowError):
-            results, values = _encodable(results)
-        if lane.limits:
-            lane.qualities = [
-                lane.limits.quality(reading.fields) for result in results if type(result) is list for reading in result
+        elif (plain := lane.decode_plain()) is None or not self._plain_records(lane, plain, rows, dead):
+            self._any_records(lane, lane.runs, rows, dead)
+
+    def _raw_records(self, lane: Lane, profile: Profile) -> None:
+        for entry, start, stop in lane.runs:
+            self.raw_from.append((profile.name, entry.source))
+            self.raw += [
+                raw_record(profile, entry.source, entry.arrival_ms, *message)
+                for message in zip(
+                    lane.topics[start:stop], lane.payloads[start:stop], lane.sections[start:stop], strict=True
+                )
             ]
-        start = taken = 0
-        while start < len(results):
-            # entries are whole runs of a lane: what is the same for all their messages is looked up once
-            entry = lane.metas[start][0]
-            stop = start + 1
-            while stop < len(results) and lane.metas[stop][0] is entry:
-                stop += 1
-            taken = self._entry_records(lane, entry, results, range(start, stop), values, taken, records, dead)
-            start = stop
 
-    def _raw_records(self, lane: _Lane, profile: Profile) -> None:
-        last: Entry | None = None
-        for (topic, payload), (entry, own) in zip(lane.messages, lane.metas, strict=True):
-            self.raw.append(raw_record(profile, entry.source, entry.arrival_ms, topic, payload, own))
-            if entry is not last:
-                self.raw_from.append((profile.name, entry.source))
-                last = entry
+    def _plain_records(self, lane: Lane, plain: PlainReadings, rows: Rows, dead: list[Record]) -> bool:
+        """The usual way, an entry at a time; False for a group that cannot go it, of which nothing is taken."""
+        try:
+            values = encode_fields(plain.fields)
+        except (ValueError, TypeError, OverflowError):
+            return False
+        if b"{}" in values:
+            return False
+        known = lane.topic_keys
+        keys = [known.get(topic) or self._topic_key(lane, topic) for topic in lane.topics]
+        for run in lane.runs:
+            self._plain_run(lane, plain, run, keys[run.start : run.stop], values[run.start : run.stop], rows, dead)
+        return True
 
-    def _entry_records(
+    def _topic_key(self, lane: Lane, topic: str) -> bytes:
+        if len(lane.topic_keys) >= _KEYS_MAX:
+            lane.topic_keys.clear()
+        device = lane.plain.device(topic) if lane.plain is not None else topic
+        key = lane.topic_keys[topic] = self._key(device)
+        return key
+
+    def _plain_run(
         self,
-        lane: _Lane,
-        entry: Entry,
-        results: list[list[Reading] | Undecodable],
-        run: range,
+        lane: Lane,
+        plain: PlainReadings,
+        run: Run,
+        keys: list[bytes],
+        values: list[bytes],
+        rows: Rows,
+        dead: list[Record],
+    ) -> None:
+        entry, start, stop = run
+        arrival_ms, claims = entry.arrival_ms, plain.claims
+        times = [arrival_ms] * (stop - start) if claims is None else claims[start:stop]
+        if min(times) < max(0, arrival_ms - lane.past_max_ms) or max(times) > arrival_ms + FUTURE_MAX_MS:
+            self._any_records(lane, [run], rows, dead)  # times that cannot be trusted
+            return
+        sections = lane.sections[start:stop]
+        if plain.naturals is not None:
+            companions = times if claims is not None else [companion(None, value) for value in values]
+            repeats = self._natural.repeats(keys, plain.naturals[start:stop], companions)
+            self.counts.natural_repeats += len(repeats)
+            for index in reversed(repeats):
+                del times[index], keys[index], values[index], sections[index]
+        newest_ms = entry.newest_ms
+        if times:
+            rows.extend(times, keys, values, sections)
+            if newest_ms is None or max(times) > newest_ms:
+                newest_ms = max(times)
+            if min(times) < self.live_ms:
+                self.counts.late += sum([time_ms < self.live_ms for time_ms in times])
+            entry.source.untrusted = False
+        self._note(lane, entry, newest_ms, len(times))
+
+    def _any_records(self, lane: Lane, runs: Sequence[Run], rows: Rows, dead: list[Record]) -> None:
+        """Neighbouring runs of a lane, reading by reading."""
+        base = runs[0].start
+        results = lane.decode_some(base, runs[-1].stop)
+        lane.refuse_swollen(results, base, len(self._node) + 1)
+        if lane.reporter:
+            for run in runs:
+                self._suppress(lane, run, results, base)
+        values = encode_results(results)
+        taken = 0
+        for run in runs:
+            taken = self._run_records(lane, run, results[run.start - base : run.stop - base], values, taken, rows, dead)
+
+    def _run_records(
+        self,
+        lane: Lane,
+        run: Run,
+        results: Results,
         values: list[bytes],
         taken: int,
-        records: list[Record],
+        rows: Rows,
         dead: list[Record],
     ) -> int:
         """The records of one entry's messages, a message's `hw-m` on its last; returns how far `values` is used up."""
-        arrival_ms, live_ms, newest_ms = entry.arrival_ms, self.live_ms, entry.newest_ms
+        entry, start, _ = run
+        arrival_ms, newest_ms = entry.arrival_ms, entry.newest_ms
         earliest_ms, latest_ms = arrival_ms - lane.past_max_ms, arrival_ms + FUTURE_MAX_MS
-        keys, metas, is_repeat, qualities = self._keys, lane.metas, self._natural.is_repeat, lane.qualities
-        before = len(records)
-        for index in run:
-            result = results[index]
-            if not isinstance(result, list):
-                dead.append(_dead_letter(entry, *lane.messages[index], metas[index][1], result))
+        keys, is_repeat, limits = self._keys, self._natural.is_repeat, lane.limits
+        before = len(rows)
+        for index, result in enumerate(results, start):
+            if isinstance(result, Undecodable):
+                dead.append(_dead_letter(entry, lane, index, result))
                 continue
-            first = len(records)
-            for device, _, claim_ms, natural_key in result:
+            first = len(rows)
+            for device, fields, claim_ms, natural_key in result:
                 value = values[taken]
                 taken += 1
                 key = keys.get(device) or self._key(device)
                 if natural_key is not None and is_repeat(key, natural_key, companion(claim_ms, value)):
                     self.counts.natural_repeats += 1
                     continue
+                time_ms = arrival_ms if claim_ms is None else claim_ms
                 if claim_ms is None or earliest_ms <= claim_ms <= latest_ms:
-                    timestamp_ms = arrival_ms if claim_ms is None else claim_ms
-                    records.append((timestamp_ms, key, value, NO_HEADERS))
-                    if newest_ms is None or timestamp_ms > newest_ms:
-                        newest_ms = timestamp_ms
-                    if timestamp_ms < live_ms:
-                        self.counts.late += 1
+                    rows.add(time_ms, key, value, NO_HEADERS)
+                    if newest_ms is None or time_ms > newest_ms:
+                        newest_ms = time_ms
                     entry.source.untrusted = False
-                else:
-                    records.append(self._untrusted(entry, key, value, claim_ms, lane.past_max_ms))
-                if qualities is not None and (quality := qualities[taken - 1]):
-                    add_header(records, "hw-q", quality.encode())
-            if len(records) > first and (headers := metas[index][1]) != NO_HEADERS:
-                records[-1] = _with_headers(records[-1], headers)
-        self._note(lane, entry, newest_ms, len(records) - before)
+                else:  # a claimed time that cannot be: kept beside the record
+                    time_ms = arrival_ms
+                    rows.add(time_ms, key, value, encode_headers([("hw-t", b"%d" % claim_ms)]))
+                    self.counts.untrusted_times += 1
+                    entry.source.untrusted = True
+                self.counts.late += time_ms < self.live_ms
+                if limits and (quality := limits.quality(fields)):
+                    add_header(rows, "hw-q", quality.encode())
+            if len(rows) > first:
+                rows.headers[-1] = _joined(rows.headers[-1], lane.sections[index])
+        self._note(lane, entry, newest_ms, len(rows) - before)
         return taken
 
-    def _suppress(self, lane: _Lane, results: list[list[Reading] | Undecodable]) -> None:
+    def _suppress(self, lane: Lane, run: Run, results: Results, base: int) -> None:
         """Report by exception: what says nothing new is counted and taken out; its source was heard all the same."""
-        for index, result in enumerate(results):
+        entry = run.entry
+        earliest_ms, latest_ms = entry.arrival_ms - lane.past_max_ms, entry.arrival_ms + FUTURE_MAX_MS
+        for index in range(run.start - base, run.stop - base):
+            result = results[index]
             if not isinstance(result, list):
                 continue
-            entry = lane.metas[index][0]
-            earliest_ms, latest_ms = entry.arrival_ms - lane.past_max_ms, entry.arrival_ms + FUTURE_MAX_MS
             news = []
             for reading in result:
                 time_ms = entry.arrival_ms
@@ -283,16 +311,7 @@ class GroupBuilder:
         for lane in self._lanes.values():
             lane.reporter.forget_all()
 
-    def _untrusted(self, entry: Entry, key: bytes, value: bytes, claim_ms: int, past_max_ms: int) -> Record:
-        """A claimed time that cannot be: kept beside the record."""
-        entry.source.untrusted = True
-        self.counts.untrusted_times += 1
-        timestamp_ms, _ = record_time(claim_ms, entry.arrival_ms, past_max_ms)
-        if timestamp_ms < self.live_ms:
-            self.counts.late += 1
-        return timestamp_ms, key, value, encode_headers([("hw-t", b"%d" % claim_ms)])
-
-    def _note(self, lane: _Lane, entry: Entry, newest_ms: int | None, stored: int) -> None:
+    def _note(self, lane: Lane, entry: Entry, newest_ms: int | None, stored: int) -> None:
         entry.newest_ms = newest_ms
         entry.readings += stored
         if stored or entry.suppressed:
@@ -300,79 +319,48 @@ class GroupBuilder:
             entry.source.mark.recorded = lane.profile is not None and lane.profile.recorded
 
 
-def _decode(lane: _Lane) -> list[list[Reading] | Undecodable]:
-    try:
-        return lane.decode(lane.profile, lane.messages)
-    except Exception:
-        # A decoder that trips over one device's bytes is a bug, but the others' readings must not wait for its mending.
-        _log.exception("the decoder of profile %s failed", lane.profile.name if lane.profile is not None else "none")
-    results: list[list[Reading] | Undecodable] = []
-    for message in lane.messages:
-        try:
-            results += lane.decode(lane.profile, [message])
-        except Exception as error:  # as above: this message's bytes are kept as a dead letter
-            results.append(Undecodable(f"the decoder failed: {error!r:.200}"))
-    return results
+def _sections(
+    source: Source, payloads: Sequence[bytes], ids: Sequence[int], routes: Sequence[_Route], *, is_noted: bool
+) -> list[bytes]:
+    """Each message's own header section: `hw-m`, where its client may send it again."""
+    memory = source.memory
+    if memory is None or not any(ids):
+        return [NO_HEADERS] * len(ids)
+    crcs = [zlib.crc32(payload, start) for payload, (_, start) in zip(payloads, routes, strict=True)]
+    if all(ids):
+        if not is_noted:
+            memory.use_all(ids, crcs)
+        return hw_m_sections(ids, crcs, source.client)
+    sections: list[bytes] = []
+    for packet_id, crc in zip(ids, crcs, strict=True):
+        if packet_id and not is_noted:
+            memory.use(packet_id, crc)
+        sections += hw_m_sections((packet_id,), (crc,), source.client) if packet_id else (NO_HEADERS,)
+    return sections
 
 
-def _refuse_swollen(lane: _Lane, results: list[list[Reading] | Undecodable], node_bytes: int) -> None:
-    """Each reading repeats its device's name as its key: a long topic over a long array would fill the memory."""
-    for index, result in enumerate(results):
-        if type(result) is list and len(result) > 1:
-            topic, payload = lane.messages[index]
-            bytes_max = max(_MESSAGE_KEYS_BYTES, _MESSAGE_KEYS_FACTOR * (len(topic) + len(payload)))
-            if sum([len(reading.device) for reading in result]) + node_bytes * len(result) > bytes_max:
-                results[index] = Undecodable(
-                    f"{len(result)} readings whose keys weigh more than {bytes_max} bytes: use a shorter topic",
-                    decoder="ingest",
-                )
+def add_header(rows: Rows, name: str, value: bytes) -> None:
+    """Put one more header on the last row."""
+    rows.headers[-1] = _joined(rows.headers[-1], encode_headers([(name, value)]))
 
 
-def add_header(records: list[Record], name: str, value: bytes) -> None:
-    """Put one more header on the last record."""
-    records[-1] = _with_headers(records[-1], encode_headers([(name, value)]))
+def _joined(section: bytes, more: bytes) -> bytes:
+    if section == NO_HEADERS or more == NO_HEADERS:
+        return more if section == NO_HEADERS else section
+    return encode_headers(decode_headers(section) + decode_headers(more))
 
 
-def _with_headers(record: Record, headers: bytes) -> Record:
-    timestamp_ms, key, value, own = record
-    if own != NO_HEADERS:
-        headers = encode_headers(decode_headers(own) + decode_headers(headers))
-    return timestamp_ms, key, value, headers
-
-
-def _hw_m_headers(value: bytes) -> bytes:
-    """`encode_headers([("hw-m", value)])`, in one step for the usual length: a zigzag varint of one byte."""
-    size = len(value)
-    return b"\x02\x08hw-m%c%b" % (size << 1, value) if size < 64 else encode_headers([("hw-m", value)])
-
-
-def _encode(fields: list[dict[str, Any]]) -> list[bytes]:
-    # JSON text holds no raw newline, so the lines are the values
-    return _encoder.encode_lines(fields).split(b"\n")[:-1]
-
-
-def _encodable(
-    results: list[list[Reading] | Undecodable],
-) -> tuple[list[list[Reading] | Undecodable], list[bytes]]:
-    """Something in the group is no JSON (a decoder's slip): only its own message goes to the dead letters."""
-    kept: list[list[Reading] | Undecodable] = []
-    values: list[bytes] = []
-    for result in results:
-        if isinstance(result, list):
-            try:
-                values += [_encoder.encode(reading.fields) for reading in result]
-            except (ValueError, TypeError, OverflowError) as error:
-                result = Undecodable(f"its fields cannot be stored: {error}")
-        kept.append(result)
-    return kept, values
-
-
-def _dead_letter(entry: Entry, topic: str, payload: bytes, own: bytes, error: Undecodable) -> Record:
+def _dead_letter(entry: Entry, lane: Lane, index: int, error: Undecodable) -> Record:
     headers: list[tuple[str, bytes | None]] = [
         ("reason", error.reason.encode("utf-8", "replace")),
         ("decoder", error.decoder.encode()),
         ("source", entry.source.id.encode()),
         ("time", b"%d" % entry.arrival_ms),
-        ("topic", topic.encode()),
+        ("topic", lane.topics[index].encode()),
     ]
-    return entry.arrival_ms, entry.source.key, payload, encode_headers([*headers, *decode_headers(own)])
+    return (
+        entry.arrival_ms,
+        entry.source.key,
+        lane.payloads[index],
+        encode_headers([*headers, *decode_headers(lane.sections[index])]),
+    )

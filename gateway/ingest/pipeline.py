@@ -35,6 +35,7 @@ from gateway.ingest.sources import Done, Entry, Message, Source, Sources
 from gateway.ingest.tail import TailReader
 from gateway.ingest.told import LINES_MAX, DeadLetterLines
 from gateway.log.records import NO_HEADERS, Record, encode_batch
+from gateway.log.rows import Rows
 from gateway.log.store import LogStore
 from headwater.clock import Clock
 from headwater.errors import HeadwaterError
@@ -68,6 +69,7 @@ class Ingest:
         marks: MarkSettings,
         clock: Clock,
         health: Callable[[], Mapping[str, Any]],
+        decoders: Sequence[Profile] = (),
         loop: Loop | None = None,
         gather_ms: float = 10.0,
         waiting_bytes_max: int = WAITING_BYTES_MAX,
@@ -75,6 +77,7 @@ class Ingest:
         """Reads the logs' tails: after it, marks and repeats go on where the last run ended.
 
         `health` gives the fields of the node's own reading. `loop` None: the running asyncio loop, when first needed.
+        `decoders` are profiles with a user's own decoder that sources bring along: a serial port's.
         """
         self.store = store
         self.node = node
@@ -86,7 +89,7 @@ class Ingest:
             marks, node=node, started_ms=now_ms, recorded=any(profile.recorded for profile in profiles)
         )
         self._natural = NaturalMemory()
-        self.raw = RawSources(profiles, self.marks, node)
+        self.raw = RawSources([*profiles, *decoders], self.marks, node)
         self._raw_log = ensure_partition(store, RAW_TOPIC) if self.raw.profiles else None
         self._logs = [log for log in (self.deadletter, self._raw_log, self.readings) if log is not None]
         tail = TailReader(profiles, self.marks, self._natural, self.raw)
@@ -211,7 +214,7 @@ class Ingest:
         if RAW_TOPIC in group.ends and not group.lost:
             self.raw.logged(self._builder.raw_from, group.ends[RAW_TOPIC])
 
-    def _records(self, entries: list[Entry], now_ms: float, wall_ms: int) -> tuple[list[Record], list[Record]]:
+    def _records(self, entries: list[Entry], now_ms: float, wall_ms: int) -> tuple[Rows, list[Record]]:
         for entry in entries:
             entry.before_ms = entry.source.mark.newest_ms
         readings, dead = self._builder.build(entries)
@@ -232,20 +235,25 @@ class Ingest:
             source.row.readings += entry.readings
             self.marks.saw(source.mark, entry.newest_ms, arrival_ms=entry.arrival_ms, now_ms=now_ms)
 
-    def _add_mark(self, readings: list[Record], now_ms: float, wall_ms: int) -> None:
+    def _add_mark(self, readings: Rows, now_ms: float, wall_ms: int) -> None:
         mark = self.marks.make(now_ms=now_ms, wall_ms=wall_ms, epoch=self.readings.leader_epoch)
         self._builder.live_ms = self.marks.live
         add_header(readings, "hw-mark", mark)
 
     def _append(
-        self, group: _Group, readings: list[Record], dead: list[Record], wall_ms: int, raw: Sequence[Record] = ()
+        self, group: _Group, readings: Rows, dead: list[Record], wall_ms: int, raw: Sequence[Record] = ()
     ) -> None:
         self._groups.append(group)
         try:
-            written = {DEADLETTER_TOPIC: dead, RAW_TOPIC: raw, READINGS_TOPIC: readings}
+            written: dict[str, Rows | Sequence[Record]] = {
+                DEADLETTER_TOPIC: dead,
+                RAW_TOPIC: raw,
+                READINGS_TOPIC: readings,
+            }
             for log in self._logs:
                 if records := written[log.topic]:
-                    appended = log.append(encode_batch(records), now_ms=wall_ms, verify=False)
+                    batch = records.encode() if isinstance(records, Rows) else encode_batch(records)
+                    appended = log.append(batch, now_ms=wall_ms, verify=False)
                     group.ends[log.topic] = appended.next_offset
         except (HeadwaterError, OSError) as error:
             self.fail(group, str(error))
@@ -328,10 +336,11 @@ class Ingest:
     def _health_reading(self, now_ms: float) -> None:
         wall_ms = self.clock.wall_ms()
         value = msgspec.json.encode(self._health())
-        records: list[Record] = [(wall_ms, f"{self.node}/{HEALTH_DEVICE}".encode(), value, NO_HEADERS)]
+        rows = Rows()
+        rows.add(wall_ms, f"{self.node}/{HEALTH_DEVICE}".encode(), value, NO_HEADERS)
         group = _Group(self, [])
-        self._add_mark(records, now_ms, wall_ms)
-        self._append(group, records, [], wall_ms)
+        self._add_mark(rows, now_ms, wall_ms)
+        self._append(group, rows, [], wall_ms)
 
     def close(self) -> None:
         """Append what waits and take nothing more; acknowledgements follow the log's last sync."""

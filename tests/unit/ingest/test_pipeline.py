@@ -135,6 +135,7 @@ def test_a_decoder_that_breaks_takes_only_its_own_message_along(monkeypatch: pyt
         return good(profile, messages)
 
     monkeypatch.setattr(lane, "decode", decode)
+    monkeypatch.setattr(lane, "plain", None)
     edge.take(edge.attach("c1"), *[turbine(edge, seq) for seq in (1, 666, 2)])
     edge.sync()
     assert [record.value["seq"] for record in edge.readings()] == [1, 2]

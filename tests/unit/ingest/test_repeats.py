@@ -7,13 +7,13 @@ import zlib
 import pytest
 
 from gateway.ingest.eventtime import FUTURE_MAX_MS, record_time
-from gateway.ingest.group import _hw_m_headers
 from gateway.ingest.repeats import (
     USES_MAX,
     DupMemory,
     NaturalMemory,
     companion,
     hw_m,
+    hw_m_sections,
     message_crc,
     read_hw_m,
 )
@@ -88,9 +88,10 @@ def test_hw_m_as_the_contract_has_it() -> None:
     assert value == b"7:%08x:p\xc3\xbcmp:1" % crc
     assert read_hw_m(value) == (7, crc, "pümp:1")
     assert read_hw_m(b"x:y:z") is None
-    for length in (1, 40, 70, 300):
-        value = hw_m(65_535, crc, b"c" * length)
-        assert _hw_m_headers(value) == encode_headers([("hw-m", value)])
+    for client in (b"c", b"c" * 40, b"c%d%" * 20, b"c" * 300, b"%" * 4_700):
+        for ids in ([7, 8], [9, 10, 65_535]):
+            wanted = [encode_headers([("hw-m", hw_m(packet_id, crc, client))]) for packet_id in ids]
+            assert hw_m_sections(ids, [crc] * len(ids), client) == wanted
 
 
 def test_natural_keys_within_their_horizon() -> None:
