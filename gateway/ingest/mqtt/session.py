@@ -11,6 +11,9 @@ PUBACK and PUBREC are not made here but by `acknowledge`, when the caller knows 
 
 from __future__ import annotations
 
+import sys
+from array import array
+
 from gateway.ingest.mqtt import packets, packets5, version3, version5
 from gateway.ingest.mqtt.foreign import name_foreign
 from gateway.ingest.mqtt.packets import Header, PacketType
@@ -18,6 +21,8 @@ from gateway.ingest.mqtt.properties import Property, Value
 from gateway.ingest.mqtt.reasons import CONNECT_CODES, MqttError, ReasonCode
 from gateway.ingest.mqtt.settings import MqttSettings
 from gateway.ingest.mqtt.state import QOS_2, REASON_SHIFT, REFUSED, Exchange, Message, State, TopicCache
+
+_PUBACK = 0x4002_0000  # and the packet identifier: a whole PUBACK, but that the bytes of an int may stand backwards
 
 
 class ServerSession(Exchange):
@@ -220,12 +225,17 @@ class ServerSession(Exchange):
 
 def acknowledge(messages: list[Message]) -> tuple[bytes, list[int]]:
     """The PUBACKs and PUBRECs of messages that are on disk, in the order in which they came, and their identifiers."""
-    ids = [message[2] for message in messages if message[2]]
-    if not ids:
-        return b"", ids
-    if any(message[3] & (QOS_2 | REFUSED) for message in messages):
-        return b"".join([_acknowledgement(packet_id, flags) for _, _, packet_id, flags in messages if packet_id]), ids
-    return b"\x40\x02" + b"\x40\x02".join([packet_id.to_bytes(2, "big") for packet_id in ids]), ids
+    ids = [message[2] for message in messages]
+    if not all(ids):
+        messages = [message for message in messages if message[2]]
+        ids = [message[2] for message in messages]
+    flags = {message[3] for message in messages}
+    if any(kind & (QOS_2 | REFUSED) for kind in flags):
+        return b"".join([_acknowledgement(packet_id, kind) for _, _, packet_id, kind in messages]), ids
+    pubacks = array("I", map(_PUBACK.__or__, ids))
+    if sys.byteorder == "little":
+        pubacks.byteswap()
+    return pubacks.tobytes(), ids
 
 
 def _acknowledgement(packet_id: int, flags: int) -> bytes:

@@ -26,10 +26,10 @@ def read_run(x: Exchange, data: bytes, position: int, end: int) -> int:
 
     Stops before anything unusual (QoS 2, a new topic, an error), which the table then treats by the book.
     """
-    names = x.topics.names
-    messages = x.messages
+    names, messages = x.topics.names, x.messages
     size_max = x.settings.packet_bytes_max
     before, has_retained = len(messages), False
+    name, head = "", b""  # the topic of the packet before, and its bytes with their length: the next is often the same
     while position + 4 <= end:
         first = data[position]
         if first not in PLAIN_PUBLISH:
@@ -39,25 +39,30 @@ def read_run(x: Exchange, data: bytes, position: int, end: int) -> int:
         length = data[position + 1]
         body = position + 2
         if length >= 0x80:
-            high = data[position + 2]
+            high = data[body]
             if high >= 0x80:
                 break
             length = length & 0x7F | high << 7
-            body = position + 3
+            body += 1
         stop = body + length
         if stop > end or length < 4 or stop - position > size_max:
             break
-        topic_end = body + 2 + (data[body] << 8 | data[body + 1])
-        name = names.get(data[body + 2 : topic_end])
-        if name is None or topic_end + 2 > stop:
+        if not head or not data.startswith(head, body):
+            topic_end = body + 2 + (data[body] << 8 | data[body + 1])
+            known = names.get(data[body + 2 : topic_end])
+            if known is None:
+                break
+            name, head = known, data[body:topic_end]
+        at = body + len(head)
+        if at + 2 > stop:
             break
         if first & QOS:
-            packet_id = data[topic_end] << 8 | data[topic_end + 1]
+            packet_id = data[at] << 8 | data[at + 1]
             if not packet_id:
                 break
-            messages.append((name, data[topic_end + 2 : stop], packet_id, first & 15))
+            messages.append((name, data[at + 2 : stop], packet_id, first & 15))
         else:
-            messages.append((name, data[topic_end:stop], 0, first & 15))
+            messages.append((name, data[at:stop], 0, first & 15))
         position = stop
     if has_retained:
         x.retained += retained_since(messages, before)

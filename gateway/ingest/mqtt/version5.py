@@ -35,11 +35,11 @@ def read_run(x: Exchange, data: bytes, position: int, end: int) -> int:
 
     Plain is one without properties; anything else is left to the table.
     """
-    names = x.topics.names
-    messages = x.messages
+    names, messages = x.topics.names, x.messages
     size_max = x.settings.packet_bytes_max
     before, has_retained = len(messages), False
     room = receive_maximum(x) - x.unacknowledged
+    name, head = "", b""
     while position + 5 <= end:
         first = data[position]
         if first not in PLAIN_PUBLISH:
@@ -49,29 +49,34 @@ def read_run(x: Exchange, data: bytes, position: int, end: int) -> int:
         length = data[position + 1]
         body = position + 2
         if length >= 0x80:
-            high = data[position + 2]
+            high = data[body]
             if high >= 0x80 or not high:
                 break
             length = length & 0x7F | high << 7
-            body = position + 3
+            body += 1
         stop = body + length
         if stop > end or length < 5 or stop - position > size_max:
             break
-        topic_end = body + 2 + (data[body] << 8 | data[body + 1])
-        name = names.get(data[body + 2 : topic_end])
-        if name is None or topic_end + 3 > stop:
+        if not head or not data.startswith(head, body):
+            topic_end = body + 2 + (data[body] << 8 | data[body + 1])
+            known = names.get(data[body + 2 : topic_end])
+            if known is None:
+                break
+            name, head = known, data[body:topic_end]
+        at = body + len(head)
+        if at + 3 > stop:
             break
         packet_id = 0
         if first & QOS:
-            packet_id = data[topic_end] << 8 | data[topic_end + 1]
-            topic_end += 2
+            packet_id = data[at] << 8 | data[at + 1]
+            at += 2
             if not packet_id or room < 1:
                 break
-        if data[topic_end]:
+        if data[at]:
             break
         if packet_id:
             room -= 1
-        messages.append((name, data[topic_end + 1 : stop], packet_id, first & 15))
+        messages.append((name, data[at + 1 : stop], packet_id, first & 15))
         position = stop
     x.unacknowledged = receive_maximum(x) - room
     if has_retained:
