@@ -34,6 +34,7 @@ log_type error
 HEADWATER_TOML = """\
 node = "bench"
 data_dir = "{data}"
+profiles = ["wind-turbine"]
 
 [mqtt]
 listen = "127.0.0.1:{mqtt}"

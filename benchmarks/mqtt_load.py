@@ -1,7 +1,9 @@
 """A load of MQTT 3.1.1 publishers, QoS 1, that is not the bottleneck: raw sockets and packets encoded beforehand.
 
-Every connection keeps a window of messages in flight and sends as many new ones as it reads PUBACKs, so what a message
-costs here is its share of one `recv` and one `send`. Run as a process of its own; it prints one JSON line:
+Each connection is a turbine of profile `wind-turbine` with a persistent session. It keeps a window of messages in
+flight and sends as many new ones as it reads PUBACKs, so what a message costs here is its share of one `recv` and one
+`send`. With a rate it sends blocks of a few messages on time instead, whatever the server does, as long as its window
+has room. Run as a process of its own; it prints one JSON line:
 
     {"messages", "started_s", "ended_s", "cpu_s", "p50_ms", "p99_ms"}      times of CLOCK_MONOTONIC
 """
@@ -17,17 +19,23 @@ import sys
 import time
 from collections import deque
 
-RING = 500  # messages encoded for each connection; then from the beginning
+PACKET_IDS = 65_535
+BLOCK = 5  # messages of one connection sent together at a rate
+TICK_S = 0.001
 WAIT_S = 30.0
 CONNACK_ACCEPTED = b"\x20\x02\x00\x00"
 
 
-def payload(connection: int, index: int, size: int) -> bytes:
-    """A JSON object of exactly `size` bytes."""
+def payload(connection: int, index: int, size: int, time_ms: int) -> bytes:
+    """A JSON object of exactly `size` bytes; no two of a connection have the same `seq`."""
     head = (
-        f'{{"seq":{100_000_000 + index},"wind_speed":{7 + index % 90 / 10:.1f},"power":{1000 + connection}.5,"note":"'
+        f'{{"ts":{time_ms},"seq":{100_000_000 + index},"wind_speed":{7 + index % 30 / 10:.1f},'
+        f'"power":{1000 + connection % 9000}.5,"rotor_rpm":{10 + index % 90 / 10:.1f}'
     )
-    return (head + "x" * (size - len(head) - 2) + '"}').encode()
+    note = size - len(head) - len(',"note":""}')
+    if note < 0:
+        raise SystemExit(f"a payload has at least {size - note} bytes")
+    return f'{head},"note":"{"x" * note}"}}'.encode()
 
 
 def packet(kind: int, body: bytes) -> bytes:
@@ -45,23 +53,27 @@ def text(value: str) -> bytes:
 
 
 def connect_packet(client_id: str) -> bytes:
-    return packet(0x10, text("MQTT") + b"\x04\x02\x00\x3c" + text(client_id))  # level 4, clean session, 60 s
+    return packet(0x10, text("MQTT") + b"\x04\x00\x00\x3c" + text(client_id))  # level 4, a session that stays, 60 s
 
 
 class Publisher:
-    """One connection: its ring of encoded packets, its window, and when each block of it was sent."""
+    """One connection: its encoded packets, its window, and when each block of it was sent."""
 
-    def __init__(self, number: int, port: int, *, size: int, messages: int) -> None:
+    def __init__(self, number: int, port: int, *, size: int, messages: int, every_ms: float) -> None:
+        topic, began_ms = text(f"farm/turbine-{number:03d}/telemetry"), time.time() * 1000
         packets = [
             packet(
-                0x32, text(f"farm/turbine-{number:03d}") + struct.pack(">H", index + 1) + payload(number, index, size)
+                0x32,
+                topic
+                + struct.pack(">H", index % PACKET_IDS + 1)
+                + payload(number, index, size, int(began_ms + index * every_ms)),
             )
-            for index in range(RING)
+            for index in range(messages)
         ]
-        self._packet_bytes = len(packets[0])
-        self._ring = memoryview(b"".join(packets))
+        self._packet_bytes = len(packets[0]) if packets else 0
+        self._packets = memoryview(b"".join(packets))
         self._at = 0
-        self._left = messages
+        self.left = messages
         self._sent: deque[tuple[float, int]] = deque()
         self._acks = bytearray()
         self.unacknowledged = 0
@@ -74,20 +86,16 @@ class Publisher:
 
     def send(self, count: int, now: float) -> None:
         """Send the next `count` messages, or what is left."""
-        count = min(count, self._left)
+        count = min(count, self.left)
         if not count:
             return
-        self._left -= count
+        self.left -= count
         self.unacknowledged += count
         self._sent.append((now, count))
-        while count:
-            run = min(count, RING - self._at)
-            begin = self._at * self._packet_bytes
-            block = self._ring[begin : begin + run * self._packet_bytes]
-            if self.socket.send(block) != len(block):
-                raise SystemExit("a window did not fit into the socket's buffer: choose a smaller one")
-            self._at = (self._at + run) % RING
-            count -= run
+        block = self._packets[self._at : self._at + count * self._packet_bytes]
+        if self.socket.send(block) != len(block):
+            raise SystemExit("a window did not fit into the socket's buffer: choose a smaller one")
+        self._at += len(block)
 
     def receive(self, now: float, latencies: list[tuple[float, int]]) -> int:
         """Read PUBACKs, note how long each message took; how many they were."""
@@ -113,10 +121,13 @@ class Publisher:
         return count
 
 
-def run(port: int, *, connections: int, inflight: int, messages: int, size: int) -> dict[str, float]:
-    """Publish `messages` in all and wait for every PUBACK."""
+def run(port: int, *, connections: int, inflight: int, messages: int, size: int, rate: float = 0.0) -> dict[str, float]:
+    """Publish `messages` in all, `rate` a second or as fast as they are acknowledged, and wait for every PUBACK."""
     share, more = divmod(messages, connections)
-    publishers = [Publisher(n, port, size=size, messages=share + (n < more)) for n in range(connections)]
+    every_ms = 1000 * connections / rate if rate else 1.0
+    publishers = [
+        Publisher(n, port, size=size, messages=share + (n < more), every_ms=every_ms) for n in range(connections)
+    ]
     by_fd = {publisher.socket.fileno(): publisher for publisher in publishers}
     poll = select.epoll()
     for fd in by_fd:
@@ -124,18 +135,24 @@ def run(port: int, *, connections: int, inflight: int, messages: int, size: int)
     latencies: list[tuple[float, int]] = []
     left = messages
     cpu_began, started = time.process_time(), time.monotonic()
-    for publisher in publishers:
-        publisher.send(inflight, time.monotonic())
+    schedule = Schedule(publishers, rate, inflight, started)
+    if not rate:
+        for publisher in publishers:
+            publisher.send(inflight, time.monotonic())
     while left:
-        events = poll.poll(WAIT_S)
-        if not events:
-            raise SystemExit(f"no PUBACK for {WAIT_S:g} s; {left} messages are left")
+        events = poll.poll(schedule.wait_s(time.monotonic()) if rate else WAIT_S)
         now = time.monotonic()
+        if not events and not (rate and now - schedule.heard < WAIT_S):
+            raise SystemExit(f"no PUBACK for {WAIT_S:g} s; {left} messages are left")
         for fd, _ in events:
             publisher = by_fd[fd]
             count = publisher.receive(now, latencies)
             left -= count
-            publisher.send(count, now)
+            schedule.heard = now
+            if not rate:
+                publisher.send(count, now)
+        if rate:
+            schedule.send(now)
     ended, cpu = time.monotonic(), time.process_time() - cpu_began
     for publisher in publishers:
         publisher.socket.settimeout(WAIT_S)
@@ -149,6 +166,35 @@ def run(port: int, *, connections: int, inflight: int, messages: int, size: int)
         "p50_ms": percentile(latencies, 0.50) * 1000,
         "p99_ms": percentile(latencies, 0.99) * 1000,
     }
+
+
+class Schedule:
+    """Which connection sends its next block when, at a rate over all of them."""
+
+    def __init__(self, publishers: list[Publisher], rate: float, inflight: int, started: float) -> None:
+        self._turn = deque(publishers)
+        self._block = min(BLOCK, inflight)
+        self._inflight = inflight
+        self._every_s = self._block / rate if rate else 0.0
+        self._next = started
+        self.heard = started
+
+    def wait_s(self, now: float) -> float:
+        """Until the next block, but no shorter than a tick: at a high rate several go together."""
+        return max(TICK_S, self._next - now)
+
+    def send(self, now: float) -> None:
+        """Send what is due; a connection whose window is full lets its turn pass, and it is made up for."""
+        full = 0
+        while self._next <= now and full < len(self._turn):
+            publisher = self._turn[0]
+            self._turn.rotate(-1)
+            if publisher.unacknowledged + self._block > self._inflight or not publisher.left:
+                full += 1
+                continue
+            full = 0
+            publisher.send(self._block, now)
+            self._next += self._every_s
 
 
 def percentile(weighted: list[tuple[float, int]], share: float) -> float:
@@ -169,9 +215,15 @@ def main() -> int:
     parser.add_argument("--inflight", type=int, default=20)
     parser.add_argument("--messages", type=int, default=300_000)
     parser.add_argument("--size", type=int, default=100, help="bytes of a payload")
+    parser.add_argument("--rate", type=float, default=0.0, help="messages a second; 0: as many as are acknowledged")
     given = parser.parse_args()
     result = run(
-        given.port, connections=given.connections, inflight=given.inflight, messages=given.messages, size=given.size
+        given.port,
+        connections=given.connections,
+        inflight=given.inflight,
+        messages=given.messages,
+        size=given.size,
+        rate=given.rate,
     )
     print(json.dumps(result))
     return 0
