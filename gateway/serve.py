@@ -8,20 +8,23 @@ while too much of it is outstanding, and handles at most _SLICE requests before 
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import socket
 from collections import deque
 from typing import Any, cast
 
+from gateway.doors import NOBODY, Door, Doors, advertised, cannot_listen
+from gateway.users import ANONYMOUS
+from gateway.wire.acl import Rights
 from gateway.wire.broker import Broker
 from gateway.wire.compiler import Body
 from gateway.wire.peer import Peer
+from gateway.wire.sasl import SaslGate
 from gateway.wire.schema import ApiKey
 from gateway.wire.session import Request, ServerSession, encode_response
 from gateway.wire.settings import KafkaSettings
-from headwater.errors import PeerError, UserError
-from headwater.net import Listener, Net, parse_address, port_holder
+from headwater.errors import PeerError
+from headwater.net import Listener, Net, is_loopback
 
 __all__ = ["KafkaListener", "KafkaSettings", "serve_kafka"]
 
@@ -60,10 +63,12 @@ class _Slot:
 class _Connection(asyncio.BufferedProtocol):
     """One client."""
 
-    def __init__(self, listener: KafkaListener) -> None:
+    def __init__(self, listener: KafkaListener, door: Door | None = None) -> None:
         self.listener = listener
+        self.door = door  # where its client has to show who it is
+        self.gate: SaslGate | None = None  # as long as it has not
         self.transport: asyncio.Transport | None = None
-        self.peer = Peer("unknown", listener.advertised)
+        self.peer = Peer("unknown", listener.advertised if door is None else door.advertised)
         self.session = ServerSession(frame_bytes_max=listener.settings.frame_bytes_max)
         self.slots: deque[_Slot] = deque()
         self.blocking: _Slot | None = (
@@ -86,6 +91,10 @@ class _Connection(asyncio.BufferedProtocol):
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self.transport.set_write_buffer_limits(high=_WRITE_BYTES_MAX)
         self.listener.connected(self)
+        if self.door is not None:
+            self.door.arrived(self)
+        elif self.listener.strangers is not None and not (name and is_loopback(name[0])):
+            self.peer.principal, self.peer.rights = ANONYMOUS, self.listener.strangers
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.transport is not None:
@@ -143,7 +152,10 @@ class _Connection(asyncio.BufferedProtocol):
     def handle(self, request: Request) -> None:
         slot = _Slot(self, request)
         self.slots.append(slot)
-        self.listener.broker.handle(request, self.peer, slot)
+        if self.gate is None:
+            self.listener.broker.handle(request, self.peer, slot)
+        else:
+            self.gate.handle(request, slot)
         if not slot.done and request.api is not ApiKey.PRODUCE:
             self.blocking = slot
 
@@ -204,11 +216,23 @@ class _Connection(asyncio.BufferedProtocol):
         if self.transport is not None:
             self.transport.close()
 
+    def finish(self) -> None:
+        """Send what is answered, then close."""
+        self.flush()
+        self.close()
+
 
 class KafkaListener:
     """An open listener and its connections; see `serve_kafka`."""
 
-    def __init__(self, broker: Broker, settings: KafkaSettings, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        settings: KafkaSettings,
+        loop: asyncio.AbstractEventLoop,
+        reserved: frozenset[str] = frozenset(),
+    ) -> None:
+        """Raises `UserError` for listeners or rules that are none."""
         self.broker = broker
         self.settings = settings
         self.loop = loop
@@ -219,6 +243,11 @@ class KafkaListener:
         self.advertised: tuple[str, int] | None = None
         self.address = ("", 0)
         self.broken = 0
+        users_file = settings.users_file or f"{broker.store.data_dir}/node/users"
+        self.doors = Doors(settings, users_file, lambda door: _Connection(self, door), reserved)
+        self.strangers: Rights | None = None  # what clients from the network may do without a credential
+        self.problem: str | None = None
+        self._watch: asyncio.Task[None] | None = None
         self._connections: set[_Connection] = set()
         self._refused = 0
         self._accepted = 0
@@ -227,16 +256,32 @@ class KafkaListener:
         self._idle: asyncio.TimerHandle | None = None
 
     async def open(self, net: Net, host: str, port: int) -> None:
+        if not is_loopback(host):
+            self.strangers = self.doors.access.rights(ANONYMOUS)
+            if not self.doors.access.admits_anonymous:
+                self.problem = NOBODY.format(listen=self.settings.listen)
+                logger.warning("kafka: %s", self.problem)
+                host = "::1" if ":" in host else "127.0.0.1"
         try:
             self._listener = await net.listen(lambda: _Connection(self), host, port)
         except OSError as error:
-            raise _cannot_listen(host, port, error) from error
+            raise cannot_listen(host, port, error) from error
         self.address = self._listener.address
-        self.advertised = _advertised(self.settings.advertised, self.address)
+        self.advertised = advertised(self.settings.advertised, self.address)
         self.broker.advertised = self.advertised
         self.broker.timers.changed = self._schedule_timers
         self._schedule_timers()
         self._sweep_later()
+        if self.doors.all:
+            await self.doors.look(net)
+            self._watch = self.loop.create_task(self.doors.keep(net, self._end))
+
+    def _end(self, users: set[str]) -> None:
+        """Users changed or went: their connections go too."""
+        for connection in list(self._connections):
+            if connection.door is not None and connection.door.signs_in and connection.peer.principal in users:
+                logger.info("kafka connection from %s closed: its user changed", connection.peer.name)
+                connection.close()
 
     def connected(self, connection: _Connection) -> None:
         self._accepted += 1
@@ -278,13 +323,16 @@ class KafkaListener:
         self._held_bytes -= connection.held_bytes
         connection.held_bytes = 0
         self._connections.discard(connection)
+        if connection.door is not None:
+            self.doors.left(connection)
         self.broker.disconnected(connection.peer)
 
     def close(self) -> None:
         """Stop listening and close every connection; what is answered already is still sent."""
         if self._listener is not None:
             self._listener.close()
-        for handle in (self._timer, self._idle):
+        self.doors.close()
+        for handle in (self._timer, self._idle, self._watch):
             if handle is not None:
                 handle.cancel()
         self.broker.timers.changed = None
@@ -299,6 +347,7 @@ class KafkaListener:
             "connections_refused": self._refused,
             "connections_broken": self.broken,
             "unread_bytes": self._held_bytes,
+            **self.doors.status(),
             **self.broker.status(),
         }
 
@@ -332,31 +381,19 @@ class KafkaListener:
 
 
 async def serve_kafka(
-    broker: Broker, net: Net, host: str, port: int, *, settings: KafkaSettings | None = None
+    broker: Broker,
+    net: Net,
+    host: str,
+    port: int,
+    *,
+    settings: KafkaSettings | None = None,
+    reserved: frozenset[str] = frozenset(),
 ) -> KafkaListener:
     """Listen and serve; tells the broker what to advertise. Raises `UserError` when the address cannot be had.
 
+    To `reserved` topics nobody but the node's own clients writes in transactions.
     The broker's deadlines run on this loop from now on, and so must the log's callbacks (`call_in_loop`).
     """
-    listener = KafkaListener(broker, settings or broker.settings, asyncio.get_running_loop())
+    listener = KafkaListener(broker, settings or broker.settings, asyncio.get_running_loop(), reserved)
     await listener.open(net, host, port)
     return listener
-
-
-def _advertised(setting: str | None, listening: tuple[str, int]) -> tuple[str, int]:
-    if setting is not None:
-        return parse_address(setting, default_port=listening[1])
-    host, port = listening
-    return (socket.gethostname(), port) if host in {"0.0.0.0", "::"} else (host, port)
-
-
-def _cannot_listen(host: str, port: int, error: OSError) -> UserError:
-    if error.errno == errno.EADDRINUSE:
-        holder = port_holder(port) or "another process"
-        return UserError(
-            f"kafka.listen: {host}:{port} is taken by {holder}", hint="Stop it, or set kafka.listen to another port."
-        )
-    return UserError(
-        f"kafka.listen: cannot listen on {host}:{port}: {error.strerror or error}",
-        hint="Set kafka.listen to an address of this machine and a port above 1023.",
-    )

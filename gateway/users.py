@@ -1,8 +1,14 @@
-"""Who may come in over the network: a file of users with salted scrypt hashes, read whole or not at all.
+"""Who may come in over the network: a file of users with salted hashes, read whole or not at all.
 
 One line each, fields apart by one space; `#` begins a comment:
 
-    <name> <purposes, comma-separated: mqtt> scrypt:<n>:<r>:<p>:<salt, hex>:<hash, hex>
+    <name> <purposes, comma-separated: mqtt, kafka> scrypt:<n>:<r>:<p>:<salt, hex>:<hash, hex>
+
+and behind it, for the purpose kafka, one field for each mechanism of SCRAM:
+
+    <mechanism>:<iterations>:<salt, hex>:<stored key, hex>:<server key, hex>
+
+A line `$decoy <hex>` keeps the key from which the salts of users that there are not are made (`gateway.scram`).
 
 The file must belong to its reader alone (0600). A file that is readable for others, malformed or gone lets nobody
 in: every function raises `UserError` naming file and line. Hashing blocks for tens of milliseconds and 16 MB: call
@@ -18,9 +24,12 @@ import secrets
 import stat
 from typing import NamedTuple
 
+from gateway import scram
 from headwater.errors import UserError
 
-PURPOSES = ("mqtt",)
+PURPOSES = ("kafka", "mqtt")
+ANONYMOUS = "ANONYMOUS"
+"""The name of who came without a credential, as in Kafka; no user may have it."""
 NAME_CHARACTERS_MAX = 64
 PASSWORD_BYTES_MAX = 1_024
 FILE_BYTES_MAX = 4 << 20
@@ -29,6 +38,7 @@ FILE_BYTES_MAX = 4 << 20
 _N, _R, _P = 1 << 14, 8, 1
 _MEMORY_BYTES_MAX = 64 << 20
 _SALT_BYTES, _HASH_BYTES = 16, 32
+_DECOY = b"$decoy "
 
 
 class User(NamedTuple):
@@ -41,15 +51,42 @@ class User(NamedTuple):
     p: int
     salt: bytes
     digest: bytes
+    scram: tuple[scram.Secret, ...] = ()
+
+
+class Users(NamedTuple):
+    """A whole file: its users by name, and the key of what unknown ones seem to have."""
+
+    by_name: dict[str, User]
+    decoy: bytes
+
+    def secret(self, name: str, mechanism: str) -> scram.Secret:
+        """What a user of Kafka proves to know; a decoy for whoever is none."""
+        user = self.by_name.get(name)
+        if user is not None and "kafka" in user.purposes:
+            for secret in user.scram:
+                if secret.mechanism == mechanism:
+                    return secret
+        return scram.decoy(mechanism, name, self.decoy)
 
 
 def fit_user_name(name: str) -> bool:
     """Whether a name may be a user's: it stands in topic patterns, lines and logs, so nothing that means more there."""
-    return 0 < len(name) <= NAME_CHARACTERS_MAX and name.isprintable() and not set(name) & set(" */+#$%:,“”\"'\\")
+    return (
+        0 < len(name) <= NAME_CHARACTERS_MAX
+        and name.isprintable()
+        and name != ANONYMOUS
+        and not set(name) & set(" */+#$%:,“”\"'\\")
+    )
 
 
 def read_users(path: str) -> dict[str, User]:
     """The users in a file, by name. Raises `UserError` for a file that is no good, and then there are none."""
+    return read_file(path).by_name
+
+
+def read_file(path: str) -> Users:
+    """The whole file. Raises `UserError` as `read_users` does."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         with os.fdopen(handle, "rb") as file:
@@ -61,28 +98,32 @@ def read_users(path: str) -> dict[str, User]:
     except OSError as error:
         raise UserError(
             f"the users file {path} cannot be read: {error.strerror}",
-            hint="`headwater user add NAME --mqtt` makes one. As long as it cannot be read, nobody may come in.",
+            hint="`headwater user add NAME` makes one. As long as it cannot be read, nobody may come in.",
         ) from None
     if len(data) > FILE_BYTES_MAX:
         raise UserError(f"the users file {path} is larger than {FILE_BYTES_MAX} bytes", hint="Is it another file?")
     users: dict[str, User] = {}
+    key = b""
     for number, line in enumerate(data.splitlines(), 1):
         if not line.strip() or line.startswith(b"#"):
+            continue
+        if line.startswith(_DECOY) and not key and line.removeprefix(_DECOY).isalnum():
+            key = line.removeprefix(_DECOY)
             continue
         user = _read_line(line)
         if user is None or user.name in users:
             what = "is no user" if user is None else "names a user twice"
             raise UserError(
                 f"{path}:{number} {what}; nobody may come in until that is mended",
-                hint="Remove the line and make the user again: `headwater user add NAME --mqtt`.",
+                hint="Remove the line and make the user again: `headwater user add NAME`.",
             )
         users[user.name] = user
-    return users
+    return Users(users, key or hashlib.sha256(data).hexdigest().encode())
 
 
 def _read_line(line: bytes) -> User | None:
     try:
-        name, purposes, secret = line.decode().split(" ")
+        name, purposes, secret, *more = line.decode().split(" ")
         scheme, n, r, p, salt, digest = secret.split(":")
         user = User(
             name,
@@ -92,6 +133,7 @@ def _read_line(line: bytes) -> User | None:
             int(p),
             bytes.fromhex(salt),
             bytes.fromhex(digest),
+            tuple(_read_secret(field) for field in more),
         )
     except ValueError:
         return None
@@ -100,7 +142,20 @@ def _read_line(line: bytes) -> User | None:
         return None
     if len(user.salt) < _SALT_BYTES or len(user.digest) != _HASH_BYTES:
         return None
+    if ("kafka" in user.purposes) != bool(user.scram):
+        return None
     return user if fit_user_name(name) and user.purposes <= set(PURPOSES) else None
+
+
+def _read_secret(field: str) -> scram.Secret:
+    """Raises `ValueError`."""
+    mechanism, iterations, salt, stored, server = field.split(":")
+    secret = scram.Secret(mechanism, int(iterations), bytes.fromhex(salt), bytes.fromhex(stored), bytes.fromhex(server))
+    size = hashlib.new(scram.HASHES.get(mechanism, "none")).digest_size
+    good = scram.ITERATIONS_MIN <= secret.iterations <= scram.ITERATIONS_MAX and len(secret.salt) >= _SALT_BYTES
+    if not good or not len(secret.stored_key) == len(secret.server_key) == size:
+        raise ValueError("no credential")
+    return secret
 
 
 def matches(user: User | None, password: bytes) -> bool:
@@ -128,21 +183,41 @@ def add_user(path: str, name: str, password: bytes, purposes: frozenset[str], *,
         raise UserError(
             "that is no password", hint=f"Give 1 to {PASSWORD_BYTES_MAX} bytes in one line, or use --generate."
         )
-    users = read_users(path) if os.path.lexists(path) else {}
-    if name in users and not replace:
+    users = read_file(path) if os.path.lexists(path) else Users({}, secrets.token_bytes(32).hex().encode())
+    if name in users.by_name and not replace:
         raise UserError(f"there is a user “{name}” already", hint="Give a new password with --replace.")
     salt = secrets.token_bytes(_SALT_BYTES)
-    users[name] = User(name, purposes, _N, _R, _P, salt, _scrypt(password, salt, _N, _R, _P))
+    proofs = (
+        tuple(scram.make_secret(mechanism, password, secrets.token_bytes(_SALT_BYTES)) for mechanism in scram.HASHES)
+        if "kafka" in purposes
+        else ()
+    )
+    users.by_name[name] = User(name, purposes, _N, _R, _P, salt, _scrypt(password, salt, _N, _R, _P), proofs)
     _write(path, users)
 
 
-def _write(path: str, users: dict[str, User]) -> None:
-    lines = ["# Made by `headwater user add`. A user's line may be removed; hashes cannot be edited."]
-    lines += [
-        f"{user.name} {','.join(sorted(user.purposes))} "
-        f"scrypt:{user.n}:{user.r}:{user.p}:{user.salt.hex()}:{user.digest.hex()}"
-        for user in users.values()
+def remove_user(path: str, name: str) -> None:
+    """Take a user out of the file. Raises `UserError`."""
+    users = read_file(path)
+    if users.by_name.pop(name, None) is None:
+        raise UserError(f"there is no user “{name}”", hint="`headwater user list` names them.")
+    _write(path, users)
+
+
+def _line(user: User) -> str:
+    fields = [user.name, ",".join(sorted(user.purposes))]
+    fields.append(f"scrypt:{user.n}:{user.r}:{user.p}:{user.salt.hex()}:{user.digest.hex()}")
+    fields += [
+        f"{each.mechanism}:{each.iterations}:{each.salt.hex()}:{each.stored_key.hex()}:{each.server_key.hex()}"
+        for each in user.scram
     ]
+    return " ".join(fields)
+
+
+def _write(path: str, users: Users) -> None:
+    lines = ["# Made by `headwater user add`. A user's line may be removed; hashes cannot be edited."]
+    lines.append((_DECOY + users.decoy).decode())
+    lines += map(_line, users.by_name.values())
     folder = os.path.dirname(os.path.abspath(path))
     temporary = f"{path}.{os.getpid()}.new"
     try:

@@ -14,7 +14,7 @@ from random import Random, SystemRandom
 from typing import Any
 
 from gateway.log.store import LogStore
-from gateway.wire import alterations, cluster, epochs, fetch, offsets, produce, topics
+from gateway.wire import alterations, cluster, epochs, fetch, guard, offsets, produce, sasl, topics
 from gateway.wire.compiler import Body
 from gateway.wire.coordinator import Coordinator
 from gateway.wire.groups import commits, listing, members
@@ -60,6 +60,7 @@ class Broker:
         self.produced_batches = 0
         self.fetched_bytes = 0
         self.refused_batches = 0
+        self.denied = 0
         self.unreadable: set[tuple[str, int]] = set()
         self.waits = produce.Waits(self.timers, clock)
         self.groups = Groups(self)  # before the transactions, whose recovery ends some of its offsets
@@ -69,6 +70,9 @@ class Broker:
     def handle(self, request: Request, peer: Peer, reply: Reply) -> None:
         """Answer one request. Raises `PeerError` when the connection cannot go on."""
         self.requests[request.api] += 1
+        if peer.rights is not None:
+            guard.handle(self, request, peer, reply, _HANDLERS[request.api])
+            return
         _HANDLERS[request.api](self, request, peer, reply)
 
     def disconnected(self, peer: Peer) -> None:
@@ -88,6 +92,7 @@ class Broker:
             "produced_bytes": self.produced_bytes,
             "refused_batches": self.refused_batches,
             "fetched_bytes": self.fetched_bytes,
+            "denied": self.denied,
             "waiting_for_sync": len(self.waits.open),
             "transactions": self.transactions.status(),
             "groups": self.groups.status(),
@@ -123,6 +128,8 @@ _HANDLERS: dict[ApiKey, Handler] = {
     ),
     ApiKey.FIND_COORDINATOR: _now(cluster.find_coordinator),
     ApiKey.API_VERSIONS: _now(cluster.api_versions),
+    ApiKey.SASL_HANDSHAKE: lambda broker, request, peer, reply: reply(sasl.handshake_again(request)),
+    ApiKey.SASL_AUTHENTICATE: lambda broker, request, peer, reply: reply(sasl.authenticate_again(request)),
     ApiKey.CREATE_TOPICS: _now(topics.create_topics),
     ApiKey.DELETE_TOPICS: _now(topics.delete_topics),
     ApiKey.INIT_PRODUCER_ID: lambda broker, request, peer, reply: broker.transactions.init(request, peer, reply),

@@ -24,6 +24,11 @@ _API_KEYS = [{"api_key": key, "min_version": low, "max_version": high} for key, 
 
 
 def api_versions(broker: Broker, request: Request, peer: Peer) -> Body:
+    """As `api_versions_body`."""
+    return api_versions_body(request)
+
+
+def api_versions_body(request: Request) -> Body:
     """The served ranges; for a version that is unknown here, the same with error 35 (KIP-511)."""
     code = ErrorCode.UNSUPPORTED_VERSION if request.body is None else ErrorCode.NONE
     return {"error_code": code, "api_keys": _API_KEYS}

@@ -22,6 +22,7 @@ from headwater.errors import LimitError, PeerError
 FRAME_BYTES_MAX = 32 << 20
 SMALL_FRAME_BYTES_MAX = 1 << 20  # every request but Produce
 PENDING_MAX = 1000
+BARE = -1  # the version of a SaslAuthenticate that came as a frame without a header (KIP-43)
 
 _HEADER = struct.Struct(">hhih")
 _REQUEST = struct.Struct(">hhi")
@@ -71,12 +72,17 @@ class ServerSession:
     def __init__(self, *, frame_bytes_max: int = FRAME_BYTES_MAX, served: Mapping[ApiKey, Versions] = SERVED) -> None:
         self._frames = FrameReader(frame_bytes_max=frame_bytes_max)
         self._served = served
+        self.bare = False  # frames without a header: tokens, after SaslHandshake version 0
         self.feed = self._frames.feed
         self.keep = self._frames.keep
 
     @property
     def unread_bytes(self) -> int:
         return self._frames.unread_bytes
+
+    def limit(self, frame_bytes_max: int) -> None:
+        """From the next frame on, none may be longer."""
+        self._frames.frame_bytes_max = frame_bytes_max
 
     def next_request(self) -> Request | None:
         """The next whole request, or None."""
@@ -88,6 +94,8 @@ class ServerSession:
                     f"a request of {length} bytes that is no Produce; the limit is {SMALL_FRAME_BYTES_MAX}"
                 )
         frame = self._frames.next()
+        if frame is not None and self.bare:
+            return Request(ApiKey.SASL_AUTHENTICATE, BARE, 0, None, {"auth_bytes": bytes(frame)})
         return None if frame is None else self._decode(frame)
 
     def _decode(self, frame: memoryview) -> Request:
@@ -114,6 +122,8 @@ class ServerSession:
 
 def encode_response(api: ApiKey, version: int, correlation_id: int, body: Body) -> bytes:
     """The frame of an answer. ApiVersions in a version that is not served is answered in version 0."""
+    if version == BARE:
+        return join_frame([b"", body["auth_bytes"]])
     parts = [b"", _CORRELATION.pack(correlation_id)]
     if api is not ApiKey.API_VERSIONS and version >= _FLEXIBLE[api]:
         parts.append(b"\x00")

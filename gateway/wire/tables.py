@@ -219,6 +219,20 @@ response
   responses[] { error_code:int16 error_message:string? resource_type:int8 resource_name:string }
 """
 
+AUTHENTICATION = """
+SaslHandshake 17 0-1 flexible never
+request
+  mechanism:string
+response
+  error_code:int16 mechanisms:string[]
+
+SaslAuthenticate 36 0-2 flexible 2
+request
+  auth_bytes:bytes
+response
+  error_code:int16 error_message:string? auth_bytes:bytes session_lifetime_ms:int64@1+=0
+"""
+
 # Records of the topic __transaction_state (TransactionLogKey/Value.json of Kafka's transaction coordinator).
 TRANSACTION_LOG = """
 TransactionLogKey - 0-0 flexible never
@@ -235,4 +249,4 @@ request
   client_transaction_version:int16@1+#2=0 next_producer_epoch:int16@1+#3=-1
 """
 
-ALL = (DATA, CLUSTER, TRANSACTIONS, ADMIN, ALTERATIONS, TRANSACTION_LOG, *group_tables.ALL)
+ALL = (DATA, CLUSTER, TRANSACTIONS, ADMIN, ALTERATIONS, AUTHENTICATION, TRANSACTION_LOG, *group_tables.ALL)

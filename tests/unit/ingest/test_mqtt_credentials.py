@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from gateway import users
-from gateway.ingest.mqtt import credentials, listener, packets, packets5
+from gateway import credentials, users
+from gateway.ingest.mqtt import listener, packets, packets5
 from gateway.ingest.mqtt.packets import Connect, Publish, Will
 from gateway.ingest.mqtt.properties import Property
 from gateway.ingest.mqtt.reasons import ReasonCode as R

@@ -21,7 +21,7 @@ from gateway.wire.errors import ErrorCode
 from gateway.wire.framing import join_frame
 from gateway.wire.schema import ApiKey
 from gateway.wire.session import encode_request
-from gateway.wire.settings import KafkaSettings
+from gateway.wire.settings import KafkaAclRule, KafkaSettings
 from headwater.clock import SystemClock
 from headwater.disk import ForgetfulDisk
 from headwater.errors import PeerError, UserError
@@ -298,7 +298,9 @@ def test_a_taken_port_names_its_holder_and_the_next_step() -> None:
                 await serve_kafka(node.listener.broker, RealNet(), "127.0.0.1", port)
             assert "kafka.listen" in error.value.hint
             with pytest.raises(UserError, match="cannot listen on 203"):
-                await serve_kafka(node.listener.broker, RealNet(), "203.0.113.1", 0)
+                rule = KafkaAclRule(principals=("ANONYMOUS",), allow=("read",))
+                open_to_all = KafkaSettings(acl=(rule,))
+                await serve_kafka(node.listener.broker, RealNet(), "203.0.113.1", 0, settings=open_to_all)
             # the first listener's deadlines still run
             node.store.create_topic("t")
             channel = await node.channel()

@@ -1,0 +1,43 @@
+"""What a guard says of a request; see `gateway.wire.guard`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from gateway.wire.acl import Kind, Operation, Rights
+from gateway.wire.compiler import Body
+from gateway.wire.errors import ErrorCode
+from gateway.wire.session import Request
+
+if TYPE_CHECKING:
+    from gateway.wire.broker import Broker
+
+
+class Rest(NamedTuple):
+    """What is left of a request, and how the answer to it becomes the answer to the whole."""
+
+    body: Body
+    patch: Callable[[Body], Body]
+
+
+Verdict = Rest | Body | None
+"""None: it may pass. A body: the whole answer."""
+
+Guard = Callable[[Rights, Request, "Broker"], Verdict]
+
+
+def passes(rights: Rights, request: Request, broker: Broker) -> Verdict:
+    """For everyone who has come in."""
+    return None
+
+
+def may_create(rights: Rights, name: str) -> bool:
+    """Topics are made by who may create that one, or any."""
+    return rights.may(Operation.CREATE, Kind.CLUSTER) or rights.may(Operation.CREATE, Kind.TOPIC, name)
+
+
+def in_transaction(rights: Rights, name: str) -> ErrorCode:
+    """Whether a transactional id may be used."""
+    allowed = rights.may(Operation.WRITE, Kind.TRANSACTIONAL_ID, name)
+    return ErrorCode.NONE if allowed else ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
