@@ -16,6 +16,17 @@ SOURCES_SHOWN = 8
 NODES_SHOWN = 8
 PROBLEMS_SHOWN = 5
 NOTES_SHOWN = 3
+_UNIT_COLUMNS = (
+    "Modbus unit",
+    "device",
+    "last success",
+    "polls",
+    "no answer",
+    "garbled",
+    "exceptions",
+    "asked again in",
+)
+_NUMBERS = ("readings", "backlog", "polls", "no answer", "garbled", "exceptions")
 _COLOURS = {"good": "green", "degraded": "yellow", "down": "red"}
 _EXIT = {"good": 0, "degraded": 1, "down": 2}
 
@@ -64,6 +75,7 @@ def _print(status: dict[str, Any]) -> None:
     _print_table(console, "nodes", ("node", "last mark", "backlog", "version"), node_rows(status), NODES_SHOWN)
     columns = ("source", "state", "last reading", "readings")
     _print_table(console, "sources", columns, source_rows(status), SOURCES_SHOWN)
+    _print_table(console, "Modbus units", _UNIT_COLUMNS, unit_rows(status), SOURCES_SHOWN)
 
 
 def _print_table(
@@ -75,7 +87,7 @@ def _print_table(
         return
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for column in columns:
-        table.add_column(column, justify="right" if column in ("readings", "backlog") else "left", no_wrap=True)
+        table.add_column(column, justify="right" if column in _NUMBERS else "left", no_wrap=True)
     for row in rows[:shown]:
         table.add_row(*row)
     console.print(table)
@@ -141,6 +153,25 @@ def source_rows(status: dict[str, Any]) -> list[tuple[str, str, str, str]]:
             f"{one.get('readings', 0):,}",
         )
         for one in ordered
+    ]
+
+
+def unit_rows(status: dict[str, Any]) -> list[tuple[str, ...]]:
+    """One row per unit of the Modbus buses, those with a problem first, then those that missed most."""
+    units = [(bus["name"], unit) for bus in status.get("modbus") or () for unit in bus["units"]]
+    units.sort(key=lambda one: (not one[1]["problem"], -one[1]["timeouts"] - one[1]["garbled"]))
+    return [
+        (
+            f"{bus} {unit['unit']}",
+            str(unit["device"]),
+            words.ago(unit["last_ms"], status["now_ms"]),
+            f"{unit['polls']:,}",
+            f"{unit['timeouts']:,}",
+            f"{unit['garbled']:,}",
+            f"{sum(unit['exceptions'].values()):,}",
+            words.duration(unit["next_ms"]) if unit["misses"] else "",
+        )
+        for bus, unit in units
     ]
 
 

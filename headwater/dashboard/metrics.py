@@ -58,6 +58,7 @@ class NodeCollector(Collector):
         yield info
         yield from _central(status.get("central"))
         yield from _ingest(status.get("ingest"), status.get("now_ms", 0))
+        yield from _modbus(status.get("modbus") or ())
         yield from _sinks(((status.get("work") or {}).get("report") or {}).get("sinks") or {})
         yield from _disk(status)
 
@@ -125,6 +126,36 @@ def _ingest(ingest: dict[str, Any] | None, now_ms: int) -> Iterator[Metric]:
             age.add_metric([source["id"]], max(0.0, (now_ms - source["last_ms"]) / 1000))
     yield connected
     yield age
+
+
+_UNIT_COUNTERS = {
+    "polls": "Times that a Modbus unit was asked.",
+    "answered": "Polls that read something to their end.",
+    "timeouts": "Requests that a unit did not answer in time.",
+    "garbled": "Requests whose answer was garbled.",
+    "exceptions": "Requests that a unit answered with an exception.",
+    "skipped": "Polls that the bus had no time for.",
+}
+
+
+def _modbus(buses: Iterable[dict[str, Any]]) -> Iterator[Metric]:
+    if not buses:
+        return
+    up = GaugeMetricFamily("headwater_modbus_bus_up", "1 while a bus's line or host is there.", labels=["bus"])
+    text = "How long a unit that does not answer is left alone, 0 for one that does."
+    backoff = GaugeMetricFamily("headwater_modbus_backoff_seconds", text, labels=["bus", "device"])
+    counters = {
+        key: CounterMetricFamily(f"headwater_modbus_{key}", text, labels=["bus", "device"])
+        for key, text in _UNIT_COUNTERS.items()
+    }
+    for bus in buses:
+        up.add_metric([bus["name"]], 0 if bus["problem"] else 1)
+        for unit in bus["units"]:
+            labels = [bus["name"], unit["device"]]
+            backoff.add_metric(labels, unit["backoff_ms"] / 1000)
+            for key, counter in counters.items():
+                counter.add_metric(labels, sum(unit[key].values()) if key == "exceptions" else unit[key])
+    yield from (up, backoff, *counters.values())
 
 
 def _sinks(sinks: dict[str, Any]) -> Iterator[Metric]:

@@ -82,6 +82,7 @@ class Unit:
         self._retry_refused_ms = FOREVER_MS
         self._spans = list(dict.fromkeys(spans))
         self._limits = {"gap_max": gap_max, "registers_max": registers_max}
+        self._refused_known = 0
         self.requests = requests(self._spans, **self._limits)
 
     def begin(self, now_ms: float) -> deque[Request]:
@@ -89,7 +90,12 @@ class Unit:
         if now_ms >= self._retry_refused_ms:
             self._retry_refused_ms = FOREVER_MS
             self.refused.clear()
+            self._refused_known = 0
             self.requests = requests(self._spans, **self._limits)
+        elif len(self.refused) != self._refused_known:  # what was cut up to find them goes together again
+            self._refused_known = len(self.refused)
+            spans = [span for span in self._spans if span not in self.refused]
+            self.requests = requests(spans, gap_max=0, registers_max=self._limits["registers_max"])
         self.polls += 1
         return deque(self.requests)
 
@@ -169,7 +175,7 @@ class Poller:
         self._fault = ""
         self._deadline_ms = 0.0
         self._free_ms = 0.0  # the line is quiet for long enough
-        self._noise_until_ms = 0.0  # noise is waited for until then, and no longer
+        self._noise_ms = self._noise_began_ms = 0.0  # the last that nobody asked for, and since when it goes on
         self._ended: list[Poll] = []
 
     # --- the line
@@ -245,15 +251,21 @@ class Poller:
         """What was read, however it was cut. Raises `LostFraming`: close the line."""
         pdu = self.framing.feed(data)
         if self._request is None:
-            # Nobody asked. Speaking into somebody's late answer would garble both; noise without end is not waited for.
-            if now_ms >= self._free_ms:
-                self._noise_until_ms = now_ms + self._timing.timeout_ms
-            if self._timing.turnaround_ms:
-                self._free_ms = min(now_ms + self._timing.turnaround_ms, max(self._noise_until_ms, self._free_ms))
-                self.framing.reset()
+            self._unasked(now_ms)
             return
         if pdu is not None and self._unit is not None:
             self._answered(self._unit, self._request, pdu, now_ms)
+
+    def _unasked(self, now_ms: float) -> None:
+        """Speaking into somebody's late answer would garble both; noise without end is not waited for."""
+        timing = self._timing
+        if not timing.turnaround_ms:
+            return
+        self.framing.reset()
+        if now_ms - self._noise_ms > timing.turnaround_ms:
+            self._noise_began_ms = now_ms
+        self._noise_ms = now_ms
+        self._free_ms = max(self._free_ms, min(now_ms + timing.turnaround_ms, self._noise_began_ms + timing.timeout_ms))
 
     def taken(self) -> list[Poll]:
         """The polls that have ended since the last call."""
