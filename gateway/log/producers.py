@@ -2,7 +2,8 @@
 
 A producer that is unknown is accepted at any sequence, for its state may have expired or lain in a quarantined range; a
 known one with a gap is refused, and a repeated batch is recognised by its sequence numbers and answered with its
-offsets.
+offsets. Behind a range that is gone, what is remembered on both sides of it still tells repeats; what lay between is
+taken when its producer sends it again.
 The snapshot is Kafka's (`<offset>.snapshot`, ProducerSnapshot.json version 1).
 """
 
@@ -35,7 +36,7 @@ class SequencedBatch(NamedTuple):
 
 
 class _Producer:
-    __slots__ = ("any_sequence", "batches", "coordinator_epoch", "epoch", "timestamp")
+    __slots__ = ("any_sequence", "batches", "coordinator_epoch", "doubtful", "epoch", "rooted", "timestamp")
 
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
@@ -43,6 +44,29 @@ class _Producer:
         self.timestamp = -1
         self.coordinator_epoch = -1
         self.any_sequence = False
+        # After a range that is gone: so many batches in a row end the doubt.
+        self.doubtful = 0
+        self.rooted = False  # nothing older than `batches` was in that range
+
+    def keep(self, batch: SequencedBatch) -> None:
+        """Remember a batch in the order of sequences: in doubt, one that is sent again may belong before others."""
+        batches = self.batches
+        slot = len(batches)
+        if self.doubtful:
+            while slot and _is_before(batch.last_sequence, batches[slot - 1].first_sequence):
+                slot -= 1
+            in_a_row = slot and (batches[slot - 1].last_sequence + 1) % _SEQUENCES == batch.first_sequence
+            if in_a_row and slot == len(batches):
+                self.doubtful -= 1
+        batches.insert(slot, batch)
+        if len(batches) > BATCHES_KEPT:
+            del batches[0]
+            self.rooted = True
+
+
+def _is_before(last: int, first: int) -> bool:
+    """Whether a batch that ends at `last` comes before one that begins at `first`: half the ring counts as older."""
+    return (first - 1 - last) % _SEQUENCES < _SEQUENCES // 2
 
 
 def last_sequence(first: int, count: int) -> int:
@@ -87,7 +111,7 @@ class Producers:
         if epoch < producer.epoch:
             raise InvalidProducerEpoch(f"Producer {producer_id} writes with epoch {epoch} after epoch {producer.epoch}")
         if epoch > producer.epoch:
-            if first != 0 and not producer.any_sequence:
+            if first != 0 and not producer.any_sequence and not producer.doubtful:
                 raise OutOfOrderSequence(f"Producer {producer_id} begins epoch {epoch} at sequence {first}, not at 0")
             return None
         for batch in producer.batches:
@@ -96,10 +120,14 @@ class Producers:
         expected = (producer.batches[-1].last_sequence + 1) % _SEQUENCES if producer.batches else 0
         if first == expected or (producer.any_sequence and not producer.batches):
             return None
-        # Half the ring behind the oldest remembered one counts as older; what overlaps one of them is no repeat.
-        oldest = producer.batches[0].first_sequence if producer.batches else 0
-        if producer.batches and (oldest - 1 - last) % _SEQUENCES < _SEQUENCES // 2:
+        # What overlaps one of the remembered batches is no repeat.
+        older = bool(producer.batches) and _is_before(last, producer.batches[0].first_sequence)
+        if older and (producer.rooted or not producer.doubtful):
             raise DuplicateSequence(f"Producer {producer_id} repeats sequences {first} to {last}")
+        if producer.doubtful and not any(
+            first <= batch.last_sequence and batch.first_sequence <= last for batch in producer.batches
+        ):
+            return None
         raise OutOfOrderSequence(f"Producer {producer_id} sends sequence {first} where {expected} is next")
 
     def check_marker(self, producer_id: int, epoch: int, coordinator_epoch: int) -> None:
@@ -122,10 +150,7 @@ class Producers:
     def note(self, producer_id: int, epoch: int, batch: SequencedBatch, timestamp: int) -> None:
         """Remember an appended batch."""
         producer = self._touch(producer_id, epoch)
-        batches = producer.batches
-        batches.append(batch)
-        if len(batches) > BATCHES_KEPT:
-            del batches[0]
+        producer.keep(batch)
         producer.timestamp = timestamp
         producer.any_sequence = False
 
@@ -140,10 +165,14 @@ class Producers:
         self._touch(producer_id, epoch).timestamp = timestamp
 
     def forget_sequences(self) -> None:
-        """A range is gone and nobody knows whose batches were in it: epochs still fence, any sequence may follow."""
+        """A range is gone and nobody knows whose batches were in it: epochs still fence, any sequence may follow.
+
+        Repeats of what is remembered are still told, for they are in the log.
+        """
         for producer in self._known.values():
-            producer.batches = []
-            producer.any_sequence = True
+            producer.any_sequence = not producer.batches
+            producer.rooted = bool(producer.batches)
+            producer.doubtful = BATCHES_KEPT
 
     def _touch(self, producer_id: int, epoch: int) -> _Producer:
         producer = self._known.pop(producer_id, None)
@@ -156,6 +185,7 @@ class Producers:
         elif producer.epoch != epoch:
             producer.epoch = epoch
             producer.batches = []
+            producer.rooted = False
         self._known[producer_id] = producer
         return producer
 
@@ -163,7 +193,9 @@ class Producers:
         """A snapshot; `transactions` gives the first offset of each producer's open transaction."""
         entries = []
         for producer_id, producer in self._known.items():
-            batch = producer.batches[-1] if producer.batches else SequencedBatch(-1, -1, -1, -1)
+            # In doubt as if none were known: a start must not refuse what may follow.
+            known = producer.batches and not producer.doubtful
+            batch = producer.batches[-1] if known else SequencedBatch(-1, -1, -1, -1)
             entries.append(
                 _ENTRY.pack(
                     producer_id,
@@ -199,7 +231,9 @@ class Producers:
                 first = (last - delta) % _SEQUENCES
                 producer.batches.append(SequencedBatch(first, last, last_offset - delta, last_offset))
             else:
-                producer.any_sequence = True  # Kafka's format does not tell forgotten sequences from none
+                # Kafka's format does not tell forgotten sequences from none.
+                producer.any_sequence = True
+                producer.doubtful = BATCHES_KEPT
             producer.timestamp = timestamp
             producer.coordinator_epoch = coordinator_epoch
             if first_offset >= 0:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.log import producers, records
-from gateway.log.errors import CorruptBatch, InvalidProducerEpoch
+from gateway.log.errors import CorruptBatch, DuplicateSequence, InvalidProducerEpoch, OutOfOrderSequence
 from gateway.log.partition import PartitionLog
 from gateway.log.recovery import Outcome
 from gateway.log.settings import LogSettings
@@ -11,7 +11,18 @@ from gateway.log.store import LogStore
 from headwater.clock import ManualClock
 from headwater.disk import ForgetfulDisk
 from headwater.errors import UserError
-from tests.support.logs import DATA, FlakyDisk, append, batch, marker, open_log, overwrite, read_all, segment_path
+from tests.support.logs import (
+    DATA,
+    NOW_MS,
+    FlakyDisk,
+    append,
+    batch,
+    marker,
+    open_log,
+    overwrite,
+    read_all,
+    segment_path,
+)
 
 QUARANTINE = f"{DATA}/node/quarantine"
 
@@ -481,3 +492,25 @@ def test_a_damaged_transaction_index_is_made_again_from_the_batches() -> None:
     store, log = open_log(disk)
     assert disk.read_file(path) == before
     assert log.read(0, 99, committed=True).aborted == [(7, 0)]
+
+
+def test_a_batch_that_was_in_a_hole_is_taken_again_and_its_neighbours_are_not() -> None:
+    """Sectors of one write reach the disk in any order: later batches may be there without earlier ones."""
+    disk = ForgetfulDisk()
+    store, log = open_log(disk)
+    for sequence in range(5):
+        append(log, b"%d" % sequence, producer_id=7, producer_epoch=0, base_sequence=sequence)
+    store.flush_now()
+    flip(disk, segment_path(0), position_of(disk, 0, 2)[0] + 70)
+    store, log = open_log(disk)
+    assert outcomes(store) == [Outcome.QUARANTINED]
+    for sequence in range(5):
+        append(log, b"%d" % sequence, producer_id=7, producer_epoch=0, base_sequence=sequence)
+    with pytest.raises(DuplicateSequence):  # older than the oldest that was remembered when the hole came
+        log.append(batch(b"older", producer_id=7, producer_epoch=0, base_sequence=(1 << 31) - 1), now_ms=NOW_MS)
+    for sequence in range(5, 11):
+        append(log, b"%d" % sequence, producer_id=7, producer_epoch=0, base_sequence=sequence)
+    with pytest.raises(OutOfOrderSequence):  # five in a row ended the doubt
+        append(log, b"gap", producer_id=7, producer_epoch=0, base_sequence=12)
+    store.flush_now()
+    assert sorted(value for _, value in read_all(log) if value) == sorted(b"%d" % number for number in range(11))

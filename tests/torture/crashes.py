@@ -1,0 +1,118 @@
+"""Power cuts at the write-side calls of the reference workload: after each the log is opened again and judged."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from random import Random
+
+from tests.torture.ledger import Ledger, Violation
+from tests.torture.simulated_os import WRITE_SIDE, Crash, SimulatedOs
+from tests.torture.world import DATA, World, script
+
+
+class Cut(BaseException):
+    """The power went in the middle of a start: nothing may catch it."""
+
+
+def run(
+    look: Callable[[SimulatedOs, World | None, int], None], *, drop: Callable[[SimulatedOs], World] | None = None
+) -> int:
+    """The whole workload on a good disk; `look` is called before each write-side call. Returns how many there were."""
+    simulated = SimulatedOs()
+    make = drop or (lambda files: World(files.disk()))
+    failing: dict[str, OSError] = {}
+    state: dict[str, World | None] = {"world": None}
+    calls = 0
+
+    def before(call: str, _path: str) -> None:
+        nonlocal calls
+        if call in failing:
+            raise failing.pop(call)
+        if call in WRITE_SIDE:
+            calls += 1
+            look(simulated, state["world"], calls)
+
+    def reopen(old: World) -> World:
+        return World(old.disk, old.ledger, wall_ms=old.clock.wall_ms())
+
+    simulated.before = before
+    state["world"] = first = make(simulated)
+    for world in script(first, failing.__setitem__, reopen):
+        state["world"] = world
+        world.check()
+    return calls
+
+
+def judge(
+    crashed: SimulatedOs, ledger: Ledger, wall_ms: int, *, torn: bool = False, nested: Random | None = None
+) -> int:
+    """Open what a crash left, let the clients go on, cut the power again. Returns how many starts that took.
+
+    With `nested` the power also goes once in the middle of the first start.
+    """
+    starts = 0
+    if nested is not None:
+        crashed, starts, torn = _cut_while_starting(crashed, ledger, wall_ms, nested), 1, True
+    ledger = ledger.copy()
+    world = World(crashed.disk(), ledger, wall_ms=wall_ms)
+    world.check_start(torn=torn)
+    world.settle()
+    world.check(settled=True, torn=torn)
+    world.append("t", producer=11)
+    world.journals()
+    world.flush()
+    world.check(settled=True, torn=torn)
+    world.check_expiry()
+    again = World(crashed.after_crash(Crash.FORGET).disk(), world.ledger.copy(), wall_ms=world.clock.wall_ms())
+    again.check_start(torn=torn)
+    again.check(settled=True, torn=torn)
+    return starts + 2
+
+
+def _cut_while_starting(crashed: SimulatedOs, ledger: Ledger, wall_ms: int, random: Random) -> SimulatedOs:
+    left = random.randint(1, 60)
+
+    def before(call: str, _path: str) -> None:
+        nonlocal left
+        if call in WRITE_SIDE:
+            left -= 1
+            if left <= 0:
+                raise Cut
+
+    crashed.before = before
+    with contextlib.suppress(Cut):
+        World(crashed.disk(), ledger.copy(), wall_ms=wall_ms)
+    crashed.before = lambda call, path: None
+    return crashed.after_crash(random.choice(list(Crash)), random)
+
+
+def power_cuts(
+    crashes: Sequence[Crash], *, every: int, first: int = 0, seeds: int = 1, nested: bool = False
+) -> tuple[int, int, int]:
+    """Cut before each `every`-th write-side call, in each way; returns (crash points, crash states, starts)."""
+    points = states = starts = 0
+
+    def look(simulated: SimulatedOs, world: World | None, call: int) -> None:
+        nonlocal points, states, starts
+        if call % every != first % every:
+            return
+        points += 1
+        ledger = world.ledger if world is not None else Ledger()
+        wall_ms = world.clock.wall_ms() if world is not None else 1_700_000_000_000
+        for crash in crashes:
+            for seed in range(seeds if crash in (Crash.TORN, Crash.SHUFFLED) else 1):
+                random = Random(f"{call}/{seed}")
+                crashed = simulated.after_crash(crash, random)
+                states += 1
+                try:
+                    torn = crash in (Crash.TORN, Crash.SHUFFLED)
+                    starts += judge(crashed, ledger, wall_ms, torn=torn, nested=random if nested else None)
+                except Exception as error:
+                    raise Violation(f"crash before write-side call {call}, {crash}, seed {seed}: {error}") from error
+
+    run(look)
+    return points, states, starts
+
+
+__all__ = ["DATA", "Cut", "judge", "power_cuts", "run"]

@@ -1,0 +1,39 @@
+"""Power cuts at the write-side calls of a reference workload, on a disk that forgets, tears and reorders.
+
+The workload appends, rolls, retains, compacts, ends transactions, writes checkpoints, makes and deletes topics, meets a
+sync that fails, stops cleanly and starts again. After each cut a start finds nothing but what a crash may leave,
+clients send again, the power goes once more: 0 acknowledged lost, 0 twice, every journal knows what it knew.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.torture.crashes import power_cuts
+from tests.torture.simulated_os import Crash
+
+LOSING = [Crash.FORGET, Crash.NAMES, Crash.TORN, Crash.SHUFFLED]
+
+
+def test_a_sample_of_power_cuts() -> None:
+    points, states, _ = power_cuts(list(Crash), every=180, first=7)
+    assert points >= 7
+    assert states == points * len(Crash)
+
+
+def test_a_sample_of_power_cuts_in_the_middle_of_the_next_start() -> None:
+    assert power_cuts(LOSING, every=330, first=11, nested=True)[0] >= 3
+
+
+@pytest.mark.long("power-cuts", count=2)
+def test_power_cuts_before_every_call(count: int) -> None:
+    points, states, starts = power_cuts(list(Crash), every=1, seeds=count)
+    print(f"{points} crash points, {states} crash states, {starts} starts: 0 acknowledged lost, 0 twice")
+    assert points > 1_000
+
+
+@pytest.mark.long("power-cuts-at-start", count=2)
+def test_power_cuts_before_every_call_and_once_in_the_start_after_it(count: int) -> None:
+    points, states, starts = power_cuts(LOSING, every=1, seeds=count, nested=True)
+    print(f"{points} crash points, {states} crash states, {starts} starts: 0 acknowledged lost, 0 twice")
+    assert points > 1_000
