@@ -172,15 +172,19 @@ class Door:
             protocol,
             context,
             timeout_ms=self._doors.settings.authentication_timeout_ms,
-            knock=lambda transport: self._doors.wait(caller, transport.abort),
+            knock=lambda transport: self._knock(caller, transport),
             done=lambda error: self._shaken(caller, error),
         )
+
+    def _knock(self, caller: Caller, transport: asyncio.Transport) -> None:
+        caller.peer.name = "{}:{}".format(*transport.get_extra_info("peername", ("unknown", 0))[:2])
+        self._doors.wait(caller, transport.abort)
 
     def _shaken(self, caller: Caller, error: BaseException | None) -> None:
         if error is not None:
             self._doors.left(caller)
             self._doors.handshakes_failed += 1
-            self._doors.say("kafka client at %s: TLS: %s", self.settings.listen, explain(error))
+            self._doors.say("kafka client %s: TLS: %s", caller.peer.name, explain(error))
 
     # --- its clients
 
@@ -319,9 +323,18 @@ class Doors:
         for door in self.all:
             door.shut()
 
+    def problems(self) -> dict[str, str]:
+        """Which doors are shut, and why."""
+        return {f"kafka {door.settings.listen}": door.problem for door in self.all if door.problem is not None}
+
+    def notes(self) -> list[str]:
+        """What somebody should see to before it becomes a problem."""
+        return [note for door in self.all for note in door.notes()]
+
     def status(self) -> dict[str, Any]:
         """For the status document."""
         return {
+            "security_notes": self.notes(),
             "listeners": [door.status() for door in self.all],
             "authentication_failures": self.authentication_failures,
             "tls_handshakes_failed": self.handshakes_failed,
@@ -336,6 +349,11 @@ def advertised(setting: str | None, listening: tuple[str, int]) -> tuple[str, in
         return parse_address(setting, default_port=listening[1])
     host, port = listening
     return (socket.gethostname(), port) if host in {"0.0.0.0", "::"} else (host, port)
+
+
+def check_doors(settings: KafkaSettings) -> None:
+    """Raises `UserError` for listeners or rules that are none; reads no file."""
+    Doors(settings, "", lambda door: asyncio.BaseProtocol())
 
 
 def cannot_listen(host: str, port: int, error: OSError) -> UserError:

@@ -211,6 +211,12 @@ class Wrapped(sslproto.SSLProtocol):
             self._knock(transport)
         super().connection_made(transport)
 
+    def _fatal_error(self, exc: BaseException, message: str = "Fatal error on transport") -> None:
+        # asyncio would drop the alert that tells the other end what is wrong.
+        if self._transport is not None and isinstance(exc, ssl.SSLError):
+            self._process_outgoing()  # type: ignore[attr-defined]
+        super()._fatal_error(exc, message)
+
     def connection_lost(self, exc: BaseException | None) -> None:
         # A peer that goes in the middle of its handshake leaves no reason behind; without one it would look good.
         super().connection_lost(exc or ConnectionResetError("the connection closed"))

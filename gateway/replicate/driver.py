@@ -25,6 +25,7 @@ from gateway.replicate.settings import UplinkSettings
 from gateway.replicate.start import Choice
 from gateway.wire.channel import Channel
 from gateway.wire.schema import ApiKey
+from gateway.wire.sign_in import ClientSecurity
 from headwater.clock import Clock
 from headwater.errors import HeadwaterError
 from headwater.net import Net
@@ -93,6 +94,7 @@ class Uplink:
         self._store = store
         self._journal = journal
         self._settings = settings
+        self._security = ClientSecurity(settings, "[central]")
         self._node = node
         self._net = net
         self._clock = clock
@@ -200,6 +202,7 @@ class Uplink:
                 *address,
                 client_id=f"headwater-{self._node}",
                 request_timeout_ms=self._settings.request_timeout_ms,
+                security=self._security,
             )
             produce = channel.versions.get(ApiKey.PRODUCE, PRODUCE_VERSION_MAX)
             channel.versions[ApiKey.PRODUCE] = min(produce, PRODUCE_VERSION_MAX)

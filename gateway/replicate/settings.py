@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from gateway.tls_settings import ClientSecuritySettings
 from headwater.errors import UserError
 from headwater.net import parse_address
 
@@ -14,7 +15,7 @@ PositiveMs = Annotated[int, msgspec.Meta(ge=1)]
 KAFKA_PORT = 9092
 
 
-class UplinkSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class UplinkSettings(ClientSecuritySettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Replication to the central. Without this section a node replicates nothing."""
 
     bootstrap_servers: str

@@ -7,11 +7,14 @@ whose answer timed out may be a black hole, and an answer that cannot be read le
 from __future__ import annotations
 
 import asyncio
+import ssl
 from typing import cast
 
+from gateway.tls import TlsError, Wrapped, explain
 from gateway.wire.compiler import Body
 from gateway.wire.schema import ApiKey
 from gateway.wire.session import ClientSession
+from gateway.wire.sign_in import ClientSecurity
 from headwater.errors import PeerError
 from headwater.net import Net
 
@@ -66,7 +69,16 @@ class _Connection(asyncio.Protocol):
         self.room = None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.fail(ConnectionResetError(f"the broker closed the connection{f': {exc}' if exc else ''}"))
+        if isinstance(exc, ssl.SSLError):
+            self.fail(TlsError(f"TLS: {explain(exc)}"))
+            return
+        early = "" if self.session.negotiated else " before it answered; does it ask for TLS or a sign-in?"
+        self.fail(ConnectionResetError(f"the broker closed the connection{f': {exc}' if exc else early}"))
+
+    def shaken(self, error: BaseException | None, where: str) -> None:
+        """The TLS handshake is over."""
+        if error is not None:
+            self.fail(TlsError(f"TLS with {where}: {explain(error)}"))
 
     def fail(self, error: Exception) -> None:
         """Close, and give `error` to everyone who waits; only the first one counts."""
@@ -94,19 +106,42 @@ class Channel:
 
     @classmethod
     async def connect(
-        cls, net: Net, host: str, port: int, *, client_id: str, request_timeout_ms: int = 3000
+        cls,
+        net: Net,
+        host: str,
+        port: int,
+        *,
+        client_id: str,
+        request_timeout_ms: int = 3000,
+        security: ClientSecurity | None = None,
     ) -> Channel:
-        """Connect and negotiate. Raises `OSError`, `TimeoutError`, `PeerError`."""
+        """Connect, negotiate and sign in. Raises `OSError`, `TimeoutError`, `PeerError`; `UserError` for TLS files."""
         loop = asyncio.get_running_loop()
+        context = security.context() if security is not None else None
         connection = _Connection(ClientSession(client_id=client_id, now_ms=loop.time() * 1000), loop)
+
+        def factory() -> asyncio.BaseProtocol:
+            if context is None:
+                return connection
+            return Wrapped(
+                connection,
+                context,
+                timeout_ms=request_timeout_ms,
+                server_name=host,
+                done=lambda error: connection.shaken(error, f"{host}:{port}"),
+            )
+
+        channel = cls(connection, request_timeout_ms=request_timeout_ms)
         try:
             async with asyncio.timeout(request_timeout_ms / 1000):
-                await net.connect(lambda: connection, host, port)
+                await net.connect(factory, host, port)
                 await asyncio.shield(connection.ready)
+                if security is not None and security.signs_in:
+                    await security.sign_in(channel.call)
         except BaseException as error:
             connection.fail(error if isinstance(error, Exception) else ConnectionAbortedError("given up"))
             raise
-        return cls(connection, request_timeout_ms=request_timeout_ms)
+        return channel
 
     @property
     def closed(self) -> bool:

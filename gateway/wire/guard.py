@@ -26,7 +26,7 @@ def handle(broker: Broker, request: Request, peer: Peer, reply: Reply, handler: 
     if verdict is None:
         handler(broker, request, peer, reply)
         return
-    broker.denied += 1
+    broker.denied += not isinstance(verdict, Rest) or verdict.refuses
     if isinstance(verdict, Rest):
         patch = verdict.patch
         handler(broker, request._replace(body=verdict.body), peer, lambda body: reply(body and patch(body)))

@@ -44,10 +44,14 @@ def warnings(settings: Settings) -> list[str]:
 
 
 def _access(settings: Settings) -> list[str]:
+    from gateway.doors import check_doors
     from gateway.ingest.mqtt.access import AccessList
 
     if settings.mqtt is not None:
         AccessList(settings.mqtt.acl)
+    check_doors(settings.kafka)
+    if settings.central is not None:
+        settings.central.check_security("[central]")
     return []
 
 

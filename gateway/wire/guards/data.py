@@ -120,7 +120,9 @@ def metadata(rights: Rights, request: Request, broker: Broker) -> Verdict:
 
     if asked is None or (request.version == 0 and not asked):
         return Rest(
-            body, lambda answer: {**answer, "topics": [each for each in answer["topics"] if may_see(each["name"])]}
+            body,
+            lambda answer: {**answer, "topics": [each for each in answer["topics"] if may_see(each["name"])]},
+            refuses=False,
         )
     names = {topic.topic_id: topic.name for topic in broker.store.topics.values()}
     rest, answers = [], []

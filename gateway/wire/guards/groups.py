@@ -178,7 +178,7 @@ def list_groups(rights: Rights, request: Request, broker: Broker) -> Verdict:
         groups = [each for each in answer["groups"] if rights.may(Operation.DESCRIBE, Kind.GROUP, each["group_id"])]
         return {**answer, "groups": groups}
 
-    return Rest(request.body or {}, patch)
+    return Rest(request.body or {}, patch, refuses=False)
 
 
 def delete_groups(rights: Rights, request: Request, broker: Broker) -> Verdict:

@@ -19,6 +19,7 @@ class Rest(NamedTuple):
 
     body: Body
     patch: Callable[[Body], Body]
+    refuses: bool = True  # or only leaves out what its sender need not know of
 
 
 Verdict = Rest | Body | None
