@@ -109,7 +109,9 @@ class Core:
             )
             self.modbus = [ModbusBus(self.ingest, plan, clock, self.net) for plan in plans]
         host, port = parse_address(settings.kafka.listen, default_port=9092)
-        self.kafka = await serve_kafka(Broker(store, clock, settings=settings.kafka), self.net, host, port)
+        reserved = frozenset({"readings"}) if settings.role == "edge" else frozenset[str]()
+        broker = Broker(store, clock, settings=settings.kafka)
+        self.kafka = await serve_kafka(broker, self.net, host, port, reserved=reserved)
         if settings.mqtt is not None:
             await self._serve_mqtt()
         journal = self._begin_run(first)  # not before: a start that fails at a port, again and again, is no run

@@ -44,7 +44,7 @@ class Reporter:
             "disk": self._disk(),
             "clock": {"wall_ms": core.clock.wall_ms(), "trusted": clock_trusted()},
             "addresses": self.addresses(),
-            "listeners": core.listener_problems | self._mqtt_problem(),
+            "listeners": core.listener_problems | self._mqtt_problem() | self._kafka_problems(),
             **self._work(),
         }
         state, problems = judge(document)
@@ -71,6 +71,13 @@ class Reporter:
         """What keeps MQTT clients out although its listener runs."""
         problem = self._core.mqtt.problem if self._core.mqtt is not None else None
         return {"mqtt": problem} if problem is not None else {}
+
+    def _kafka_problems(self) -> dict[str, str]:
+        """What keeps Kafka clients out although the node's own listener runs."""
+        kafka = self._core.kafka
+        if kafka is None:
+            return {}
+        return kafka.doors.problems() | ({"kafka": kafka.problem} if kafka.problem is not None else {})
 
     def health(self) -> dict[str, Any]:
         """The fields of the node's own reading: numbers, as any device's."""

@@ -53,6 +53,8 @@ def notes(document: Mapping[str, Any]) -> list[str]:
             ago_s = max(0, document["now_ms"] - source["last_error_ms"]) // 1000
             ago = f"{ago_s} s" if ago_s < 60 else f"{ago_s // 60} min"
             found.append(f"{source['id']}: last error {ago} ago: {source['last_error']}")
+    for part in ("kafka", "mqtt"):
+        found += (document.get(part) or {}).get("security_notes", ())
     return found
 
 
