@@ -14,9 +14,9 @@ import sys
 from headwater.clock import Clock, SystemClock
 from headwater.net import parse_address
 from simulators.control import Console
-from simulators.fleet import Fleet, FleetSettings
 from simulators.ledger import Ledger
 from simulators.options import check_answered, make_parser
+from simulators.turbines import Fleet, FleetSettings
 
 DRAIN_MS_MAX = 15_000.0
 

@@ -1,194 +1,181 @@
-"""A wind farm's turbines as MQTT devices: signals out, acknowledgements in, everything into a ledger.
+"""Fleets of simulated devices from a TOML scenario, as one process or several.
 
-Each turbine is one MQTT client with a persistent session (client id = its name), publishing JSON to
-`farm/<name>/telemetry` at QoS 1. Its readings carry their own time `ts` (Unix milliseconds) and a sequence number
-`seq` from 1, without gaps. Three turbines are special: one can overheat, one's clock is an hour fast, and one
-sends, now and then, bytes that are no JSON.
+Run: `headwater simulate fleet SCENARIO --mqtt HOST:PORT`. It reports its counters as JSON lines once a second and
+obeys (see `simulators.control`): `pause` (no new readings; waits for the acknowledgements of what was sent, reports
+`drained`), `resume`, `stop` (the same, then a clean DISCONNECT).
 """
 
 from __future__ import annotations
 
-from random import Random
-from typing import Any
+import argparse
+import contextlib
+import os
+import signal
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
 
-import msgspec
-
-from headwater.clock import Clock
+from headwater.clock import SystemClock
+from headwater.errors import UserError
+from headwater.net import parse_address
+from simulators.control import Console
 from simulators.ledger import Ledger
-from simulators.publisher import Publisher, Token, wait_for
-from simulators.signals import Turbine, Wind
+from simulators.options import check_answered, make_parser, parse_duration, parse_speed
+from simulators.parts import play_parts
+from simulators.scenario import Scenario, read_scenario, shipped_scenarios
+from simulators.stage import Stage, Stakes
 
-FAST_CLOCK_MS = 3_600_000
-COMMIT_EVERY_MS = 250.0
-TICK_EVERY_MS = 100.0
-
-
-class FleetSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the farm does; turbines are numbered from 1, 0 means none."""
-
-    turbines: int = 12
-    rate_hz: float = 10.0
-    seed: int = 1
-    overheating: int = 7
-    fast_clock: int = 3
-    garbage: int = 11
-    garbage_every_ms: float = 7000.0  # 0: only on command
+DRAIN_MS_MAX = 30_000.0
+MESSAGES_A_PROCESS = 4_000
+"""What one process sends a second without falling behind, on a small machine."""
 
 
-def turbine_name(number: int) -> str:
-    """`turbine-01`, …; also its MQTT client id."""
-    return f"turbine-{number:02d}"
+class Director:
+    """Steers a stage by commands and reports about it."""
+
+    def __init__(self, stage: Stage, console: Console, stakes: Stakes, *, report_every_ms: float) -> None:
+        self._stage, self._console, self._stakes = stage, console, stakes
+        self._report_every_ms = report_every_ms
+        self._clock = SystemClock()
+        self._measuring = True
+        self._draining = self._stopping = False
+        self._drain_until_ms = self._report_ms = 0.0
+        self._started_ms = self._clock.monotonic_ms()
+
+    def obey(self, command: list[str]) -> None:
+        match command:
+            case ["resume"]:
+                self._measuring, self._draining = True, False
+            case ["pause"] | ["stop"]:
+                self.drain(stopping=command == ["stop"])
+            case _:
+                self._console.say("unknown", {"command": " ".join(command)})
+
+    def drain(self, *, stopping: bool) -> None:
+        """Take no more readings; wait for acknowledgements, `DRAIN_MS_MAX` at most."""
+        self._measuring, self._draining = False, True
+        self._stopping |= stopping
+        self._drain_until_ms = self._clock.monotonic_ms() + DRAIN_MS_MAX
+
+    def run(self) -> None:
+        """Until told to stop, or the scenario's time is up. Raises `UserError` when no gateway has ever answered."""
+        stage = self._stage
+        while True:
+            if stage.step(self._console.inputs, measuring=self._measuring):
+                for command in self._console.commands():
+                    self.obey(command)
+            now_ms = self._clock.monotonic_ms()
+            if now_ms >= self._report_ms:
+                self._report_ms = now_ms + self._report_every_ms
+                self._console.say("counters", stage.counters())
+                if stage.publishers:
+                    check_answered(stage.publishers, self._stakes.mqtt, now_ms - self._started_ms)
+            if self._measuring and stage.over:
+                self.drain(stopping=True)
+            if self._draining and (not stage.unacknowledged or now_ms >= self._drain_until_ms):
+                self._draining = False
+                stage.commit()
+                self._console.say("drained", stage.counters())
+            if self._stopping and not self._draining:
+                return
 
 
-def garbage_payload(random: Random, n: int) -> bytes:
-    """Bytes that are no JSON, each a different one: half a document, a wrong encoding, noise, a stray web page."""
-    kind = n % 4
-    if kind == 0:
-        return b'{"ts": %d, "seq": %d, "wind_spe' % (random.randrange(1 << 40), n)
-    if kind == 1:
-        return b"\xff\xfe" + f'{{"seq": {n}}}'.encode("utf-16-le")
-    if kind == 2:
-        return bytes([0x80 | random.randrange(128)]) + random.randbytes(24) + n.to_bytes(4, "big")
-    return b"<html><h1>404 turbine %d not found</h1></html>" % n
+def _play(scenario: Scenario, stakes: Stakes, ledger_path: str | None, report_every_ms: float) -> None:
+    console, clock = Console(), SystemClock()
+    with Ledger(ledger_path) if ledger_path else contextlib.nullcontext() as ledger:
+        stage = Stage(scenario, stakes, ledger, clock)
+        director = Director(stage, console, stakes, report_every_ms=report_every_ms)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: director.drain(stopping=True))
+        members = {"devices": len(stage.herd.devices), "clients": len(stage.publishers)}
+        console.say("ready", {**members, "lines": [line.link for line in stage.lines.values()]})
+        try:
+            director.run()
+        finally:
+            stage.close()
+        console.say("stopped", stage.counters())
 
 
-class Fleet:
-    """All turbines of the farm, in one thread; the owner calls `step` again and again."""
+def _parser() -> argparse.ArgumentParser:
+    parser = make_parser(
+        "headwater simulate fleet",
+        "Fleets of simulated devices over MQTT and serial lines, from a TOML scenario: what they measure, what goes"
+        " missing, comes late, twice or garbled. Says what it does as JSON lines; Ctrl-C waits for the"
+        f" acknowledgements and ends it. Scenarios that ship: {', '.join(shipped_scenarios())}.",
+        [
+            "headwater simulate fleet pump-house",
+            "headwater simulate fleet ./site.toml --mqtt gateway.example:1883 --for 10m --ledger site.db",
+            "headwater simulate fleet tsbs-heavy --start 2026-01-01T00:00:00Z --speed max --for 1h",
+            "headwater simulate verify --ledger site.db --kafka gateway.example:9092",
+        ],
+    )
+    add = parser.add_argument
+    add("scenario", help="a shipped scenario, or the path of a TOML file")
+    add("--mqtt", default="127.0.0.1:1883", metavar="HOST:PORT", help="the gateway's MQTT address")
+    add("--user", default="", metavar="NAME", help="MQTT user, for all clients")
+    add("--password-file", default="", metavar="FILE", help="a file whose first line is the user's password")
+    add("--ledger", metavar="FILE", help="SQLite file that keeps what was sent and acknowledged")
+    add("--for", dest="duration", default="", metavar="TIME", help="how much of it to play: 30s, 10m, 2h")
+    add("--seed", type=int, metavar="N", help="another seed than the scenario's")
+    add(
+        "--start", default="", metavar="TIME", help="the first moment of the devices' clocks, ISO 8601; now if left out"
+    )
+    add("--speed", default="1", metavar="N", help="simulated seconds a second, or max")
+    add("--processes", type=int, default=0, metavar="N", help="how many; 0: as many as the messages need")
+    add("--report-every", type=float, default=1.0, metavar="S", help="seconds between two lines of counters")
+    add("--part", default="", help=argparse.SUPPRESS)
+    return parser
 
-    def __init__(self, settings: FleetSettings, host: str, port: int, ledger: Ledger | None, clock: Clock) -> None:
-        self.settings, self._ledger, self._clock = settings, ledger, clock
-        self.address = (host, port)
-        self.sent = self.acknowledged = self.garbage_sent = self.garbage_acknowledged = self.held = 0
-        wind = Wind(settings.seed)
-        numbers = range(1, settings.turbines + 1)
-        self._turbines = [Turbine(turbine_name(number), settings.seed, wind) for number in numbers]
-        self.publishers = [self._publisher(turbine.name, host, port) for turbine in self._turbines]
-        self._seqs = [0] * settings.turbines
-        self._payloads: dict[Token, tuple[int, bytes]] = {}
-        self._random = Random(f"garbage {settings.seed}")  # noqa: S311 - a simulation
-        self._garbage_n = 0
-        start_ms = clock.monotonic_ms()
-        self._step_ms = 1000.0 / settings.rate_hz
-        # Turbines take turns within the period, as devices that were never switched on together do.
-        self._due_ms = [start_ms + self._step_ms * i / settings.turbines for i in range(settings.turbines)]
-        self._commit_ms = self._tick_ms = start_ms
-        self._garbage_ms = start_ms + settings.garbage_every_ms if settings.garbage_every_ms else float("inf")
 
-    def _publisher(self, name: str, host: str, port: int) -> Publisher:
-        return Publisher(name, host, port, on_sent=self._on_sent, on_acked=self._on_acked)
+def main(arguments: list[str]) -> int:
+    """The command line; see the module's docstring."""
+    options = _parser().parse_args(arguments)
+    scenario = read_scenario(options.scenario)
+    part, _, parts = options.part.partition("/")
+    start_ms = _start_ms(options.start)
+    stakes = Stakes(
+        mqtt=parse_address(options.mqtt, default_port=1883),
+        seed=scenario.seed if options.seed is None else options.seed,
+        start_ms=start_ms,
+        speed=parse_speed(options.speed),
+        seconds=parse_duration(options.duration) if options.duration else None,
+        part=int(part or 0),
+        parts=int(parts or 1),
+        credentials=_credentials(options.user, options.password_file),
+    )
+    wanted = options.processes or _processes(scenario, stakes.speed)
+    if not options.part and wanted > 1:
+        moment = [] if options.start else ["--start", datetime.fromtimestamp(start_ms / 1000, UTC).isoformat()]
+        return play_parts([*arguments, *moment], wanted, report_every_ms=options.report_every * 1000.0)
+    _play(scenario, stakes, options.ledger, options.report_every * 1000.0)
+    return 0
 
-    def _on_sent(self, token: Token) -> None:
-        kind, device, number = token
-        ts, payload = self._payloads.pop(token)
-        if kind == "r":
-            self.sent += 1
-        else:
-            self.garbage_sent += 1
-        if self._ledger is not None:
-            write = self._ledger.sent if kind == "r" else self._ledger.garbage
-            write(device, number, ts, payload)
 
-    def _on_acked(self, token: Token) -> None:
-        kind, device, number = token
-        if kind == "r":
-            self.acknowledged += 1
-        else:
-            self.garbage_acknowledged += 1
-        if self._ledger is not None:
-            write = self._ledger.acked if kind == "r" else self._ledger.garbage_acked
-            write(device, number, self._clock.wall_ms())
+def _processes(scenario: Scenario, speed: float | None) -> int:
+    if speed is None:
+        return 1
+    return max(1, min(os.cpu_count() or 1, round(scenario.per_second * speed / MESSAGES_A_PROCESS + 0.5)))
 
-    def overheat(self, *, on: bool) -> None:
-        """Let the gearbox of the turbine chosen for it run hot, or recover."""
-        if 0 < self.settings.overheating <= len(self._turbines):
-            self._turbines[self.settings.overheating - 1].overheating = on
 
-    def send_garbage(self) -> None:
-        """One message that nobody can decode."""
-        if not 0 < self.settings.garbage <= len(self._turbines):
-            return
-        name = turbine_name(self.settings.garbage)
-        self._garbage_n += 1
-        token = ("g", name, self._garbage_n)
-        payload = garbage_payload(self._random, self._garbage_n)
-        self._send(self.settings.garbage - 1, token, self._clock.wall_ms(), payload)
+def _credentials(user: str, file: str) -> tuple[str, str] | None:
+    if not user:
+        return None
+    try:
+        return user, Path(file).read_text(encoding="utf-8").partition("\n")[0]
+    except OSError as error:
+        hint = "Write the password into a file that only you may read."
+        raise UserError(f"--password-file {file}: {error.strerror}", hint=hint) from None
 
-    def _send(self, index: int, token: Token, ts: int, payload: bytes) -> bool:
-        self._payloads[token] = (ts, payload)
-        if self.publishers[index].publish(f"farm/{self._turbines[index].name}/telemetry", payload, token):
-            return True
-        del self._payloads[token]
-        self.held += 1
-        return False
 
-    def measure(self, now_ms: float) -> None:
-        """Take and send every reading that is due at monotonic `now_ms`, with the time at which it was due."""
-        wall_ms = self._clock.wall_ms()
-        for index, due_ms in enumerate(self._due_ms):
-            while due_ms <= now_ms:
-                at_ms = wall_ms - round(now_ms - due_ms)
-                if index == self.settings.fast_clock - 1:
-                    at_ms += FAST_CLOCK_MS
-                turbine = self._turbines[index]
-                seq = self._seqs[index] + 1
-                payload = msgspec.json.encode({"ts": at_ms, "seq": seq, **turbine.at(at_ms)._asdict()})
-                if self._send(index, ("r", turbine.name, seq), at_ms, payload):
-                    self._seqs[index] = seq
-                due_ms += self._step_ms
-            self._due_ms[index] = due_ms
+def _start_ms(text: str) -> int:
+    if not text:
+        return SystemClock().wall_ms()
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise UserError(f"--start {text} is no time", hint="Write it as 2026-01-31T08:00:00Z.") from None
+    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
-    def step(self, extra_fds: list[int], *, measuring: bool = True) -> list[int]:
-        """Wait until something is due or ready and do it; the `extra_fds` that have become readable."""
-        now_ms = self._clock.monotonic_ms()
-        if measuring:
-            self.measure(now_ms)
-        if now_ms >= self._garbage_ms and measuring:
-            self._garbage_ms = now_ms + self.settings.garbage_every_ms
-            self.send_garbage()
-        if now_ms >= self._tick_ms:
-            self._tick_ms = now_ms + TICK_EVERY_MS
-            for publisher in self.publishers:
-                publisher.tick(now_ms)
-        if now_ms >= self._commit_ms:
-            self._commit_ms = now_ms + COMMIT_EVERY_MS
-            self.commit()
-        until_ms = min(min(self._due_ms) if measuring else self._tick_ms, self._tick_ms)
-        return wait_for(self.publishers, extra_fds, max(0.0, until_ms - self._clock.monotonic_ms()))
 
-    @property
-    def unacknowledged(self) -> int:
-        """Messages taken from the turbines and not yet acknowledged, garbage included."""
-        return sum(publisher.inflight + publisher.queued for publisher in self.publishers)
-
-    def counters(self) -> dict[str, Any]:
-        """Everything counted since the start, for people and for the ledger."""
-        publishers = self.publishers
-        return {
-            "sent": self.sent,
-            "acknowledged": self.acknowledged,
-            "inflight": sum(publisher.inflight for publisher in publishers),
-            "queued": sum(publisher.queued for publisher in publishers),
-            "garbage_sent": self.garbage_sent,
-            "garbage_acknowledged": self.garbage_acknowledged,
-            "resent": sum(publisher.resent for publisher in publishers),
-            "connects": sum(publisher.connects for publisher in publishers),
-            "sessions_present": sum(publisher.sessions_present for publisher in publishers),
-            "connected": sum(publisher.connected for publisher in publishers),
-            "held": self.held,
-            "problem": next((publisher.problem for publisher in publishers if publisher.problem), ""),
-        }
-
-    def commit(self) -> None:
-        """Bring the ledger up to date."""
-        if self._ledger is None:
-            return
-        for name, value in self.counters().items():
-            if name in ("resent", "connects", "sessions_present", "held"):
-                self._ledger.total(name, value)
-        self._ledger.commit()
-
-    def close(self) -> None:
-        """A clean DISCONNECT of every turbine."""
-        for publisher in self.publishers:
-            publisher.disconnect()
-        self.commit()
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

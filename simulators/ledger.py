@@ -1,13 +1,14 @@
 """The outside ledger: what the devices sent and what was acknowledged to them, kept apart from what it judges.
 
-One SQLite file, written by one simulator process in batches and safe to read by others meanwhile (WAL). Nothing in
+One SQLite file, written by simulator processes in batches and safe to read by others meanwhile (WAL). Nothing in
 it comes from the gateway except the PUBACK itself. Times are wall-clock milliseconds of the simulator's machine.
 
     sent(device, seq, ts, fields)   one row per reading when it is handed to the MQTT client; fields: its JSON payload
     acked(device, seq, at)          one row per reading whose PUBACK came
+    repeated(device, seq)           one row per reading that was sent again on purpose, as a message of its own
     garbage(device, n, at, payload) bytes that no decoder understands, sent on purpose
     garbage_acked(device, n, at)
-    totals(name, value)             counters: resent, sessions_present, ...
+    totals(name, value)             counters: resent, sessions_present, ...; `resent/1` where several processes count
 """
 
 from __future__ import annotations
@@ -22,11 +23,16 @@ _TABLES = """
 CREATE TABLE IF NOT EXISTS sent(device TEXT, seq INTEGER, ts INTEGER, fields BLOB,
   PRIMARY KEY(device, seq)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS acked(device TEXT, seq INTEGER, at INTEGER, PRIMARY KEY(device, seq)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS repeated(device TEXT, seq INTEGER, PRIMARY KEY(device, seq)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS garbage(device TEXT, n INTEGER, at INTEGER, payload BLOB,
   PRIMARY KEY(device, n)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS garbage_acked(device TEXT, n INTEGER, at INTEGER, PRIMARY KEY(device, n)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS totals(name TEXT PRIMARY KEY, value INTEGER) WITHOUT ROWID;
 """
+
+
+WAIT_S = 30.0
+"""How long a process waits for another one's batch to be written."""
 
 
 class Sent(NamedTuple):
@@ -40,10 +46,10 @@ class Sent(NamedTuple):
 
 
 class Ledger:
-    """The writing side; one per file. `commit` writes what has gathered, at most `buffered_max` rows at a time."""
+    """The writing side; one per process. `commit` writes what has gathered, at most `buffered_max` rows at a time."""
 
     def __init__(self, path: str, *, buffered_max: int = 5000) -> None:
-        self._db = sqlite3.connect(path, isolation_level=None)
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=WAIT_S)
         self._db.execute("PRAGMA journal_mode=WAL")
         # The judge outlives the crashes that it provokes; an fsync of its own would compete with the judged one.
         self._db.execute("PRAGMA synchronous=OFF")
@@ -51,6 +57,7 @@ class Ledger:
         self._buffered_max = buffered_max
         self._sent: list[tuple[str, int, int, bytes]] = []
         self._acked: list[tuple[str, int, int]] = []
+        self._repeated: list[tuple[str, int]] = []
         self._garbage: list[tuple[str, int, int, bytes]] = []
         self._garbage_acked: list[tuple[str, int, int]] = []
         self._totals: dict[str, int] = {}
@@ -65,6 +72,9 @@ class Ledger:
         if len(self._acked) >= self._buffered_max:
             self.commit()
 
+    def repeated(self, device: str, seq: int) -> None:
+        self._repeated.append((device, seq))
+
     def garbage(self, device: str, n: int, at: int, payload: bytes) -> None:
         self._garbage.append((device, n, at, payload))
 
@@ -77,14 +87,15 @@ class Ledger:
 
     def commit(self) -> None:
         """Write everything gathered since the last call, in one transaction."""
-        self._db.execute("BEGIN")
+        self._db.execute("BEGIN IMMEDIATE")
         self._db.executemany("INSERT INTO sent VALUES(?,?,?,?)", self._sent)
         self._db.executemany("INSERT OR IGNORE INTO acked VALUES(?,?,?)", self._acked)
+        self._db.executemany("INSERT OR IGNORE INTO repeated VALUES(?,?)", self._repeated)
         self._db.executemany("INSERT INTO garbage VALUES(?,?,?,?)", self._garbage)
         self._db.executemany("INSERT OR IGNORE INTO garbage_acked VALUES(?,?,?)", self._garbage_acked)
         self._db.executemany("INSERT OR REPLACE INTO totals VALUES(?,?)", self._totals.items())
         self._db.execute("COMMIT")
-        for rows in (self._sent, self._acked, self._garbage, self._garbage_acked):
+        for rows in (self._sent, self._acked, self._repeated, self._garbage, self._garbage_acked):
             rows.clear()
         self._totals.clear()
 
@@ -126,9 +137,9 @@ class LedgerView:
         return self._count("garbage")
 
     def total(self, name: str) -> int:
-        """A counter; 0 when it was never written."""
-        row = self._db.execute("SELECT value FROM totals WHERE name=?", (name,)).fetchone()
-        return int(row[0]) if row else 0
+        """A counter, summed over the processes that kept it; 0 when it was never written."""
+        query = "SELECT coalesce(sum(value), 0) FROM totals WHERE name = ? OR name LIKE ? || '/%'"
+        return int(self._db.execute(query, (name, name)).fetchone()[0])
 
     def devices(self) -> dict[str, int]:
         """Each device that sent anything, with its highest sequence number."""
@@ -149,6 +160,23 @@ class LedgerView:
         with contextlib.closing(
             self._db.execute("SELECT seq FROM acked WHERE device=? ORDER BY seq", (device,))
         ) as rows:
+            for row in rows:
+                yield row[0]
+
+    def reading(self, device: str, seq: int) -> bytes | None:
+        """What a device sent under a sequence number; None when it never did."""
+        row = self._db.execute("SELECT fields FROM sent WHERE device=? AND seq=?", (device, seq)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def repeated(self, device: str) -> Iterator[int]:
+        """The sequence numbers of the readings that a device sent again on purpose."""
+        for row in self._db.execute("SELECT seq FROM repeated WHERE device=?", (device,)).fetchall():
+            yield row[0]
+
+    def garbage_acked(self) -> Iterator[bytes]:
+        """The acknowledged garbage."""
+        query = "SELECT g.payload FROM garbage g JOIN garbage_acked a ON a.device = g.device AND a.n = g.n"
+        with contextlib.closing(self._db.execute(query)) as rows:
             for row in rows:
                 yield row[0]
 

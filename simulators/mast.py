@@ -11,24 +11,17 @@ Run: `headwater simulate mast --link PATH`; steered as in `simulators.control` (
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
 import select
-import struct
 import sys
-import termios
-import tty
 from random import Random
 
 from headwater.clock import Clock, SystemClock
-from headwater.errors import UserError
 from simulators.control import Console
 from simulators.options import make_parser
+from simulators.serial_line import SerialLine
 from simulators.signals import Wave, Wind
 
 SENTENCES_PER_S = 5
-UNREAD_BYTES_MAX = 1024
 REPORT_EVERY_MS = 1000.0
 
 
@@ -61,49 +54,6 @@ class MastSignal:
         speed, direction = self._wind.at(ms)
         reference = "R" if turn % 2 else "T"
         return sentence(f"WIMWV,{round(direction % 360.0, 1) % 360.0:05.1f},{reference},{max(0.0, speed):.2f},M,A")
-
-
-class SerialLine:
-    """The two ends of a pseudo-terminal; ours is written, the other is found through `link`."""
-
-    def __init__(self, link: str) -> None:
-        """Raises `UserError` when the link cannot be made."""
-        # Our own open handle on the far end keeps the line up while no gateway has it open.
-        self._near, self._far = os.openpty()
-        tty.setraw(self._far)
-        os.set_blocking(self._near, False)
-        self.path = os.ttyname(self._far)
-        self.link = link
-        temporary = f"{link}.{os.getpid()}"
-        try:
-            os.symlink(self.path, temporary)
-            os.replace(temporary, link)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            os.close(self._near)
-            os.close(self._far)
-            hint = "Name a path in a folder that you may write to, such as /tmp/mast; the gateway opens it as its port."
-            raise UserError(f"--link {link}: {error.strerror}", hint=hint) from None
-
-    def unread_bytes(self) -> int:
-        """How much of what was said nobody has read yet."""
-        return int(struct.unpack("i", fcntl.ioctl(self._far, termios.FIONREAD, b"\0" * 4))[0])
-
-    def write(self, data: bytes) -> bool:
-        """Say one whole sentence; False when nobody listens and what had gathered was thrown away instead."""
-        heard = self.unread_bytes() <= UNREAD_BYTES_MAX
-        if not heard:
-            termios.tcflush(self._far, termios.TCIFLUSH)
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._near, data)
-        return heard
-
-    def close(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.link)
-        os.close(self._near)
-        os.close(self._far)
 
 
 def run(link: str, *, seed: int, console: Console, clock: Clock | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import textwrap
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 ABSENT_MS_MAX = 30_000.0
 """A gateway that has never answered for this long is not there; one that goes away later is waited for."""
+
+_UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -44,3 +47,24 @@ def check_answered(publishers: Iterable[Publisher], address: tuple[str, int], wa
         f"no MQTT gateway at {address[0]}:{address[1]} within {ABSENT_MS_MAX / 1000:.0f} s: {why}",
         hint="Is the node running? Its MQTT address goes into --mqtt; `headwater status` names it.",
     )
+
+
+def parse_duration(text: str) -> float:
+    """Seconds: `90`, `90s`, `5m`, `12h`. Raises `UserError`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|)", text.strip())
+    if match is None or float(match[1]) == 0:
+        raise UserError(f"“{text}” is no duration", hint="Write a number and s, m or h, such as 60s or 12h.")
+    return float(match[1]) * _UNITS_S[match[2]]
+
+
+def parse_speed(text: str) -> float | None:
+    """Simulated seconds a second; None for `max`. Raises `UserError`."""
+    if text == "max":
+        return None
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = 0.0
+    if not 0.0 < speed < float("inf"):
+        raise UserError(f"--speed {text} is no speed", hint="Write a number, such as 60 (a minute a second), or max.")
+    return speed

@@ -7,7 +7,9 @@ because a new message would then overtake the repeated ones.
 
 from __future__ import annotations
 
+import contextlib
 import select
+import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 from random import Random
@@ -27,7 +29,8 @@ Token = tuple[str, str, int]  # (kind, device, number): whose message it is, tol
 class Publisher:
     """One client. Its owner calls `service` when `fd` is ready and `tick` a few times a second.
 
-    `on_sent(token)` is called when a message is first handed to the socket, `on_acked(token)` at its PUBACK.
+    `on_sent(token)` is called when a message is first handed to the socket, `on_acked(token)` at its PUBACK (QoS 2:
+    PUBCOMP; QoS 0: never). `credentials` are user and password.
     Counters: `resent` (PUBLISH packets with DUP), `connects`, `sessions_present`, `refused`.
     """
 
@@ -39,6 +42,8 @@ class Publisher:
         *,
         on_sent: Callable[[Token], None],
         on_acked: Callable[[Token], None],
+        qos: int = 1,
+        credentials: tuple[str, str] | None = None,
         inflight_max: int = 20,
         queued_max: int = 20_000,
     ) -> None:
@@ -46,13 +51,15 @@ class Publisher:
         self.connected = False
         self.problem = ""
         self._on_sent, self._on_acked = on_sent, on_acked
-        self._inflight_max, self._queued_max = inflight_max, queued_max
+        self._qos, self._inflight_max, self._queued_max = qos, inflight_max, queued_max
         self._queue: deque[tuple[str, bytes, Token]] = deque()
         self._inflight: dict[int, Token] = {}
         self._backoff_ms = BACKOFF_MIN_MS
-        self._reconnect_at_ms = 0.0
+        self._reconnect_at_ms = self._cut_until_ms = 0.0
         self._random = Random(client_id)  # noqa: S311 - jitter
         self._client = client = paho.Client(CallbackAPIVersion.VERSION2, client_id=client_id, clean_session=False)
+        if credentials is not None:
+            client.username_pw_set(*credentials)
         client.max_inflight_messages_set(0)  # the window is kept here
         client.connect_timeout = CONNECT_TIMEOUT_S
         client.connect_async(host, port, KEEP_ALIVE_S)
@@ -73,6 +80,8 @@ class Publisher:
         self._backoff_ms = BACKOFF_MIN_MS
 
     def _disconnected(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+        if not self.connected and not self.problem:
+            self.problem = "the gateway closed the connection before it answered (too many connections?)"
         self.connected = False
 
     def _published(self, client: Any, userdata: Any, mid: int, reason: Any, properties: Any) -> None:
@@ -127,7 +136,7 @@ class Publisher:
             self._client.loop_misc()
             self._reconnect_at_ms = now_ms + self._backoff_ms * self._random.uniform(0.5, 1.0)
             return
-        if now_ms < self._reconnect_at_ms:
+        if now_ms < max(self._reconnect_at_ms, self._cut_until_ms):
             return
         self._backoff_ms = min(BACKOFF_MAX_MS, self._backoff_ms * 2.0)
         self._reconnect_at_ms = now_ms + self._backoff_ms * self._random.uniform(0.5, 1.0)
@@ -135,6 +144,14 @@ class Publisher:
             self._client.reconnect()
         except OSError as error:
             self.problem = f"cannot connect: {error.strerror or error}"
+
+    def cut(self, until_ms: float) -> None:
+        """The line goes dead without a word, and stays so until monotonic `until_ms`."""
+        self._cut_until_ms = until_ms
+        if (wire := self._client.socket()) is not None:
+            with contextlib.suppress(OSError):  # gone already
+                wire.shutdown(socket.SHUT_RDWR)
+            self.service(readable=True, writable=False)
 
     def disconnect(self) -> None:
         """A clean DISCONNECT."""
@@ -145,8 +162,9 @@ class Publisher:
         while self._queue and self.connected and len(self._inflight) < self._inflight_max:
             topic, payload, token = self._queue.popleft()
             # A PUBACK cannot come before this returns: reading happens in `service` alone.
-            info = self._client.publish(topic, payload, qos=1)
-            self._inflight[info.mid] = token
+            info = self._client.publish(topic, payload, qos=self._qos)
+            if self._qos:
+                self._inflight[info.mid] = token
             self._on_sent(token)
 
 

@@ -28,7 +28,7 @@ from headwater.errors import UserError
 from headwater.net import parse_address
 from simulators.control import Console
 from simulators.ledger import Ledger
-from simulators.options import check_answered, make_parser
+from simulators.options import check_answered, make_parser, parse_speed
 from simulators.publisher import Publisher, Token, wait_for
 
 ABSENT = frozenset({"", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"})
@@ -253,7 +253,7 @@ def main(arguments: list[str]) -> int:
         columns=tuple(name for name in options.columns.split(",") if name),
     )
     host, port = parse_address(options.mqtt, default_port=1883)
-    speed = _speed(options.speed)
+    speed = parse_speed(options.speed)
     console = Console()
     with contextlib.ExitStack() as stack:
         recording = stack.enter_context(contextlib.closing(Recording(options.file, layout)))
@@ -274,18 +274,6 @@ def main(arguments: list[str]) -> int:
         player.play(recording, console.say)
         console.say("done", {"rows": recording.count, "sent": player.sent, "acknowledged": player.acknowledged})
     return 0
-
-
-def _speed(text: str) -> float | None:
-    if text == "max":
-        return None
-    try:
-        speed = float(text)
-    except ValueError:
-        speed = 0.0
-    if not 0.0 < speed < float("inf"):
-        raise UserError(f"--speed {text} is no speed", hint="Write a number, such as 3600 (an hour a second), or max.")
-    return speed
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 simulate_app = typer.Typer(
-    help="Simulated devices to try a node with: a wind farm, a met mast, a recording.",
+    help="Simulated devices to try a node with: a wind farm, a met mast, fleets, recordings; and the verdict.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -23,4 +23,6 @@ def _simulate(name: str, text: str) -> None:
 
 _simulate("farm", "A wind farm that speaks MQTT. Options: headwater simulate farm --help")
 _simulate("mast", "A met mast that speaks NMEA 0183 over a serial line. Options: headwater simulate mast --help")
+_simulate("fleet", "Fleets of devices from a TOML scenario. Options: headwater simulate fleet --help")
 _simulate("replay", "Play a recording (CSV) with its own timestamps. Options: headwater simulate replay --help")
+_simulate("verify", "Compare a ledger with a node's log. Options: headwater simulate verify --help")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
-import re
 import shutil
 import sys
 import tempfile
@@ -25,17 +24,7 @@ from headwater.demo.figures import Figures
 from headwater.demo.layout import Layout, free_ports
 from headwater.demo.story import STORY_S
 from headwater.errors import UserError
-from simulators.options import make_parser
-
-_UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
-
-
-def parse_duration(text: str) -> float:
-    """Seconds: `90`, `90s`, `5m`, `12h`. Raises `UserError`."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|)", text.strip())
-    if match is None or float(match[1]) == 0:
-        raise UserError(f"“{text}” is no duration", hint="Write a number and s, m or h, such as 60s or 12h.")
-    return float(match[1]) * _UNITS_S[match[2]]
+from simulators.options import make_parser, parse_duration
 
 
 def parse_options(arguments: list[str]) -> tuple[Options, Path | None, bool]:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import serial
 
-from simulators.mast import UNREAD_BYTES_MAX, MastSignal, SerialLine, sentence
+from simulators.mast import MastSignal, sentence
+from simulators.serial_line import UNREAD_BYTES_MAX, SerialLine
 
 
 def checksum_is_right(line: bytes) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -68,7 +69,7 @@ def gateway() -> Iterator[Gateway]:
 
 
 class Device:
-    def __init__(self, gateway: Gateway, **options: int) -> None:
+    def __init__(self, gateway: Gateway, **options: Any) -> None:
         self.sent: list[Token] = []
         self.acked: list[Token] = []
         host, port = gateway.server.getsockname()

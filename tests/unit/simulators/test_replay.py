@@ -12,6 +12,7 @@ import pytest
 from headwater.clock import ManualClock
 from headwater.errors import UserError
 from simulators import replay
+from simulators.options import parse_speed
 from simulators.replay import Layout, Player, Recording, parse_cell, parse_time
 from tests.support.recordings import airport_weather
 
@@ -100,7 +101,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["fast", "0", "-1", "inf"])
 def test_speeds_that_are_none(text: str) -> None:
     with pytest.raises(UserError, match="is no speed"):
-        replay._speed(text)
+        parse_speed(text)
 
 
 class Eager:
