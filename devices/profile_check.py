@@ -29,11 +29,36 @@ def check_profile(profile: Profile, text: str, file: str) -> None:
 def _faults(profile: Profile) -> Iterator[Fault]:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", profile.name):
         yield "name", f"“{profile.name}” is no profile name", "Use letters, digits, . _ - (64 at most)."
+    if profile.decoder:
+        yield from _decoder_faults(profile)
+        return
     if profile.format not in OPTIONS:
         near = difflib.get_close_matches(profile.format, OPTIONS, n=1)
         hint = f"Did you mean “{near[0]}”?" if near else f"There are {', '.join(OPTIONS)}."
         yield "format", f"no decoder reads format “{profile.format}”", hint
         return
+    yield from _general_faults(profile)
+    try:
+        msgspec.convert(profile.options, OPTIONS[profile.format])
+    except msgspec.ValidationError as error:
+        what, path, hint = _unknown_key(*_parts(error), OPTIONS[profile.format])
+        yield f"options.{path}".rstrip("."), what, hint
+
+
+def _decoder_faults(profile: Profile) -> Iterator[Fault]:
+    """`options` are the decoder's own, so nobody here can judge them."""
+    from devices.user_code import parse_spec  # few nodes have one
+
+    try:
+        parse_spec(profile.decoder)
+    except UserError as error:
+        yield "decoder", error.what, error.hint
+    if profile.format != "json":
+        yield "format", "a profile has a format or a decoder, not both", "Take one of them out."
+    yield from _general_faults(profile)
+
+
+def _general_faults(profile: Profile) -> Iterator[Fault]:
     for key in ("expected_interval_ms", "event_time_past_max_ms", "heartbeat_ms", "interval_min_ms"):
         value = getattr(profile, key)
         if value is not None and value <= 0:
@@ -42,7 +67,9 @@ def _faults(profile: Profile) -> Iterator[Fault]:
         path = getattr(profile, key)
         if path is not None and not all(path.split(".")):
             yield key, f"“{path}” has an empty part", ""
-    if profile.each is not None and profile.format not in ("json", "cbor"):
+    if profile.each is not None and profile.decoder:
+        yield "each", "a decoder yields a reading for each element itself", ""
+    elif profile.each is not None and profile.format not in ("json", "cbor"):
         yield "each", f"format “{profile.format}” has no arrays to take apart", "json and cbor have."
     elif profile.each is not None and profile.each != "." and not all(profile.each.split(".")):
         yield "each", f"“{profile.each}” has an empty part", 'Write each = "." when the message itself is the array.'
@@ -51,11 +78,6 @@ def _faults(profile: Profile) -> Iterator[Fault]:
         yield from _timestamp_faults(profile.timestamp)
     for name, spec in profile.fields.items():
         yield from _field_faults(profile, name, spec)
-    try:
-        msgspec.convert(profile.options, OPTIONS[profile.format])
-    except msgspec.ValidationError as error:
-        what, path, hint = _unknown_key(*_parts(error), OPTIONS[profile.format])
-        yield f"options.{path}".rstrip("."), what, hint
 
 
 def _topic_faults(profile: Profile) -> Iterator[Fault]:

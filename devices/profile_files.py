@@ -7,6 +7,8 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
+import msgspec
+
 from devices.profiles import Profile, load_profiles
 from headwater.errors import UserError
 
@@ -26,7 +28,18 @@ def shipped_names() -> list[str]:
 
 def read_profiles(names: Iterable[str], *, base: str = ".") -> list[Profile]:
     """Each name is a shipped profile's, or the path of a TOML file (relative to `base`). Raises `UserError`."""
-    return load_profiles(profile_text(name, base) for name in names)
+    sources = [profile_text(name, base) for name in names]
+    profiles = load_profiles(sources)
+    return [_located(profile, file) for profile, (file, _) in zip(profiles, sources, strict=True)]
+
+
+def _located(profile: Profile, file: str) -> Profile:
+    """A decoder's file stands against the profile's own."""
+    path, _, function = profile.decoder.rpartition(":")
+    if not path.endswith(".py"):
+        return profile
+    place = (Path(file).parent / Path(path).expanduser()).resolve()
+    return msgspec.structs.replace(profile, decoder=f"{place}:{function}")
 
 
 def profile_text(name: str, base: str = ".") -> tuple[str, str]:

@@ -212,7 +212,7 @@ def flatten(value: dict[str, Any], decoder: str = "json") -> dict[str, Any]:
 
 def tree_readings(shape: Shape, topic: str, value: Any) -> list[Reading]:
     """The readings of a decoded object, array or bare value (JSON, CBOR). Raises `Undecodable`."""
-    return [shape.reading(topic, _tree_values(shape, topic, one)) for one in _elements(shape, value)]
+    return [shape.reading(topic, tree_values(shape, topic, one)) for one in _elements(shape, value)]
 
 
 def _elements(shape: Shape, value: Any) -> Iterator[Any]:
@@ -238,7 +238,8 @@ def _elements(shape: Shape, value: Any) -> Iterator[Any]:
         yield {**beside, **element} if type(element) is dict else {**beside, "value": element}
 
 
-def _tree_values(shape: Shape, topic: str, value: Any) -> dict[str, Any]:
+def tree_values(shape: Shape, topic: str, value: Any) -> dict[str, Any]:
+    """The values by path of an object, array or bare value, as `Shape.reading` wants them. Raises `Undecodable`."""
     field = shape.captured(topic).field
     if type(value) is not dict:
         if value is None:

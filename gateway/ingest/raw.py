@@ -55,6 +55,11 @@ class Outcome(msgspec.Struct, array_like=True, frozen=True):
         return Undecodable(self.reason, decoder=self.decoder) if self.reason else self.readings
 
 
+def with_decoder(profiles: Iterable[Profile]) -> list[Profile]:
+    """Those that have a user's own decoder, one of each name: ports may have set another device in theirs."""
+    return list({profile.name: profile for profile in profiles if profile.decoder}.values())
+
+
 class Progress:
     """How far one decoder is: everything below `start` is settled, and of what is above it the offsets `found`."""
 
@@ -82,7 +87,7 @@ class RawSources:
     """What waits to be decoded, by decoder and by source."""
 
     def __init__(self, profiles: Iterable[Profile], marks: MarkMaker, node: str) -> None:
-        self.profiles = {profile.name: profile for profile in profiles if profile.decoder}
+        self.profiles = {profile.name: profile for profile in with_decoder(profiles)}
         self.progress = {name: Progress() for name in self.profiles}
         self._marks = marks
         self._node = node
@@ -216,6 +221,8 @@ def raw_header(name: str, offset: int, first: int) -> bytes:
 def raw_record(profile: Profile, source: Source, arrival_ms: int, topic: str, payload: bytes, own: bytes) -> Record:
     """A message as topic `raw` keeps it; `own` is its `hw-m` section."""
     headers: list[tuple[str, bytes | None]] = [("topic", topic.encode()), ("profile", profile.name.encode())]
+    if profile.device is not None:
+        headers.append(("device", profile.device.encode()))
     return arrival_ms, source.key, payload, encode_headers([*headers, *decode_headers(own)])
 
 

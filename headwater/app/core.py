@@ -18,12 +18,14 @@ from random import SystemRandom
 from typing import Any
 
 from devices.profile_files import read_profiles
+from devices.profiles import Profile
 from gateway.ingest.events import Events
 from gateway.ingest.modbus.bus import ModbusBus
 from gateway.ingest.modbus.plan import bus_plan
 from gateway.ingest.mqtt.listener import MqttListener, serve_mqtt
 from gateway.ingest.mqtt_client.driver import BrokerClient, open_brokers
 from gateway.ingest.pipeline import Ingest
+from gateway.ingest.raw import with_decoder
 from gateway.ingest.serial import port_profile, run_serial
 from gateway.log.store import LogStore
 from gateway.log.upkeep import Upkeep
@@ -33,6 +35,7 @@ from gateway.serve import KafkaListener, serve_kafka
 from gateway.wire.broker import Broker
 from headwater.app.command import CommandServer
 from headwater.app.control import ControlServer
+from headwater.app.outcomes import OutcomeServer
 from headwater.app.registry import registered
 from headwater.app.report import Reporter
 from headwater.app.status import recovery_line
@@ -67,6 +70,7 @@ class Core:
         self.mqtt: MqttListener | None = None
         self.brokers: list[BrokerClient] = []
         self.modbus: list[ModbusBus] = []
+        self.outcomes: OutcomeServer | None = None
         self.uplink: Uplink | None = None
         self.upkeep: Upkeep | None = None
         self.work: Supervisor | None = None
@@ -82,6 +86,7 @@ class Core:
         profiles = read_profiles(settings.profiles)
         ports = [(port, port_profile(port)) for port in settings.serial]
         plans = [bus_plan(bus) for bus in settings.modbus]
+        decoders = with_decoder([*profiles, *(profile for _, profile in ports if profile is not None)])
         loop = asyncio.get_running_loop()
         store = self.store = LogStore.open(
             settings.data_dir,
@@ -90,20 +95,14 @@ class Core:
             disk=disk,
             clock=clock,
             call_in_loop=loop.call_soon_threadsafe,
+            call_soon=loop.call_soon,
         )
         make_topics(store, settings)
         first = self._first_offsets(store)
         self.events = Events(store, node=settings.node, clock=clock)
         first_start = not store.topics["events"].partitions[0].log_end_offset
         if settings.mqtt is not None or settings.reads_elsewhere:
-            self.ingest = Ingest(
-                store,
-                node=settings.node,
-                profiles=profiles,
-                marks=settings.marks,
-                clock=clock,
-                health=self.reporter.health,
-            )
+            self.ingest = self._make_ingest(store, profiles, decoders)
             self.brokers = open_brokers(
                 self.ingest, settings.mqtt_client, net=self.net, disk=disk, random=SystemRandom(), emit=self._emit
             )
@@ -134,14 +133,31 @@ class Core:
             emit=self.events.emit,
             settled=self.uplink.settled if self.uplink is not None else lambda topic, partition: None,
         )
-        if settings.wants_work:
-            self.work = Supervisor(command, clock=clock, event=self._emit)
+        if settings.wants_work or decoders:
+            await self._prepare_work(command)
         self._control = await ControlServer.start(settings.data_dir, self.reporter.document)
         self._commands = await CommandServer.start(settings.data_dir, {"replication": self._choose})
         self._say_started(store, clean=store.stopped_cleanly or first_start)
         self._begin_tasks(ports)
 
     # --- parts
+
+    def _make_ingest(self, store: LogStore, profiles: list[Profile], decoders: list[Profile]) -> Ingest:
+        return Ingest(
+            store,
+            node=self.settings.node,
+            profiles=profiles,
+            marks=self.settings.marks,
+            clock=self.clock,
+            health=self.reporter.health,
+            decoders=decoders,
+        )
+
+    async def _prepare_work(self, command: list[str]) -> None:
+        """The work process, and where it hands back what users' decoders make of topic `raw`."""
+        if self.ingest is not None and self.ingest.raw.profiles:
+            self.outcomes = await OutcomeServer.start(self.ingest, self.settings.data_dir)
+        self.work = Supervisor(command, clock=self.clock, event=self._emit)
 
     def _first_offsets(self, store: LogStore) -> dict[str, int]:
         central = self.settings.central
@@ -271,6 +287,8 @@ class Core:
             rest.callback(self.store.flush_now)
             if self.ingest is not None:
                 rest.callback(self.ingest.close)
+            if self.outcomes is not None:
+                rest.callback(self.outcomes.close)
             if self._control is not None:
                 rest.callback(self._emit, "stop", cause=cause)
                 rest.callback(self._control.close)

@@ -51,6 +51,7 @@ class Work:
         self._problems: dict[str, str] = {}
         self._processors: Any = None
         self._sink: Any = None
+        self._decoders: Any = None
         self._nodes: NodeWatch | None = None
         self._page_up = False
         self._failed = False
@@ -71,7 +72,7 @@ class Work:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for part in (self._processors, self._sink):
+        for part in (self._processors, self._sink, self._decoders):
             if part is not None:
                 part.stop()
         for thread in threads:
@@ -103,10 +104,11 @@ class Work:
             self._processors = self._make_processors(kafka)
         if self._settings.influx is not None:
             self._sink = self._make_sink(kafka)
+        self._decoders = self._make_decoders(kafka)
         loop = asyncio.get_running_loop()
         threads = [
             threading.Thread(target=self._run_part, args=(part, name, loop), name=name, daemon=True)
-            for part, name in ((self._processors, "processors"), (self._sink, "sink"))
+            for part, name in ((self._processors, "processors"), (self._sink, "sink"), (self._decoders, "decoders"))
             if part is not None
         ]
         for thread in threads:
@@ -129,6 +131,11 @@ class Work:
             self._settings.data_dir,
             RealDisk(),
         )
+
+    def _make_decoders(self, kafka: tuple[str, int]) -> Any:
+        from headwater.app.decoders import configured_decoders
+
+        return configured_decoders(self._settings, *kafka, RealNet(), SystemClock(), RealDisk())
 
     def _make_sink(self, kafka: tuple[str, int]) -> Any:
         if importlib.util.find_spec("influxdb_client") is None:  # imported in the sink's thread: it takes a second
@@ -217,7 +224,12 @@ class Work:
         alerts = self._processors.status().get("alerts", ()) if self._processors is not None else ()
         slow = self._sink.problem() if self._sink is not None else ""
         return {
-            "problems": [*self._problems.values(), *([slow] if slow else [])],
+            "problems": [
+                *self._problems.values(),
+                *([slow] if slow else []),
+                *(self._decoders.problems() if self._decoders is not None else ()),
+            ],
+            "decoders": self._decoders.status() if self._decoders is not None else {},
             "page": self._page_up,
             "processors": self._processing(),
             "sinks": {"influx": self._sink.status()} if self._sink is not None else {},

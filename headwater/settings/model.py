@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from devices.user_settings import DecoderSettings
 from gateway.ingest.marks import MarkSettings
 from gateway.ingest.modbus.settings import ModbusSettings
 from gateway.ingest.mqtt.settings import MqttSettings
@@ -64,6 +65,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     marks: MarkSettings = MarkSettings()
     profiles: tuple[str, ...] = ()
     """Device profiles: names of shipped ones, or paths of files that end in `.toml`."""
+    decoders: DecoderSettings = DecoderSettings()
     central: UplinkSettings | None = None
     rules: tuple[str, ...] = ()
     """Window and alert rules that run on this node: names of shipped ones, or paths that end in `.toml`."""
