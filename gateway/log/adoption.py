@@ -18,6 +18,14 @@ _NO_TOPICS = frozenset({"__cluster_metadata"})
 _COMPACTED = frozenset({"__consumer_offsets", "__transaction_state"})
 
 
+def partition_of(directory: str) -> tuple[str, int] | None:
+    """The topic and partition that a directory's name says; None for what is none, or is on its way out."""
+    match = _DIRECTORY.fullmatch(directory)
+    if match is None or directory.endswith("-delete") or match[1] in _NO_TOPICS:
+        return None
+    return match[1], int(match[2])
+
+
 def find_unlisted(disk: Disk, log_dir: str, listed: Container[str], *, list_known: bool) -> dict[str, TopicEntry]:
     """Entries for topics that no list names, from their directories; their settings are lost.
 
@@ -26,12 +34,13 @@ def find_unlisted(disk: Disk, log_dir: str, listed: Container[str], *, list_know
     """
     found: dict[str, int] = {}
     for directory in disk.names(log_dir):
-        match = _DIRECTORY.fullmatch(directory)
-        if match is None or directory.endswith("-delete") or match[1] in listed or match[1] in _NO_TOPICS:
+        place = partition_of(directory)
+        if place is None or place[0] in listed:
             continue
         if list_known and not _holds_batches(disk, f"{log_dir}/{directory}"):
             continue
-        found[match[1]] = max(found.get(match[1], 0), int(match[2]) + 1)
+        topic, number = place
+        found[topic] = max(found.get(topic, 0), number + 1)
     return {
         name: TopicEntry(
             id=_found_id(disk, f"{log_dir}/{name}-0"),

@@ -12,6 +12,7 @@ from functools import partial
 from typing import NamedTuple
 
 from gateway.log import checkpoints
+from gateway.log.adoption import partition_of
 from gateway.log.catalog import TopicEntry, read_entries
 from gateway.log.chain import CHAIN_START, chain_next, decode_anchors
 from gateway.log.errors import CorruptBatch
@@ -23,7 +24,6 @@ from gateway.log.topic_config import lenient_config
 from gateway.log.transactions import decode_aborted
 from headwater.disk import Disk
 
-_DIRECTORY = re.compile(r"(.+)-(\d+)")
 _LOG_NAME = re.compile(r"\d{20}\.log")
 
 DAMAGED, MISSING, INDEX, CHAIN, FILE, TAIL = (
@@ -77,10 +77,9 @@ def verify_data(disk: Disk, data_dir: str) -> Iterator[Verified]:
     starts = _offsets(disk, f"{log_dir}/{checkpoints.LOG_STARTS}")
     cleaned = _offsets(disk, f"{log_dir}/{checkpoints.CLEANED}")
     for name in disk.names(log_dir):
-        match = _DIRECTORY.fullmatch(name)
-        if match is None or name.endswith("-delete"):
+        key = partition_of(name)
+        if key is None:
             continue
-        key = match[1], int(match[2])
         yield _Partition(
             disk,
             f"{log_dir}/{name}",

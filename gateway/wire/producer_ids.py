@@ -2,6 +2,9 @@
 
 Ids come in blocks. The end of the block in use is on disk (`<data>/node/producer-ids`, one line of text) before
 the first id of the block is given, so a restart wastes the rest of a block and repeats nothing.
+
+An Apache Kafka broker counts from 0. Ours begin where it never comes to: a broker that goes on with our log would give
+an id that is in it again, and take what its new owner writes for repeats.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from headwater.disk import Disk, read_or_none
 
 logger = logging.getLogger(__name__)
 
+FIRST = 1 << 40
 BLOCK = 1000
 _LEAP = 1_000_000
 _NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
@@ -29,7 +33,7 @@ class ProducerIds:
     def __init__(self, disk: Disk, path: str, *, at_least: int = 0, fresh: bool = True) -> None:
         self._disk = disk
         self._path = path
-        self._end = max(_read(disk, path, at_least, fresh=fresh), at_least)
+        self._end = max(_read(disk, path, max(at_least, FIRST), fresh=fresh), at_least, FIRST)
         self._next = self._end
 
     def next(self) -> int:
@@ -52,6 +56,6 @@ def _read(disk: Disk, path: str, at_least: int, *, fresh: bool) -> int:
         return 0
     # A node always starts: leap over whatever idempotent producers may have been given and nobody remembers.
     end = at_least + _LEAP
-    if at_least or lost:
+    if at_least > FIRST or lost:
         logger.error("%s holds no number: producer ids go on at %d", path, end)
     return end

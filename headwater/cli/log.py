@@ -21,7 +21,7 @@ def verify(folder: str | None, config: str | None, *, as_json: bool) -> int:
 
     faulty = False
     batches = size = 0
-    for one in verify_data(RealDisk(), _data_dir(folder, config)):
+    for one in verify_data(RealDisk(), data_dir(folder, config)):
         faulty = faulty or one.damaged
         batches, size = batches + one.batches, size + one.bytes
         if as_json:
@@ -85,9 +85,9 @@ def repair(folder: str | None, config: str | None) -> int:
     from headwater.clock import SystemClock
     from headwater.disk import RealDisk
 
-    disk, data_dir = RealDisk(), _data_dir(folder, config)
-    found = list(verify_data(disk, data_dir))
-    done = mend(disk, data_dir, found, clock=SystemClock())
+    disk, folder = RealDisk(), data_dir(folder, config)
+    found = list(verify_data(disk, folder))
+    done = mend(disk, folder, found, clock=SystemClock())
     for one in done:
         offsets = (
             f", offsets {one.first_offset:,} to {one.end_offset - 1:,}" if one.end_offset > one.first_offset else ""
@@ -101,7 +101,8 @@ def repair(folder: str | None, config: str | None) -> int:
     return FAULTY if rest else GOOD
 
 
-def _data_dir(folder: str | None, config: str | None) -> str:
+def data_dir(folder: str | None, config: str | None) -> str:
+    """The data directory that a command means, absolute. Raises `UserError`."""
     if folder is None:
         from headwater.cli.find import find_node
 

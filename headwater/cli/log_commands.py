@@ -1,4 +1,4 @@
-"""`headwater log verify|dump|repair`: declarations only, as in `main`."""
+"""`headwater log verify|dump|repair|to-kafka`: declarations only, as in `main`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import typer
 
 from headwater.cli.options import Config
 
-log_app = typer.Typer(help="The log's own files: verify, dump, repair.", no_args_is_help=True, rich_markup_mode=None)
+log_app = typer.Typer(
+    help="The log's own files: verify, dump, repair, to-kafka.", no_args_is_help=True, rich_markup_mode=None
+)
 
 # typer reads these annotations at run time; Optional is what it understands on every Python from 3.11 on
 _Folder = Annotated[
@@ -66,3 +68,25 @@ def log_repair(folder: _Folder = None, config: Config = None) -> None:
     from headwater.cli.log import repair
 
     raise typer.Exit(repair(folder, config))
+
+
+@log_app.command("to-kafka")
+def log_to_kafka(
+    broker: Annotated[str, typer.Argument(metavar="LOG_DIR", help="One of the broker's log.dirs; the broker stopped.")],
+    folder: _Folder = None,
+    config: Config = None,
+) -> None:
+    """Give a stopped node's topics to a stopped Apache Kafka broker. The node's own files stay as they are.
+
+    The broker must know the topics: those that it does not are printed, as commands that create them.
+    Exit 0 copied, 1 topics must be created first, 2 nothing was done.
+
+    \b
+    Examples:
+      headwater log to-kafka /var/lib/kafka/data
+      headwater log to-kafka /var/lib/kafka/data /mnt/card/var/lib/headwater
+    """
+    from headwater.cli.log import data_dir
+    from headwater.cli.to_kafka import to_kafka
+
+    raise typer.Exit(to_kafka(broker, data_dir(folder, config)))

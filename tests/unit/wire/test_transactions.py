@@ -278,6 +278,16 @@ def test_producer_ids_are_never_given_twice(world: World) -> None:
     assert producer.id > max(seen)
 
 
+def test_producer_ids_begin_where_a_broker_never_comes_to(world: World) -> None:
+    """One that goes on with this log counts from 0, and would take its new producers' batches for repeats of ours."""
+    body = {"transactional_id": None, "transaction_timeout_ms": 1}
+    assert world.call(ApiKey.INIT_PRODUCER_ID, body)["producer_id"] >= 1 << 40
+    world.store.close()
+    world.disk.replace_file("/data/node/producer-ids", b"2000\n")  # as earlier versions counted
+    world.start()
+    assert world.call(ApiKey.INIT_PRODUCER_ID, body)["producer_id"] >= 1 << 40
+
+
 @pytest.mark.parametrize("damage", ["lost", "too long", "bad sector"])
 def test_a_lost_file_gives_no_producer_id_that_batches_bear(world: World, damage: str) -> None:
     body = {"transactional_id": None, "transaction_timeout_ms": 1}
