@@ -37,3 +37,8 @@ class StorageError(HeadwaterError):
 
 class LimitError(PeerError):
     """A peer went past a configured limit (bytes, connections, time)."""
+
+
+UNREADABLE = (ValueError, RecursionError)
+"""What `msgspec` raises for bytes from elsewhere: its own errors are ValueErrors, and so is the UnicodeDecodeError that
+it lets through for text that is no UTF-8; a RecursionError stands for nesting without end."""

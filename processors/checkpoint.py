@@ -17,7 +17,7 @@ import msgspec
 import zstandard
 from crc32c import crc32c
 
-from headwater.errors import HeadwaterError
+from headwater.errors import UNREADABLE, HeadwaterError
 
 FORMAT = 3
 _MAGIC = b"HWCP"
@@ -79,5 +79,5 @@ def decode_checkpoint(data: bytes) -> Checkpoint:
     try:
         plain = zstandard.ZstdDecompressor().decompress(body, max_output_size=_BYTES_MAX)
         return msgspec.msgpack.decode(plain, type=Checkpoint)
-    except (zstandard.ZstdError, msgspec.MsgspecError) as error:
+    except (*UNREADABLE, zstandard.ZstdError) as error:
         raise CheckpointError(str(error)) from None

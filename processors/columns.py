@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from gateway.log.own_headers import read_place
 from gateway.log.records import decode_headers
-from headwater.errors import PeerError
+from headwater.errors import UNREADABLE, PeerError
 from processors.marks import Mark, parse_mark
 
 Ints = npt.NDArray[np.int64]
@@ -222,7 +222,7 @@ def _documents(values: Sequence[bytes | None]) -> tuple[list[dict[str, Any]], li
             documents = _DECODER.decode_lines(joined)
             if len(documents) == len(values):
                 return documents, []
-    except (TypeError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except (*UNREADABLE, TypeError):
         pass  # a tombstone or a malformed value: find it below
     documents, bad = [], []
     for row, value in enumerate(values):
@@ -230,7 +230,7 @@ def _documents(values: Sequence[bytes | None]) -> tuple[list[dict[str, Any]], li
             documents.append(_DECODER.decode(value) if value is not None else {})
             if value is None:
                 bad.append(row)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             documents.append({})
             bad.append(row)
     return documents, bad

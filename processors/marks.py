@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from gateway.log.own_headers import Whole
+from headwater.errors import UNREADABLE
 from processors.intervals import Interval, merged
 
 NODES_MAX = 100_000
@@ -49,7 +50,7 @@ def parse_mark(value: bytes) -> Mark:
     """Raises `ValueError` for what is no mark."""
     try:
         mark = _DECODER.decode(value)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise ValueError(f"no mark: {error}") from None
     if not (mark.node and 1 <= mark.k <= _PARTITIONS_MAX and 0 <= mark.partition < mark.k):
         raise ValueError(f"no mark: partition {mark.partition} of {mark.k} of node “{mark.node}”")

@@ -13,7 +13,7 @@ import msgspec
 
 from gateway.consume.reader import Block
 from gateway.log.records import Record, decode_headers
-from headwater.errors import PeerError
+from headwater.errors import UNREADABLE, PeerError
 from processors.alerts import Instance
 from processors.checkpoint import Checkpoint, Writer
 from processors.processor import AGGREGATES, ALERTS, OUT_HEADER, Output
@@ -88,7 +88,7 @@ class Written:
                 *(value["at"], value["window"], value["value"]),
             )
             self.instances.setdefault(source, {})[value["instance"]] = instance
-        except (msgspec.MsgspecError, KeyError):
+        except (*UNREADABLE, KeyError):
             return  # somebody else's record with our header: it changes nothing of ours
 
 

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from gateway.log.records import decode_headers
-from headwater.errors import PeerError
+from headwater.errors import UNREADABLE, PeerError
 from processors.columns import Lanes, Records
 from processors.grids import grid_of
 from processors.intervals import Interval
@@ -121,7 +121,7 @@ class Trace:
             headers = dict(decode_headers(block.headers[row]))
             value = headers.get("hw-mark") or b""
             mark, more = parse_mark(value), _SOURCES.decode(value)
-        except (PeerError, ValueError, msgspec.MsgspecError):
+        except (*UNREADABLE, PeerError):
             return
         if mark.node != self.node:
             return
@@ -142,7 +142,7 @@ class Trace:
         for value in values:
             try:
                 found = msgspec.json.decode(value or b"", type=dict[str, Any])
-            except msgspec.MsgspecError:
+            except UNREADABLE:
                 continue
             window = self.window
             if (found.get("rule"), found.get("group"), found.get("start")) == (window.rule, window.group, window.start):

@@ -21,7 +21,7 @@ from gateway.log.errors import CorruptBatch
 from gateway.log.own_headers import read_own_mark, read_whole
 from gateway.log.partition import PartitionLog
 from gateway.log.records import Columns, decode_batch, decode_headers, read_header, split_batches
-from headwater.errors import PeerError
+from headwater.errors import UNREADABLE, PeerError
 
 _log = logging.getLogger("headwater.ingest")
 
@@ -123,7 +123,7 @@ class TailReader:
         if self._natural_fields:
             try:
                 fields = msgspec.json.decode(value)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            except UNREADABLE:
                 return
             for field in self._natural_fields:
                 if isinstance(fields, dict) and isinstance(number := fields.get(field), int | str):

@@ -16,7 +16,7 @@ import msgspec
 from gateway.log import checkpoints
 from gateway.log.errors import InvalidTopic
 from headwater.disk import Disk, read_or_none
-from headwater.errors import UserError
+from headwater.errors import UNREADABLE, UserError
 
 FORMAT = 1
 _KAFKA_NODE_ID = "1"
@@ -67,7 +67,7 @@ def _newer(data_dir: str, found: int) -> str:
 def _read_topics(disk: Disk, node_dir: str) -> dict[str, TopicEntry] | None:
     try:
         return msgspec.json.decode(read_or_none(disk, f"{node_dir}/topics.json") or b"", type=_Topics).topics
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
 
 
@@ -80,7 +80,7 @@ def read_node(disk: Disk, node_dir: str) -> str | None:
     """The name of the node that a data directory belongs to; None when it does not say."""
     try:
         return msgspec.json.decode(disk.read_file(f"{node_dir}/identity.json"), type=Identity).node
-    except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
+    except (*UNREADABLE, FileNotFoundError, NotADirectoryError):
         return None
 
 
@@ -157,12 +157,12 @@ class Catalog:
             return None
         try:
             return msgspec.json.decode(data, type=Identity)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             pass
         try:
             raw = msgspec.json.decode(data)
             newer = isinstance(raw, dict) and isinstance(raw.get("format"), int) and raw["format"] > FORMAT
-        except msgspec.DecodeError:
+        except UNREADABLE:
             newer = False
         if newer:
             raise UserError(

@@ -13,7 +13,7 @@ import msgspec
 from gateway.log.records import read_header
 from gateway.log.segment import Segment, headers
 from headwater.disk import Disk, read_or_none
-from headwater.errors import HeadwaterError
+from headwater.errors import UNREADABLE, HeadwaterError
 
 RANGES_MAX = 16
 WAITING_MAX = 64
@@ -100,7 +100,7 @@ class Expiries:
     def _read(self) -> _File:
         try:
             return msgspec.json.decode(read_or_none(self._disk, self._path) or b"", type=_File)
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             return _File()
 
 

@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from headwater.errors import UNREADABLE
+
 WHOLE_MAX = 1 << 52
 Whole = Annotated[int, msgspec.Meta(ge=-WHOLE_MAX, le=WHOLE_MAX)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=WHOLE_MAX)]
@@ -52,5 +54,5 @@ def read_own_mark(value: bytes) -> OwnMark | None:
     """The value of `hw-mark`."""
     try:
         return _own_mark.decode(value)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return None

@@ -15,6 +15,7 @@ from gateway.log.columns import Columns
 from gateway.log.errors import CorruptBatch
 from gateway.log.records import Record
 from gateway.log.varint import decode_varint, encode_varint
+from headwater.errors import UNREADABLE
 
 IDENTITY = b"hw"
 MQTT_MESSAGE = b"hw-m"
@@ -109,7 +110,7 @@ def identity_in(section: bytes) -> str | None:
 def _widened(mark: bytes) -> bytes:
     try:
         fields = msgspec.json.decode(mark, type=dict[str, object])
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         value = mark  # not a mark that anybody can read: it is copied as it came
     else:
         value = msgspec.json.encode({**fields, "open": [], "lost": []})

@@ -17,6 +17,7 @@ import msgspec
 
 from gateway.replicate.progress import RUNS_MAX, Run
 from headwater.disk import Disk
+from headwater.errors import UNREADABLE
 
 T = TypeVar("T")
 
@@ -146,7 +147,7 @@ class RunJournal:
             return None
         try:
             return msgspec.json.decode(self._disk.read_file(path), type=kind)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             self.damaged.append(f"{path} could not be read and was moved to {path}.damaged: {error}")
             self._disk.rename(path, f"{path}.damaged")
             self._disk.sync_directory(path.rpartition("/")[0])

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from headwater.errors import HeadwaterError
+from headwater.errors import UNREADABLE, HeadwaterError
 
 VERSION = 1
 RUNS_MAX = 8
@@ -88,7 +88,7 @@ def decode(value: bytes) -> Progress:
                 hint="A newer Headwater ran on this node: install that version again.",
             )
         return _decoder.decode(value)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise UnreadableProgressError(
             f"the progress record at the central cannot be read: {error}",
             hint="Look at it with kcat -t headwater.progress -C, key the node's name.",

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from headwater.app.control import listen_unix, short_path
-from headwater.errors import HeadwaterError, UserError
+from headwater.errors import UNREADABLE, HeadwaterError, UserError
 
 SOCKET_NAME = "command.sock"
 LINE_BYTES_MAX = 4096
@@ -67,7 +67,7 @@ def answer(line: bytes, handlers: Mapping[str, Handler]) -> dict[str, Any]:
     """What one line is answered with; a handler's `HeadwaterError` becomes its text."""
     try:
         request = msgspec.json.decode(line, type=dict[str, Any])
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         return {"ok": False, "error": f"not a command: {error}", "hint": ""}
     handler = handlers.get(str(request.get("command")))
     if handler is None:
@@ -97,7 +97,7 @@ def send_command(data_dir: str, command: str, **arguments: object) -> dict[str, 
         raise UserError(f"no node runs in {data_dir}: {error}", hint="Start it with `headwater run`.") from None
     try:
         answered = msgspec.json.decode(bytes(reply), type=dict[str, Any])
-    except msgspec.DecodeError:
+    except UNREADABLE:
         raise UserError("the node ended before it answered", hint="Ask again; `headwater status` says more.") from None
     if not answered.get("ok"):
         raise UserError(str(answered.get("error")), hint=str(answered.get("hint", "")))

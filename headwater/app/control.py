@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from headwater.errors import UserError
+from headwater.errors import UNREADABLE, UserError
 
 SOCKET_NAME = "control.sock"
 ANSWER_BYTES_MAX = 4 << 20
@@ -96,7 +96,7 @@ async def fetch_status(data_dir: str, *, timeout_s: float = 2.0) -> dict[str, An
 def _parse(answer: bytes) -> dict[str, Any] | None:
     try:
         return msgspec.json.decode(answer, type=dict[str, Any])
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None  # the node died while it wrote
 
 

@@ -15,7 +15,7 @@ import msgspec
 from gateway.consume.reader import Reader
 from gateway.wire.errors import KafkaError
 from headwater.clock import Clock
-from headwater.errors import HeadwaterError
+from headwater.errors import UNREADABLE, HeadwaterError
 from headwater.net import Net
 
 PROGRESS_TOPIC = "headwater.progress"
@@ -51,7 +51,7 @@ class NodeTable:
                 record = msgspec.json.decode(value, type=dict[str, Any])
                 name = str(record["node"])
                 backlog = sum(max(0, part["end"] - part["done"]) for part in record["parts"].values())
-            except (msgspec.MsgspecError, KeyError, TypeError, AttributeError):
+            except (*UNREADABLE, KeyError, TypeError, AttributeError):
                 continue  # of a version to come: the node is listed once it can be read
             self._nodes.pop(name, None)
             self._nodes[name] = {

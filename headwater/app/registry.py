@@ -13,6 +13,8 @@ from collections.abc import Iterator
 
 import msgspec
 
+from headwater.errors import UNREADABLE
+
 
 class Running(msgspec.Struct, frozen=True):
     """A node that was started: `process_start` (clock ticks since boot) tells a reused pid from the node."""
@@ -62,7 +64,7 @@ def running_nodes() -> list[Running]:
         try:
             with open(path, "rb") as file:
                 entry = msgspec.json.decode(file.read(65536), type=Running)
-        except (OSError, msgspec.MsgspecError):
+        except (*UNREADABLE, OSError):
             continue
         if entry.process_start and _process_start(entry.pid) == entry.process_start:
             found.append(entry)

@@ -19,7 +19,7 @@ import msgspec
 
 from headwater.cli import words
 from headwater.cli.find import kafka_address, need_status
-from headwater.errors import UserError
+from headwater.errors import UNREADABLE, UserError
 
 if TYPE_CHECKING:
     from gateway.consume.reader import Block, Reader
@@ -162,7 +162,7 @@ def flat(value: bytes | None) -> dict[str, Any]:
         return {}
     try:
         decoded = msgspec.json.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return {VALUE: value.decode(errors="backslashreplace")}
     if not isinstance(decoded, dict):
         return {VALUE: decoded}

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gateway.log.records import decode_headers
+from headwater.errors import UNREADABLE
 
 GATEWAY_DEVICE = "$gateway"
 CHARTED_MAX = 1e300  # JSON's integers have no end, a chart's floats do
@@ -158,7 +159,7 @@ class PageModel:
             if name == "hw-mark" and value is not None:
                 try:
                     mark = _decode_mark(value)
-                except msgspec.MsgspecError:
+                except UNREADABLE:
                     continue  # whoever may produce may write anything; what is no mark tells nothing
                 node = self._node(mark.node)
                 clock = mark.clock or now_ms
@@ -256,14 +257,14 @@ def _fields_of(values: list[bytes | None]) -> list[dict[str, Any]]:
     """The fields of each reading; {} for what is no JSON object, since any Kafka client may write to the topic."""
     try:
         return _decode_values(b"[" + b",".join(value or b"{}" for value in values) + b"]")
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return [_object_or_empty(value) for value in values]
 
 
 def _object_or_empty(value: bytes | None) -> dict[str, Any]:
     try:
         return _decode_object(value or b"{}")
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return {}
 
 

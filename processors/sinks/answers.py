@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from headwater.errors import UNREADABLE
+
 MESSAGE_MAX = 500
 RETRY_AFTER_MAX_MS = 600_000
 _CONFLICT = re.compile(
@@ -99,7 +101,7 @@ def _message(body: str) -> tuple[str, Any]:
     """What the body says, and the details beside it."""
     try:
         value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeEncodeError):
+    except UNREADABLE:
         return body.strip() or "no reason given", None
     if not isinstance(value, dict):
         return body.strip(), None

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gateway.consume.reader import Block
+from headwater.errors import UNREADABLE
 from processors.sinks.settings import InfluxSettings
 
 SERIES_MAX = 50_000
@@ -98,7 +99,7 @@ class Mapper:
             raise Unfit("the key is not <node>/<device>")
         try:
             value = self._decode(block.values[at] or b"")
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise Unfit(f"the value is no JSON object: {error}") from None
         fields: dict[str, str] = {}
         for name, item in _flat(value, "."):
@@ -113,7 +114,7 @@ class Mapper:
             return None  # a tombstone of a compacted topic
         try:
             result = self._decode_result(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise Unfit(f"the value is no aggregate: {error}") from None
         fields: dict[str, str] = {}
         nulls = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from headwater.disk import Disk
+from headwater.errors import UNREADABLE
 
 
 class Saved(msgspec.Struct):
@@ -38,7 +39,7 @@ class Positions:
                 found[topic, int(partition)] = offset
         except FileNotFoundError:
             return ""
-        except (msgspec.MsgspecError, ValueError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             return f"{self._path} cannot be used: {error}"
         if saved.target != self._target:
             return f"{self._path} is of {saved.target}"

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import msgspec
 
 from headwater.disk import Disk
+from headwater.errors import UNREADABLE
 
 
 class Remembered(msgspec.Struct, frozen=True):
@@ -33,7 +34,7 @@ class SessionMemo:
         if disk.exists(self._path):
             try:
                 self._known = msgspec.json.decode(disk.read_file(self._path), type=dict[str, Remembered])
-            except (msgspec.MsgspecError, OSError):
+            except (*UNREADABLE, OSError):
                 self._known = {}
 
     def recall(self, name: str, address: str, client_id: str) -> Remembered | None:
