@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from headwater.errors import UNREADABLE
 from simulators.truth import WINDOW_MS, DeviceTruth
 
 Headers = Iterable[tuple[str, bytes | None]] | None
@@ -72,7 +73,7 @@ class ReadingsBook:
         self.readings += 1
         try:
             values = _decode(value or b"")
-        except msgspec.DecodeError:
+        except UNREADABLE:
             self.undecodable += 1
             self.duplicates += not new
             return

@@ -16,7 +16,7 @@ from devices.profiles import Profile
 from devices.reading import Reading
 from devices.user_settings import DecoderSettings
 from headwater.app.frames import encode_frame, read_frame
-from headwater.errors import HeadwaterError
+from headwater.errors import UNREADABLE, HeadwaterError
 
 log = logging.getLogger("headwater.decoders")
 
@@ -66,7 +66,7 @@ class DecoderProcess:
         answer = await self._ask(list(items), self._settings.time_max_ms / 1000)
         try:
             answers = _answers.decode(answer)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             await self.kill()
             raise DecoderDied(f"the decoder's process answered with what is no answer: {error}") from None
         if len(answers) != len(items):

@@ -32,7 +32,7 @@ from headwater.app.decoder_process import Answer, DecoderBroken, DecoderDied, De
 from headwater.app.outcomes import OutcomeLink
 from headwater.clock import Clock
 from headwater.disk import Disk
-from headwater.errors import HeadwaterError
+from headwater.errors import UNREADABLE, HeadwaterError
 from headwater.net import Net
 from headwater.settings.model import Settings
 
@@ -328,7 +328,7 @@ class Decoder:
     def _load(self) -> int:
         try:
             saved = msgspec.json.decode(self._disk.read_file(self._path), type=dict[str, int])
-        except (FileNotFoundError, msgspec.MsgspecError):
+        except (*UNREADABLE, FileNotFoundError):
             return 0
         return max(0, saved.get("position", 0))
 

@@ -24,7 +24,7 @@ from gateway.ingest.pipeline import Ingest
 from gateway.ingest.raw import OUTCOMES_MAX, Outcome
 from headwater.app.control import listen_unix, short_path
 from headwater.app.frames import encode_frame, read_frame
-from headwater.errors import HeadwaterError, PeerError
+from headwater.errors import UNREADABLE, HeadwaterError, PeerError
 
 SOCKET_NAME = "decoded.sock"
 ANSWER_S = 30.0
@@ -86,7 +86,7 @@ class OutcomeServer:
             while (frame := await read_frame(reader)) is not None:
                 writer.write(encode_frame(await self._answer(frame)))
                 await writer.drain()
-        except (PeerError, msgspec.MsgspecError, OSError):
+        except (*UNREADABLE, PeerError, OSError):
             pass  # the driver of another version, or dead: it connects again and begins with hello
         finally:
             self._open.discard(writer)
