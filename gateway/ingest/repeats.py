@@ -34,10 +34,21 @@ class DupMemory:
     Kept as columns, a use each, the latest last, for every message is noted and hardly one is ever asked for.
     """
 
-    __slots__ = ("_crcs", "_ended_ms", "_horizon_ms", "_ids", "_latest", "_resumed", "_unwritten", "_written")
+    __slots__ = (
+        "_crcs",
+        "_ended_ms",
+        "_horizon_ms",
+        "_ids",
+        "_latest",
+        "_resumed",
+        "_unwritten",
+        "_uses_max",
+        "_written",
+    )
 
-    def __init__(self, horizon_ms: int) -> None:
+    def __init__(self, horizon_ms: int, *, uses_max: int = USES_MAX) -> None:
         self._horizon_ms = horizon_ms
+        self._uses_max = uses_max
         self._ended_ms = 0.0
         self._resumed = False
         self._clear()
@@ -76,6 +87,11 @@ class DupMemory:
             return True
         return self._resumed and 0 <= self._ended_ms - written_ms < self._horizon_ms
 
+    def is_unwritten(self, packet_id: int, crc: int) -> bool:
+        """Whether the identifier's latest use is this message, and its acknowledgement was never written."""
+        index = self._find(packet_id)
+        return index is not None and self._crcs[index] == crc and self._written[index] == _UNWRITTEN
+
     def use(self, packet_id: int, crc: int) -> None:
         """The message is being stored under this identifier."""
         if self._latest is not None:
@@ -83,8 +99,8 @@ class DupMemory:
         self._ids.append(packet_id)
         self._crcs.append(crc)
         self._written.append(_UNWRITTEN)
-        if len(self._ids) > USES_MAX:
-            self._drop(len(self._ids) - USES_MAX)
+        if len(self._ids) > self._uses_max:
+            self._drop(len(self._ids) - self._uses_max)
 
     def use_all(self, packet_ids: Sequence[int], crcs: Sequence[int]) -> None:
         """`use` of each, in order."""
@@ -92,8 +108,8 @@ class DupMemory:
         self._ids.extend(packet_ids)
         self._crcs.extend(crcs)
         self._written.extend([_UNWRITTEN] * len(packet_ids))
-        if len(self._ids) > USES_MAX + _SURPLUS:
-            self._drop(len(self._ids) - USES_MAX)
+        if len(self._ids) > self._uses_max + _SURPLUS:
+            self._drop(len(self._ids) - self._uses_max)
 
     def written(self, packet_ids: list[int], now_ms: float) -> None:
         """Their PUBACKs were handed to the network. Uses too old to matter for any later end are let go."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
@@ -22,20 +21,23 @@ from gateway.ingest.mqtt_client.memo import SessionMemo
 from gateway.ingest.mqtt_client.retry import Backoff, Versions
 from gateway.ingest.mqtt_client.settings import MqttClientSettings
 from gateway.ingest.pipeline import Ingest
-from gateway.ingest.repeats import DupMemory
+from gateway.ingest.repeats import USES_MAX, DupMemory
+from gateway.tls import Wrapped, client_context, explain
 from headwater.disk import Disk
-from headwater.net import Net
+from headwater.errors import UserError
+from headwater.net import Net, ProtocolFactory
 
 _log = logging.getLogger("headwater.mqtt_client")
 
 KIND = "broker"
+READ_MESSAGES_MAX = 8_192  # of 32 bytes, in the 256 KiB that asyncio reads at once
 LEVELS = {4: "3.1.1", 5: "5"}
 Emit = Callable[..., None]
 
 
-def recovered_memory(uses: Mapping[int, Use], horizon_ms: int, slack_ms: int) -> DupMemory:
+def recovered_memory(uses: Mapping[int, Use], horizon_ms: int, slack_ms: int, uses_max: int = USES_MAX) -> DupMemory:
     """What the log's tail says of a session: nobody knows which acknowledgements were written before the crash."""
-    memory = DupMemory(horizon_ms)
+    memory = DupMemory(horizon_ms, uses_max=uses_max)
     last_ms = max((use.arrival_ms for use in uses.values()), default=0)
     for packet_id, use in sorted(uses.items(), key=lambda item: item[1].arrival_ms):
         if last_ms - use.arrival_ms <= horizon_ms + slack_ms:
@@ -60,13 +62,18 @@ class BrokerClient:
         self._emit = emit
         self._topics = TopicCache()
         self._held: set[int] = set()
+        # what a broker may send again is what it had on the way, which is a window and one read at most
+        uses_max = min(settings.inflight_max + READ_MESSAGES_MAX, 0xFFFF)
         slack_ms = 2 * ingest.marks.settings.every_ms
-        self._memory = recovered_memory(ingest.tail_uses.pop(self._id, {}), settings.dup_horizon_ms, slack_ms)
+        uses = ingest.tail_uses.pop(self._id, {})
+        self._memory = recovered_memory(uses, settings.dup_horizon_ms, slack_ms, uses_max)
+        self._memory_is_live = not len(self._memory)
         self._backoff = Backoff(random, max_ms=settings.retry_max_ms)
         self._versions = Versions(settings.version)
         self._link: Link | None = None
         self._known = memo.recall(self.name, settings.address, self.client_id)
         self._problem: str | None = "not connected yet"
+        self._unstored: str | None = None  # what this connection brought and the node cannot store
         self._since_ms = ingest.clock.wall_ms()
         self.connects = self.sessions_lost = self.retained = self.oversize = self.unreadable = 0
         source = ingest.attach(self._id, kind=KIND)
@@ -86,20 +93,21 @@ class BrokerClient:
 
     async def _once(self) -> tuple[str, float, bool]:
         """One connection: (why it ended, how long it was up in milliseconds, whether to try at once)."""
-        level = self._versions.level
-        link = self._make_link(level)
+        link = self._make_link(self._versions.level)
         host, port = self.settings.where()
         try:
+            factory = self._factory(link, host)
             async with asyncio.timeout(self.settings.connect_timeout_ms / 1000):
-                await self._net.connect(lambda: link, host, port)
+                await self._net.connect(factory, host, port)
+        except UserError as error:
+            return f"{error.what} {error.hint}".rstrip(), 0.0, False
         except TimeoutError:
             return f"{self.settings.address} does not answer", 0.0, False
-        except ssl.SSLError as error:
-            return f"no TLS with {self.settings.address}: {error}", 0.0, False
         except OSError as error:
             return f"cannot connect to {self.settings.address}: {error.strerror or error}", 0.0, False
         self._link = link
-        problem = await link.lost
+        await asyncio.wait([link.lost])  # which leaves it alone when this task is cancelled: `close` ends the link
+        problem = link.lost.result()
         self.retained += link.retained
         link.retained = 0
         lasted_ms = link.now_ms() - link.up_ms if link.up_ms is not None else 0.0
@@ -109,6 +117,24 @@ class BrokerClient:
         if not link.machine.answered:
             self._versions.closed_unanswered()
         return problem, lasted_ms, False
+
+    def _factory(self, link: Link, host: str) -> ProtocolFactory:
+        """What gets the socket: the link, within TLS where that is asked for. Raises `UserError` for bad files."""
+        settings = self.settings
+        if not settings.tls:
+            return lambda: link
+        context = client_context(  # each time anew: certificates are renewed
+            ca_file=settings.tls_ca_file,
+            certificate_file=settings.tls_certificate_file,
+            key_file=settings.tls_key_file,
+            where=f"[[mqtt_client]] {self.name}",
+        )
+
+        def done(error: BaseException | None) -> None:
+            if error is not None:
+                link.end(f"no TLS with {settings.address}: {explain(error)}")
+
+        return lambda: Wrapped(link, context, timeout_ms=settings.connect_timeout_ms, server_name=host, done=done)
 
     def _make_link(self, level: int) -> Link:
         settings = self.settings
@@ -139,10 +165,15 @@ class BrokerClient:
             machine,
             self._memory,
             inflight_max=settings.inflight_max,
+            memory_is_live=self._memory_is_live,
             on_phase=self._changed,
+            on_numbering=self._numbered,
         )
 
     # --- what a connection tells
+
+    def _numbered(self) -> None:
+        self._memory_is_live = True
 
     def _changed(self, link: Link) -> None:
         """Called in the pass that changed it, before the pass's messages are taken."""
@@ -155,25 +186,18 @@ class BrokerClient:
             topic, size = machine.oversize
             machine.oversize = None
             self.oversize += 1
-            what = f"a message of {size} bytes on “{topic:.80}” is not stored: packet_bytes_max in [[mqtt_client]]"
-            self._say_once(what)
+            self._unstored = f"“{topic:.80}” had a message of {size} bytes, not stored: packet_bytes_max is smaller"
         if machine.unreadable is not None:
             topic, machine.unreadable = machine.unreadable, None
             self.unreadable += 1
-            self._say_once(f"a message on “{topic:.80}”, which is no topic for a reading, is not stored")
+            self._unstored = f"a message on “{topic:.80}”, which is no topic for a reading, is not stored"
         if machine.phase is Phase.UP:
             self._subscribed(link)
-
-    def _say_once(self, what: str) -> None:
-        if self._problem != what:
-            _log.warning("broker %s: %s", self.name, what)
-        self._problem = what
-        if self._link is not None and self._link.source is not None:
-            self._link.source.problem = what
 
     def _accepted(self, link: Link) -> None:
         """CONNACK: whose messages will come, and whether the session is still there."""
         self._link = link
+        self._unstored = None
         self._versions.accepted()
         self.connects += 1
         present = link.machine.present
@@ -203,13 +227,13 @@ class BrokerClient:
             _log.info("broker %s: connected to %s, MQTT %s, %s", self.name, self.settings.address, version, how)
             self._emit("broker-up", broker=self.name, address=self.settings.address, session=machine.present)
             self._remember(sorted(set(machine.granted) | set(machine.refused)))
-        problem = None
+        problem = self._unstored
         if machine.refused:
             name, refusal = next(iter(machine.refused.items()))
             more = f" (and {len(machine.refused) - 1} more filters)" if len(machine.refused) > 1 else ""
             problem = f"it does not give “{name}”{more}: {refusal}"
-            if problem != self._problem:
-                _log.warning("broker %s: %s", self.name, problem)
+        if problem is not None and problem != self._problem:
+            _log.warning("broker %s: %s", self.name, problem)
         self._problem = problem
         if link.source is not None:
             link.source.problem = problem

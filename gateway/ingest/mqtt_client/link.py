@@ -13,7 +13,7 @@ from gateway.ingest.mqtt.state import RETAIN, Message
 from gateway.ingest.mqtt_client.core import ClientSession, Phase
 from gateway.ingest.mqtt_client.packets import acknowledge
 from gateway.ingest.pipeline import Ingest
-from gateway.ingest.repeats import DupMemory
+from gateway.ingest.repeats import DupMemory, message_crc
 from gateway.ingest.sources import Source
 from headwater.errors import PeerError
 
@@ -34,9 +34,15 @@ class Link(asyncio.Protocol):
         memory: DupMemory,
         *,
         inflight_max: int,
+        memory_is_live: bool,
         on_phase: Callable[[Link], None],
+        on_numbering: Callable[[], None],
     ) -> None:
-        """`on_phase` is called after each pass that changed what the session is or what the broker grants."""
+        """`memory_is_live`: it knows which acknowledgements were written, as one from before a crash does not.
+
+        `on_phase` is called after each pass that changed what the session is or what the broker grants, `on_numbering`
+        when the first message has shown how the broker numbers.
+        """
         self.machine = machine
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.bad_version = False
@@ -47,7 +53,9 @@ class Link(asyncio.Protocol):
         self._ingest = ingest
         self._memory = memory
         self._inflight_max = inflight_max
+        self._memory_is_live = memory_is_live
         self._on_phase = on_phase
+        self._on_numbering = on_numbering
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._paused = 0
@@ -70,14 +78,14 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         machine = self.machine
-        before = (machine.phase, len(machine.granted), len(machine.refused))
+        before = self._told()
         problem: str | None = None
         try:
             machine.feed(data, self.now_ms())
         except PeerError as error:
             problem = error.what
             self.bad_version = getattr(error, "bad_version", False)
-        if (machine.phase, len(machine.granted), len(machine.refused)) != before or machine.unreadable is not None:
+        if self._told() != before:
             self._on_phase(self)
         # what was whole before an error still counts: a QoS 0 message would not come again
         if machine.messages:
@@ -86,6 +94,11 @@ class Link(asyncio.Protocol):
         self._write()
         if problem is not None:
             self.end(problem)
+
+    def _told(self) -> tuple[object, ...]:
+        """What the broker has told and the driver should hear of."""
+        machine = self.machine
+        return machine.phase, len(machine.granted), len(machine.refused), machine.oversize, machine.unreadable
 
     def eof_received(self) -> bool:
         return False
@@ -116,12 +129,20 @@ class Link(asyncio.Protocol):
         self._take(messages, kept)
 
     def _look_at_numbering(self, messages: list[Message]) -> None:
-        """A broker that numbers anew for each connection (RabbitMQ does) gives old identifiers to other messages."""
-        first = next((message[2] for message in messages if message[2]), 0)
-        if first:
+        """A broker that numbers anew for each connection (RabbitMQ does) gives old identifiers to other messages.
+
+        Such a one begins with 1. So does one that keeps identifiers while its very first message is unacknowledged:
+        then both mean the same messages. After a crash nobody knows what was acknowledged, so that 1 tells nothing.
+        """
+        for topic, payload, packet_id, _ in messages:
+            if not packet_id:
+                continue
             self._first = False
-            if first == 1:
+            crc = message_crc(topic.encode(), payload)
+            if packet_id == 1 and not (self._memory_is_live and self._memory.is_unwritten(1, crc)):
                 self._memory.connection_began(resumed=False)
+            self._on_numbering()
+            return
 
     def _take(self, messages: list[Message], kept: list[Message]) -> None:
         """Store `kept`; then acknowledge all `messages`, in their order [MQTT-4.6.0-2]."""

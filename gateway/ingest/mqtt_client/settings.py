@@ -12,7 +12,7 @@ from gateway.ingest.mqtt.reasons import MqttError
 from headwater.errors import UserError
 from headwater.net import parse_address
 
-PORT = 1883
+PORT, TLS_PORT = 1883, 8883
 SHARE = "$share/"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
@@ -40,6 +40,10 @@ class MqttClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     client_id           the session's name at the broker; headwater-<node>-<name> when left out
     user                user name at the broker
     password            its password; better password_file, or "${NAME}" from the environment
+    tls                 TLS 1.2 or newer, the broker's name verified; its usual port is then 8883
+    tls_ca_file         authorities (PEM) whose brokers are trusted; empty: the system's
+    tls_certificate_file  our own certificate (PEM, with its chain), where the broker asks for one
+    tls_key_file        its private key (PEM, 0600, without a passphrase); empty: in tls_certificate_file
     session_expiry_s    how long the broker is to keep the session, and what comes for it, while the node is away
                         (MQTT 5; a 3.1.1 broker decides for itself)
     keep_alive_s        a broker from which no byte came for this long is taken for dead
@@ -58,6 +62,10 @@ class MqttClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     client_id: str = ""
     user: str | None = None
     password: str | None = None
+    tls: bool = False
+    tls_ca_file: str = ""
+    tls_certificate_file: str = ""
+    tls_key_file: str = ""
     session_expiry_s: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFF)] = 604_800
     keep_alive_s: Annotated[int, msgspec.Meta(ge=2, le=65_535)] = 20
     inflight_max: Annotated[int, msgspec.Meta(ge=1, le=65_535)] = 2_000
@@ -78,7 +86,7 @@ class MqttClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 
     def where(self) -> tuple[str, int]:
         """Host and port. Raises `UserError`."""
-        return parse_address(self.address, default_port=PORT)
+        return parse_address(self.address, default_port=TLS_PORT if self.tls else PORT)
 
     def problem(self) -> tuple[str, str] | None:
         """(key, what is wrong with it) that no type can tell; None when it may be tried."""
@@ -90,6 +98,8 @@ class MqttClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
             return "address", f"{error.what}; write host:port, for example 127.0.0.1:{PORT}"
         if self.password is not None and self.user is None:
             return "password", "a password needs a user: MQTT knows no password alone"
+        if not self.tls and (self.tls_ca_file or self.tls_certificate_file):
+            return "tls", "there are TLS files; write tls = true"
         if not self.topics:
             return "topics", 'name a topic filter, for example topics = ["site/#"]'
         for wanted in self.subscriptions:

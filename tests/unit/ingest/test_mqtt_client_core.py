@@ -9,7 +9,7 @@ import pytest
 from gateway.ingest.mqtt import packets as codec
 from gateway.ingest.mqtt import packets5
 from gateway.ingest.mqtt.packets import Connect, PacketType, Publish
-from gateway.ingest.mqtt.properties import Property, encode_properties
+from gateway.ingest.mqtt.properties import Property, Value, encode_properties
 from gateway.ingest.mqtt.reasons import ConnectCode, MqttError, ReasonCode
 from gateway.ingest.mqtt.state import HELD, REFUSED, TopicCache
 from gateway.ingest.mqtt_client.core import ASK_AGAIN_MS, ClientSession, Lost, Phase, Plan
@@ -19,7 +19,9 @@ from headwater.errors import PeerError
 FILTERS = (("site/#", 1), ("alarm/#", 2))
 
 
-def make(level: int = 5, *, now_ms: float = 0.0, held: set[int] | None = None, former: tuple[str, ...] = ()):  # type: ignore[no-untyped-def]
+def make(
+    level: int = 5, *, now_ms: float = 0.0, held: set[int] | None = None, former: tuple[str, ...] = ()
+) -> ClientSession:
     connect = Connect(level, "edge", clean=False, keep_alive_s=20, session_expiry_s=3_600)
     plan = Plan(connect, FILTERS, former, 100, 1_000, 5_000.0)
     return ClientSession(plan, held=held if held is not None else set(), topics=TopicCache(), now_ms=now_ms)
@@ -31,7 +33,9 @@ def sent(x: ClientSession) -> bytes:
     return out
 
 
-def connack(level: int, *, present: bool = False, code: int = 0, properties: dict | None = None) -> bytes:  # type: ignore[type-arg]
+def connack(
+    level: int, *, present: bool = False, code: int = 0, properties: dict[Property, Value] | None = None
+) -> bytes:
     if level == 5:
         return packets5.encode_connack(ReasonCode(code), properties or {}, session_present=present)
     return codec.encode_connack(ConnectCode(code), session_present=present)
@@ -241,7 +245,10 @@ def test_a_topic_that_is_none_is_refused_and_still_acknowledged(level: int, topi
 def test_properties_are_passed_over_however_many_they_are() -> None:
     x = up(5)
     message = Publish("site/a", b"1", 1, 5, False, False)
-    many = {Property.USER_PROPERTY: [(f"{each}", "x") for each in range(90)], Property.CONTENT_TYPE: "text"}
+    many: dict[Property, Value] = {
+        Property.USER_PROPERTY: [(f"{each}", "x") for each in range(90)],
+        Property.CONTENT_TYPE: "text",
+    }
     x.feed(packets5.encode_publish(message, many), 1.0)
     assert [(topic, payload) for topic, payload, _, _ in x.messages] == [("site/a", b"1")]
 
