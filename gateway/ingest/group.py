@@ -53,6 +53,7 @@ class GroupBuilder:
         try:
             for entry in entries:
                 if entry.outcomes is not None:
+                    self.counts.received += len(entry.messages)  # what was logged as raw was counted then
                     self._sort_in_outcomes(entry, entry.outcomes)
                 elif entry.messages:
                     self._sort_in(entry)
@@ -121,6 +122,9 @@ class GroupBuilder:
             lane = self._lanes[~id(profile)] = Lane(profile)
         if lane.results is None:
             lane.results = []
+        nothing = sum([not outcome.readings and not outcome.reason for outcome, _ in outcomes])
+        entry.suppressed += nothing  # the decoder found nothing worth saying
+        self.counts.suppressed += nothing
         lane.results += [outcome.result() for outcome, _ in outcomes]
         lane.add(
             entry,

@@ -30,6 +30,7 @@ from gateway.ingest.events import ensure_partition
 from gateway.ingest.group import GroupBuilder, add_header
 from gateway.ingest.marks import MarkMaker, MarkSettings
 from gateway.ingest.raw import RAW_TOPIC, Outcome, RawSources
+from gateway.ingest.refused import no_messages
 from gateway.ingest.repeats import NaturalMemory
 from gateway.ingest.sources import Done, Entry, Message, Source, Sources
 from gateway.ingest.tail import TailReader
@@ -91,7 +92,7 @@ class Ingest:
         self._natural = NaturalMemory()
         self.raw = RawSources([*profiles, *decoders], self.marks, node)
         self._raw_log = ensure_partition(store, RAW_TOPIC) if self.raw.profiles else None
-        self._logs = [log for log in (self.deadletter, self._raw_log, self.readings) if log is not None]
+        self.logs = [log for log in (self.deadletter, self._raw_log, self.readings) if log is not None]
         tail = TailReader(profiles, self.marks, self._natural, self.raw)
         tail.read(self.readings, self.deadletter, self._raw_log)
         self.tail_uses = tail.uses
@@ -141,12 +142,18 @@ class Ingest:
         """Call back once, when no longer full."""
         self._room.append(callback)
 
-    def take(self, source: Source, messages: list[Message], done: Done) -> None:
-        """Messages of one source, in order; `done` is called in the loop when they are settled."""
+    def take(self, source: Source, messages: list[Message], done: Done, *, reasons: Sequence[str] = ()) -> None:
+        """Messages of one source, in order; `done` is called in the loop when they are settled.
+
+        `reasons`: none of them is a message, and why of each; their bytes go to the dead letters.
+        """
         if self._closed:
             return
         size_bytes = sum([len(message[1]) for message in messages]) + 64 * len(messages)
-        self._waiting.append(Entry(source, messages, done, self.clock.wall_ms(), size_bytes))
+        entry = Entry(source, messages, done, self.clock.wall_ms(), size_bytes)
+        if reasons:
+            entry.outcomes = no_messages(messages, reasons, source.id)
+        self._waiting.append(entry)
         self._waiting_bytes += size_bytes
         self._held_bytes += size_bytes
         if self._waiting_bytes >= GROUP_BYTES:
@@ -250,7 +257,7 @@ class Ingest:
                 RAW_TOPIC: raw,
                 READINGS_TOPIC: readings,
             }
-            for log in self._logs:
+            for log in self.logs:
                 if records := written[log.topic]:
                     batch = records.encode() if isinstance(records, Rows) else encode_batch(records)
                     appended = log.append(batch, now_ms=wall_ms, verify=False)
@@ -258,7 +265,7 @@ class Ingest:
         except (HeadwaterError, OSError) as error:
             self.fail(group, str(error))
             return
-        for log in self._logs:
+        for log in self.logs:
             log.when_synced(self._end_of(group, log.topic), group.one_log_synced, group.failed)
 
     def _end_of(self, group: _Group, topic: str) -> int:
@@ -375,7 +382,7 @@ class _Group:
 
     def __init__(self, ingest: Ingest, entries: list[Entry]) -> None:
         self._ingest = ingest
-        self._logs_left = len(ingest._logs)
+        self._logs_left = len(ingest.logs)
         self.ends: dict[str, int] = {}  # topic -> the end of what the group wrote there
         self.entries = entries
         self.live_before_ms = ingest.marks.live

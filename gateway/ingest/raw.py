@@ -98,6 +98,10 @@ class RawSources:
     def bind(self, table: Sources) -> None:
         """The node's sources, once they are known."""
         self._table = table
+        for waiting in self._waiting.values():
+            for source_id, (mark, _) in waiting.items():
+                if (row := table.rows.get(source_id)) is not None:
+                    row.raw_mark = mark
 
     # --- learning from the log's tail
 

@@ -137,9 +137,12 @@ class TailReader:
                 self._use(topic, offset, content)
             if (content := told.get(RAW_HEADER)) is not None:
                 self._raw.learn(content)
-            sender = told.get("source", b"")[:_SOURCE_BYTES_MAX].decode("utf-8", "replace")
-            if sender.startswith(("mqtt:", "serial:")) and len(self._senders) < SOURCES_MAX:
-                self._senders[sender] = timestamp_ms
+            self._sender(told.get("source", b""), timestamp_ms)
+
+    def _sender(self, source_id: bytes, timestamp_ms: int) -> None:
+        sender = source_id[:_SOURCE_BYTES_MAX].decode("utf-8", "replace")
+        if sender.startswith(("mqtt:", "serial:")) and len(self._senders) < SOURCES_MAX:
+            self._senders[sender] = timestamp_ms
 
     def _raws(self, topic: str, columns: Columns) -> None:
         """Topic `raw`, after the others: what its messages came to is known by then."""
@@ -151,6 +154,7 @@ class TailReader:
             if (content := told.get("hw-m")) is not None:
                 self._use(topic, offset, content)
             self._raw.waits(key, told, offset)
+            self._sender((key or b"").partition(b"/")[2], timestamp_ms)
 
     def _use(self, topic: str, offset: int, content: bytes) -> None:
         if (found := read_hw_m(content)) is None:

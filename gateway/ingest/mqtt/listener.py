@@ -18,7 +18,7 @@ from gateway.ingest.mqtt.sessions import Session, SessionRegistry
 from gateway.ingest.mqtt.settings import MqttSettings
 from gateway.ingest.mqtt.state import TopicCache
 from gateway.ingest.mqtt.wills import WaitingWill, WaitingWills, delay_ms
-from gateway.ingest.pipeline import DEADLETTER_TOPIC, READINGS_TOPIC, Ingest
+from gateway.ingest.pipeline import Ingest
 from gateway.ingest.sources import Source
 from headwater import net as network
 from headwater.errors import UserError
@@ -175,11 +175,7 @@ class MqttListener:
         return session, present, unsynced
 
     def _ends(self) -> dict[str, int]:
-        ingest = self.ingest
-        return {
-            READINGS_TOPIC: ingest.readings.log_end_offset,
-            DEADLETTER_TOPIC: ingest.deadletter.log_end_offset,
-        }
+        return {log.topic: log.log_end_offset for log in self.ingest.logs}
 
     def closed(self, session: Session, *, expiry_s: int) -> None:
         """A session's connection is gone."""
