@@ -21,9 +21,10 @@ from headwater.demo.children import Child
 from headwater.demo.conductor import Conductor, Options
 from headwater.demo.figures import HAPPENINGS_MAX, Figures, end_of
 from headwater.demo.layout import Layout, Ports, free_ports
-from headwater.demo.main import parse_duration, parse_options, run_directory
+from headwater.demo.main import parse_options, run_directory
 from headwater.demo.story import STORY, STORY_S, Plot
 from headwater.errors import UserError
+from simulators.options import parse_duration
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("60s", 60), ("90", 90), ("1.5m", 90), ("12h", 43_200), ("2min", 120)])
