@@ -7,7 +7,7 @@ with the next one.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 
 class Frame(NamedTuple):
@@ -15,6 +15,18 @@ class Frame(NamedTuple):
 
     data: bytes
     problem: str = ""
+
+
+class Framer(Protocol):
+    """What takes a byte stream apart; `skipped_bytes` counts what is in no frame and no problem."""
+
+    skipped_bytes: int
+
+    def feed(self, data: bytes, now_ms: float = 0.0) -> list[Frame]:
+        """Take what was read, however it was cut; the messages that it completes, in order."""
+
+    def reset(self) -> None:
+        """The line was closed and opened again: what was begun will not be finished."""
 
 
 class LineFramer:
@@ -45,7 +57,7 @@ class LineFramer:
         self._too_long = False
         self._joining = bool(self._starts)
 
-    def feed(self, data: bytes) -> list[Frame]:
+    def feed(self, data: bytes, now_ms: float = 0.0) -> list[Frame]:
         """Take what was read, however it was cut; the messages that it completes, in order."""
         frames: list[Frame] = []
         begin = 0

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import groupby
 
 from gateway.ingest.sources import Message, Source
 
@@ -18,17 +19,17 @@ RETAKE_MESSAGES_MAX = 4_096
 class Retake:
     """Keeps the newest `RETAKE_MESSAGES_MAX` messages of one part's sources; `take` is called with them later."""
 
-    def __init__(self, name: str, take: Callable[[Source, list[Message]], None]) -> None:
+    def __init__(self, name: str, take: Callable[[Source, list[Message], Sequence[str]], None]) -> None:
         """`name` is the part's in the log."""
         self._name = name
         self._take = take
-        self._kept: deque[tuple[Source, Message]] = deque()
+        self._kept: deque[tuple[Source, Message, str]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self.lost_messages = 0
 
-    def keep(self, source: Source, messages: list[Message]) -> None:
-        """Take these again in a while; the oldest are given up beyond the limit."""
-        self._kept += [(source, message) for message in messages]
+    def keep(self, source: Source, messages: list[Message], reasons: Sequence[str] = ()) -> None:
+        """Take these again in a while; the oldest are given up beyond the limit. `reasons`: as in `Ingest.take`."""
+        self._kept += [(source, *pair) for pair in zip(messages, reasons or [""] * len(messages), strict=True)]
         if (over := len(self._kept) - RETAKE_MESSAGES_MAX) > 0:
             self.lost_messages += over
             source.problem = f"the disk failed: {self.lost_messages} messages lost"
@@ -41,11 +42,9 @@ class Retake:
     def _again(self) -> None:
         self._timer = None
         kept, self._kept = self._kept, deque()
-        by_source: dict[str, tuple[Source, list[Message]]] = {}
-        for source, message in kept:
-            by_source.setdefault(source.id, (source, []))[1].append(message)
-        for source, messages in by_source.values():
-            self._take(source, messages)
+        for _, run in groupby(kept, key=lambda one: (one[0].id, one[2] != "")):
+            sources, messages, reasons = zip(*run, strict=True)
+            self._take(sources[0], list(messages), reasons if reasons[0] else ())
 
     def cancel(self) -> None:
         if self._timer is not None:

@@ -7,12 +7,14 @@ such a device, so nothing can be asked for again: what the disk would not take i
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Protocol
 
 import msgspec
 
-from devices.framing import LineFramer
+from devices.binary_framing import CobsFramer, LengthFramer
+from devices.framing import Framer, LineFramer
 from devices.profile_files import read_profiles
 from devices.profiles import Profile
 from gateway.ingest.retake import Retake
@@ -33,7 +35,7 @@ class Taker(Protocol):
 
     def attach(self, source_id: str, *, kind: str, profile: Profile | None = None) -> Source: ...
     def detach(self, source: Source, *, clean: bool, problem: str | None = None) -> None: ...
-    def take(self, source: Source, messages: list[Message], done: Done) -> None: ...
+    def take(self, source: Source, messages: list[Message], done: Done, *, reasons: Sequence[str] = ()) -> None: ...
     @property
     def full(self) -> bool: ...
     def when_room(self, callback: Callable[[], None]) -> None: ...
@@ -41,10 +43,21 @@ class Taker(Protocol):
 
 def port_profile(settings: SerialSettings, *, base: str = ".") -> Profile | None:
     """The profile that the port's section names, with the port's own device. Raises `UserError`."""
+    make_framer(settings, None)
     if settings.profile is None:
         return None
     [profile] = read_profiles([settings.profile], base=base)
     return profile if settings.device is None else msgspec.structs.replace(profile, device=settings.device)
+
+
+def make_framer(settings: SerialSettings, profile: Profile | None) -> Framer:
+    """What takes the port's bytes apart. Raises `UserError`."""
+    if settings.framing.kind == "length":
+        return LengthFramer(settings.framing, settings.frame_bytes_max)
+    if settings.framing.kind == "cobs":
+        return CobsFramer(settings.framing, settings.frame_bytes_max)
+    starts = _FRAME_STARTS.get(profile.format, b"") if profile is not None else b""
+    return LineFramer(settings.frame_bytes_max, starts=starts)
 
 
 async def run_serial(ingest: Taker, settings: SerialSettings, clock: Clock, *, profile: Profile | None = None) -> None:
@@ -64,9 +77,8 @@ class SerialPort:
         self._settings = settings
         self._profile = profile
         self._topic = settings.device or settings.source_name
-        self._framer = LineFramer(
-            settings.frame_bytes_max, starts=_FRAME_STARTS.get(profile.format, b"") if profile is not None else b""
-        )
+        self._clock = clock
+        self._framer = make_framer(settings, profile)
         self._bad_run = 0
         self._retake = Retake(f"serial port {settings.source_name}", self._take)
         self._source = ingest.attach(f"serial:{settings.source_name}", kind="serial", profile=profile)
@@ -85,12 +97,14 @@ class SerialPort:
             _log.info("serial port %s is open (%s, %d baud)", settings.source_name, settings.port, settings.baudrate)
 
     def line_heard(self, data: bytes) -> None:
-        frames = self._framer.feed(data)
+        frames = self._framer.feed(data, self._clock.monotonic_ms())
         if not frames:
             return
         self._judge([frame.problem for frame in frames])
-        # what framing refused goes along: no decoder takes it for a reading, and its bytes are kept as a dead letter
-        self._take(self._source, [(self._topic, frame.data, 0, 0) for frame in frames])
+        for garbled, together in groupby(frames, key=lambda frame: frame.problem != ""):
+            part = list(together)
+            messages: list[Message] = [(self._topic, frame.data, 0, 0) for frame in part]
+            self._take(self._source, messages, [frame.problem for frame in part] if garbled else ())
 
     def line_lost(self, problem: str) -> None:
         """Into status, and into the log when it is a new problem."""
@@ -98,8 +112,14 @@ class SerialPort:
             _log.warning("serial port %s: %s", self._settings.source_name, problem)
         self._ingest.detach(self._source, clean=False, problem=problem)
 
-    def _take(self, source: Source, messages: list[Message]) -> None:
-        self._ingest.take(source, messages, lambda stored: None if stored else self._retake.keep(source, messages))
+    def _take(self, source: Source, messages: list[Message], reasons: Sequence[str] = ()) -> None:
+        """`reasons`: why each of them is none; their bytes are kept as dead letters."""
+
+        def done(stored: bool) -> None:  # noqa: FBT001 - as every `done`
+            if not stored:
+                self._retake.keep(source, messages, reasons)
+
+        self._ingest.take(source, messages, done, reasons=reasons)
         if self._ingest.full:
             self.line.pause()
             self._ingest.when_room(self.line.resume)

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from devices.binary_framing import FramingSettings
+
 
 class Rs485Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """RS-485 through the UART's driver, which switches the transmitter by RTS (Linux, TIOCSRS485).
@@ -61,12 +63,14 @@ class SerialSettings(LineSettings, frozen=True, kw_only=True, forbid_unknown_fie
     profile            how its messages are read: a shipped profile's name, or a path that ends in `.toml`;
                        without one a line is JSON or a bare number
     device             the device at its end, when the profile's name for it will not do
+    framing            where a message ends, when it is not the end of a line
     frame_bytes_max    a longer message is none
     """
 
     name: str = ""
     profile: str | None = None
     device: str | None = None
+    framing: FramingSettings = FramingSettings()
     frame_bytes_max: Annotated[int, msgspec.Meta(ge=16, le=65_536)] = 1_024
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from devices.decoders.modbus import encode_blocks
@@ -129,7 +130,7 @@ class ModbusBus:
             _log.info("Modbus %s, unit %d (%s) is well again", self.name, device.unit, device.name)
         source.problem = problem or None
 
-    def _take(self, source: Source, messages: list[Message]) -> None:
+    def _take(self, source: Source, messages: list[Message], _: Sequence[str] = ()) -> None:
         self._ingest.take(source, messages, lambda stored: None if stored else self._retake.keep(source, messages))
         if self._ingest.full and not self._poller.paused:
             self._poller.paused = True

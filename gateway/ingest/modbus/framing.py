@@ -9,6 +9,7 @@ from __future__ import annotations
 from struct import pack, unpack_from
 from typing import Protocol
 
+from devices.checksums import crc16_modbus
 from gateway.ingest.modbus.pdu import Request
 
 HELD_MAX_BYTES = 512  # the longest frame has 256; an echo and some noise may stand before it
@@ -63,7 +64,7 @@ class RtuFraming:
         pdu = request.pdu
         self._unit, self._function, self._data_bytes = unit, pdu[0], request.data_bytes
         frame = bytes((unit,)) + pdu
-        return frame + pack("<H", crc16(frame))
+        return frame + pack("<H", crc16_modbus(frame))
 
     def feed(self, data: bytes) -> bytes | None:
         held = self._held
@@ -71,7 +72,7 @@ class RtuFraming:
         at = held.find(self._unit)
         while 0 <= at <= len(held) - 5:  # an exception is the shortest answer
             size = self._size_at(at)
-            if size and at + size <= len(held) and not crc16(held[at : at + size]):
+            if size and at + size <= len(held) and not crc16_modbus(held[at : at + size]):
                 pdu = bytes(held[at + 1 : at + size - 2])
                 self.garbage_bytes += len(held) - size
                 held.clear()
@@ -147,24 +148,3 @@ class TcpFraming:
         """The connection is a new one."""
         self.garbage_bytes += len(self._held)
         self._held.clear()
-
-
-def _crc_table() -> list[int]:
-    table = []
-    for value in range(256):
-        for _ in range(8):
-            value = value >> 1 ^ 0xA001 if value & 1 else value >> 1
-        table.append(value)
-    return table
-
-
-_CRC_TABLE = _crc_table()
-
-
-def crc16(data: bytes | bytearray) -> int:
-    """CRC-16 of Modbus RTU (section 6.2.2); over a frame with its own, low byte first, it is 0."""
-    crc = 0xFFFF
-    table = _CRC_TABLE
-    for byte in data:
-        crc = crc >> 8 ^ table[(crc ^ byte) & 0xFF]
-    return crc
