@@ -1,8 +1,8 @@
 """Group commit: one thread syncs what is dirty, and while it does the next group gathers.
 
-Appends write at once, in the loop. The first append to a clean log puts it into the dirty queue and wakes the thread; a
-round syncs each dirty log once and reports in one call into the loop, which releases every waiter. No timer but the
-least interval.
+Appends write at once, in the loop. The first append to a clean log puts it into the dirty queue; the thread is woken
+when the loop has done what it is at, so that all of that is one group. A round syncs each dirty log once and reports in
+one call into the loop, which releases every waiter. No timer but the least interval.
 """
 
 from __future__ import annotations
@@ -46,13 +46,26 @@ class Syncable(Protocol):
 
 
 class Flusher:
-    """Syncs logs in rounds, by its own thread or, when that is not started, by `flush_now` alone."""
+    """Syncs logs in rounds, by its own thread or, when that is not started, by `flush_now` alone.
 
-    def __init__(self, *, interval_ms: int, hurry_bytes: int, clock: Clock, call_in_loop: CallInLoop) -> None:
+    `call_soon` calls in the loop's next turn, from the loop; without it the thread is woken in the middle of this one.
+    """
+
+    def __init__(
+        self,
+        *,
+        interval_ms: int,
+        hurry_bytes: int,
+        clock: Clock,
+        call_in_loop: CallInLoop,
+        call_soon: CallInLoop | None = None,
+    ) -> None:
         self._interval_ms = interval_ms
         self._hurry_bytes = hurry_bytes
         self._clock = clock
         self._call_in_loop = call_in_loop
+        self._call_soon = call_soon
+        self._waking = False
         self._dirty: deque[Syncable] = deque()
         self._done: deque[tuple[Syncable, SyncResult]] = deque()
         self._wake: SimpleQueue[None] = SimpleQueue()
@@ -82,10 +95,18 @@ class Flusher:
         if not log.dirty:
             log.dirty = True
             self._dirty.append(log)
-            self._wake.put(None)
+            if self._call_soon is None:
+                self._wake.put(None)
+            elif not self._waking:
+                self._waking = True
+                self._call_soon(self._wake_up)
         elif self._waiting_bytes < self._hurry_bytes <= waiting:
             self._wake.put(None)
         self._waiting_bytes = waiting
+
+    def _wake_up(self) -> None:
+        self._waking = False
+        self._wake.put(None)
 
     def between_rounds(self) -> AbstractContextManager[object]:
         """No round runs inside; for the rare repair that must not meet one."""

@@ -1,19 +1,22 @@
 """One partition's log: append, group commit, read.
 
 Appends patch offset and leader epoch into the batch, write it once and index it; nobody reads past the fsynced end.
+What comes while the file is being synced is gathered and written at once after that: the kernel holds up writes to a
+file until the sync is done (on ext4 its inode is part of the commit), and the loop would stand still with them.
 After a failed sync the file is never synced again: the log goes back to its synced end and on from there in a new
 segment with the next epoch. All methods are for the loop's thread, but `sync_round`, which is the flusher's.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
 from gateway.log.chain import CHAIN_START
-from gateway.log.errors import CorruptBatch, LogFailed, OffsetOutOfRange
+from gateway.log.errors import CorruptBatch, LogFailed
 from gateway.log.files import Closing, PartitionFiles
 from gateway.log.flusher import Flusher, SyncResult
 from gateway.log.layout import (
@@ -23,6 +26,7 @@ from gateway.log.layout import (
     LENGTH_OFFSET,
 )
 from gateway.log.plan import SEQUENCED, PlannedBatch, plan_append, plan_one
+from gateway.log.readable import Readable
 from gateway.log.records import Buffer
 from gateway.log.replay import read_marker
 from gateway.log.rollback import go_on_after_failure
@@ -35,6 +39,7 @@ from gateway.log.waiters import Callback, Waiters
 from headwater.clock import Clock
 
 _RELATIVE_OFFSET_MAX = (1 << 31) - 1
+_GATHERED_BYTES_MAX = 4 << 20
 _RETRY_MS = 1_000
 _LOOK = "Look at the system's log for the disk."
 
@@ -47,17 +52,7 @@ class Appended(NamedTuple):
     duplicate: bool
 
 
-class ReadResult(NamedTuple):
-    """Whole batches, and the offsets that a Fetch response needs."""
-
-    data: bytes
-    high_watermark: int
-    last_stable_offset: int
-    log_start_offset: int
-    aborted: list[tuple[int, int]]
-
-
-class PartitionLog(Upkept):
+class PartitionLog(Readable, Upkept):
     """Made by recovery or `LogStore`; see the module's description for threads."""
 
     def __init__(
@@ -104,30 +99,15 @@ class PartitionLog(Upkept):
         # What the flusher's thread reads: the end as one object, segments that close, the state at each unsynced base.
         self._tail = (active, active.size, self.log_end_offset)
         self._synced = (active, active.size)
+        self._syncing = False
+        self._gathered: list[bytearray] = []
+        self._gathered_bytes = 0
         self._closing: deque[Closing] = deque()
         self._snapshots = {active.base_offset: base_snapshot}
         self._generation = 0
         self._sync_failed = False
         self._failure: OSError | None = None
         self._retry_ms = 0.0
-
-    @property
-    def last_stable_offset(self) -> int:
-        """What read_committed may see: below every transaction that is open or whose marker is not on disk."""
-        unstable = self._state.transactions.first_unstable
-        return self.synced_offset if unstable is None or unstable > self.synced_offset else unstable
-
-    @property
-    def size_bytes(self) -> int:
-        return self._segments.size_bytes()
-
-    @property
-    def segments_count(self) -> int:
-        return len(self._segments.all())
-
-    def open_transactions(self) -> list[tuple[int, int, int, int]]:
-        """(producer id, epoch, first offset, started in wall ms) of each transaction without a marker."""
-        return [(*each,) for each in self._state.transactions.open()]
 
     def append(self, batches: Buffer, *, now_ms: int, verify: bool = True, control: bool = False) -> Appended:
         """Write whole batches; `verify` checks their CRCs. A `bytearray` is patched in place and is then the log's.
@@ -185,20 +165,49 @@ class PartitionLog(Upkept):
         return appended
 
     def _write(self, data: bytearray, batches: list[PlannedBatch], next_offset: int, chain: int | None) -> Appended:
+        gather = self._syncing
+        if gather and self._gathered_bytes + len(data) > _GATHERED_BYTES_MAX:
+            self._write_gathered()
+            gather = False
         active = self._active
-        try:
-            self._disk.append(active.handle, data)
-        except OSError as error:
-            self._undo_write(active, error)
+        if gather:
+            self._gathered.append(data)
+            self._gathered_bytes += len(data)
+        else:
+            try:
+                self._disk.append(active.handle, data)
+            except OSError as error:
+                self._undo_write(active, error)
         base_offset = offset = self.log_end_offset
         for fields, size, before in batches:
             active.note(size, offset + fields[6], fields[8], before)
             offset += fields[12]
         self._chain = chain
         self.log_end_offset = next_offset
-        self._tail = (active, active.size, next_offset)
-        self._flusher.written(self, len(data))
+        if not gather:
+            self._tail = (active, active.size, next_offset)
+            self._flusher.written(self, len(data))
         return Appended(base_offset, next_offset, False)  # noqa: FBT003  (keywords cost on this path)
+
+    def _write_gathered(self) -> None:
+        """Write what came during a sync. Raises `LogFailed`, and the log has then gone back to its synced end."""
+        if not self._gathered:
+            return
+        data = self._take_gathered()
+        active = self._active
+        try:
+            self._disk.append(active.handle, data)
+        except OSError as error:
+            self._fail(error)
+            raise LogFailed(f"Cannot write to {active.log_path}: {error.strerror}", hint=_hint(error)) from error
+        self._tail = (active, active.size, self.log_end_offset)
+        self._flusher.written(self, len(data))
+
+    def _take_gathered(self) -> bytes:
+        data = b"".join(self._gathered)
+        self._gathered.clear()
+        self._gathered_bytes = 0
+        return data
 
     def _is_full(self, active: Segment, size: int, now_ms: int) -> bool:
         if active.first_ms is None or now_ms < active.first_ms:
@@ -215,11 +224,11 @@ class PartitionLog(Upkept):
             self._disk.truncate(active.handle, active.size)
         except OSError:
             self._fail(error)
-        hint = "Free some space on the disk." if error.errno == errno.ENOSPC else _LOOK
-        raise LogFailed(f"Cannot write to {active.log_path}: {error.strerror}", hint=hint) from error
+        raise LogFailed(f"Cannot write to {active.log_path}: {error.strerror}", hint=_hint(error)) from error
 
     def _roll(self) -> None:
         """Close the active segment and go on in a new one; its files are finished by the flusher."""
+        self._write_gathered()
         try:
             segment = self._files.create_segment(self.log_end_offset)
         except OSError as error:
@@ -255,6 +264,7 @@ class PartitionLog(Upkept):
         if self._sync_failed or self.closed:
             return None
         generation = self._generation
+        self._syncing = True
         # The end first: a segment that closes after this is finished early, which does no harm.
         segment, position, end_offset = self._tail
         closed = []
@@ -277,14 +287,19 @@ class PartitionLog(Upkept):
             return
         for segment in result.closed:
             self._files.cache.adopt(segment)
-        if result.end_offset > self.synced_offset or result.segment.base_offset > self._synced[0].base_offset:
+        advanced = result.end_offset > self.synced_offset or result.segment.base_offset > self._synced[0].base_offset
+        if advanced:
             self.synced_offset = result.end_offset
             self._synced = (result.segment, result.position)
             result.segment.hint(result.end_offset, result.position)
             oldest = result.segment.base_offset
             self._snapshots = {base: each for base, each in self._snapshots.items() if base >= oldest}
             self._state.transactions.synced(result.end_offset)
-            self._waiters.advance(result.end_offset)
+        self._syncing = False
+        with contextlib.suppress(LogFailed):  # the alarm has said so, and the waiters of what is lost have heard
+            self._write_gathered()  # first of all: the disk is busy with it while the others are told
+        if advanced:
+            self._waiters.advance(self.synced_offset)
 
     def _fail(self, error: OSError) -> None:
         self._generation += 1
@@ -292,6 +307,7 @@ class PartitionLog(Upkept):
         self._failure = error
         self._unready = True
         # At once, however long it takes to go on: the rest is gone.
+        self._take_gathered()
         self.log_end_offset, self._chain = self.synced_offset, None
         self._retry_ms = self._clock.monotonic_ms()
         self._alarm(
@@ -302,7 +318,7 @@ class PartitionLog(Upkept):
             self._go_on(error)
         except LogFailed as failed:
             self._alarm(failed.what)
-        self._waiters.fail()
+        self._waiters.fail(self.synced_offset)
 
     def _go_on(self, error: OSError) -> None:
         """Try to leave the failed file; at most once in `_RETRY_MS`. Raises `LogFailed` while that does not work."""
@@ -315,6 +331,7 @@ class PartitionLog(Upkept):
             # The flusher's thread may be in the middle of a round with the very handles that are given back here.
             with self._flusher.between_rounds():
                 self._closing.clear()
+                self._syncing = False
                 going = go_on_after_failure(
                     self._files, self._segments, self.epochs, self.synced_offset, self._synced, self._snapshots
                 )
@@ -345,42 +362,6 @@ class PartitionLog(Upkept):
         """Call `callback` in the loop after each advance of the synced end; returns what ends that."""
         return self._waiters.subscribe(callback)
 
-    # -- reading
-
-    def read(self, offset: int, max_bytes: int, *, committed: bool = False) -> ReadResult:
-        """Whole batches from the one that holds `offset`: at least one, then up to `max_bytes`; none at the end.
-
-        Raises `OffsetOutOfRange`; `OSError` and `CorruptBatch` when the file went bad since it was recovered.
-        """
-        if not self.log_start_offset <= offset <= self.log_end_offset:
-            raise OffsetOutOfRange(
-                f"{self.topic}-{self.index} holds {self.log_start_offset} to {self.log_end_offset}, not {offset}"
-            )
-        stable = self.last_stable_offset
-        limit = stable if committed else self.synced_offset
-        data, aborted = b"", []
-        if offset < limit:
-            data, upper = self._segments.read(offset, max_bytes, limit, self._synced)
-            if committed and data:
-                aborted = self._segments.aborted(offset, upper)
-        return ReadResult(data, self.synced_offset, stable, self.log_start_offset, aborted)
-
-    def offset_for_timestamp(self, timestamp_ms: int) -> tuple[int, int] | None:
-        """Offset and timestamp of the first record at or after a time, or None."""
-        return self._segments.offset_for_timestamp(timestamp_ms, self.synced_offset)
-
-    def newest_timestamp(self) -> tuple[int, int] | None:
-        """Offset and timestamp of the newest record (ListOffsets -3), or None."""
-        return self._segments.newest_timestamp()
-
-    def chain_at(self, offset: int) -> int | None:
-        """The hash chain's value at a batch boundary; None when `offset` is none, or the history there is unknown."""
-        if not self.log_start_offset <= offset <= self.log_end_offset:
-            return None
-        if offset == self.log_end_offset:
-            return self._chain
-        return self._segments.chain_at(offset)
-
     def close(self) -> None:
         """Write what Kafka writes at a clean stop and give back every handle; the caller has flushed before."""
         if self.closed:
@@ -393,5 +374,9 @@ class PartitionLog(Upkept):
     def abandon(self) -> None:
         """The topic goes away: nothing more is synced or read; the caller removes the files."""
         self.closed = self._unready = True
-        self._waiters.fail()
+        self._waiters.fail(self.synced_offset)
         self._segments.close()
+
+
+def _hint(error: OSError) -> str:
+    return "Free some space on the disk." if error.errno == errno.ENOSPC else _LOOK

@@ -47,6 +47,7 @@ class LogStore:
         disk: Disk,
         clock: Clock,
         call_in_loop: CallInLoop,
+        call_soon: CallInLoop | None,
         alarm: Callable[[str], None] | None,
     ) -> None:
         self._log_dir = f"{data_dir}/log"
@@ -62,6 +63,7 @@ class LogStore:
             hurry_bytes=settings.fsync_bytes,
             clock=clock,
             call_in_loop=call_in_loop,
+            call_soon=call_soon,
         )
         self._lock: DirectoryLock | None = None
         self._offsets = OffsetFiles(disk, self._log_dir)
@@ -83,16 +85,24 @@ class LogStore:
         disk: Disk,
         clock: Clock,
         call_in_loop: CallInLoop,
+        call_soon: CallInLoop | None = None,
         flusher: Literal["thread", "manual"] = "thread",
         alarm: Callable[[str], None] | None = None,
     ) -> LogStore:
         """Recover every partition, whatever state the last stop left; `recovered` says what was found.
 
+        `call_in_loop` is for the flusher's thread, `call_soon` for the loop itself: a sync begins after what it is at.
         `manual` leaves syncing to `flush_now`. `alarm` hears, in the loop, of disks that fail. Raises `UserError` when
         the directory is another node's, in use, not writable, of a newer format, or not Headwater's.
         """
         store = cls(
-            data_dir.rstrip("/"), settings=settings, disk=disk, clock=clock, call_in_loop=call_in_loop, alarm=alarm
+            data_dir.rstrip("/"),
+            settings=settings,
+            disk=disk,
+            clock=clock,
+            call_in_loop=call_in_loop,
+            call_soon=call_soon,
+            alarm=alarm,
         )
         try:
             store._prepare(node)

@@ -42,11 +42,13 @@ class Waiters:
         for callback in list(self._subscribers.values()):
             _call(callback)
 
-    def fail(self) -> None:
-        """What the remaining waiters wait for is gone."""
+    def fail(self, synced_offset: int) -> None:
+        """What lies above the synced end is gone: so are the hopes of those who wait for it."""
         heap, self._heap = self._heap, []
-        for _, _, _, failed in sorted(heap, key=lambda each: each[:2]):
-            if failed is not None:
+        for end_offset, _, callback, failed in sorted(heap, key=lambda each: each[:2]):
+            if end_offset <= synced_offset:
+                _call(callback)
+            elif failed is not None:
                 _call(failed)
 
 

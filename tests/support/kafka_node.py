@@ -33,6 +33,7 @@ async def serve(data_dir: str, port: int, fsync_interval_ms: int = 0) -> None:
         disk=RealDisk(),
         clock=clock,
         call_in_loop=loop.call_soon_threadsafe,
+        call_soon=loop.call_soon,
     )
     listener = await serve_kafka(Broker(store, clock), RealNet(), "127.0.0.1", port)
     print(listener.address[1], flush=True)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from gateway.log.partition import PartitionLog, ReadResult
+from gateway.log.partition import PartitionLog
+from gateway.log.readable import ReadResult
 from gateway.log.records import Compression
 from gateway.wire.errors import ErrorCode
 from gateway.wire.schema import SERVED, ZERO_UUID, ApiKey
