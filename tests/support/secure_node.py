@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -82,3 +84,38 @@ async def secure_node(
         store.close()
         for _ in range(5):
             await asyncio.sleep(0)
+
+
+class Background:
+    """A secure node in a thread of its own, for foreign clients that block; its two doors are SASL_SSL and SSL."""
+
+    def __init__(self, folder: Path, *listeners: KafkaListenerSettings, **options: Any) -> None:
+        self._started = threading.Event()
+        self._folder, self._listeners, self._options = folder, listeners, options
+        self.ports: list[int] = []
+        self.inner = 0
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._main, daemon=True)
+        self._thread.start()
+        assert self._started.wait(20)
+        if self._failure is not None:
+            raise self._failure
+
+    def _main(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:  # the test must see it, not the thread
+            self._failure = error
+            self._started.set()
+
+    async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        async with secure_node(self._folder, *self._listeners, **self._options) as node:
+            self.ports = [node.port(number) for number in range(len(self._listeners))]
+            self.inner = node.listener.address[1]
+            self._started.set()
+            await self._stop.wait()
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(20)

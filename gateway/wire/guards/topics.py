@@ -57,7 +57,8 @@ def delete_topics(rights: Rights, request: Request, broker: Broker) -> Verdict:
         answers.append({"name": None if hidden else name, "topic_id": topic["topic_id"], "error_code": code})
     if not answers:
         return None
-    left = {**body, "topics": rest, "topic_names": [topic["name"] for topic in rest]}
+    by_name = [topic["name"] for topic in rest if topic["name"] is not None]
+    left = {**body, "topics": rest, "topic_names": by_name}
     return Rest(left, lambda answer: {"responses": [*answer["responses"], *answers]})
 
 
