@@ -88,7 +88,8 @@ class TailReader:
             yield source.id.removeprefix(MARK_PREFIX), source.newest_ms
         yield from self._senders.items()
         for client_id, uses in self.uses.items():
-            yield f"mqtt:{client_id}", max((use.arrival_ms for use in uses.values()), default=0) or None
+            source_id = client_id if client_id.startswith("broker:") else f"mqtt:{client_id}"
+            yield source_id, max((use.arrival_ms for use in uses.values()), default=0) or None
 
     def _readings(self, topic: str, columns: Columns) -> None:
         for offset, timestamp_ms, key, value, blob in zip(
@@ -141,7 +142,7 @@ class TailReader:
 
     def _sender(self, source_id: bytes, timestamp_ms: int) -> None:
         sender = source_id[:_SOURCE_BYTES_MAX].decode("utf-8", "replace")
-        if sender.startswith(("mqtt:", "serial:")) and len(self._senders) < SOURCES_MAX:
+        if sender.startswith(("mqtt:", "serial:", "broker:")) and len(self._senders) < SOURCES_MAX:
             self._senders[sender] = timestamp_ms
 
     def _raws(self, topic: str, columns: Columns) -> None:

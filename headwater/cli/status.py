@@ -107,6 +107,7 @@ def lines(status: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("alerts", _alerts_line(status.get("alerts") or ())))
     if status.get("ingest"):
         rows.append(("ingest", _ingest_line(status["ingest"])))
+    rows += [(f"broker {one['name']}", _broker_line(one, now_ms)) for one in status.get("brokers") or ()]
     rows.append(("records", _log_line(status.get("log") or {})))
     disk = status["disk"]
     free = f"{words.size(disk['free_bytes'])} of {words.size(disk['total_bytes'])} free"
@@ -154,6 +155,19 @@ def source_rows(status: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         )
         for one in ordered
     ]
+
+
+def _broker_line(broker: dict[str, Any], now_ms: int) -> str:
+    since = words.duration(now_ms - broker["since_ms"])
+    if not broker["connected"]:
+        return f"not connected for {since}, {broker['address']}"
+    filters = words.count(len(broker["granted"]), "filter")
+    text = f"connected for {since}, {broker['address']}, MQTT {broker['version']}, {filters}"
+    if broker["refused"]:
+        text += f" and {len(broker['refused'])} refused"
+    if broker["sessions_lost"]:
+        text += f", session lost {words.count(broker['sessions_lost'], 'time')}"
+    return text
 
 
 def unit_rows(status: dict[str, Any]) -> list[tuple[str, ...]]:

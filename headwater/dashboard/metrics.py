@@ -58,6 +58,7 @@ class NodeCollector(Collector):
         yield info
         yield from _central(status.get("central"))
         yield from _ingest(status.get("ingest"), status.get("now_ms", 0))
+        yield from _brokers(status.get("brokers") or ())
         yield from _modbus(status.get("modbus") or ())
         yield from _sinks(((status.get("work") or {}).get("report") or {}).get("sinks") or {})
         yield from _disk(status)
@@ -126,6 +127,35 @@ def _ingest(ingest: dict[str, Any] | None, now_ms: int) -> Iterator[Metric]:
             age.add_metric([source["id"]], max(0.0, (now_ms - source["last_ms"]) / 1000))
     yield connected
     yield age
+
+
+_BROKER_COUNTERS = {
+    "connects": "Connections that the broker accepted.",
+    "sessions_lost": "Sessions that the broker had lost when the node came back.",
+    "retained": "Retained copies passed over.",
+    "oversize": "Messages too large to be stored.",
+    "unreadable": "Messages whose topic cannot be a reading's.",
+}
+
+
+def _brokers(brokers: Iterable[dict[str, Any]]) -> Iterator[Metric]:
+    if not brokers:
+        return
+    up = GaugeMetricFamily("headwater_broker_up", "1 while the broker is connected.", labels=["broker"])
+    refused = GaugeMetricFamily("headwater_broker_refused_filters", "Filters it does not give.", labels=["broker"])
+    inflight = GaugeMetricFamily("headwater_broker_inflight", "Messages taken, not on disk yet.", labels=["broker"])
+    counters = {
+        key: CounterMetricFamily(f"headwater_broker_{key}", text, labels=["broker"])
+        for key, text in _BROKER_COUNTERS.items()
+    }
+    for broker in brokers:
+        labels = [broker["name"]]
+        up.add_metric(labels, 1 if broker["connected"] else 0)
+        refused.add_metric(labels, len(broker["refused"]))
+        inflight.add_metric(labels, broker["inflight"])
+        for key, counter in counters.items():
+            counter.add_metric(labels, broker[key])
+    yield from (up, refused, inflight, *counters.values())
 
 
 _UNIT_COUNTERS = {

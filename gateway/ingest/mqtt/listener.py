@@ -323,8 +323,6 @@ def _cannot_listen(listen: str, error: OSError) -> UserError:
         holder = network.port_holder(port)
         hint = "Stop it, or set another port: listen in section [mqtt]."
         if port == 1883:
-            hint += (
-                " A broker that devices keep using beside Headwater will be read by its MQTT client, a later release's."
-            )
+            hint += " A broker that devices are to keep using is read with [[mqtt_client]] (docs/mqtt-client.md)."
         return UserError(f"[mqtt] listen = “{listen}”: the port is held by {holder or 'another process'}", hint=hint)
     return UserError(f"[mqtt] listen = “{listen}”: {error.strerror}", hint="Set an address of this machine in [mqtt].")
