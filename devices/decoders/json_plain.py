@@ -7,7 +7,8 @@ group in which any message is not so is given back (None), for `json_messages` t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -39,7 +40,9 @@ class PlainJson:
         self._time = profile.timestamp.path if profile is not None and profile.timestamp is not None else None
         self._natural = profile.natural_field if profile is not None else None
         self._time_is_key = profile is not None and profile.natural_key is not None and self._natural is None
-        self._time_attribute = self._natural_attribute = ""
+        self._time_attribute = ""
+        self._time_of: Callable[[Any], Any] | None = None
+        self._natural_of: Callable[[Any], Any] | None = None
         self._listed = profile is not None and bool(profile.fields)
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
         if profile is not None and self._listed:
@@ -49,8 +52,11 @@ class PlainJson:
         """A struct decodes in half a dictionary's time. What a message leaves out stays out."""
         members = names if self._time is None else [*names, self._time]
         attributes = {name: f"m{index}" for index, name in enumerate(members)}
-        self._time_attribute = attributes.get(self._time or "", "")
-        self._natural_attribute = attributes.get(self._natural or "", "")
+        if self._time is not None:
+            self._time_attribute = attributes[self._time]
+            self._time_of = attrgetter(self._time_attribute)
+        if self._natural is not None:
+            self._natural_of = attrgetter(attributes[self._natural])
         kind: Any = Scalar | msgspec.UnsetType
         return msgspec.defstruct(
             "Message",
@@ -83,12 +89,13 @@ class PlainJson:
 
     def _of_structs(self, messages: list[Any]) -> PlainReadings | None:
         claims = naturals = None
-        if time := self._time_attribute:
-            claims = [getattr(message, time) for message in messages]
+        if self._time_of is not None:
+            claims = list(map(self._time_of, messages))
+            name, unset = self._time_attribute, msgspec.UNSET
             for message in messages:
-                setattr(message, time, msgspec.UNSET)
-        if natural := self._natural_attribute:
-            naturals = [getattr(message, natural) for message in messages]
+                setattr(message, name, unset)
+        if self._natural_of is not None:
+            naturals = list(map(self._natural_of, messages))
         return self._checked(messages, claims, naturals)
 
     def _of_objects(self, messages: list[dict[str, Any]]) -> PlainReadings | None:

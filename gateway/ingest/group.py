@@ -8,7 +8,7 @@ a time; a group that holds any other goes reading by reading.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from devices.decoders.json_plain import PlainReadings
 from devices.profiles import Profile, TopicMatcher
@@ -81,10 +81,15 @@ class GroupBuilder:
             if not messages:
                 return
             topics, payloads, ids, _ = zip(*messages, strict=True)
-        known = self._routes
-        routes = [known.get(topic) or self._route(topic) for topic in topics]
-        sections = _sections(source, payloads, ids, routes, is_noted=is_noted)
-        lanes = [lane for lane, _ in routes] if source.profile is None else [self._lane(source.profile)]
+        if topics.count(topics[0]) == len(topics):
+            lane, start = self._routes.get(topics[0]) or self._route(topics[0])
+            lanes, starts = [lane], [start] * len(topics)
+        else:
+            routes = [self._routes.get(topic) or self._route(topic) for topic in topics]
+            lanes, starts = [lane for lane, _ in routes], [start for _, start in routes]
+        sections = _sections(source, payloads, ids, starts, is_noted=is_noted)
+        if source.profile is not None:
+            lanes = [self._lane(source.profile)]
         if lanes.count(lanes[0]) == len(lanes):
             lanes[0].add(entry, topics, payloads, sections)
             return
@@ -113,6 +118,10 @@ class GroupBuilder:
                 return False
             source.memory.use(packet_id, crc)
         return True
+
+    def forget(self, profile: Profile | None) -> None:
+        """What was decoded elsewhere by this profile will not come again."""
+        self._lanes.pop(~id(profile), None)
 
     def _sort_in_outcomes(self, entry: Entry, outcomes: list[tuple[Outcome, bytes]]) -> None:
         """What was decoded elsewhere, to the lane of its profile that only has to store it."""
@@ -324,16 +333,16 @@ class GroupBuilder:
 
 
 def _sections(
-    source: Source, payloads: Sequence[bytes], ids: Sequence[int], routes: Sequence[_Route], *, is_noted: bool
+    source: Source, payloads: Sequence[bytes], ids: Sequence[int], starts: Iterable[int], *, is_noted: bool
 ) -> list[bytes]:
-    """Each message's own header section: `hw-m`, where its client may send it again."""
+    """Each message's own header section: `hw-m`, where its client may send it again. `starts`: see `_Route`."""
     memory = source.memory
     if memory is None or not any(ids):
         return [NO_HEADERS] * len(ids)
-    crcs = [zlib.crc32(payload, start) for payload, (_, start) in zip(payloads, routes, strict=True)]
+    crcs = list(map(zlib.crc32, payloads, starts))
     if all(ids):
         if not is_noted:
-            memory.use_all(ids, crcs)
+            memory.use_all(list(ids), crcs)
         return hw_m_sections(ids, crcs, source.client)
     sections: list[bytes] = []
     for packet_id, crc in zip(ids, crcs, strict=True):

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 import zlib
 from array import array
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -20,8 +21,18 @@ NATURAL_HORIZON = 509  # a prime, so that times a fixed interval apart use every
 NATURAL_DEVICES_MAX = 4_096
 
 _UNWRITTEN = -1.0
-_SURPLUS = 64  # uses beyond USES_MAX that may gather before they are dropped together
 _HW_M = re.compile(rb"([0-9]{1,5}):([0-9a-f]{8}):(.*)", re.DOTALL)
+
+
+class _Uses:
+    """Messages of one client that were stored together: packet identifiers, CRCs, when their PUBACKs were written."""
+
+    __slots__ = ("crcs", "ids", "written_ms")
+
+    def __init__(self, ids: list[int], crcs: list[int], written_ms: float = _UNWRITTEN) -> None:
+        self.ids = ids
+        self.crcs = crcs
+        self.written_ms = written_ms
 
 
 class DupMemory:
@@ -31,20 +42,10 @@ class DupMemory:
     both) and the client may not have had the PUBACK: it was not written, or less than `horizon_ms` before
     the connection ended. Anything else is a new message that happens to look like an old one.
 
-    Kept as columns, a use each, the latest last, for every message is noted and hardly one is ever asked for.
+    Every message is noted here and hardly one is ever asked for: so they are kept as they came, many together.
     """
 
-    __slots__ = (
-        "_crcs",
-        "_ended_ms",
-        "_horizon_ms",
-        "_ids",
-        "_latest",
-        "_resumed",
-        "_unwritten",
-        "_uses_max",
-        "_written",
-    )
+    __slots__ = ("_count", "_ended_ms", "_horizon_ms", "_latest", "_resumed", "_unwritten", "_uses_max", "_written")
 
     def __init__(self, horizon_ms: int, *, uses_max: int = USES_MAX) -> None:
         self._horizon_ms = horizon_ms
@@ -54,14 +55,13 @@ class DupMemory:
         self._clear()
 
     def _clear(self) -> None:
-        self._ids = array("H")
-        self._crcs = array("I")
-        self._written = array("d")  # when its PUBACK was written
-        self._unwritten = 0  # below this index all are written
-        self._latest: dict[int, int] | None = None  # packet id → index of its latest use, made when asked for
+        self._count = 0
+        self._written: deque[_Uses] = deque()
+        self._unwritten: deque[_Uses] = deque()
+        self._latest: dict[int, tuple[int, _Uses]] | None = None  # packet id → CRC of its latest use; made when needed
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return self._count
 
     def connection_began(self, *, resumed: bool) -> None:
         """A session that is not resumed is a new one: nothing of the old is a repeat [MQTT-3.1.2-6]."""
@@ -72,84 +72,88 @@ class DupMemory:
     def connection_ended(self, now_ms: float) -> None:
         self._ended_ms = now_ms
 
-    def _find(self, packet_id: int) -> int | None:
+    def _find(self, packet_id: int) -> tuple[int, _Uses] | None:
         if self._latest is None:
-            self._latest = dict(zip(self._ids, range(len(self._ids)), strict=True))
+            self._latest = {
+                each: (its_crc, uses)
+                for uses in (*self._written, *self._unwritten)
+                for each, its_crc in zip(uses.ids, uses.crcs, strict=True)
+            }
         return self._latest.get(packet_id)
 
     def is_repeat(self, packet_id: int, crc: int) -> bool:
         """For a PUBLISH that says DUP=1. An unwritten PUBACK makes it one on the same connection too."""
-        index = self._find(packet_id)
-        if index is None or self._crcs[index] != crc:
+        found = self._find(packet_id)
+        if found is None or found[0] != crc:
             return False
-        written_ms = self._written[index]
+        written_ms = found[1].written_ms
         if written_ms == _UNWRITTEN:
             return True
         return self._resumed and 0 <= self._ended_ms - written_ms < self._horizon_ms
 
     def is_unwritten(self, packet_id: int, crc: int) -> bool:
         """Whether the identifier's latest use is this message, and its acknowledgement was never written."""
-        index = self._find(packet_id)
-        return index is not None and self._crcs[index] == crc and self._written[index] == _UNWRITTEN
+        found = self._find(packet_id)
+        return found is not None and found[0] == crc and found[1].written_ms == _UNWRITTEN
 
     def use(self, packet_id: int, crc: int) -> None:
         """The message is being stored under this identifier."""
-        if self._latest is not None:
-            self._latest[packet_id] = len(self._ids)
-        self._ids.append(packet_id)
-        self._crcs.append(crc)
-        self._written.append(_UNWRITTEN)
-        if len(self._ids) > self._uses_max:
-            self._drop(len(self._ids) - self._uses_max)
+        latest = self._latest
+        self.use_all([packet_id], [crc])
+        if latest is not None:
+            latest[packet_id] = (crc, self._unwritten[-1])
+            self._latest = latest
 
-    def use_all(self, packet_ids: Sequence[int], crcs: Sequence[int]) -> None:
-        """`use` of each, in order."""
+    def use_all(self, packet_ids: list[int], crcs: list[int]) -> None:
+        """`use` of each, in order; keeps the lists."""
         self._latest = None
-        self._ids.extend(packet_ids)
-        self._crcs.extend(crcs)
-        self._written.extend([_UNWRITTEN] * len(packet_ids))
-        if len(self._ids) > self._uses_max + _SURPLUS:
-            self._drop(len(self._ids) - self._uses_max)
+        self._unwritten.append(_Uses(packet_ids, crcs))
+        self._count += len(packet_ids)
+        while self._count > self._uses_max and len(self._written) + len(self._unwritten) > 1:
+            self._count -= len((self._written or self._unwritten).popleft().ids)
 
     def written(self, packet_ids: list[int], now_ms: float) -> None:
         """Their PUBACKs were handed to the network. Uses too old to matter for any later end are let go."""
-        start, stop = self._unwritten, self._unwritten + len(packet_ids)
-        if self._ids[start:stop] == array("H", packet_ids):  # in the order in which they came, as a rule
-            self._written[start:stop] = array("d", (now_ms,)) * len(packet_ids)
-            self._unwritten = stop
-        else:
-            self._note_written(packet_ids, now_ms)
-        gone, oldest_ms = 0, now_ms - self._horizon_ms
-        while gone < self._unwritten and self._written[gone] <= oldest_ms:
-            gone += 1
-        if gone:
-            self._drop(gone)
+        unwritten, start = self._unwritten, 0
+        while unwritten and start < len(packet_ids):  # in the order in which they came, as a rule
+            stop = start + len(unwritten[0].ids)
+            if packet_ids[start:stop] != unwritten[0].ids:
+                break
+            uses = unwritten.popleft()
+            uses.written_ms = now_ms
+            self._written.append(uses)
+            start = stop
+        if start < len(packet_ids):
+            self._note_written(set(packet_ids[start:]), now_ms)
+        oldest_ms = now_ms - self._horizon_ms
+        while self._written and self._written[0].written_ms <= oldest_ms:
+            self._count -= len(self._written.popleft().ids)
+            self._latest = None
 
-    def _note_written(self, packet_ids: list[int], now_ms: float) -> None:
-        for packet_id in packet_ids:
-            if (index := self._find(packet_id)) is not None:
-                self._written[index] = now_ms
-        while (at := self._unwritten) < len(self._ids):
-            if self._written[at] == _UNWRITTEN:
-                if self._find(self._ids[at]) == at:
-                    break
-                self._written[at] = now_ms  # a later use has taken its place
-            self._unwritten += 1
-
-    def _drop(self, count: int) -> None:
-        """Forget the oldest uses."""
-        del self._ids[:count], self._crcs[:count], self._written[:count]
-        self._unwritten = max(0, self._unwritten - count)
+    def _note_written(self, packet_ids: set[int], now_ms: float) -> None:
+        """Out of order, or with repeats among them, whose originals count from now: one by one."""
+        written, unwritten = self._singly(self._written), self._singly(self._unwritten)
+        now = [uses for uses in written + unwritten if uses.ids[0] in packet_ids]
+        for uses in now:
+            uses.written_ms = now_ms
+        self._written = deque([uses for uses in written if uses.ids[0] not in packet_ids] + now)
+        self._unwritten = deque(uses for uses in unwritten if uses.ids[0] not in packet_ids)
         self._latest = None
+
+    def _singly(self, together: Iterable[_Uses]) -> list[_Uses]:
+        return [
+            _Uses([packet_id], [crc], uses.written_ms)
+            for uses in together
+            for packet_id, crc in zip(uses.ids, uses.crcs, strict=True)
+        ]
 
     def forget(self, packet_ids: list[int]) -> None:
         """They were not stored after all: the disk failed."""
         lost = set(packet_ids)
-        kept = [use for use in zip(self._ids, self._crcs, self._written, strict=True) if use[0] not in lost]
-        self._clear()
-        for packet_id, crc, written_ms in kept:
-            self.use(packet_id, crc)
-            self._written[-1] = written_ms
+        self._written = deque(uses for uses in self._singly(self._written) if uses.ids[0] not in lost)
+        self._unwritten = deque(uses for uses in self._singly(self._unwritten) if uses.ids[0] not in lost)
+        self._count = len(self._written) + len(self._unwritten)
+        self._latest = None
 
 
 def message_crc(topic: bytes, payload: bytes) -> int:

@@ -232,7 +232,7 @@ def acknowledge(messages: list[Message]) -> tuple[bytes, list[int]]:
     flags = {message[3] for message in messages}
     if any(kind & (QOS_2 | REFUSED) for kind in flags):
         return b"".join([_acknowledgement(packet_id, kind) for _, _, packet_id, kind in messages]), ids
-    pubacks = array("I", map(_PUBACK.__or__, ids))
+    pubacks = array("I", [_PUBACK | packet_id for packet_id in ids])
     if sys.byteorder == "little":
         pubacks.byteswap()
     return pubacks.tobytes(), ids

@@ -27,15 +27,17 @@ def read_run(x: Exchange, data: bytes, position: int, end: int) -> int:
     Stops before anything unusual (QoS 2, a new topic, an error), which the table then treats by the book.
     """
     names, messages = x.topics.names, x.messages
-    size_max = x.settings.packet_bytes_max
+    length_max = x.settings.packet_bytes_max - 3  # one a byte or so larger is left to the table
     before, has_retained = len(messages), False
+    first = flags = qos = 0  # of the packet before
     name, head = "", b""  # the topic of the packet before, and its bytes with their length: the next is often the same
     while position + 4 <= end:
-        first = data[position]
-        if first not in PLAIN_PUBLISH:
-            if first not in PLAIN_RETAINED:
+        if data[position] != first:
+            first = data[position]
+            if first not in PLAIN_PUBLISH and first not in PLAIN_RETAINED:
                 break
-            has_retained = True
+            flags, qos = first & 15, first & QOS
+            has_retained |= first in PLAIN_RETAINED
         length = data[position + 1]
         body = position + 2
         if length >= 0x80:
@@ -45,9 +47,11 @@ def read_run(x: Exchange, data: bytes, position: int, end: int) -> int:
             length = length & 0x7F | high << 7
             body += 1
         stop = body + length
-        if stop > end or length < 4 or stop - position > size_max:
+        if stop > end or length > length_max:
             break
         if not head or not data.startswith(head, body):
+            if length < 4:
+                break
             topic_end = body + 2 + (data[body] << 8 | data[body + 1])
             known = names.get(data[body + 2 : topic_end])
             if known is None:
@@ -56,13 +60,13 @@ def read_run(x: Exchange, data: bytes, position: int, end: int) -> int:
         at = body + len(head)
         if at + 2 > stop:
             break
-        if first & QOS:
+        if qos:
             packet_id = data[at] << 8 | data[at + 1]
             if not packet_id:
                 break
-            messages.append((name, data[at + 2 : stop], packet_id, first & 15))
+            messages.append((name, data[at + 2 : stop], packet_id, flags))
         else:
-            messages.append((name, data[at:stop], 0, first & 15))
+            messages.append((name, data[at:stop], 0, flags))
         position = stop
     if has_retained:
         x.retained += retained_since(messages, before)

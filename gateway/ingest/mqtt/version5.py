@@ -36,16 +36,18 @@ def read_run(x: Exchange, data: bytes, position: int, end: int) -> int:
     Plain is one without properties; anything else is left to the table.
     """
     names, messages = x.topics.names, x.messages
-    size_max = x.settings.packet_bytes_max
+    length_max = x.settings.packet_bytes_max - 3  # one a byte or so larger is left to the table
     before, has_retained = len(messages), False
+    first = flags = qos = 0  # of the packet before
     room = receive_maximum(x) - x.unacknowledged
     name, head = "", b""
     while position + 5 <= end:
-        first = data[position]
-        if first not in PLAIN_PUBLISH:
-            if first not in PLAIN_RETAINED:
+        if data[position] != first:
+            first = data[position]
+            if first not in PLAIN_PUBLISH and first not in PLAIN_RETAINED:
                 break
-            has_retained = True
+            flags, qos = first & 15, first & QOS
+            has_retained |= first in PLAIN_RETAINED
         length = data[position + 1]
         body = position + 2
         if length >= 0x80:
@@ -55,9 +57,11 @@ def read_run(x: Exchange, data: bytes, position: int, end: int) -> int:
             length = length & 0x7F | high << 7
             body += 1
         stop = body + length
-        if stop > end or length < 5 or stop - position > size_max:
+        if stop > end or length > length_max:
             break
         if not head or not data.startswith(head, body):
+            if length < 5:
+                break
             topic_end = body + 2 + (data[body] << 8 | data[body + 1])
             known = names.get(data[body + 2 : topic_end])
             if known is None:
@@ -67,7 +71,7 @@ def read_run(x: Exchange, data: bytes, position: int, end: int) -> int:
         if at + 3 > stop:
             break
         packet_id = 0
-        if first & QOS:
+        if qos:
             packet_id = data[at] << 8 | data[at + 1]
             at += 2
             if not packet_id or room < 1:
@@ -76,7 +80,7 @@ def read_run(x: Exchange, data: bytes, position: int, end: int) -> int:
             break
         if packet_id:
             room -= 1
-        messages.append((name, data[at + 1 : stop], packet_id, first & 15))
+        messages.append((name, data[at + 1 : stop], packet_id, flags))
         position = stop
     x.unacknowledged = receive_maximum(x) - room
     if has_retained:

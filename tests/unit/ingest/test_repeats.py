@@ -70,6 +70,32 @@ def test_a_session_that_is_not_resumed_forgets() -> None:
     assert not uses.is_repeat(1, 111)
 
 
+def test_uses_that_came_together_are_settled_together_or_one_by_one() -> None:
+    uses = DupMemory(5_000)
+    uses.connection_began(resumed=True)
+    uses.use_all([1, 2, 3], [11, 22, 33])
+    uses.use_all([4, 5], [44, 55])
+    uses.written([1, 2, 3], 1_000)
+    assert [uses.is_repeat(packet_id, packet_id * 11) for packet_id in range(1, 6)] == [False] * 3 + [True] * 2
+    uses.written([5], 2_000)  # out of order
+    assert [uses.is_repeat(packet_id, packet_id * 11) for packet_id in (4, 5)] == [True, False]
+    uses.forget([4])
+    assert not uses.is_repeat(4, 44)
+    assert len(uses) == 4
+
+
+def test_a_repeat_that_was_acknowledged_again_counts_from_then() -> None:
+    uses = memory()
+    uses.written([1], 1_000)
+    uses.connection_ended(1_500)
+    uses.connection_began(resumed=True)
+    assert uses.is_repeat(1, 111)
+    uses.written([1], 5_500)
+    uses.connection_ended(9_000)
+    uses.connection_began(resumed=True)
+    assert uses.is_repeat(1, 111)
+
+
 def test_memory_is_bounded_by_count_and_by_age() -> None:
     uses = DupMemory(5_000)
     for packet_id in range(1, USES_MAX + 100):
