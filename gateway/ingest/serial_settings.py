@@ -14,11 +14,11 @@ class Rs485Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     Leave it out for USB adapters and HATs that switch by themselves; they need no settings.
 
-    rts_high_for_tx    RTS is high while this side speaks
-    rts_high_for_rx    RTS is high while it listens
-    loopback           hear what was said
-    delay_before_tx_ms how long RTS stands before the first bit
-    delay_before_rx_ms how long RTS stands after the last bit
+    rts_high_for_tx     RTS is high while this side speaks
+    rts_high_for_rx     RTS is high while it listens
+    loopback            hear what was said
+    delay_before_tx_ms  how long RTS stands before the first bit
+    delay_before_rx_ms  how long RTS stands after the last bit
     """
 
     rts_high_for_tx: bool = True

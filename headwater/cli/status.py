@@ -171,9 +171,9 @@ def _broker_line(broker: dict[str, Any], now_ms: int) -> str:
 
 
 def unit_rows(status: dict[str, Any]) -> list[tuple[str, ...]]:
-    """One row per unit of the Modbus buses, those with a problem first, then those that missed most."""
+    """One row per unit of the Modbus buses, those with a problem first, of them those that do not answer."""
     units = [(bus["name"], unit) for bus in status.get("modbus") or () for unit in bus["units"]]
-    units.sort(key=lambda one: (not one[1]["problem"], -one[1]["timeouts"] - one[1]["garbled"]))
+    units.sort(key=lambda one: (not one[1]["problem"], -one[1]["misses"]))
     return [
         (
             f"{bus} {unit['unit']}",
