@@ -29,6 +29,7 @@ PEERS: dict[str, list[tuple[str, ...]]] = {
     "kafka": [("java",)],
     "javac": [("javac",)],
     "franz-go": [(str(BUILT / "franz-go"),)],
+    "telegraf": [(str(BUILT / "telegraf"),)],
     "victoria-metrics": [(str(BUILT / "victoria-metrics"),)],
     "influxdb": [(str(BUILT / "influxd"),)],
 }
