@@ -237,7 +237,7 @@ def explain(error: BaseException) -> str:
         if "alert" in text and "certificate required" in text:
             return "it asks for a client certificate, and we have shown none"
         if "alert" in text:
-            return f"it refused our TLS ({text}): does it trust the authority of our certificate?"
+            return f"it refused our certificate or our TLS ({text})"
         return text
     if isinstance(error, ConnectionAbortedError) or "handshake" in str(error):
         return "no TLS handshake in time"
