@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import ast
+import difflib
+from collections.abc import Iterable, Iterator
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -40,6 +42,40 @@ def _located(profile: Profile, file: str) -> Profile:
         return profile
     place = (Path(file).parent / Path(path).expanduser()).resolve()
     return msgspec.structs.replace(profile, decoder=f"{place}:{function}")
+
+
+def check_decoder(profile: Profile) -> str:
+    """The name of a profile's own decoder, for people; its file is read and not run. Raises `UserError`."""
+    path, _, function = profile.decoder.rpartition(":")
+    if not path.endswith(".py"):
+        return profile.decoder
+    try:
+        tree = ast.parse(Path(path).read_bytes(), path)
+    except SyntaxError as error:
+        raise UserError(f"{path}, line {error.lineno}: {error.msg}", hint="Mend the decoder's file.") from None
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"profile {profile.name}: its decoder {path} cannot be read: {error}",
+            hint="A relative path stands against the profile's file.",
+        ) from None
+    defined = [name for statement in tree.body for name in _defined(statement)]
+    if function not in defined:
+        near = difflib.get_close_matches(function, defined, n=1)
+        hint = f"Did you mean {near[0]}?" if near else f"Write def {function}(message): … in it."
+        raise UserError(f"profile {profile.name}: {path} defines no {function}", hint=hint)
+    return f"{Path(path).name}:{function}"
+
+
+def _defined(statement: ast.stmt) -> Iterator[str]:
+    """The names that a statement at a module's top gives something to."""
+    if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+        yield statement.name
+    elif isinstance(statement, ast.ImportFrom | ast.Import):
+        yield from (alias.asname or alias.name for alias in statement.names)
+    else:
+        yield from (
+            node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+        )
 
 
 def profile_text(name: str, base: str = ".") -> tuple[str, str]:

@@ -18,6 +18,7 @@ import sys
 import traceback
 import zlib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, NamedTuple
@@ -51,6 +52,7 @@ class Message(NamedTuple):
     options: Mapping[str, Any] = {}
 
 
+@dataclass(slots=True)
 class Reading:
     """What a decoder yields: fields measured together, nested ones too; a plain dict of fields does as well.
 
@@ -58,12 +60,10 @@ class Reading:
     from the topic; `time` is the device's own (milliseconds since 1970 or a datetime), else the arrival counts.
     """
 
-    __slots__ = ("device", "fields", "time")
-
-    def __init__(self, fields: Mapping[str, Any], *, device: str = "", time: float | datetime | None = None) -> None:
-        self.fields = fields
-        self.device = device
-        self.time = time
+    fields: Mapping[str, Any]
+    _: KW_ONLY
+    device: str = ""
+    time: float | datetime | None = None
 
 
 class Reject(Exception):  # noqa: N818 - a verdict on a message, not a failure of the decoder

@@ -14,6 +14,7 @@ class Counts:
         "raw",
         "received",
         "refused",
+        "replayed",
         "stored",
         "suppressed",
         "untrusted_times",
@@ -22,7 +23,7 @@ class Counts:
     def __init__(self) -> None:
         self.received = self.stored = self.dead_letters = 0
         self.dup_repeats = self.natural_repeats = self.suppressed = 0
-        self.late = self.untrusted_times = self.refused = self.raw = 0
+        self.late = self.untrusted_times = self.refused = self.raw = self.replayed = 0
 
     def as_dict(self) -> dict[str, int]:
         return {
@@ -33,6 +34,7 @@ class Counts:
             "repeats_natural_key": self.natural_repeats,
             "refused_messages": self.refused,
             "raw": self.raw,
+            "replayed": self.replayed,
             "suppressed": self.suppressed,
             "dead_letters": self.dead_letters,
             "late": self.late,

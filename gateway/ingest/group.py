@@ -119,9 +119,10 @@ class GroupBuilder:
             source.memory.use(packet_id, crc)
         return True
 
-    def forget(self, profile: Profile | None) -> None:
-        """What was decoded elsewhere by this profile will not come again."""
+    def replayed(self, profile: Profile | None, count: int) -> None:
+        """So many dead letters were decoded by a profile that was read for them alone."""
         self._lanes.pop(~id(profile), None)
+        self.counts.replayed += count
 
     def _sort_in_outcomes(self, entry: Entry, outcomes: list[tuple[Outcome, bytes]]) -> None:
         """What was decoded elsewhere, to the lane of its profile that only has to store it."""

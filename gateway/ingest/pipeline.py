@@ -21,13 +21,14 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from devices.profiles import Profile
 from gateway.ingest.events import ensure_partition
 from gateway.ingest.group import GroupBuilder, add_header
+from gateway.ingest.loop import Loop
 from gateway.ingest.marks import MarkMaker, MarkSettings
 from gateway.ingest.raw import RAW_TOPIC, Outcome, RawSources
 from gateway.ingest.refused import no_messages
@@ -49,13 +50,6 @@ HEALTH_DEVICE = "$gateway"
 GROUP_BYTES = 256 << 10
 WAITING_BYTES_MAX = 32 << 20
 FORGET_EVERY_MS = 60_000
-
-
-class Loop(Protocol):
-    """What the pipeline needs of an event loop; asyncio's is one."""
-
-    def call_soon(self, callback: Callable[[], None], /) -> Any: ...
-    def call_later(self, delay: float, callback: Callable[[], None], /) -> Any: ...
 
 
 class Ingest:
@@ -178,17 +172,24 @@ class Ingest:
 
         def settled(stored: bool) -> None:  # noqa: FBT001 - as every `done`
             if stored:
-                now_ms, wall_ms = self.clock.monotonic_ms(), self.clock.wall_ms()
-                self.raw.settled(name, next_offset, now_ms=now_ms, wall_ms=wall_ms, arrival_ms=arrival_ms)
+                self.raw.settled(name, next_offset, clock=self.clock, arrival_ms=arrival_ms)
             done(stored)
 
-        self.commit()
-        self._waiting = self.raw.entries(profile, outcomes, first, settled)
-        self._held_bytes += sum(entry.size_bytes for entry in self._waiting)
-        if self._waiting:
-            self.commit()
-        else:
+        self._commit_alone(self.raw.entries(profile, outcomes, first, settled))
+        if not outcomes:
             settled(True)  # noqa: FBT003
+
+    def take_replayed(self, profile: Profile | None, outcomes: Sequence[Outcome], done: Done) -> None:
+        """What a mended profile made of dead letters, as one group; `Outcome.offset` is the dead letter's."""
+        self._commit_alone(self.raw.replayed(profile, outcomes, done))
+        self._builder.replayed(profile, len(outcomes))
+
+    def _commit_alone(self, entries: list[Entry]) -> None:
+        """These entries as a group of their own."""
+        self.commit()
+        self._waiting = entries
+        self._held_bytes += sum(entry.size_bytes for entry in entries)
+        self.commit()
 
     def _running_loop(self) -> Loop:
         if self._loop is None:
@@ -240,7 +241,8 @@ class Ingest:
         source.row.last_ms = max(source.row.last_ms or 0, entry.arrival_ms)
         if entry.readings or entry.suppressed:
             source.row.readings += entry.readings
-            self.marks.saw(source.mark, entry.newest_ms, arrival_ms=entry.arrival_ms, now_ms=now_ms)
+            if not entry.replayed:
+                self.marks.saw(source.mark, entry.newest_ms, arrival_ms=entry.arrival_ms, now_ms=now_ms)
 
     def _add_mark(self, readings: Rows, now_ms: float, wall_ms: int) -> None:
         mark = self.marks.make(now_ms=now_ms, wall_ms=wall_ms, epoch=self.readings.leader_epoch)

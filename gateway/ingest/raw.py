@@ -19,15 +19,17 @@ that is behind.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
 from devices.profiles import Profile
 from devices.reading import Reading, Undecodable
 from gateway.ingest.marks import MarkMaker, MarkSource
+from gateway.ingest.replays import REPLAY_HEADER
 from gateway.ingest.sources import Done, Entry, Source, Sources
 from gateway.log.records import Record, decode_headers, encode_headers
+from headwater.clock import Clock
 
 RAW_TOPIC = "raw"
 RAW_HEADER = "hw-raw"
@@ -162,15 +164,22 @@ class RawSources:
 
     def entries(self, profile: Profile, outcomes: Sequence[Outcome], first: int, done: Done) -> list[Entry]:
         """One entry for each run of a source and arrival; `done` is the last one's."""
-        entries: list[Entry] = []
-        for run in _runs(outcomes):
-            source = self._source(run[0].source, profile)
-            size_bytes = sum([len(one.payload) for one in run]) + 256 * sum([len(one.readings) or 1 for one in run])
-            entry = Entry(source, [], _nothing, run[0].arrival_ms, size_bytes)
-            entry.outcomes = [(one, raw_header(profile.name, one.offset, first)) for one in run]
-            entries.append(entry)
-        if entries:
-            entries[-1].done = done
+        sources = {one.source: self._source(one.source, profile) for one in outcomes}
+        headers = [raw_header(profile.name, one.offset, first) for one in outcomes]
+        return _entries(sources, outcomes, headers, done)
+
+    def replayed(self, profile: Profile | None, outcomes: Sequence[Outcome], done: Done) -> list[Entry]:
+        """As `entries`, of dead letters: they count in their sources' rows, and marks know nothing of them."""
+        assert self._table is not None  # noqa: S101 - bound at once
+        sources: dict[str, Source] = {}
+        for source_id in {one.source for one in outcomes}:
+            row = self._table.row(source_id, source_id.partition(":")[0])
+            sources[source_id] = source = Source(source_id, row.kind, MarkSource(source_id), self._node, row)
+            source.profile = profile
+        headers = [encode_headers([(REPLAY_HEADER, b"%d" % one.offset)]) for one in outcomes]
+        entries = _entries(sources, outcomes, headers, done)
+        for entry in entries:
+            entry.replayed = True
         return entries
 
     def _source(self, source_id: str, profile: Profile) -> Source:
@@ -187,13 +196,13 @@ class RawSources:
         source.profile = profile
         return source
 
-    def settled(self, name: str, next_offset: int, *, now_ms: float, wall_ms: int, arrival_ms: int | None) -> None:
+    def settled(self, name: str, next_offset: int, *, clock: Clock, arrival_ms: int | None) -> None:
         """Everything of a decoder below `next_offset` is on disk, decoded; `arrival_ms` is the newest one's arrival."""
         self.progress[name].settled(next_offset)
         self._pop(name, next_offset)
         waiting = self._waiting[name]
         if arrival_ms is not None and waiting:
-            since_ms = now_ms - max(0, wall_ms - arrival_ms)  # what still waits came after that
+            since_ms = clock.monotonic_ms() - max(0, clock.wall_ms() - arrival_ms)  # what still waits came after that
             for mark, _ in waiting.values():
                 if mark.waits_since_ms is not None and mark.waits_since_ms < since_ms:
                     mark.waits_since_ms = since_ms
@@ -228,6 +237,22 @@ def raw_record(profile: Profile, source: Source, arrival_ms: int, topic: str, pa
     if profile.device is not None:
         headers.append(("device", profile.device.encode()))
     return arrival_ms, source.key, payload, encode_headers([*headers, *decode_headers(own)])
+
+
+def _entries(
+    sources: Mapping[str, Source], outcomes: Sequence[Outcome], headers: Sequence[bytes], done: Done
+) -> list[Entry]:
+    entries: list[Entry] = []
+    at = 0
+    for run in _runs(outcomes):
+        size_bytes = sum([len(one.payload) for one in run]) + 256 * sum([len(one.readings) or 1 for one in run])
+        entry = Entry(sources[run[0].source], [], _nothing, run[0].arrival_ms, size_bytes)
+        entry.outcomes = list(zip(run, headers[at : at + len(run)], strict=True))
+        at += len(run)
+        entries.append(entry)
+    if entries:
+        entries[-1].done = done
+    return entries
 
 
 def _runs(outcomes: Sequence[Outcome]) -> Iterator[Sequence[Outcome]]:

@@ -210,6 +210,7 @@ class Entry:
         "newest_ms",
         "outcomes",
         "readings",
+        "replayed",
         "size_bytes",
         "source",
         "suppressed",
@@ -224,5 +225,6 @@ class Entry:
         self.newest_ms: int | None = None  # newest trusted event time
         self.before_ms: int | None = None  # the source's newest before this entry, for when the disk loses it
         self.readings = 0
+        self.replayed = False  # dead letters that were decoded after all: no window waits for them
         self.outcomes: list[tuple[Outcome, bytes]] | None = None  # of raw messages, each with its `hw-raw` section
         self.suppressed = 0  # readings that said nothing new: heard, and not stored

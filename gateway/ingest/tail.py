@@ -36,7 +36,12 @@ def tail_columns(log: PartitionLog, tail_bytes: int) -> Iterator[Columns]:
     if end <= start:
         return
     records_per_byte = (end - start) / max(log.size_bytes, 1)
-    offset = max(start, end - max(1, round(tail_bytes * records_per_byte)))
+    yield from tail_columns_from(log, end - max(1, round(tail_bytes * records_per_byte)))
+
+
+def tail_columns_from(log: PartitionLog, offset: int) -> Iterator[Columns]:
+    """The decoded batches of a partition from that of `offset` on."""
+    offset, end = max(log.log_start_offset, offset), log.synced_offset
     while offset < end:
         data = log.read(offset, _READ_BYTES).data
         if not data:
@@ -97,7 +102,7 @@ class TailReader:
         ):
             claim_ms = timestamp_ms
             if len(blob) > 1:
-                headers = _headers(blob)
+                headers = headers_of(blob)
                 # a copy's mark speaks of another log, even where its node has the name of this one
                 if "hw-mark" in headers and "hw" not in headers:
                     self._mark(headers["hw-mark"])
@@ -133,7 +138,7 @@ class TailReader:
     def _deadletters(self, topic: str, columns: Columns) -> None:
         for offset, timestamp_ms, blob in zip(columns.offsets, columns.timestamps, columns.headers, strict=True):
             self._arrival_ms = timestamp_ms
-            told = _headers(blob)
+            told = headers_of(blob)
             if (content := told.get("hw-m")) is not None:
                 self._use(topic, offset, content)
             if (content := told.get(RAW_HEADER)) is not None:
@@ -151,7 +156,7 @@ class TailReader:
             columns.offsets, columns.timestamps, columns.keys, columns.headers, strict=True
         ):
             self._arrival_ms = timestamp_ms
-            told = _headers(blob)
+            told = headers_of(blob)
             if (content := told.get("hw-m")) is not None:
                 self._use(topic, offset, content)
             self._raw.waits(key, told, offset)
@@ -167,7 +172,7 @@ class TailReader:
             uses[packet_id] = Use(crc, topic, offset, self._arrival_ms)
 
 
-def _headers(blob: bytes) -> dict[str, bytes]:
+def headers_of(blob: bytes) -> dict[str, bytes]:
     """What can be read of one record's headers: another producer's odd section must not cost its neighbours theirs."""
     try:
         return {name: content for name, content in decode_headers(bytes(blob)) if content is not None}

@@ -134,9 +134,8 @@ class Core:
             settled=self.uplink.settled if self.uplink is not None else lambda topic, partition: None,
         )
         if settings.wants_work or decoders:
-            await self._prepare_work(command)
-        self._control = await ControlServer.start(settings.data_dir, self.reporter.document)
-        self._commands = await CommandServer.start(settings.data_dir, {"replication": self._choose})
+            self.work = Supervisor(command, clock=clock, event=self._emit)
+        await self._open_sockets()
         self._say_started(store, clean=store.stopped_cleanly or first_start)
         self._begin_tasks(ports)
 
@@ -153,11 +152,13 @@ class Core:
             decoders=decoders,
         )
 
-    async def _prepare_work(self, command: list[str]) -> None:
-        """The work process, and where it hands back what users' decoders make of topic `raw`."""
-        if self.ingest is not None and self.ingest.raw.profiles:
-            self.outcomes = await OutcomeServer.start(self.ingest, self.settings.data_dir)
-        self.work = Supervisor(command, clock=self.clock, event=self._emit)
+    async def _open_sockets(self) -> None:
+        """For commands of this machine, and for readings that were decoded elsewhere."""
+        data_dir = self.settings.data_dir
+        if self.ingest is not None:
+            self.outcomes = await OutcomeServer.start(self.ingest, data_dir, self.disk)
+        self._control = await ControlServer.start(data_dir, self.reporter.document)
+        self._commands = await CommandServer.start(data_dir, {"replication": self._choose})
 
     def _first_offsets(self, store: LogStore) -> dict[str, int]:
         central = self.settings.central

@@ -16,7 +16,7 @@ from devices.profiles import Profile
 from devices.reading import Reading
 from devices.user_settings import DecoderSettings
 from headwater.app.frames import encode_frame, read_frame
-from headwater.errors import UNREADABLE, HeadwaterError
+from headwater.errors import UNREADABLE, HeadwaterError, PeerError
 
 log = logging.getLogger("headwater.decoders")
 
@@ -26,6 +26,7 @@ Item = tuple[str, bytes, int, str, str]
 START_S = 20.0
 """A Raspberry Pi that boots takes its time over an import."""
 PRINTS_MAX = 20
+ANSWER_BYTES_MAX = 8 << 20
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 
 
@@ -109,6 +110,12 @@ class DecoderProcess:
             raise DecoderDied(f"{place}still at it after {seconds:g} s, so it was killed") from None
         except ConnectionError:
             answer = None
+        except PeerError as error:
+            await self.kill()
+            raise DecoderDied(f"what it makes of a message is too much: {error}") from None
+        if answer is not None and len(answer) > ANSWER_BYTES_MAX:
+            await self.kill()
+            raise DecoderDied(f"it makes {len(answer)} bytes of readings, {ANSWER_BYTES_MAX} is the most")
         if answer is None:
             code = await process.wait()
             await self.kill()

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -46,6 +46,7 @@ BACKOFF_S = (0.2, 5.0)
 LOOK_S = 1.0
 """How often a paused decoder's file is looked at."""
 KILL_WEIGHT = 5
+READINGS_AT_ONCE = 500
 _PARTITION = (RAW_TOPIC, 0)
 
 
@@ -240,24 +241,25 @@ class Decoder:
                 self._pause.broken(error.what)
                 await self._wait_paused()
         rest = rows[len(answers) :]
-        outcomes = [
-            Outcome(row.offset, row.source, row.arrival_ms, row.topic, answer.readings)
-            if not answer.reason
-            else Outcome(
-                *(row.offset, row.source, row.arrival_ms, row.topic),
-                *([], answer.reason, self.profile.name, row.payload),
-            )
-            for row, answer in zip(rows[: len(answers)], answers, strict=True)
-        ]
-        next_offset = rest[0].offset if rest else end
-        while True:
-            if await link.send(self.profile.name, outcomes, first=rows[0].offset, next_offset=next_offset):
-                break
-            await asyncio.sleep(LOOK_S)  # the core says what is wrong with the disk
+        outcomes = [self._outcome(row, answer) for row, answer in zip(rows, answers, strict=False)]
+        parts = list(_parts(outcomes))
+        for part, following in zip(parts, [*(part[0].offset for part in parts[1:]), None], strict=True):
+            last = rest[0].offset if rest else end
+            next_offset = last if following is None else following
+            while True:
+                if await link.send(self.profile.name, part, first=part[0].offset, next_offset=next_offset):
+                    break
+                await asyncio.sleep(LOOK_S)  # the core says what is wrong with the disk
         self._counts["messages"] += len(answers)
         self._counts["rejected"] += sum(bool(answer.reason) and not answer.failed for answer in answers)
         self._counts["failed"] += sum(answer.failed for answer in answers)
         return rest
+
+    def _outcome(self, row: Row, answer: Answer) -> Outcome:
+        told = (row.offset, row.source, row.arrival_ms, row.topic)
+        if not answer.reason:
+            return Outcome(*told, answer.readings)
+        return Outcome(*told, [], answer.reason, self.profile.name, row.payload)
 
     async def _decode(self, batch: list[Row]) -> list[Answer]:
         """Answers to its messages up to where the decoder is paused; one that kills it is found by trying each."""
@@ -338,6 +340,20 @@ class Decoder:
                 self._disk.make_directory(self._folder)
             self._disk.replace_file(self._path, msgspec.json.encode({"position": self._position}))
         self._saved = (self._position, self._clock.monotonic_ms())
+
+
+def _parts(outcomes: Sequence[Outcome]) -> Iterator[list[Outcome]]:
+    """Pieces that the core stores at once: it does nothing else meanwhile."""
+    part: list[Outcome] = []
+    readings = 0
+    for outcome in outcomes:
+        if part and readings + len(outcome.readings) > READINGS_AT_ONCE:
+            yield part
+            part, readings = [], 0
+        part.append(outcome)
+        readings += len(outcome.readings)
+    if part:
+        yield part
 
 
 class Decoders:

@@ -9,7 +9,7 @@ import msgspec
 
 from headwater.errors import PeerError
 
-FRAME_BYTES_MAX = 64 << 20
+FRAME_BYTES_MAX = 16 << 20
 _encoder = msgspec.msgpack.Encoder()
 
 

@@ -5,6 +5,8 @@ each is answered when it is on disk. Frames are those of `headwater.app.frames`:
 
     ["hello", profile, position]              → [start, [offsets above it that are settled]]
     ["outcomes", profile, first, next, [Outcome…]]  → true, or false: the disk failed, send it again
+    ["replayed"]                              → [[first, end]…] of the dead letters that are readings by now
+    ["replay", profile or null, [Outcome…]]   → how many of these dead letters are readings now, or the error
 
 One batch per decoder is under way at a time, also over a driver that was killed and came back: its hello is answered
 when what the old one sent is settled.
@@ -20,14 +22,25 @@ from typing import Any, Literal
 
 import msgspec
 
+from devices.profiles import Profile
 from gateway.ingest.pipeline import Ingest
 from gateway.ingest.raw import OUTCOMES_MAX, Outcome
 from headwater.app.control import listen_unix, short_path
 from headwater.app.frames import encode_frame, read_frame
-from headwater.errors import UNREADABLE, HeadwaterError, PeerError
+from headwater.app.replaying import Replayer
+from headwater.disk import Disk
+from headwater.errors import UNREADABLE, HeadwaterError, PeerError, UserError
 
 SOCKET_NAME = "decoded.sock"
 ANSWER_S = 30.0
+
+
+class Replay(msgspec.Struct, array_like=True, frozen=True):
+    """What a mended profile makes of dead letters (their offsets)."""
+
+    what: Literal["replay"]
+    profile: Profile | None
+    outcomes: list[Outcome]
 
 
 class Hello(msgspec.Struct, array_like=True, frozen=True):
@@ -48,7 +61,7 @@ class Batch(msgspec.Struct, array_like=True, frozen=True):
     outcomes: list[Outcome]
 
 
-_WHAT = msgspec.msgpack.Decoder(list[msgspec.Raw])
+_REPLAY = msgspec.msgpack.Decoder(Replay)
 _HELLO = msgspec.msgpack.Decoder(Hello)
 _BATCH = msgspec.msgpack.Decoder(Batch)
 
@@ -56,17 +69,18 @@ _BATCH = msgspec.msgpack.Decoder(Batch)
 class OutcomeServer:
     """Core's end: hands batches to ingest."""
 
-    def __init__(self, ingest: Ingest, path: str) -> None:
+    def __init__(self, ingest: Ingest, path: str, replayer: Replayer) -> None:
         self._ingest = ingest
         self._path = path
+        self._replayer = replayer
         self._server: asyncio.Server | None = None
         self._locks = {name: asyncio.Lock() for name in ingest.raw.profiles}
         self._open: set[asyncio.StreamWriter] = set()
 
     @classmethod
-    async def start(cls, ingest: Ingest, data_dir: str) -> OutcomeServer:
+    async def start(cls, ingest: Ingest, data_dir: str, disk: Disk) -> OutcomeServer:
         """Listen; the data directory must be locked."""
-        self = cls(ingest, os.path.join(data_dir, "node", SOCKET_NAME))
+        self = cls(ingest, os.path.join(data_dir, "node", SOCKET_NAME), Replayer(ingest, disk, data_dir))
         listening = listen_unix(data_dir, SOCKET_NAME, mode=0o600)
         self._server = await asyncio.start_unix_server(self._serve, sock=listening)
         return self
@@ -93,7 +107,12 @@ class OutcomeServer:
             writer.close()
 
     async def _answer(self, frame: bytes) -> Any:
-        if b"hello" in frame[:8]:
+        what = frame[2 : 2 + (frame[1] & 31)]  # the first of an array is a short text
+        if what == b"replayed":
+            return await self._replayer.done()
+        if what == b"replay":
+            return await self._replay(_REPLAY.decode(frame))
+        if what == b"hello":
             hello = _HELLO.decode(frame)
             async with self._lock(hello.profile):
                 progress = self._ingest.raw.progress[hello.profile]
@@ -105,6 +124,13 @@ class OutcomeServer:
         async with self._lock(batch.profile):
             # shielded: a driver that dies now must not make the next one believe that nothing is under way
             return await asyncio.shield(asyncio.ensure_future(self._store(batch)))
+
+    async def _replay(self, request: Replay) -> int | str:
+        try:
+            done = await asyncio.shield(asyncio.ensure_future(self._replayer.replay(request.profile, request.outcomes)))
+        except (HeadwaterError, OSError) as error:
+            return str(error)
+        return "the disk failed; nothing of this batch counts as replayed" if done is None else done
 
     def _lock(self, name: str) -> asyncio.Lock:
         if name not in self._locks:
@@ -153,6 +179,18 @@ class OutcomeLink:
             answer = await read_frame(self._reader)
         if answer is None:
             raise HeadwaterError("the core closed the decoders' socket")
+        return answer
+
+    async def replayed(self) -> list[tuple[int, int]]:
+        """Ranges of the dead letters that are readings by now, the end exclusive."""
+        return msgspec.msgpack.decode(await self._ask(["replayed"]), type=list[tuple[int, int]])
+
+    async def replay(self, profile: Profile | None, outcomes: Sequence[Outcome]) -> int:
+        """How many of these dead letters became readings, the others were before. Raises UserError."""
+        told = profile if profile is None else msgspec.to_builtins(profile)
+        answer = msgspec.msgpack.decode(await self._ask(["replay", told, outcomes]), type=int | str)
+        if isinstance(answer, str):
+            raise UserError(answer, hint="`headwater status` says how the node is.")
         return answer
 
     def close(self) -> None:

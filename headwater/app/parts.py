@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable
 from functools import partial
 
-from headwater.errors import UserError
 from gateway.ingest.modbus.settings import ModbusSettings
+from headwater.errors import UserError
 from headwater.settings.model import Settings
 
 
@@ -64,9 +64,10 @@ def _together(settings: Settings) -> list[str]:
 
 
 def _profile(name: str) -> list[str]:
-    from devices.profile_files import read_profiles
+    from devices.profile_files import check_decoder, read_profiles
 
-    return [f"decodes {one.name} ({one.format})" for one in read_profiles([name])]
+    profiles = read_profiles([name])
+    return [f"decodes {one.name} ({check_decoder(one) if one.decoder else one.format})" for one in profiles]
 
 
 def _bus(settings: ModbusSettings) -> list[str]:

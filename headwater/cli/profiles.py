@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import json
 import re
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from itertools import islice
 from typing import IO, Any, NamedTuple
 
-from devices.decoders.registry import decoder_for
 from devices.limits import Limits
 from devices.profile_files import profile_text, read_profiles, shipped_names
 from devices.profiles import Profile
 from devices.reading import Reading, Undecodable
 from devices.topics import compile_topic
-from headwater.cli.words import count
+from devices.user_code import Message as UserMessage
+from headwater.cli.decoding import CommandDecoding
+from headwater.cli.words import count, printable
 from headwater.errors import UserError
 
 _GROUP = 500  # messages decoded at once, as a node decodes its commit groups
@@ -32,6 +35,13 @@ class Message(NamedTuple):
     line: int
     topic: str
     payload: bytes | str
+    arrival_ms: int = 0
+    place: str = ""
+
+    @property
+    def where(self) -> str:
+        """How its line of the output begins."""
+        return self.place or f"line {self.line}"
 
 
 def list_profiles(*, as_json: bool) -> None:
@@ -63,20 +73,42 @@ def try_profile(
     """Print a file's messages as readings and rejects; returns 1 when something was rejected. Raises UserError."""
     [profile] = read_profiles([name])
     topic = topic or example_topic(profile)
-    unmatched = (
-        not with_topics
-        and profile.topics
-        and not any(compile_topic(pattern, profile.name).fullmatch(topic) for pattern in profile.topics)
-    )
-    if unmatched:
+    if not with_topics and not _takes(profile, topic):
         patterns = ", ".join(profile.topics)
         raise UserError(f"topic {topic} matches no pattern of profile {profile.name}", hint=f"They are {patterns}.")
     messages = _messages(file, topic, with_topics=with_topics, encoding=encoding, whole=whole)
-    decode, limits = decoder_for(profile.format), Limits(profile)
+    return asyncio.run(_try(profile, messages, encoding=encoding, as_json=as_json))
+
+
+async def try_live(name: str, config: str | None, *, number: int, as_json: bool) -> int:
+    """Print what a profile makes of a running node's last dead letters on its topics. Raises UserError."""
+    from headwater.cli.deadletters import LOOK_BACK, Filter, connected, dead_letters
+    from headwater.cli.find import need_status
+
+    [profile] = read_profiles([name])
+    found: deque[Message] = deque(maxlen=number)
+    async with connected(need_status(config)) as reader:
+        async for one in dead_letters(reader, Filter(), back=LOOK_BACK):
+            if not one.source.startswith("sink:") and _takes(profile, one.topic):
+                place = f"dead letter {one.offset}"
+                found.append(Message(one.offset, one.topic, one.payload, one.arrival_ms, place))
+    if not found:
+        where = f"its topics ({', '.join(profile.topics)})" if profile.topics else "any topic"
+        raise UserError(f"no dead letter of the last {LOOK_BACK:,} came on {where}", hint="Give it a file of messages.")
+    return await _try(profile, iter(found), encoding="", as_json=as_json)
+
+
+def _takes(profile: Profile, topic: str) -> bool:
+    patterns = [compile_topic(pattern, profile.name) for pattern in profile.topics]
+    return not patterns or any(pattern.fullmatch(topic) for pattern in patterns)
+
+
+async def _try(profile: Profile, messages: Iterator[Message], *, encoding: str, as_json: bool) -> int:
+    decoding, limits = CommandDecoding(profile), Limits(profile)
     total = readings = rejected = 0
     while group := list(islice(messages, _GROUP)):
-        decodable = [(one.topic, one.payload) for one in group if isinstance(one.payload, bytes)]
-        results = iter(decode(profile, decodable))
+        decodable = [UserMessage(one.topic, one.payload, one.arrival_ms) for one in group if type(one.payload) is bytes]
+        results = iter(await decoding.results(decodable))
         for one in group:
             result = next(results) if isinstance(one.payload, bytes) else Undecodable(one.payload, decoder=encoding)
             total += 1
@@ -84,6 +116,7 @@ def try_profile(
             rejected += not isinstance(result, list)
             for line in _json_lines(one, result, limits) if as_json else _text_lines(one, result, profile, limits):
                 print(line)
+    await decoding.close()
     if not as_json:
         print(f"{count(total, 'message')}: {count(readings, 'reading')}, {rejected:,} rejected")
     return 1 if rejected else 0
@@ -143,9 +176,9 @@ def _message(number: int, line: bytes, topic: str, *, with_topics: bool, encodin
 def _text_lines(
     message: Message, result: list[Reading] | Undecodable, profile: Profile, limits: Limits
 ) -> Iterable[str]:
-    where = f"line {message.line}:"
+    where = f"{message.where}:"
     if isinstance(result, Undecodable):
-        yield _printable(f"{where} REJECTED by {result.decoder}: {result.reason}")
+        yield printable(f"{where} REJECTED by {result.decoder}: {result.reason}")
         return
     for reading in result:
         when = "arrival" if reading.event_ms is None else _time(reading.event_ms)
@@ -155,7 +188,7 @@ def _text_lines(
             unit = f" {spec.unit}" if spec is not None and spec.unit and value is not None else ""
             fields.append(f"{name}={json.dumps(value, ensure_ascii=False)}{unit}")
         quality = f"  [{found}]" if (found := limits.quality(reading.fields)) else ""
-        yield _printable(f"{where} {reading.device}  {when}  {'  '.join(fields)}{quality}")
+        yield printable(f"{where} {reading.device}  {when}  {'  '.join(fields)}{quality}")
 
 
 def _json_lines(message: Message, result: list[Reading] | Undecodable, limits: Limits) -> Iterable[str]:
@@ -182,8 +215,3 @@ def _time(ms: int) -> str:
         return datetime.fromtimestamp(ms / 1000, UTC).isoformat(" ", "milliseconds").removesuffix("+00:00")
     except (OverflowError, OSError, ValueError):
         return f"{ms} ms"
-
-
-def _printable(text: str) -> str:
-    """Bytes of strangers must not move a terminal's cursor."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

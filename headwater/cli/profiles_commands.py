@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from headwater.cli.options import AsJson
+from headwater.cli.options import AsJson, Config
 from headwater.errors import UserError
 
 profiles_app = typer.Typer(
@@ -47,7 +47,12 @@ def profiles_show(
 @profiles_app.command("test")
 def profiles_test(
     profile: Annotated[str, typer.Argument(help="A shipped profile, or the path of a .toml file.")],
-    file: Annotated[str, typer.Argument(help="Messages, one a line; - reads standard input.")],
+    file: Annotated[str, typer.Argument(help="Messages, one a line; - reads standard input.")] = "",
+    live: Annotated[
+        bool, typer.Option("--live", help="Take a running node's last dead letters on the profile's topics.")
+    ] = False,
+    number: Annotated[int, typer.Option("-n", metavar="N", min=1, help="With --live: the last N.")] = 20,
+    config: Config = None,
     topic: Annotated[
         str, typer.Option("--topic", metavar="T", help="Their topic; made up from the profile's pattern if left out.")
     ] = "",
@@ -66,10 +71,19 @@ def profiles_test(
       headwater profiles test wind-turbine messages.jsonl
       headwater profiles test ./pump.toml log.csv --whole --topic shed/pump1
       mosquitto_sub -v -t 'farm/#' -C 10 | headwater profiles test wind-turbine - --with-topics
+      headwater profiles test ./pump.toml --live
       mosquitto_sub -F '%t %x' -t 'spBv1.0/#' -C 9 | headwater profiles test ./sp.toml - --with-topics --hex
     """
     from headwater.cli.profiles import try_profile
 
+    if live == bool(file):
+        raise UserError("give a file of messages, or --live", hint="--live takes a running node's last dead letters.")
+    if live:
+        import asyncio
+
+        from headwater.cli.profiles import try_live
+
+        raise typer.Exit(asyncio.run(try_live(profile, config, number=number, as_json=as_json)))
     if as_hex and as_base64:
         raise UserError("--hex and --base64 exclude each other")
     encoding = "hex" if as_hex else "base64" if as_base64 else "text"
