@@ -7,6 +7,7 @@ import importlib
 import sys
 
 BENCHMARKS = {
+    "mqtt-client": "benchmarks.mqtt_client",
     "mqtt-ingest": "benchmarks.mqtt_ingest",
     "node-consume": "benchmarks.node_consume",
     "node-latency": "benchmarks.node_latency",

@@ -12,6 +12,7 @@ from headwater.cli.aggregates_commands import aggregates_app
 from headwater.cli.config_commands import config_app
 from headwater.cli.log_commands import log_app
 from headwater.cli.options import AsJson, Config
+from headwater.cli.process_commands import process_app
 from headwater.cli.profiles_commands import profiles_app
 from headwater.cli.replication_commands import replication_app
 from headwater.cli.simulate_commands import simulate_app
@@ -38,6 +39,7 @@ app = typer.Typer(
 app.add_typer(aggregates_app, name="aggregates")
 app.add_typer(config_app, name="config")
 app.add_typer(log_app, name="log")
+app.add_typer(process_app, name="process")
 app.add_typer(profiles_app, name="profiles")
 app.add_typer(replication_app, name="replication")
 app.add_typer(simulate_app, name="simulate")

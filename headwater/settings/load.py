@@ -46,7 +46,7 @@ def load_settings(file: str, *, environ: Mapping[str, str] = os.environ, host_na
     source.expand(environ)
     shape = inspect.type_info(Settings)
     secrets: set[Path] = set()
-    _read_secrets(source, source.table, shape, (), secrets)
+    read_secrets(source, source.table, shape, (), secrets)
     explicit_node = source.table.get("node")
     _apply_role(source)
     settings = convert(source, Settings)
@@ -54,7 +54,7 @@ def load_settings(file: str, *, environ: Mapping[str, str] = os.environ, host_na
         settings = msgspec.structs.replace(settings, node=settings.node or _host(host_name))
         if ("node",) not in source.faulty:
             _check_node(source, settings.node, explicit=bool(explicit_node))
-        settings = msgspec.convert(_resolve(msgspec.to_builtins(settings), os.path.dirname(file)), Settings)
+        settings = msgspec.convert(resolve_paths(msgspec.to_builtins(settings), os.path.dirname(file)), Settings)
         _check_addresses(source, settings, secrets)
         _check_brokers(source, settings, secrets)
         _check_files(source, settings)
@@ -86,19 +86,19 @@ def _apply_role(source: Source) -> None:
                 table.setdefault(key, value)
 
 
-def _read_secrets(source: Source, table: Any, shape: inspect.Type, path: Path, secrets: set[Path]) -> None:
+def read_secrets(source: Source, table: Any, shape: inspect.Type, path: Path, secrets: set[Path]) -> None:
     """Put the content of `<key>_file` into `<key>`, for every text key that has no `<key>_file` of its own."""
     struct, item = struct_at(shape), item_at(shape)
     if item is not None and isinstance(table, list):
         for index, inner in enumerate(table):
-            _read_secrets(source, inner, item, (*path, index), secrets)
+            read_secrets(source, inner, item, (*path, index), secrets)
     if struct is None or not isinstance(table, dict):
         return
     fields = {field.encode_name: field.type for field in struct.fields}
     for key in list(table):
         base = key.removesuffix("_file")
         if key in fields:
-            _read_secrets(source, table[key], fields[key], (*path, key), secrets)
+            read_secrets(source, table[key], fields[key], (*path, key), secrets)
         elif base != key and _is_text(fields.get(base)):
             _take_secret(source, table, key, base, path, secrets)
 
@@ -138,11 +138,12 @@ def _check_node(source: Source, name: str, *, explicit: bool) -> None:
     source.problem(("node",) if explicit else (), f"{reason}; {cure}")
 
 
-def _resolve(value: Any, folder: str, key: str = "") -> Any:
+def resolve_paths(value: Any, folder: str, key: str = "") -> Any:
+    """Plain values with the paths in them made absolute: relative ones stand against `folder`."""
     if isinstance(value, dict):
-        return {name: _resolve(inner, folder, name) for name, inner in value.items()}
+        return {name: resolve_paths(inner, folder, name) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_resolve(inner, folder, key) for inner in value]
+        return [resolve_paths(inner, folder, key) for inner in value]
     if isinstance(value, str) and value:
         is_file = key in ("profiles", "profile", "rules") and value.endswith(".toml")
         if is_file or key.endswith(_PATH_KEYS):

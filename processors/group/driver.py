@@ -1,0 +1,326 @@
+"""The group driver: processors as members of a Kafka consumer group, with transactions (KIP-98, KIP-447).
+
+librdkafka carries membership, fetching and transactions; `core.Member` decides. One thread, one loop: take a block,
+process it, and every `commit_every_ms` commit what was said together with the positions. Whatever goes wrong, the
+transaction is aborted, everything in memory is dropped, and the member begins again from what is committed.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Producer, TopicPartition
+
+from gateway.log.headers import decode_headers
+from headwater.errors import HeadwaterError, UserError
+from processors.group.blocks import to_blocks
+from processors.group.changelog import ChangelogError
+from processors.group.core import Member, Source
+from processors.group.settings import GroupSettings
+from processors.group.topics import ANSWER_S_MAX, Topics, read_changelog
+from processors.processor import Output
+from processors.rules import Rules
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.05
+STATUS_EVERY_S = 1.0
+BACKOFF_S_MIN, BACKOFF_S_MAX = 0.2, 5.0
+COMMIT_S_MAX = 30.0
+_FATAL = (KafkaError._FENCED, KafkaError.FENCED_INSTANCE_ID, KafkaError._FATAL)
+
+
+class GroupProcessor:
+    """One member. `run` until `stop`; both `stop` and `status` from any thread."""
+
+    def __init__(self, settings: GroupSettings, rules: Rules, *, instance: str) -> None:
+        self._settings = settings
+        self._rules = rules
+        self._instance = instance
+        self._topics = Topics(settings, list(rules.topics))
+        self._stopping = False
+        self._status: dict[str, Any] = {"state": "connecting"}
+        self._rebalances = self._restarts = self._transactions = 0
+        self._member: Member
+        self._consumer: Any
+        self._producer: Any
+        self._open = False
+        self._problem: BaseException | None = None
+        self._committed_s = self._saved_s = 0.0
+
+    # the outside
+
+    def stop(self) -> None:
+        self._stopping = True
+
+    def status(self) -> dict[str, Any]:
+        """Replaced as a whole."""
+        return self._status
+
+    def rebuild(self) -> None:
+        """Forget state and offsets, before `run`. Raises `UserError` while the group has members."""
+        self._topics.forget()
+
+    def run(self) -> None:
+        """Until `stop`. Raises `UserError` for what only a person can mend."""
+        backoff_s, said = BACKOFF_S_MIN, ""
+        while not self._stopping:
+            began_s = time.monotonic()
+            try:
+                self._run_once()
+            except UserError:
+                raise
+            except (KafkaException, HeadwaterError, TimeoutError, OSError) as error:
+                if _code(error) in _FATAL:
+                    raise UserError(
+                        f"another process has taken the place of “{self._instance}” in group {self._settings.group_id}",
+                        hint="Give each process an instance of its own (--instance), or stop the other one.",
+                    ) from None
+                if str(error) != said:
+                    log.warning("back to what is committed: %s", error)
+                said = str(error)
+                self._restarts += 1
+                backoff_s = BACKOFF_S_MIN if time.monotonic() - began_s > 60 else min(backoff_s * 2, BACKOFF_S_MAX)
+                self._status = {**self._status, "state": "connecting", "error": str(error), "restarts": self._restarts}
+                time.sleep(backoff_s)
+        self._status = {**self._status, "state": "stopped"}
+
+    # one life
+
+    def _run_once(self) -> None:
+        settings = self._settings
+        self._member = Member(self._rules, place=settings.place)
+        self._topics.prepare()
+        self._producer = self._new_producer()
+        self._consumer = self._new_consumer()
+        self._open, self._problem = False, None
+        self._committed_s = self._saved_s = time.monotonic()
+        clean = False
+        try:
+            self._producer.init_transactions(ANSWER_S_MAX)
+            self._consumer.subscribe(
+                [f"{settings.topic_prefix}{topic}" for topic in self._rules.topics],
+                on_assign=self._assigned,
+                on_revoke=self._revoked,
+                on_lost=self._lost,
+            )
+            self._work()
+            clean = True
+        finally:
+            self._leave(clean=clean)
+
+    def _new_producer(self) -> Any:
+        settings = self._settings
+        # On an embedded central such a transaction is aborted as soon as its member is dead (docs/kafka-clients.md).
+        name = f"{settings.topic_prefix}headwater.{settings.name}.{self._instance}"
+        own = {
+            "transactional.id": name,
+            "transaction.timeout.ms": settings.transaction_timeout_ms,
+            "compression.type": "zstd",
+            "linger.ms": 0,
+            "queue.buffering.max.messages": 1_000_000,
+            "queue.buffering.max.kbytes": 1 << 20,
+        }
+        return Producer(settings.client() | own)
+
+    def _new_consumer(self) -> Any:
+        settings = self._settings
+        own = {
+            "group.id": settings.group_id,
+            "group.instance.id": self._instance,
+            "session.timeout.ms": settings.session_timeout_ms,
+            "heartbeat.interval.ms": max(300, min(3_000, settings.session_timeout_ms // 4)),
+            "partition.assignment.strategy": "cooperative-sticky",
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "queued.max.messages.kbytes": settings.queue_bytes_max >> 10,
+            # As shipped, a full queue pauses fetching for a second, which halves a fast reader.
+            "fetch.queue.backoff.ms": 10,
+            "fetch.wait.max.ms": 50,
+        }
+        return Consumer(settings.client() | own)
+
+    def _work(self) -> None:
+        told_s = 0.0
+        while not self._stopping:
+            messages = self._consumer.consume(self._settings.fetch_records_max, POLL_S)
+            if self._problem is not None:
+                raise self._problem
+            for block in to_blocks(messages, self._settings.topic_prefix) if messages else ():
+                outputs = self._member.process(block)
+                if outputs:
+                    self._write(outputs, block.partition % self._topics.outputs)
+            now_s = time.monotonic()
+            if (now_s - self._committed_s) * 1000.0 >= self._settings.commit_every_ms:
+                self._commit(now_s)
+            if now_s - told_s >= STATUS_EVERY_S:
+                told_s = now_s
+                self._tell("up")
+
+    def _leave(self, *, clean: bool) -> None:
+        """A clean end commits and saves; any other leaves what is committed as it is."""
+        try:
+            if clean:
+                self._commit(time.monotonic(), everything=True)
+            elif self._open:
+                self._producer.abort_transaction(ANSWER_S_MAX)
+        finally:
+            self._open = False
+            self._consumer.close()
+            self._producer.close()
+            self._tell("stopped" if clean else "connecting")
+
+    # partitions come and go; librdkafka calls these inside `consume`, and would swallow what they raise
+
+    def _assigned(self, consumer: Any, assigned: list[TopicPartition]) -> None:
+        try:
+            self._take_over(consumer, assigned)
+        except Exception as error:  # told by the loop, which can
+            self._problem = error
+
+    def _take_over(self, consumer: Any, assigned: list[TopicPartition]) -> None:
+        if not assigned:
+            return
+        self._rebalances += 1
+        prefix = len(self._settings.topic_prefix)
+        self._topics.look_up()
+        views = read_changelog(self._settings, {at.partition for at in assigned})
+        begin = []
+        for offset in consumer.committed(assigned, ANSWER_S_MAX):
+            source = (offset.topic[prefix:], offset.partition)
+            start, _ = consumer.get_watermark_offsets(TopicPartition(offset.topic, offset.partition), ANSWER_S_MAX)
+            try:
+                snapshot = views[offset.partition].snapshot(f"{source[0]}/{source[1]}")
+            except ChangelogError as error:
+                log.warning("%s; computing it again from the log's start", error.what)
+                snapshot = None
+            begun = self._member.begin(
+                source,
+                snapshot,
+                partitions=self._topics.partitions[source[0]],
+                committed=None if offset.offset == OFFSET_INVALID or offset.offset < 0 else offset.offset,
+                start=start,
+            )
+            for version in begun.fresh:
+                log.info("%s/%d: new or changed from here on: %s", *source, version)
+            if begun.expired:
+                log.warning("%s/%d: %d records before offset %d expired unread", *source, begun.expired, begun.offset)
+            begin.append(TopicPartition(offset.topic, offset.partition, begun.offset))
+        consumer.incremental_assign(begin)
+        log.info("took over %s", ", ".join(f"{at.topic}/{at.partition} from {at.offset}" for at in begin))
+
+    def _revoked(self, consumer: Any, revoked: list[TopicPartition]) -> None:
+        try:
+            self._rebalances += bool(revoked)
+            sources = self._sources(revoked)
+            if self._problem is None:
+                self._commit(time.monotonic(), save=sources)  # so that the next owner has nothing to read again
+            self._give_up(consumer, revoked)
+        except Exception as error:
+            self._problem = error
+
+    def _lost(self, consumer: Any, lost: list[TopicPartition]) -> None:
+        """Another member may have them already: whatever is open belongs to nobody."""
+        self._give_up(consumer, lost)
+        self._problem = TimeoutError("the group went on without this member")
+
+    def _give_up(self, consumer: Any, gone: list[TopicPartition]) -> None:
+        for source in self._sources(gone):
+            self._member.end(source)
+        consumer.incremental_unassign(gone)
+        if gone:
+            log.info("gave up %s", ", ".join(f"{at.topic}/{at.partition}" for at in gone))
+
+    def _sources(self, partitions: list[TopicPartition]) -> set[Source]:
+        prefix = len(self._settings.topic_prefix)
+        return {(at.topic[prefix:], at.partition) for at in partitions}
+
+    # transactions
+
+    def _begin(self) -> None:
+        if not self._open:
+            self._producer.begin_transaction()
+            self._open = True
+
+    def _write(self, outputs: list[Output], partition: int) -> None:
+        self._begin()
+        prefix = self._settings.topic_prefix
+        for output in outputs:
+            timestamp, key, value, headers = output.record
+            self._produce(f"{prefix}{output.topic}", partition, key, value, timestamp, decode_headers(headers))
+
+    def _produce(
+        self, topic: str, partition: int, key: bytes | None, value: bytes | None, timestamp: int, headers: Any = None
+    ) -> None:
+        while True:
+            try:
+                self._producer.produce(
+                    topic, value, key, partition, timestamp=timestamp, headers=headers, on_delivery=self._delivered
+                )
+            except BufferError:
+                self._producer.poll(POLL_S)  # what waits goes out first
+            else:
+                return
+
+    def _delivered(self, error: Any, message: Any) -> None:
+        if error is not None:
+            self._problem = KafkaException(error)
+
+    def _commit(self, now_s: float, *, everything: bool = False, save: set[Source] | None = None) -> None:
+        """Outputs, positions and what snapshots are due, in one transaction."""
+        self._committed_s = now_s
+        positions = self._member.positions()
+        due = everything or (now_s - self._saved_s) * 1000.0 >= self._settings.snapshot_every_ms
+        only = None if due else self._member.unsaved | (save or set())
+        if not positions and not self._open:
+            return
+        self._begin()
+        for source, records in self._member.snapshots(self._topics.partitions, only).items():
+            for key, value in records:
+                self._produce(self._settings.changelog, source[1], key, value, round(time.time() * 1000))
+        prefix = self._settings.topic_prefix
+        offsets = [TopicPartition(f"{prefix}{topic}", part, at) for (topic, part), at in positions.items()]
+        if offsets:
+            self._producer.send_offsets_to_transaction(offsets, self._consumer.consumer_group_metadata(), ANSWER_S_MAX)
+        self._commit_transaction()
+        self._member.committed()
+        self._open = False
+        self._transactions += 1
+        if due:
+            self._saved_s = now_s
+
+    def _commit_transaction(self) -> None:
+        until_s = time.monotonic() + COMMIT_S_MAX
+        while True:
+            try:
+                self._producer.commit_transaction(ANSWER_S_MAX)
+            except KafkaException as error:
+                if error.args[0].retriable() and time.monotonic() < until_s:
+                    continue  # the same call again finds out what became of it
+                raise
+            if self._problem is not None:
+                raise self._problem
+            return
+
+    # for people
+
+    def _tell(self, state: str) -> None:
+        self._status = {
+            "state": state,
+            "error": None,
+            "group": self._settings.group_id,
+            "instance": self._instance,
+            "rebalances": self._rebalances,
+            "restarts": self._restarts,
+            "transactions": self._transactions,
+            **self._member.status(),
+        }
+
+
+def _code(error: BaseException) -> int | None:
+    if isinstance(error, KafkaException) and isinstance(error.args[0], KafkaError):
+        return int(error.args[0].code())
+    return None

@@ -1,0 +1,76 @@
+"""The file of `headwater process`: which cluster, which rules, as which member of which group."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from gateway.tls_settings import ClientSecuritySettings
+
+_PROTOCOLS = {"tls_ca_file": "ssl.ca.location", "tls_certificate_file": "ssl.certificate.location"}
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
+
+
+class GroupSettings(ClientSecuritySettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One consumer group of processors; each process that runs with the same file takes a share of the partitions."""
+
+    name: Name
+    """The group's name: its members share the work, and its state lies in the topic `<name>-changelog`."""
+    bootstrap_servers: str
+    """Brokers to ask first, `host:port` separated by commas: a central node, or a Kafka cluster."""
+    topic_prefix: str = ""
+    """Stands before topics, the group and transactional ids on a cluster shared with others."""
+    rules: tuple[str, ...]
+    """Window and alert rules: names of shipped ones, or paths that end in `.toml`."""
+    instance: str = ""
+    """This member's name in the group (`group.instance.id`): one that comes back within `session_timeout_ms` has its
+    partitions again without a rebalance. The host's name when left out; two members on one host need one each."""
+    place: Literal["edge", "central"] = "central"
+    """Which alert rules run here (their `runs`)."""
+    output_partitions: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 1
+    """Partitions of `aggregates` and `alerts` when this group has to make them."""
+    output_retention_days: Annotated[float, msgspec.Meta(gt=0)] = 90.0
+    """How long `aggregates` and `alerts` keep what they hold, when this group makes them."""
+    replication_factor: Annotated[int, msgspec.Meta(ge=1, le=16)] | None = None
+    """Copies of the topics that this group makes; the cluster's default when left out."""
+    commit_every_ms: Annotated[int, msgspec.Meta(ge=10, le=10_000)] = 100
+    """Outputs and positions are committed together this often; nobody sees an output before."""
+    snapshot_every_ms: Annotated[int, msgspec.Meta(ge=100)] = 15_000
+    """State goes to the changelog this often: what a new owner of a partition has to read again, at most."""
+    session_timeout_ms: Annotated[int, msgspec.Meta(ge=1_000, le=1_800_000)] = 45_000
+    """A member that was not heard of for this long loses its partitions."""
+    transaction_timeout_ms: Annotated[int, msgspec.Meta(ge=1_000)] = 60_000
+    """After this long the cluster aborts a transaction that a dead member left open."""
+    fetch_records_max: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 10_000
+    """Records taken at once; more are faster and need more memory."""
+    queue_bytes_max: Annotated[int, msgspec.Meta(ge=1 << 20)] = 32 << 20
+    """What is fetched ahead of the work."""
+
+    @property
+    def group_id(self) -> str:
+        return f"{self.topic_prefix}{self.name}"
+
+    @property
+    def changelog(self) -> str:
+        """The topic that keeps the group's state."""
+        return f"{self.topic_prefix}{self.name}-changelog"
+
+    def client(self) -> dict[str, Any]:
+        """What producer, consumer and admin have in common, as librdkafka calls it."""
+        found: dict[str, Any] = {
+            "bootstrap.servers": self.bootstrap_servers,
+            "security.protocol": self.security_protocol,
+            "client.id": f"headwater-process-{self.name}",
+            "log_level": 3,
+        }
+        if self.security_protocol.startswith("SASL"):
+            found |= {
+                "sasl.mechanism": self.sasl_mechanism,
+                "sasl.username": self.sasl_username,
+                "sasl.password": self.sasl_password,
+            }
+        found |= {theirs: getattr(self, ours) for ours, theirs in _PROTOCOLS.items() if getattr(self, ours)}
+        if self.tls_certificate_file:
+            found["ssl.key.location"] = self.tls_key_file or self.tls_certificate_file
+        return found

@@ -1,0 +1,147 @@
+"""The topics of a group on its cluster: looked up, made where they are missing, and the changelog read back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from headwater.errors import UserError
+from processors.group.changelog import ChangelogView
+from processors.group.settings import GroupSettings
+from processors.processor import AGGREGATES, ALERTS
+
+ANSWER_S_MAX = 20.0
+READ_S_MAX = 120.0
+RETRY_S = 1.0
+_DAY_MS = 86_400_000
+_CHUNK, _CHUNK_S = 1_000, 0.02
+
+
+class Topics:
+    """How many partitions the group's topics have. Raises `UserError` for a cluster that does not answer."""
+
+    def __init__(self, settings: GroupSettings, inputs: list[str]) -> None:
+        self._settings = settings
+        self._inputs = inputs
+        self._admin = AdminClient(settings.client())
+        self.partitions: dict[str, int] = {}
+        self.outputs = 1
+
+    def prepare(self) -> None:
+        """Look the input topics up; make outputs and changelog where they are missing."""
+        settings = self._settings
+        self.look_up()
+        retention = str(int(settings.output_retention_days * _DAY_MS))
+        made = {
+            f"{settings.topic_prefix}{AGGREGATES}": (
+                settings.output_partitions,
+                {"cleanup.policy": "compact,delete", "retention.ms": retention},
+            ),
+            f"{settings.topic_prefix}{ALERTS}": (
+                settings.output_partitions,
+                {"cleanup.policy": "delete", "retention.ms": retention},
+            ),
+            settings.changelog: (max(self.partitions.values()), {"cleanup.policy": "compact"}),
+        }
+        listed = self._list()
+        missing = [
+            NewTopic(name, num_partitions=count, replication_factor=settings.replication_factor or -1, config=config)
+            for name, (count, config) in made.items()
+            if name not in listed
+        ]
+        for name, future in (self._admin.create_topics(missing) if missing else {}).items():
+            try:
+                future.result(ANSWER_S_MAX)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another member was quicker
+                    raise UserError(f"topic {name} cannot be made: {error.args[0].str()}") from None
+        listed = self._list()
+        self.outputs = min(listed[name] for name in made if name != settings.changelog and name in listed)
+        if listed.get(settings.changelog, 0) < max(self.partitions.values()):
+            raise UserError(
+                f"{settings.changelog} has fewer partitions than {', '.join(self._inputs)}: they were given more",
+                hint="Start it once with --rebuild: state is made anew from the start of the log.",
+            )
+
+    def look_up(self) -> None:
+        """The partitions of the input topics, as they are now."""
+        listed = self._list()
+        for topic in self._inputs:
+            count = listed.get(f"{self._settings.topic_prefix}{topic}", 0)
+            if not count:
+                raise UserError(
+                    f"{self._settings.bootstrap_servers} has no topic {self._settings.topic_prefix}{topic}",
+                    hint="It comes with the first edge that replicates there; or check topic_prefix.",
+                )
+            self.partitions[topic] = count
+
+    def _list(self) -> dict[str, int]:
+        try:
+            found = self._admin.list_topics(timeout=ANSWER_S_MAX).topics
+        except KafkaException as error:
+            raise UserError(
+                f"{self._settings.bootstrap_servers} does not answer: {error.args[0].str()}",
+                hint="Check bootstrap_servers, and security_protocol if the cluster asks who we are.",
+            ) from None
+        return {name: len(topic.partitions) for name, topic in found.items()}
+
+    def forget(self) -> None:
+        """Delete the group's offsets and its state: the next start computes everything again.
+
+        A member that stopped a moment ago counts as one until its session is over, and is waited for.
+        """
+        settings = self._settings
+        until_s = time.monotonic() + settings.session_timeout_ms / 1000.0 + ANSWER_S_MAX
+        while not self._forget_offsets():
+            if time.monotonic() > until_s:
+                raise UserError(f"group {settings.group_id} still has members", hint="Stop them all first.")
+            time.sleep(RETRY_S)
+        if settings.changelog in self._list():
+            self._admin.delete_topics([settings.changelog])[settings.changelog].result(ANSWER_S_MAX)
+
+    def _forget_offsets(self) -> bool:
+        """False while the group has members."""
+        group = self._settings.group_id
+        try:
+            self._admin.delete_consumer_groups([group])[group].result(ANSWER_S_MAX)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.NON_EMPTY_GROUP:
+                return False
+            if error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
+                raise
+        return True
+
+
+def read_changelog(settings: GroupSettings, partitions: Iterable[int]) -> dict[int, ChangelogView]:
+    """Partitions of the changelog, from their start to their end, at `read_committed`. Raises `TimeoutError`."""
+    views = {partition: ChangelogView() for partition in partitions}
+    own = {
+        "group.id": f"{settings.group_id}-restore",
+        "isolation.level": "read_committed",
+        "enable.auto.commit": False,
+        "enable.partition.eof": True,
+        "fetch.queue.backoff.ms": 10,
+        "fetch.wait.max.ms": 10,
+    }
+    reader = Consumer(settings.client() | own)
+    try:
+        reader.assign([TopicPartition(settings.changelog, partition, 0) for partition in views])
+        unread = set(views)
+        until_s = time.monotonic() + READ_S_MAX
+        while unread:
+            if time.monotonic() > until_s:
+                raise TimeoutError(f"{settings.changelog} was not read to its end within {READ_S_MAX:.0f} s")
+            for message in reader.consume(_CHUNK, _CHUNK_S):
+                error = message.error()
+                if error is None:
+                    views[message.partition()].take(message.key(), message.value())
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    unread.discard(message.partition())
+                elif not error.retriable():
+                    raise KafkaException(error)
+    finally:
+        reader.close()
+    return views

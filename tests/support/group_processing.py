@@ -1,0 +1,122 @@
+"""`headwater process` as processes on a cluster, and what they wrote."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from gateway.consume.reader import Block
+from gateway.log.headers import decode_headers
+from tests.support.processes import HEADWATER
+
+Said = tuple[bytes, bytes, int]  # key, value, timestamp
+ANSWER_S = 20.0
+UNTIL_S = 60.0
+
+
+class Group:
+    """Members of one group, each a process; `kill` is SIGKILL."""
+
+    def __init__(self, folder: Path, bootstrap: str, settings: str) -> None:
+        self.folder, self.bootstrap = folder, bootstrap
+        self.file = folder / "process.toml"
+        self.file.write_text(f'name = "farm"\nbootstrap_servers = "{bootstrap}"\n{settings}')
+        self._members: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, instance: str, *more: str) -> None:
+        command = [*HEADWATER, "process", "--config", str(self.file), "--instance", instance, *more]
+        with open(self.log_of(instance), "ab") as log:
+            self._members[instance] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def log_of(self, instance: str) -> Path:
+        return self.folder / f"{instance}.log"
+
+    def kill(self, instance: str) -> None:
+        process = self._members.pop(instance)
+        process.kill()
+        process.wait()
+
+    def stop(self, instance: str) -> int:
+        process = self._members.pop(instance)
+        process.terminate()
+        return process.wait(30)
+
+    def wait(self, instance: str) -> int:
+        return self._members.pop(instance).wait(30)
+
+    def close(self) -> None:
+        for instance in list(self._members):
+            self.kill(instance)
+
+
+def make_topic(bootstrap: str, topic: str, partitions: int, **config: str) -> None:
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    new = NewTopic(topic, num_partitions=partitions, replication_factor=-1, config=config)
+    admin.create_topics([new])[topic].result(ANSWER_S)
+
+
+def feed(bootstrap: str, blocks: Sequence[Block]) -> None:
+    """Write blocks to their partitions, and have them acknowledged."""
+    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 5})
+    for block in blocks:
+        for row in range(len(block.keys)):
+            producer.produce(
+                block.topic,
+                block.values[row],
+                block.keys[row],
+                block.partition,
+                timestamp=block.timestamps[row],
+                headers=decode_headers(block.headers[row]),
+            )
+        assert producer.flush(ANSWER_S) == 0
+
+
+def said(bootstrap: str, topic: str, *, committed: bool = True) -> list[list[Said]]:
+    """What a topic holds, partition by partition."""
+    settings = {
+        "bootstrap.servers": bootstrap,
+        "group.id": "judge",
+        "isolation.level": "read_committed" if committed else "read_uncommitted",
+        "enable.partition.eof": True,
+        "enable.auto.commit": False,
+        "fetch.queue.backoff.ms": 10,
+        "log_level": 3,
+    }
+    consumer = Consumer(settings)
+    try:
+        listed = consumer.list_topics(topic, ANSWER_S).topics[topic].partitions
+        found: list[list[Said]] = [[] for _ in listed]
+        consumer.assign([TopicPartition(topic, partition, 0) for partition in listed])
+        unread = set(listed)
+        while unread:
+            for message in consumer.consume(1000, 0.02):
+                if message.error() is None:
+                    found[message.partition()].append((message.key(), message.value(), message.timestamp()[1]))
+                elif message.error().code() == KafkaError._PARTITION_EOF:
+                    unread.discard(message.partition())
+        return found
+    finally:
+        consumer.close()
+
+
+def until(done: Callable[[], bool], what: str, logs: Mapping[str, Path] | None = None) -> None:
+    """Wait for a condition."""
+    deadline = time.monotonic() + UNTIL_S
+    while not done():
+        told = "\n".join(f"{name}:\n{path.read_text()[-3000:]}" for name, path in (logs or {}).items())
+        assert time.monotonic() < deadline, f"{what}\n{told}"
+        time.sleep(0.2)
+
+
+def by_group(records: Sequence[Said]) -> dict[bytes, list[Any]]:
+    """Records in order, per the node that their key names."""
+    found: dict[bytes, list[Any]] = {}
+    for record in records:
+        found.setdefault(record[0].split(b"/")[0], []).append(record)
+    return found
