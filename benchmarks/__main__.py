@@ -7,6 +7,7 @@ import importlib
 import sys
 
 BENCHMARKS = {
+    "kill-compare": "benchmarks.kill_compare",
     "mqtt-client": "benchmarks.mqtt_client",
     "mqtt-ingest": "benchmarks.mqtt_ingest",
     "node-consume": "benchmarks.node_consume",

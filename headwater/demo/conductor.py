@@ -28,11 +28,12 @@ ALERTS_MAX = 50
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What the command line said; `seconds` None: until Ctrl-C."""
+    """What the command line said; `seconds` None: until Ctrl-C; `versus` a broker to compare with instead."""
 
     seconds: float | None = None
     report: Path | None = None
     seed: int = 1
+    versus: str | None = None
 
 
 class Conductor:

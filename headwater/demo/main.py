@@ -37,6 +37,7 @@ def parse_options(arguments: list[str]) -> tuple[Options, Path | None, bool]:
             "headwater demo",
             "headwater demo --for 60s --report verdict.json",
             "headwater demo --keep run1 --seed 7",
+            "headwater demo --versus mosquitto",
         ],
     )
     add = parser.add_argument
@@ -45,6 +46,8 @@ def parse_options(arguments: list[str]) -> tuple[Options, Path | None, bool]:
     add("--seed", type=int, default=1, metavar="N", help="of the simulated signals")
     add("--keep", metavar="DIR", help="keep logs, data and ledger there (a new or empty folder)")
     add("--plain", action="store_true", help="lines instead of a live panel")
+    versus = "play no farm: kill the gateway and this broker in the middle of messages, and count what each lost"
+    add("--versus", choices=["mosquitto"], help=versus)
     chosen = parser.parse_args(arguments)
     seconds = None if chosen.duration is None else parse_duration(chosen.duration)
     if chosen.report is not None and seconds is not None and seconds < STORY_S:
@@ -56,7 +59,7 @@ def parse_options(arguments: list[str]) -> tuple[Options, Path | None, bool]:
     if report is not None and not report.parent.is_dir():
         raise UserError(f"--report {chosen.report}: there is no folder {report.parent}", hint="Make it first.")
     keep = None if chosen.keep is None else Path(chosen.keep).absolute()
-    return Options(seconds=seconds, report=report, seed=chosen.seed), keep, chosen.plain
+    return Options(seconds=seconds, report=report, seed=chosen.seed, versus=chosen.versus), keep, chosen.plain
 
 
 @contextlib.contextmanager
@@ -132,4 +135,8 @@ def main(arguments: list[str]) -> int:
     options, keep, plain = parse_options(arguments)
     check_packages()
     with run_directory(keep) as directory:
+        if options.versus is not None:
+            from headwater.demo import versus
+
+            return versus.run(directory, report=options.report)
         return asyncio.run(run(options, directory, plain=plain))

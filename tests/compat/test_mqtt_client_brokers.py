@@ -21,6 +21,8 @@ from tests.support.brokers import Mosquitto
 from tests.support.mqtt_node import running
 
 pytestmark = pytest.mark.peer("mosquitto")
+long = pytest.mark.long("brokers")
+VERSIONS = pytest.mark.parametrize("version", ["5", pytest.param("3.1.1", marks=long)])
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def numbers(count: int, start: int = 0) -> list[str]:
     return [str(number) for number in range(start, start + count)]
 
 
-@pytest.mark.parametrize("version", ["5", "3.1.1"])
+@VERSIONS
 def test_every_qos_is_stored_once_and_acknowledged(tmp_path: Path, broker: Mosquitto, version: str) -> None:
     async def story() -> None:
         everything = Subscription(filter="site/#", qos=2)
@@ -94,7 +96,7 @@ def test_a_restarted_broker_resumes_and_one_that_lost_its_sessions_is_named(tmp_
     asyncio.run(story())
 
 
-@pytest.mark.parametrize("version", ["5", "3.1.1"])
+@VERSIONS
 def test_what_was_stored_and_not_acknowledged_is_recognised_after_a_cut(
     tmp_path: Path, broker: Mosquitto, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
@@ -131,6 +133,7 @@ def test_what_was_stored_and_not_acknowledged_is_recognised_after_a_cut(
     asyncio.run(story())
 
 
+@long
 def test_a_broker_that_falls_silent_is_left_and_found_again(tmp_path: Path, broker: Mosquitto) -> None:
     async def story() -> None:
         wanted = settings(broker, keep_alive_s=2, connect_timeout_ms=300)
@@ -146,6 +149,7 @@ def test_a_broker_that_falls_silent_is_left_and_found_again(tmp_path: Path, brok
     asyncio.run(story())
 
 
+@long
 def test_retained_copies_are_passed_over_and_live_messages_are_not(tmp_path: Path, broker: Mosquitto) -> None:
     async def story() -> None:
         await asyncio.to_thread(broker.publish, "site/old", ["1"], "-r")
@@ -162,6 +166,7 @@ def test_retained_copies_are_passed_over_and_live_messages_are_not(tmp_path: Pat
     asyncio.run(story())
 
 
+@long
 def test_two_gateways_share_a_subscription(tmp_path: Path, broker: Mosquitto) -> None:
     async def story() -> None:
         wanted = [settings(broker, "$share/g/site/#", name=name) for name in ("one", "two")]
@@ -176,6 +181,7 @@ def test_two_gateways_share_a_subscription(tmp_path: Path, broker: Mosquitto) ->
     asyncio.run(story())
 
 
+@long
 def test_a_filter_that_was_taken_out_delivers_no_more(tmp_path: Path, broker: Mosquitto) -> None:
     async def story() -> None:
         async with reading(tmp_path / "data", settings(broker, "site/#", "old/#")) as node:

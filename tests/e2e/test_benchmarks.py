@@ -9,7 +9,17 @@ from typing import Any
 
 import pytest
 
-from benchmarks import mqtt_ingest, node_consume, node_latency, node_produce, node_raw, node_start, node_wear
+from benchmarks import (
+    kill_compare,
+    mqtt_client,
+    mqtt_ingest,
+    node_consume,
+    node_latency,
+    node_produce,
+    node_raw,
+    node_start,
+    node_wear,
+)
 from benchmarks.kafka_raw import Shape
 from benchmarks.kafka_servers import Servers, both
 
@@ -75,3 +85,28 @@ def test_node_start_and_wear_run_beside_kafka(tmp_path: Path) -> None:
     for who in ("ours", "ours-50ms"):
         assert wear["details"][who]["file"] > 1  # each byte of payload is there, and its batch's header too
     assert wear["details"]["ours"]["pages"] > wear["details"]["ours-50ms"]["pages"]
+
+
+@pytest.mark.peer("mosquitto")
+def test_mqtt_client_runs_beside_mosquitto_sub(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    load = mqtt_ingest.Load(connections=3, inflight=4, messages=400)
+    report = mqtt_client.main(load=load, rounds=1, results=tmp_path)
+    assert json.loads((tmp_path / "mqtt-client.json").read_text()) == report
+    assert report["ratio"]["mosquitto_sub"] > 0
+    for details in report["details"].values():
+        assert details["cpu_us"] >= details["reader_cpu_us"] >= 0
+    assert "against mosquitto_sub" in capsys.readouterr().out
+
+
+@pytest.mark.long("benchmarks")
+@pytest.mark.peer("mosquitto")
+def test_kill_compare_counts_what_was_acknowledged_and_is_gone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = kill_compare.main(rounds=1, messages=60, rate=1_000, only="defaults", results=tmp_path)
+    assert json.loads((tmp_path / "kill-compare.json").read_text()) == report
+    ours, theirs = report["contestants"].values()
+    assert ours["acknowledged"][0] >= 30
+    assert (ours["lost"], ours["twice"]) == ([0], [0])
+    assert theirs["lost"] == theirs["acknowledged"] != [0]  # it keeps its queues in memory
+    assert "of" in capsys.readouterr().out

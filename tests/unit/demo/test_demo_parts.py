@@ -48,6 +48,13 @@ def test_a_report_on_half_a_story_is_refused(tmp_path: Path) -> None:
     assert parse_options([])[0].seconds is None
 
 
+def test_a_comparison_is_with_a_broker_that_it_knows(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse_options(["--versus", "mosquitto"])[0].versus == "mosquitto"
+    with pytest.raises(SystemExit):
+        parse_options(["--versus", "emqx"])
+    assert "mosquitto" in capsys.readouterr().err
+
+
 def test_a_report_without_a_folder_is_refused_before_anything_starts(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no folder"):
         parse_options(["--for", "60s", "--report", str(tmp_path / "no" / "r.json")])
