@@ -24,6 +24,7 @@ from typing import Any
 import msgspec
 
 from gateway.ingest.eventtime import FUTURE_MAX_MS
+from gateway.ingest.intervals import BURST_MS, SILENT_AFTER, Interval
 from gateway.log.own_headers import OwnMark
 
 CHANGES_MAX = 64
@@ -38,15 +39,17 @@ CONNECTED, GONE = "connected", "gone"
 class MarkSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Marks, `[marks]`.
 
-    every_ms     how often the node says how far it is
-    lateness_ms  how far apart in event time readings of one source may arrive
-    idle_ms      a source silent for this long holds nothing up (a profile's expected interval × 3 takes its place)
-    skew_max_ms  a source whose times are this far behind their arrival is left out
+    every_ms       how often the node says how far it is
+    lateness_ms    how far apart in event time readings of one source may arrive
+    idle_ms        a source silent for this long holds nothing up (a profile's expected interval × 3 takes its place)
+    learnt_max_ms  where a profile says no interval, three times the learnt one takes its place, up to this
+    skew_max_ms    a source whose times are this far behind their arrival is left out
     """
 
     every_ms: int = 1_000
     lateness_ms: int = 2_000
     idle_ms: int = 10_000
+    learnt_max_ms: int = 60_000
     skew_max_ms: int = 60_000
 
 
@@ -59,6 +62,7 @@ class MarkSource:
         "gone",
         "id",
         "idle_ms",
+        "interval",
         "newest_ms",
         "recorded",
         "seen_ms",
@@ -75,10 +79,20 @@ class MarkSource:
         self.connected = False
         self.gone = False  # left with a clean DISCONNECT
         self.idle_ms: int | None = None
+        self.interval: Interval | None = None  # learnt; made when it has spoken twice
         self.recorded = False
         self.told: tuple[str, int] | None = None
         self.told_at = 0
         self.waits_since_ms: float | None = None  # monotonic: logged as topic `raw`, not decoded yet
+
+    def remember(self, learnt_ms: int) -> None:
+        """An earlier run had learnt how often it speaks."""
+        self.interval = Interval(learnt_ms)
+
+    @property
+    def learnt_ms(self) -> int | None:
+        """How often it speaks, as far as that is learnt."""
+        return self.interval.learnt_ms if self.interval is not None else None
 
 
 class MarkMaker:
@@ -143,6 +157,10 @@ class MarkMaker:
 
         The source's `idle_ms` and `recorded` follow its profile and are set by whoever knows that.
         """
+        if now_ms - source.seen_ms > BURST_MS:
+            if source.interval is None:
+                source.interval = Interval()
+            source.interval.spoke(now_ms, source.seen_ms)
         source.seen_ms = now_ms
         source.arrival_ms = self._newest_arrival_ms = arrival_ms
         if newest_ms is None:
@@ -170,8 +188,19 @@ class MarkMaker:
         return source.arrival_ms - source.newest_ms > self.settings.skew_max_ms
 
     def _idle(self, source: MarkSource, now_ms: float) -> bool:
-        idle_ms = source.idle_ms if source.idle_ms is not None else self.settings.idle_ms
+        idle_ms = source.idle_ms if source.idle_ms is not None else self._idle_ms(source)
         return now_ms - max(source.seen_ms, self.started_ms) > idle_ms
+
+    def _idle_ms(self, source: MarkSource) -> int:
+        """Where the profile says nothing: three intervals as they were learnt, within the settings' bounds."""
+        settings, learnt_ms = self.settings, source.learnt_ms
+        if learnt_ms is None:
+            return settings.idle_ms
+        return max(settings.idle_ms, min(SILENT_AFTER * learnt_ms, settings.learnt_max_ms))
+
+    def intervals(self) -> dict[str, int]:
+        """What was learnt, by source id."""
+        return {source.id: learnt_ms for source in self.sources.values() if (learnt_ms := source.learnt_ms)}
 
     def due(self, now_ms: float) -> bool:
         """The next commit group should carry a mark."""
@@ -262,5 +291,7 @@ class MarkMaker:
     def forget_gone(self, now_ms: float, *, after_ms: float = 3_600_000) -> None:
         """Let go of sources that left long ago, so that a listing does not grow by every client that ever came."""
         for source in list(self.sources.values()):
+            if source.interval is not None:
+                source.interval.forget_if_streaming(source.seen_ms)
             if not source.connected and now_ms - max(source.seen_ms, self.started_ms) > after_ms:
                 del self.sources[source.id]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from devices.profiles import Profile
+from gateway.ingest.intervals import SILENT_AFTER
 from gateway.ingest.marks import MarkMaker, MarkSource
 from gateway.ingest.repeats import DupMemory
 
@@ -31,6 +32,9 @@ _ANONYMOUS_ID = re.compile(r"mqtt:anonymous-(\d+|[0-9a-f]{16})")
 
 ERROR_KEPT_MS = 3_600_000
 """How long an error that ended a connection is told after it."""
+SILENT_MS = 10_000
+SILENT_TOLD_MS = 86_400_000
+"""A source that misses its interval is named from so long on, and for a day."""
 RECURS = 3
 RECURS_MS = 300_000
 """An error is a problem of the node's only while it comes again: so often within so long."""
@@ -98,6 +102,19 @@ class Source:
     def _has_error(self, now_ms: float) -> bool:
         return self.error is not None and now_ms - self.times[-1] <= ERROR_KEPT_MS
 
+    @property
+    def interval_ms(self) -> int | None:
+        """How often it speaks: as its profile expects, else as it was learnt."""
+        return self.mark.idle_ms // SILENT_AFTER if self.mark.idle_ms is not None else self.mark.learnt_ms
+
+    def _silent_ms(self, now_ms: float) -> float | None:
+        """For how long it has missed what was expected of it in this run; None while it keeps to that."""
+        silent_ms = now_ms - self.mark.seen_ms
+        expected_ms = self.interval_ms
+        if expected_ms is None or silent_ms <= max(SILENT_AFTER * expected_ms, SILENT_MS) or silent_ms > SILENT_TOLD_MS:
+            return None
+        return silent_ms
+
     def status(self, marks: MarkMaker, now_ms: float) -> dict[str, Any]:
         """Its row. `problem` degrades the node, `note` and `last_error` do not."""
         shown = self.clients.values() or (self,)
@@ -110,6 +127,8 @@ class Source:
             note = "its clock is off: claimed times are kept beside the readings (hw-t), arrival times stand"
         elif marks.is_behind(self.mark):
             note = "its times are far behind their arrival: windows do not wait for it"
+        elif (silent_ms := self._silent_ms(now_ms)) is not None:
+            note = f"silent for {silent_ms / 1000:.0f} s, where it speaks every {(self.interval_ms or 0) / 1000:g} s"
         elif self.raw_mark is not None and marks.is_undecoded(self.raw_mark, now_ms) is None:
             note = "its messages wait to be decoded, all on disk: windows do not wait for it any more"
         erred = self._has_error(now_ms)
@@ -122,6 +141,7 @@ class Source:
             "dead_letters": self.dead_letters,
             "problem": problem,
             "note": note,
+            "interval_ms": self.interval_ms,
             "last_error": self.error if erred else None,
             "last_error_ms": self.error_wall_ms if erred else None,
             "errors": self.errors,

@@ -20,6 +20,7 @@ from typing import Any
 from devices.profile_files import read_profiles
 from devices.profiles import Profile
 from gateway.ingest.events import Events
+from gateway.ingest.interval_file import IntervalFile
 from gateway.ingest.modbus.bus import ModbusBus
 from gateway.ingest.modbus.plan import bus_plan
 from gateway.ingest.mqtt.listener import MqttListener, serve_mqtt
@@ -69,6 +70,7 @@ class Core:
         self.ingest: Ingest | None = None
         self.mqtt: MqttListener | None = None
         self.brokers: list[BrokerClient] = []
+        self.intervals: IntervalFile | None = None
         self.modbus: list[ModbusBus] = []
         self.outcomes: OutcomeServer | None = None
         self.uplink: Uplink | None = None
@@ -106,6 +108,7 @@ class Core:
             self.brokers = open_brokers(
                 self.ingest, settings.mqtt_client, net=self.net, disk=disk, random=SystemRandom(), emit=self._emit
             )
+            self.intervals = IntervalFile(disk, settings.data_dir, self.ingest.marks)
             self.modbus = [ModbusBus(self.ingest, plan, clock, self.net) for plan in plans]
         host, port = parse_address(settings.kafka.listen, default_port=9092)
         reserved = frozenset({"readings"}) if settings.role == "edge" else frozenset[str]()
@@ -233,6 +236,8 @@ class Core:
             for port, profile in ports:
                 run = _bound(run_serial, self.ingest, port, self.clock, profile=profile)
                 self._begin(f"serial port {port.port}", run)
+        if self.intervals is not None:
+            self._begin("learnt intervals", self.intervals.run)
         for bus in self.modbus:
             self._begin(f"Modbus {bus.name}", bus.run)
         for broker in self.brokers:
@@ -288,6 +293,8 @@ class Core:
             rest.callback(self.store.flush_now)
             if self.ingest is not None:
                 rest.callback(self.ingest.close)
+            if self.intervals is not None:
+                rest.callback(self.intervals.close)
             if self.outcomes is not None:
                 rest.callback(self.outcomes.close)
             if self._control is not None:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from gateway.ingest.intervals import BURST_MS, Interval
 from gateway.log.records import decode_headers
 from headwater.errors import UNREADABLE
 
@@ -83,6 +84,7 @@ class PageModel:
         self.series_max = series_max
         self.series: dict[tuple[str, str], Series] = {}
         self.devices: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._spoken: dict[str, tuple[Interval, float]] = {}  # and the newest time
         self.alerts: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self.nodes: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self.readings = 0
@@ -117,8 +119,15 @@ class PageModel:
         row = self.devices.get(device)
         if row is None:
             row = self.devices[device] = {"device": device, "readings": 0, "fields": {}}
+            self._spoken[device] = (Interval(), float("-inf"))
             if len(self.devices) > self.devices_max:
                 self._forget_device(next(iter(self.devices)))
+        interval, newest_ms = self._spoken[device]
+        if time_ms - newest_ms > BURST_MS:  # by the readings' own times, so that a restart learns the same
+            interval.spoke(time_ms, newest_ms)
+            row["interval_ms"] = interval.learnt_ms
+        if time_ms > newest_ms:
+            self._spoken[device] = (interval, time_ms)
         row["time_ms"] = time_ms
         # its age is the reading's own, however late it was read: after a restart, or out of a backlog
         row["seen_ms"] = min(now_ms, time_ms)
@@ -131,7 +140,7 @@ class PageModel:
                 self._point(device, name, time_ms, float(value))
 
     def _forget_device(self, device: str) -> None:
-        del self.devices[device]
+        del self.devices[device], self._spoken[device]
         for key in [key for key in self.series if key[0] == device]:
             del self.series[key]
 

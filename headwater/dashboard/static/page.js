@@ -185,7 +185,7 @@ function ownNode(row) {
 function drawTables() {
   rows("devices", view.devices, (row) => [
     row.device, Object.entries(row.fields).map(([name, value]) => `${name} ${show(value)}`).join(" · "), age(row.seen_ms), show(row.readings),
-  ], (row) => nodeNow() - row.seen_ms > 30_000);
+  ], (row) => nodeNow() - row.seen_ms > (row.interval_ms ? Math.max(10_000, 3 * row.interval_ms) : 30_000));
   const own = view.status?.node;
   const nodes = new Map([...(own ? [[own, { node: own }]] : []), ...view.nodes]);
   rows("nodes", new Map([...nodes].map(([name, row]) => [name, ownNode(row)])), (row) => [

@@ -37,6 +37,21 @@ def test_last_reading_of_each_device() -> None:
     assert (row["time_ms"], row["readings"]) == (T + 100, 2)
 
 
+def test_how_often_a_device_speaks_is_learnt_from_its_readings_own_times() -> None:
+    model, again = make(), make()
+    for turn in range(8):
+        read(model, "edge/t1", T + turn * 60_000, power=1)
+        read(model, "edge/t1", T + turn * 60_000 + 100, power=1)
+        read(model, "edge/t1", T + turn * 60_000 - 30_000, power=1)  # late
+        read(model, "edge/t2", T + turn * 500, power=1)
+    assert model.devices["edge/t1"]["interval_ms"] == 60_000
+    assert model.devices["edge/t2"]["interval_ms"] is None
+    for turn in range(8):  # read again after a restart, all at once
+        read(again, "edge/t1", T + turn * 60_000, now_ms=T + 10**9, power=1)
+    assert again.devices["edge/t1"]["interval_ms"] == 60_000
+    assert model.since(0)["devices"][0]["interval_ms"] == 60_000
+
+
 def test_chart_holds_one_point_a_second_and_the_last_one_wins() -> None:
     model = make()
     for ms, power in ((0, 1.0), (900, 2.0), (1000, 3.0)):
