@@ -83,9 +83,9 @@ class RealDisk:
         return os.open(path, flags, 0o640)
 
     def append(self, handle: int, data: Buffer) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(handle, view) :]
+        written = os.write(handle, data)
+        while written < len(data):
+            written += os.write(handle, memoryview(data)[written:])
 
     def read_at(self, handle: int, size: int, position: int) -> bytes:
         data = os.pread(handle, size, position)
@@ -295,6 +295,7 @@ class ForgetfulDisk:
 
     def replace_file(self, path: str, data: bytes) -> None:
         self._check("replace_file")
+        self.bad_files.discard(path)  # written to other sectors
         file = _File(bytearray(data), bytes(data))
         self._live[path] = self._durable[path] = file
 

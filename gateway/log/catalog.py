@@ -1,7 +1,7 @@
 """What a node knows of its data directory beyond the batches: whose it is, which format, the topics and their settings.
 
-`<data>/node/identity.json` and `<data>/node/topics.json`; both are replaced whole: a power cut leaves the old or the
-new one.
+`<data>/node/identity.json` and `<data>/node/topics.json`, each twice and with a checksum (`gateway.log.sealed`); they
+are replaced whole: a power cut leaves the old or the new one.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ import re
 import secrets
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
 from gateway.log import checkpoints
 from gateway.log.errors import InvalidTopic
+from gateway.log.sealed import mend_sealed, read_sealed, write_sealed
 from headwater.disk import Disk, read_or_none
-from headwater.errors import UNREADABLE, UserError
+from headwater.errors import UserError
 
 FORMAT = 1
 _KAFKA_NODE_ID = "1"
@@ -60,15 +62,32 @@ def new_id() -> str:
             return text
 
 
-def _newer(data_dir: str, found: int) -> str:
-    return f"{data_dir} was written by a newer Headwater (format {found}; this one knows {FORMAT})"
+def _is_newer(fields: dict[str, Any]) -> bool:
+    return isinstance(fields.get("format"), int) and fields["format"] > FORMAT
+
+
+def _builtins(identity: Identity) -> dict[str, Any]:
+    fields: dict[str, Any] = msgspec.to_builtins(identity)
+    return fields
+
+
+def _known_or_newer(fields: dict[str, Any]) -> dict[str, Any]:
+    return fields if _is_newer(fields) else _builtins(_to_identity(fields))
 
 
 def _read_topics(disk: Disk, node_dir: str) -> dict[str, TopicEntry] | None:
-    try:
-        return msgspec.json.decode(read_or_none(disk, f"{node_dir}/topics.json") or b"", type=_Topics).topics
-    except UNREADABLE:
-        return None
+    def convert(fields: dict[str, Any]) -> dict[str, TopicEntry]:
+        topics = msgspec.convert(fields, _Topics).topics
+        for entry in topics.values():
+            checkpoints.decode_id(entry.id)
+        return topics
+
+    return read_sealed(disk, f"{node_dir}/topics.json", convert)
+
+
+def _list_of(topics: Mapping[str, TopicEntry]) -> dict[str, Any]:
+    fields: dict[str, Any] = msgspec.to_builtins(_Topics(format=FORMAT, topics=dict(topics)))
+    return fields
 
 
 def read_entries(disk: Disk, node_dir: str) -> Mapping[str, TopicEntry]:
@@ -79,9 +98,14 @@ def read_entries(disk: Disk, node_dir: str) -> Mapping[str, TopicEntry]:
 def read_node(disk: Disk, node_dir: str) -> str | None:
     """The name of the node that a data directory belongs to; None when it does not say."""
     try:
-        return msgspec.json.decode(disk.read_file(f"{node_dir}/identity.json"), type=Identity).node
-    except (*UNREADABLE, FileNotFoundError, NotADirectoryError):
+        found = read_sealed(disk, f"{node_dir}/identity.json", _to_identity)
+    except NotADirectoryError:
         return None
+    return None if found is None else found.node
+
+
+def _to_identity(fields: dict[str, Any]) -> Identity:
+    return msgspec.convert(fields, Identity)
 
 
 def write_properties(disk: Disk, log_dir: str, identity: Identity, wall_ms: int) -> None:
@@ -132,44 +156,27 @@ class Catalog:
     def identify(self, node: str) -> Identity:
         """The directory's identity; a new directory gets one. Raises `UserError` when it is somebody else's."""
         path = f"{self._node_dir}/identity.json"
-        identity = self._read_identity(path)
-        if identity is None:
+        fields = read_sealed(
+            self._disk, path, lambda found: found if _is_newer(found) else _builtins(_to_identity(found))
+        )
+        if fields is None:
             self.refuse_foreign()
             identity = Identity(format=FORMAT, node=node, cluster_id=new_id(), directory_id=new_id())
-            identity = self._adopt_properties(identity)
-            self._disk.replace_file(path, msgspec.json.format(msgspec.json.encode(identity)) + b"\n")
-        if identity.format > FORMAT:
+            fields = _builtins(self._adopt_properties(identity))
+        if _is_newer(fields):
+            found = fields["format"]
             raise UserError(
-                _newer(self._data_dir, identity.format),
+                f"{self._data_dir} was written by a newer Headwater (format {found}; this one knows {FORMAT})",
                 hint="Install that version again, or choose another data_dir.",
             )
+        identity = _to_identity(fields)
         if identity.node != node:
             raise UserError(
                 f"{self._data_dir} belongs to node “{identity.node}”, and this node is “{node}”",
                 hint="Give each node a data_dir of its own, or set node to the directory's name.",
             )
+        mend_sealed(self._disk, path, fields)
         return identity
-
-    def _read_identity(self, path: str) -> Identity | None:
-        try:
-            data = self._disk.read_file(path)
-        except FileNotFoundError:
-            return None
-        try:
-            return msgspec.json.decode(data, type=Identity)
-        except UNREADABLE:
-            pass
-        try:
-            raw = msgspec.json.decode(data)
-            newer = isinstance(raw, dict) and isinstance(raw.get("format"), int) and raw["format"] > FORMAT
-        except UNREADABLE:
-            newer = False
-        if newer:
-            raise UserError(
-                _newer(self._data_dir, raw["format"]),
-                hint="Install that version again, or choose another data_dir.",
-            )
-        return None  # damaged: made again from meta.properties
 
     def refuse_foreign(self) -> None:
         known = {"log", "node"}
@@ -200,7 +207,8 @@ class Catalog:
         return True
 
     def save(self) -> None:
-        self._replace(self.topics)
+        """Write whichever copy of the list is not as it should be. Raises `OSError`."""
+        mend_sealed(self._disk, f"{self._node_dir}/topics.json", _list_of(self.topics))
 
     def put_topic(self, name: str, entry: TopicEntry) -> None:
         """Make a topic's entry durable. Raises `OSError`, with nothing changed."""
@@ -210,6 +218,5 @@ class Catalog:
         self._replace({other: entry for other, entry in self.topics.items() if other != name})
 
     def _replace(self, topics: Mapping[str, TopicEntry]) -> None:
-        data = msgspec.json.encode(_Topics(format=FORMAT, topics=dict(topics)))
-        self._disk.replace_file(f"{self._node_dir}/topics.json", msgspec.json.format(data) + b"\n")
+        write_sealed(self._disk, f"{self._node_dir}/topics.json", _list_of(topics))
         self.topics = dict(topics)

@@ -55,7 +55,7 @@ def encode_epochs(epochs: Iterable[tuple[int, int]]) -> bytes:
 def decode_epochs(data: bytes) -> list[tuple[int, int]]:
     """Epochs with their start offsets, ascending. Raises `ValueError`."""
     epochs = [(int(epoch), int(start)) for epoch, start in _rows(data, 2)]
-    if epochs != sorted(epochs):
+    if epochs != sorted(dict(epochs).items()):
         raise ValueError("leader epochs that do not ascend")
     return epochs
 

@@ -197,6 +197,7 @@ class Cleaner:
             self._disk.remove(path)
             return group[0]
         files = new.index_files() | {".txnindex": encode_aborted(new.aborted)}
+        yield partial(self._note_aborted, new, files[".txnindex"])
         yield lambda: commit_cleaned(self._disk, self._log.files.directory, new.path, files)
         if self._log.closed or self._log.generation != self._generation:
             return None  # the next start finishes the swap, or the topic is deleted with it
@@ -205,6 +206,9 @@ class Cleaner:
         self._log.replace_segments(group, new)
         yield lambda: clear_swapped(self._disk, self._log.files.directory, new.path, [each.path for each in group[1:]])
         return new
+
+    def _note_aborted(self, new: Segment, index: bytes) -> None:
+        new.aborted_sum = self._log.files.aborted_sums.note(new.base_offset, index)
 
     def _fill(
         self, new: Segment, target: int, group: list[Segment], waiting: deque[Segment], compactor: Compactor

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from gateway.log import checkpoints
+from gateway.log.aborted_sums import AbortedSums
 from gateway.log.chain import encode_anchors
 from gateway.log.segment import Segment, SegmentCache
 from gateway.log.transactions import encode_aborted
@@ -37,6 +38,7 @@ class PartitionFiles:
         topic: str,
         partition: int,
         chain_path: str,
+        aborted_sums_path: str,
         index_interval_bytes: int,
         set_recovery_point: Callable[[int], None],
     ) -> None:
@@ -46,11 +48,14 @@ class PartitionFiles:
         self.topic = topic
         self.partition = partition
         self.chain_path = chain_path
+        self.aborted_sums = AbortedSums(disk, aborted_sums_path)
         self.index_interval_bytes = index_interval_bytes
         self.set_recovery_point = set_recovery_point
 
     def segment(self, base_offset: int) -> Segment:
-        return Segment(self.directory, base_offset, self.index_interval_bytes)
+        segment = Segment(self.directory, base_offset, self.index_interval_bytes)
+        segment.aborted_sum = self.aborted_sums.of(base_offset)
+        return segment
 
     def create_segment(self, base_offset: int) -> Segment:
         """An empty active segment; its name is durable only after the directory is synced."""
@@ -96,6 +101,7 @@ class PartitionFiles:
         for suffix in (".log", ".index", ".timeindex", ".txnindex"):
             if self.disk.exists(segment.path + suffix):
                 self.disk.remove(segment.path + suffix)
+        segment.aborted_sum = self.aborted_sums.note(segment.base_offset, b"")
 
     def _write_indexes(self, segment: Segment) -> None:
         for suffix, data in segment.index_files().items():
@@ -103,10 +109,14 @@ class PartitionFiles:
 
     def write_aborted(self, segment: Segment) -> None:
         """The transaction index, which alone cannot be made from its segment's batches; nothing goes on without it."""
-        if segment.aborted:
-            self.disk.replace_file(segment.path + ".txnindex", encode_aborted(segment.aborted))
+        index = encode_aborted(segment.aborted)
+        segment.aborted_sum = None  # without room for the file, what is in memory counts
+        noted = self.aborted_sums.note(segment.base_offset, index)
+        if index:
+            self.disk.replace_file(segment.path + ".txnindex", index)
         elif self.disk.exists(segment.path + ".txnindex"):
             self.disk.remove(segment.path + ".txnindex")  # of batches that a failed sync took back
+        segment.aborted_sum = noted
 
     def _write_snapshot(self, offset: int, snapshot: bytes, *, keep: int) -> None:
         """Recovery begins at a snapshot of a segment's base: the one at `keep` stays until a newer base has one."""

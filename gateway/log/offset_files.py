@@ -82,3 +82,12 @@ class OffsetFiles:
 
     def _write(self, name: str, offsets: Offsets) -> None:
         self._disk.replace_file(f"{self._log_dir}/{name}", checkpoints.encode_offsets(offsets))
+
+
+def log_start(noted: int, bases: list[int]) -> int:
+    """Where a log begins whose segments have these bases, ascending, and whose start was noted there.
+
+    Only whole segments ever expire. A note that points into one is damaged, or a broker's that deleted records: all of
+    the segment is served.
+    """
+    return max([bases[0], *(base for base in bases if base <= noted)])

@@ -11,26 +11,22 @@ from the newest good producer snapshot on are read whole, with their CRCs; older
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Iterator
 from enum import StrEnum
 from typing import NamedTuple
 
-from gateway.log import checkpoints
-from gateway.log.chain import CHAIN_START, chain_next, decode_anchors
+from gateway.log.chain import chain_next
 from gateway.log.errors import CorruptBatch
 from gateway.log.files import PartitionFiles
+from gateway.log.notes import newest_state, read_anchors, read_epochs, remove_leftovers
 from gateway.log.replay import Replay
 from gateway.log.scan import Stop, find_next_batch, read_patiently, scan_run
-from gateway.log.segment import Segment, headers, load_indexes, read_aborted, rebuild_indexes
+from gateway.log.segment import Segment, headers, load_indexes, rebuild_indexes
 from gateway.log.state import PartitionState
-from gateway.log.swap import INDEXES, finish_swaps
+from gateway.log.swap import finish_swaps
 from gateway.log.transactions import AbortedTransaction
-from headwater.disk import read_or_none
 
 _LOG_NAME = re.compile(r"\d{20}\.log")
-_LEFTOVERS = (".tmp", ".deleted", ".cleaned", ".swap")
 _COPY_BYTES = 1 << 20
 
 
@@ -92,19 +88,21 @@ class Recoverer:
         self._epochs: list[tuple[int, int]] = []
         self._anchors: dict[int, int] = {}
         self._damaged = False
+        self._begin_epoch = False
         self._base_snapshot = PartitionState().snapshot()
 
     def recover(self) -> Recovered:
         """Raises `OSError` when the disk cannot be read or written at all."""
         finish_swaps(self._disk, self._directory)
-        self._remove_leftovers()
-        self._epochs = self._read_epochs()
+        remove_leftovers(self._disk, self._directory)
         bases = sorted(int(name[:20]) for name in self._disk.names(self._directory) if _LOG_NAME.fullmatch(name))
         if not bases:
             bases = [max(self._log_start, self._point)]
             self._disk.close(self._disk.open(self._files.segment(bases[0]).log_path, create=True))
-        replay_from, state = self._newest_state(bases)
-        self._anchors = self._read_anchors(bases[0])
+        self._epochs, known = read_epochs(self._files, bases)
+        self._begin_epoch = not known  # which ones there were nobody can tell for sure: go on in one that is above all
+        replay_from, state = newest_state(self._files, bases, self._point)
+        self._anchors = {} if self._compacted else read_anchors(self._files, bases[0])
         replay = Replay(state, None)
         for slot, base in enumerate(bases):
             if base < replay_from:
@@ -122,56 +120,7 @@ class Recoverer:
             Recovery(self._files.topic, self._files.partition, outcome, first, end, size_bytes, detail)
         )
 
-    # -- what stands beside the batches
-
-    def _remove_leftovers(self) -> None:
-        names = set(self._disk.names(self._directory))
-        for name in sorted(names):
-            orphan = name.endswith(INDEXES) and name[:20] + ".log" not in names
-            if name.endswith(_LEFTOVERS) or orphan:
-                self._disk.remove(f"{self._directory}/{name}")
-
-    def _read_epochs(self) -> list[tuple[int, int]]:
-        try:
-            path = f"{self._directory}/{checkpoints.LEADER_EPOCHS}"
-            epochs = checkpoints.decode_epochs(read_or_none(self._disk, path) or b"")
-        except ValueError:
-            epochs = []
-        return epochs or [(0, 0)]
-
-    def _read_anchors(self, first_base: int) -> dict[int, int]:
-        anchors: dict[int, int] = {}
-        if self._compacted:
-            return anchors
-        with contextlib.suppress(CorruptBatch):
-            anchors = decode_anchors(read_or_none(self._disk, self._files.chain_path) or b"")
-        if first_base == 0:
-            anchors[0] = CHAIN_START
-        return anchors
-
-    def _newest_state(self, bases: list[int]) -> tuple[int, PartitionState]:
-        """The newest good snapshot at a segment's base, no newer than the first segment that may not be whole."""
-        latest = max([base for base in bases if base <= self._point], default=bases[0])
-        latest = min([latest, *self._without_aborts(bases)])
-        for name in reversed(self._files.snapshot_names()):
-            offset = int(name[:20]) if name[:20].isdigit() else -1
-            if offset not in bases or offset > latest:
-                continue
-            try:
-                return offset, PartitionState.restore(self._disk.read_file(f"{self._directory}/{name}"))
-            except (OSError, ValueError):
-                continue
-        return bases[0], PartitionState()
-
-    def _without_aborts(self, bases: list[int]) -> Iterator[int]:
-        """Segments with a damaged transaction index: it is made again from the batches, and those before them."""
-        for base in bases:
-            segment = self._files.segment(base)
-            if self._disk.exists(segment.path + ".txnindex"):
-                try:
-                    read_aborted(self._disk, segment)
-                except CorruptBatch:
-                    yield base
+    # -- older segments
 
     def _chain_at(self, base: int) -> int | None:
         """The chain's value at a segment's base: as noted, or walked from the nearest earlier note."""
@@ -192,8 +141,6 @@ class Recoverer:
             finally:
                 self._disk.close(handle)
         return value
-
-    # -- older segments
 
     def _trust_or_scan(self, base: int, next_base: int) -> None:
         """A segment wholly below the recovery point: check its end; read it whole only when that looks wrong."""
@@ -305,7 +252,9 @@ class Recoverer:
         segment.chain = replay.chain
         replay.into(segment)
         self._segments.append(segment)
-        end = scan_run(self._disk, handle, 0, size, base, limit_offset, replay.visit)
+        # Compaction leaves the active segment alone.
+        gapless = limit_offset is None or not self._compacted
+        end = scan_run(self._disk, handle, 0, size, base, limit_offset, replay.visit, gapless=gapless)
         if end.stop is Stop.BAD:
             return segment, self._mend(segment, size, limit_offset, replay)
         if end.stop is Stop.SUCCESSOR:
@@ -392,7 +341,7 @@ class Recoverer:
                 self._disk.remove(active.path + suffix)
         self._disk.sync(active.handle)
         self._disk.sync_directory(self._directory)
-        if self._damaged:
+        if self._damaged or self._begin_epoch:
             # The same offset may come a second time with other content: a new epoch tells them apart.
             self._epochs = [*self._epochs, (self._epochs[-1][0] + 1, active.next_offset)]
         self._files.write_epochs(self._epochs)

@@ -18,6 +18,7 @@ _CHUNK_BYTES = 1 << 20
 _SECTOR_BYTES = 4_096
 _CRC_START = 21
 _EPOCH_AT = 12
+_RELATIVE_OFFSET_MAX = (1 << 31) - 1
 
 Visit = Callable[[int, tuple[int, ...], memoryview], None]
 
@@ -73,12 +74,22 @@ def valid_batch(chunk: bytes, near: int, expected: int) -> tuple[int, ...] | Non
 
 
 def scan_run(
-    disk: Disk, handle: int, start: int, size: int, expected: int, limit_offset: int | None, visit: Visit
+    disk: Disk,
+    handle: int,
+    start: int,
+    size: int,
+    expected: int,
+    limit_offset: int | None,
+    visit: Visit,
+    *,
+    gapless: bool = False,
 ) -> ScanEnd:
     """Visit every good batch from `start` on; stops at damage, at `size`, or where the successor segment begins.
 
-    `expected` is the least offset that may come; `limit_offset` the successor's base, or None.
+    `expected` is the least offset that may come; `limit_offset` the successor's base, or None. `gapless`: no compaction
+    was here, so a batch that claims a later offset is damaged where no CRC looks, unless those after it bear it out.
     """
+    base = expected
     position = start
     chunk = b""
     origin = start
@@ -98,8 +109,12 @@ def scan_run(
                 return ScanEnd(Stop.BAD, position, expected)
             continue
         fields = valid_batch(chunk, near, expected)
-        if fields is None:
+        if fields is None or fields[0] + fields[6] - base > _RELATIVE_OFFSET_MAX:
             return ScanEnd(Stop.BAD, position, expected)
+        if gapless and fields[0] != expected:
+            following = read_patiently(disk, handle, HEADER_BYTES, position + need)
+            if _slipped(following, expected + fields[6] + 1, last=limit_offset is None):
+                return ScanEnd(Stop.BAD, position, expected)
         if limit_offset is not None and fields[0] + fields[6] >= limit_offset:
             return ScanEnd(Stop.SUCCESSOR, position, expected)
         with memoryview(chunk) as view:
@@ -107,6 +122,13 @@ def scan_run(
         position += need
         expected = fields[0] + fields[6] + 1
     return ScanEnd(Stop.END, position, expected)
+
+
+def _slipped(following: bytes, expected: int, *, last: bool) -> bool:
+    """Whether a batch with a gap before it has a wrong offset, seen from the header after it."""
+    if len(following) < HEADER_BYTES:
+        return last  # nothing comes after it: in a segment that was never compacted there are no gaps
+    return bool(HEADER_STRUCT.unpack(following)[0] == expected)
 
 
 def find_next_batch(

@@ -12,6 +12,8 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
 
+from crc32c import crc32c
+
 from gateway.log.chain import chain_next
 from gateway.log.errors import CorruptBatch
 from gateway.log.index import NO_TIMESTAMP, OffsetIndex, TimeIndex
@@ -29,6 +31,7 @@ class Segment:
 
     __slots__ = (
         "aborted",
+        "aborted_sum",
         "anchor_chains",
         "anchor_positions",
         "base_offset",
@@ -64,6 +67,7 @@ class Segment:
         self.unindexed = 0
         self.aborted: list[AbortedTransaction] = []
         self.has_aborts = False
+        self.aborted_sum: int | None = None  # of the transaction index on the disk, None while that is not known
         # The chain's value at the base, and while active also at each indexed batch.
         self.chain: int | None = None
         self.anchor_positions = array("q")
@@ -241,7 +245,7 @@ def load_indexes(disk: Disk, segment: Segment) -> bool:
 
     Raises `CorruptBatch` for a damaged transaction index: records that were taken back would be read without it.
     """
-    if disk.exists(segment.path + ".txnindex"):
+    if segment.aborted_sum is not None or disk.exists(segment.path + ".txnindex"):
         segment.aborted = read_aborted(disk, segment)
     try:
         index = OffsetIndex.decode(disk.read_file(segment.path + ".index"), segment.size)
@@ -261,11 +265,14 @@ def read_aborted(disk: Disk, segment: Segment) -> list[AbortedTransaction]:
     """What the segment's transaction index says. Raises `CorruptBatch`, and `OSError` but for a bad sector."""
     path = segment.path + ".txnindex"
     try:
-        return decode_aborted(disk.read_file(path))
+        data = disk.read_file(path)
+        if segment.aborted_sum is not None and crc32c(data) != segment.aborted_sum:
+            raise ValueError("its checksum is wrong")
+        return decode_aborted(data)
     except ValueError as error:
         raise CorruptBatch(f"{path} is damaged: {error}") from error
     except OSError as error:
-        if error.errno != errno.EIO:
+        if error.errno not in (errno.EIO, errno.ENOENT):
             raise
         raise CorruptBatch(f"{path} cannot be read: {error.strerror}") from error
 
@@ -275,6 +282,8 @@ def rebuild_indexes(disk: Disk, segment: Segment) -> None:
     end = segment.size
     segment.index, segment.times = OffsetIndex(), TimeIndex()
     segment.newest_timestamp, segment.newest_known, segment.size, segment.unindexed = NO_TIMESTAMP, True, 0, 0
-    for _, fields, _ in headers(disk, segment.handle, 0, end):
+    for position, fields, _ in headers(disk, segment.handle, 0, end):
+        if not 0 <= fields[0] + fields[6] - segment.base_offset < 1 << 31:
+            raise CorruptBatch(f"Record batch at byte {position} of {segment.log_path} with offset {fields[0]}")
         segment.note(fields[1] + LENGTH_OFFSET, fields[0] + fields[6], fields[8], None)
     segment.index_files()  # adds the time index's last entry

@@ -18,7 +18,7 @@ from gateway.log.errors import InvalidTopic, LogFailed, TopicExists
 from gateway.log.files import PartitionFiles
 from gateway.log.flusher import CallInLoop, Flusher
 from gateway.log.lock import DirectoryLock
-from gateway.log.offset_files import OffsetFiles
+from gateway.log.offset_files import OffsetFiles, log_start
 from gateway.log.partition import PartitionLog
 from gateway.log.recovery import Outcome, Recoverer, Recovery
 from gateway.log.reserve import release_when_full
@@ -34,6 +34,7 @@ from headwater.errors import UserError
 __all__ = ["LogStore", "Topic"]
 
 _log = logging.getLogger(__name__)
+_BESIDE = ("chain", "aborted")  # folders below `<data>/node/` with a file per partition
 
 
 class LogStore:
@@ -134,7 +135,8 @@ class LogStore:
         identity = self._catalog.identify(node)
         self.node, self.cluster_id, self.directory_id = identity.node, identity.cluster_id, identity.directory_id
         disk.make_directory(self._log_dir)
-        disk.make_directory(f"{self._node_dir}/chain")
+        for folder in _BESIDE:
+            disk.make_directory(f"{self._node_dir}/{folder}")
         clean = f"{self._log_dir}/{checkpoints.CLEAN_SHUTDOWN}"
         self.stopped_cleanly = disk.exists(clean)
         if self.stopped_cleanly:
@@ -150,8 +152,8 @@ class LogStore:
                 self._remove_directories(name, entry.partitions)
                 self._catalog.drop_topic(name)
         self._adopt_directories(known=known)
-        if not known:
-            self._catalog.save()  # from now on a directory without an entry is a topic that nobody was told of
+        # From now on a directory without an entry is a topic that nobody was told of.
+        self._catalog.save()
         for name, entry in sorted(self._catalog.topics.items()):
             self._topics[name] = self._topic(name, entry, self._open_partitions(name, entry))
         self._write_checkpoints()
@@ -194,6 +196,7 @@ class LogStore:
             topic=name,
             partition=number,
             chain_path=f"{self._node_dir}/chain/{name}-{number}",
+            aborted_sums_path=f"{self._node_dir}/aborted/{name}-{number}",
             index_interval_bytes=self._settings.index_interval_bytes,
             set_recovery_point=partial(self._offsets.set_recovery_point, key),
         )
@@ -220,7 +223,7 @@ class LogStore:
             epochs=found.epochs,
             base_snapshot=found.base_snapshot,
             chain=found.chain,
-            log_start_offset=max(start, found.segments[0].base_offset),
+            log_start_offset=log_start(start, [segment.base_offset for segment in found.segments]),
             settings=config.log_settings(self._settings),
             clock=self._clock,
             flusher=self._flusher,
@@ -337,10 +340,11 @@ class LogStore:
                 self._disk.sync_directory(directory)
                 self._disk.remove_directory(directory)
             self._offsets.forget([(name, number)])
-            chain = f"{self._node_dir}/chain/{name}-{number}"
-            if self._disk.exists(chain):
-                self._disk.remove(chain)
-        self._disk.sync_directory(f"{self._node_dir}/chain")
+            for folder in _BESIDE:
+                if self._disk.exists(beside := f"{self._node_dir}/{folder}/{name}-{number}"):
+                    self._disk.remove(beside)
+        for folder in _BESIDE:
+            self._disk.sync_directory(f"{self._node_dir}/{folder}")
         self._disk.sync_directory(self._log_dir)
 
     # -- durability

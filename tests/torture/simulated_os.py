@@ -7,16 +7,16 @@ A file's writes stand in line until it is synced, a directory's changes until th
 from __future__ import annotations
 
 import errno
-import importlib.util
 import os
 import posixpath
 from collections.abc import Callable
 from enum import StrEnum
+from io import BytesIO
 from random import Random
-from types import SimpleNamespace
-from typing import Any
+from types import FunctionType, SimpleNamespace
 
-from headwater.disk import Disk
+import headwater.disk
+from headwater.disk import Disk, RealDisk
 
 SECTOR_BYTES = 512
 # Calls that change what is on the disk, or promise that it stays.
@@ -92,15 +92,16 @@ class SimulatedOs:
 
     def disk(self) -> Disk:
         """`RealDisk`, its code as it is, on these files."""
-        spec = importlib.util.find_spec("headwater.disk")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        names: dict[str, Any] = vars(module)
-        names["os"], names["open"] = self, self.open_whole
-        disk: Disk = module.RealDisk()
-        return disk
+        names = {**vars(headwater.disk), "os": self, "open": self.open_whole}
+        methods = {
+            name: FunctionType(each.__code__, names, name, each.__defaults__)
+            for name, each in vars(RealDisk).items()
+            if isinstance(each, FunctionType)
+        }
+        for name, method in methods.items():
+            method.__kwdefaults__ = vars(RealDisk)[name].__kwdefaults__
+        made: Disk = type("RealDiskInMemory", (), methods)()
+        return made
 
     # -- finding
 
@@ -248,25 +249,13 @@ class SimulatedOs:
         self._get(path)
         return SimpleNamespace(f_bavail=self.free_bytes, f_frsize=1, f_blocks=1 << 40)
 
-    def open_whole(self, path: str, mode: str = "rb") -> Any:
+    def open_whole(self, path: str, mode: str = "rb") -> BytesIO:
         assert mode == "rb"
         self.before("open", path)
         node = self._get(path)
         assert isinstance(node, File), path
         self.before("read", path)
-        data = bytes(node.data)
-
-        class Whole:
-            def __enter__(self) -> Whole:
-                return self
-
-            def __exit__(self, *_: object) -> None:
-                return None
-
-            def read(self) -> bytes:
-                return data
-
-        return Whole()
+        return BytesIO(bytes(node.data))
 
     # -- for tests
 

@@ -402,6 +402,7 @@ def test_a_damaged_chain_file_stops_no_start(text: bytes) -> None:
         "log/t-0/leader-epoch-checkpoint",
         "log/t-0/partition.metadata",
         "node/chain/t-0",
+        "node/identity.json",
         "node/topics.json",
     ],
 )
@@ -514,3 +515,58 @@ def test_a_batch_that_was_in_a_hole_is_taken_again_and_its_neighbours_are_not() 
         append(log, b"gap", producer_id=7, producer_epoch=0, base_sequence=12)
     store.flush_now()
     assert sorted(value for _, value in read_all(log) if value) == sorted(b"%d" % number for number in range(11))
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "a bit", "bad sector"])
+def test_what_was_taken_back_stays_hidden_whatever_happened_to_the_transaction_index(damage: str) -> None:
+    disk = ForgetfulDisk()
+    store, log = open_log(disk)
+    aborted_transaction(log)
+    while log.segments_count < 4:
+        append(log, b"x" * 1_500)
+    store.flush_now()
+    path = segment_path(0, ".txnindex")
+    before = disk.read_file(path)
+    if damage == "gone":
+        disk.remove(path)
+    elif damage == "bad sector":
+        disk.bad_files.add(path)
+    else:
+        overwrite(disk, path, b"" if damage == "cut" else before.replace(b"\0\x07", b"\0\x06"))
+    disk.power_cut()
+    _, log = open_log(disk)
+    assert log.read(0, 99, committed=True).aborted == [(7, 0)]
+    disk.bad_files.clear()
+    assert disk.read_file(path) == before
+
+
+@pytest.mark.parametrize("text", [b"", b"0\n1\n", b"0\n2\n0 0\n0 1\n", b"\xff"])
+def test_lost_leader_epochs_are_told_by_the_batches_and_never_go_back(text: bytes) -> None:
+    disk = ForgetfulDisk()
+    store, log = open_log(disk)
+    for epoch in (1, 2):
+        append(log, b"old")
+        assert log.begin_epoch() == epoch
+    append(log, b"new")
+    store.flush_now()
+    store.close()
+    overwrite(disk, f"{DATA}/log/t-0/leader-epoch-checkpoint", text)
+    _, log = open_log(disk)
+    assert log.epochs == [(0, 0), (1, 1), (2, 2), (3, 3)]
+
+
+def test_a_batch_that_claims_a_later_offset_is_damaged_where_no_crc_looks() -> None:
+    disk = ForgetfulDisk()
+    store, log = open_log(disk)
+    for number in range(4):
+        append(log, b"%d" % number)
+    store.flush_now()
+    flip(disk, segment_path(0), position_of(disk, 0, 2)[0] + 5)
+    store, log = open_log(disk)
+    assert outcomes(store) == [Outcome.QUARANTINED]
+    assert read_all(log) == [(0, b"0"), (1, b"1"), (3, b"3")]
+    append(log, b"4")
+    store.flush_now()
+    flip(disk, segment_path(3), position_of(disk, 3, 4)[0] + 7)  # the last one: no batch after it bears it out
+    store, log = open_log(disk)
+    assert store.recovered[-1][2:5] == (Outcome.TORN_TAIL, 4, 4)

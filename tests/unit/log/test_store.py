@@ -6,12 +6,14 @@ import sys
 import threading
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from gateway.log import checkpoints
 from gateway.log.errors import InvalidTopic, LogFailed, TopicExists
 from gateway.log.offset_files import OffsetFiles
 from gateway.log.recovery import Outcome
+from gateway.log.sealed import copy_of
 from gateway.log.settings import LogSettings
 from gateway.log.store import LogStore
 from headwater.clock import ManualClock
@@ -150,10 +152,11 @@ def test_a_lost_list_of_topics_is_made_again_from_the_directories(text: bytes | 
     append(log, b"a")
     store.create_topic("with-dash", partitions=2)
     store.close()
-    if text is None:
-        disk.remove(f"{DATA}/node/topics.json")
-    else:
-        overwrite(disk, f"{DATA}/node/topics.json", text)
+    for name in ("topics.json", "topics.copy.json"):
+        if text is None:
+            disk.remove(f"{DATA}/node/{name}")
+        else:
+            overwrite(disk, f"{DATA}/node/{name}", text)
     store = open_store(disk, alarm=alarms.append)
     assert sorted(store.topics) == ["t", "with-dash"]
     assert store.topics["t"].topic_id == topic_id
@@ -218,11 +221,53 @@ def test_a_newer_format_is_refused(text: bytes) -> None:
         open_store(disk)
 
 
+@pytest.mark.parametrize("name", ["identity.json", "topics.json"])
+@pytest.mark.parametrize("fault", ["zeros", "gone", "bad sector", "a bit"])
+def test_one_of_two_copies_is_enough_and_the_other_is_made_again(name: str, fault: str) -> None:
+    disk, alarms = ForgetfulDisk(), list[str]()
+    store, _ = open_log(disk)
+    store.create_topic("set", config={"retention.ms": "1234"})
+    store.close()
+    path = f"{DATA}/node/{name}"
+    before = disk.read_file(path)
+    assert disk.read_file(copy_of(path)) == before
+    if fault == "zeros":
+        overwrite(disk, path, bytes(len(before)))
+    elif fault == "gone":
+        disk.remove(path)
+    elif fault == "bad sector":
+        disk.bad_files.add(path)
+    else:
+        overwrite(disk, path, before.replace(b"edge-1", b"edge-0").replace(b"1234", b"1334"))
+    again = open_store(disk, alarm=alarms.append)
+    assert (again.cluster_id, again.directory_id) == (store.cluster_id, store.directory_id)
+    assert again.topics["set"].config == {"retention.ms": "1234"}
+    assert alarms == []
+    disk.bad_files.clear()
+    assert disk.read_file(path) == disk.read_file(copy_of(path)) == before
+
+
+def test_a_file_from_before_there_were_checksums_counts_and_gets_one() -> None:
+    disk = ForgetfulDisk()
+    open_log(disk)[0].close()
+    for name in ("identity", "topics"):
+        fields = msgspec.json.decode(disk.read_file(f"{DATA}/node/{name}.json"))
+        del fields["crc"]
+        overwrite(disk, f"{DATA}/node/{name}.json", msgspec.json.encode(fields))
+        disk.remove(f"{DATA}/node/{name}.copy.json")
+    store = open_store(disk)
+    assert list(store.topics) == ["t"]
+    for name in ("identity", "topics"):
+        assert b'"crc"' in disk.read_file(f"{DATA}/node/{name}.json")
+        assert disk.exists(f"{DATA}/node/{name}.copy.json")
+
+
 def test_a_damaged_identity_is_made_again_with_the_same_ids() -> None:
     disk = ForgetfulDisk()
     store = open_store(disk)
     store.close()
-    overwrite(disk, f"{DATA}/node/identity.json", b"\0\0\0")
+    for name in ("identity.json", "identity.copy.json"):
+        overwrite(disk, f"{DATA}/node/{name}", b"\0\0\0")
     again = open_store(disk)
     assert (again.cluster_id, again.directory_id) == (store.cluster_id, store.directory_id)
 
