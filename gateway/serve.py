@@ -30,7 +30,7 @@ __all__ = ["KafkaListener", "KafkaSettings", "serve_kafka"]
 
 logger = logging.getLogger(__name__)
 
-_BUFFER_BYTES = 128 << 10
+_BUFFER_BYTES = 256 << 10
 _UNREAD_BYTES_MAX = 256 << 10
 _WRITE_BYTES_MAX = 1 << 20
 _OUTSTANDING_MAX = 1000

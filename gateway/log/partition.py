@@ -1,8 +1,8 @@
 """One partition's log: append, group commit, read.
 
 Appends patch offset and leader epoch into the batch, write it once and index it; nobody reads past the fsynced end.
-What comes while the file is being synced is gathered and written at once after that: the kernel holds up writes to a
-file until the sync is done (on ext4 its inode is part of the commit), and the loop would stand still with them.
+What comes while the file is being synced is gathered and written after that: the kernel holds up a write to a file that
+is being synced (seen on ext4), and the loop would stand still with it.
 After a failed sync the file is never synced again: the log goes back to its synced end and on from there in a new
 segment with the next epoch. All methods are for the loop's thread, but `sync_round`, which is the flusher's.
 """
@@ -39,7 +39,8 @@ from gateway.log.waiters import Callback, Waiters
 from headwater.clock import Clock
 
 _RELATIVE_OFFSET_MAX = (1 << 31) - 1
-_GATHERED_BYTES_MAX = 4 << 20
+_GATHERED_BYTES_MAX = 2 << 20
+_JOINED_BYTES_MAX = 1 << 17
 _RETRY_MS = 1_000
 _LOOK = "Look at the system's log for the disk."
 
@@ -100,7 +101,7 @@ class PartitionLog(Readable, Upkept):
         self._tail = (active, active.size, self.log_end_offset)
         self._synced = (active, active.size)
         self._syncing = False
-        self._gathered: list[bytearray] = []
+        self._gathered: list[bytes | bytearray] = []
         self._gathered_bytes = 0
         self._closing: deque[Closing] = deque()
         self._snapshots = {active.base_offset: base_snapshot}
@@ -110,7 +111,9 @@ class PartitionLog(Readable, Upkept):
         self._retry_ms = 0.0
 
     def append(self, batches: Buffer, *, now_ms: int, verify: bool = True, control: bool = False) -> Appended:
-        """Write whole batches; `verify` checks their CRCs. A `bytearray` is patched in place and is then the log's.
+        """Write whole batches; `verify` checks their CRCs. What can be written to is patched in place.
+
+        A `bytearray` is then the log's; the memory of a `memoryview` is the caller's again.
 
         At most one batch when it has a producer id. `control` lets in what coordinators alone write: transaction
         markers, and data of a producer without a sequence.
@@ -118,7 +121,9 @@ class PartitionLog(Readable, Upkept):
         """
         if self._unready:
             self._get_ready()
-        data = batches if type(batches) is bytearray else bytearray(batches)
+        data = batches
+        if type(data) is bytes or (type(data) is memoryview and data.readonly):
+            data = bytearray(data)
         total = len(data)
         if total < HEADER_BYTES:
             raise CorruptBatch(f"Record batch of {total} bytes, which is less than its header")
@@ -147,7 +152,7 @@ class PartitionLog(Readable, Upkept):
             self._go_on(self._failure)
 
     def _append_sequenced(
-        self, data: bytearray, fields: tuple[int, ...], now_ms: int, *, verify: bool, control: bool
+        self, data: Buffer, fields: tuple[int, ...], now_ms: int, *, verify: bool, control: bool
     ) -> Appended:
         if fields[1] + LENGTH_OFFSET != len(data):
             raise CorruptBatch("A batch of an idempotent producer must come alone and whole")
@@ -164,14 +169,14 @@ class PartitionLog(Readable, Upkept):
             self._segments.note_abort(self._active)
         return appended
 
-    def _write(self, data: bytearray, batches: list[PlannedBatch], next_offset: int, chain: int | None) -> Appended:
+    def _write(self, data: Buffer, batches: list[PlannedBatch], next_offset: int, chain: int | None) -> Appended:
         gather = self._syncing
         if gather and self._gathered_bytes + len(data) > _GATHERED_BYTES_MAX:
             self._write_gathered()
             gather = False
         active = self._active
         if gather:
-            self._gathered.append(data)
+            self._gathered.append(data if type(data) is bytearray else bytes(data))
             self._gathered_bytes += len(data)
         else:
             try:
@@ -193,21 +198,21 @@ class PartitionLog(Readable, Upkept):
         """Write what came during a sync. Raises `LogFailed`, and the log has then gone back to its synced end."""
         if not self._gathered:
             return
-        data = self._take_gathered()
+        parts, size = self._take_gathered()
         active = self._active
         try:
-            self._disk.append(active.handle, data)
+            for part in parts if size > _JOINED_BYTES_MAX else [b"".join(parts)]:
+                self._disk.append(active.handle, part)
         except OSError as error:
             self._fail(error)
             raise LogFailed(f"Cannot write to {active.log_path}: {error.strerror}", hint=_hint(error)) from error
         self._tail = (active, active.size, self.log_end_offset)
-        self._flusher.written(self, len(data))
+        self._flusher.written(self, size)
 
-    def _take_gathered(self) -> bytes:
-        data = b"".join(self._gathered)
-        self._gathered.clear()
-        self._gathered_bytes = 0
-        return data
+    def _take_gathered(self) -> tuple[list[bytes | bytearray], int]:
+        taken = self._gathered, self._gathered_bytes
+        self._gathered, self._gathered_bytes = [], 0
+        return taken
 
     def _is_full(self, active: Segment, size: int, now_ms: int) -> bool:
         if active.first_ms is None or now_ms < active.first_ms:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 from crc32c import crc32c
 
 from gateway.log.chain import chain_next
@@ -15,10 +17,11 @@ from gateway.log.layout import (
     LENGTH_OFFSET,
     MAGIC,
 )
-from gateway.log.records import patch
+from gateway.log.records import Buffer
 from gateway.log.state import NO_PRODUCER
 
 _CRC_START = 21
+_PATCH = struct.Struct(">qii")
 SEQUENCED = ATTRIBUTE_CONTROL | ATTRIBUTE_TRANSACTIONAL
 
 
@@ -27,7 +30,7 @@ PlannedBatch = tuple[tuple[int, ...], int, int | None]
 
 
 def plan_one(
-    data: bytearray,
+    data: Buffer,
     fields: tuple[int, ...],
     offset: int,
     epoch: int,
@@ -47,12 +50,12 @@ def plan_one(
         crc = crc32c(memoryview(data)[position + _CRC_START : position + fields[1] + LENGTH_OFFSET])
         if crc != fields[4]:
             raise CorruptBatch(f"Record batch whose CRC is {crc:08x}, not {fields[4]:08x} as it says")
-    patch(data, position, offset, epoch)
+    _PATCH.pack_into(data, position, offset, fields[1], epoch)  # the CRC covers neither offset nor epoch
     return None if chain is None else chain_next(chain, data[position : position + HEADER_BYTES])
 
 
 def plan_append(
-    data: bytearray, offset: int, epoch: int, chain: int | None, *, verify: bool
+    data: Buffer, offset: int, epoch: int, chain: int | None, *, verify: bool
 ) -> tuple[list[PlannedBatch], int, int | None]:
     """Several batches for `offset` on; returns them, the end offset and the chain's value after them.
 

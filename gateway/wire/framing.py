@@ -61,11 +61,16 @@ class FrameReader:
     def next(self) -> memoryview | None:
         """The next whole frame without its length, or None."""
         length = self.peek_length()
+        return None if length is None else self.take(length)
+
+    def take(self, length: int) -> memoryview | None:
+        """The same for the caller of `peek_length`, which said `length`."""
         start = self._position + 4
-        if length is None or start + length > len(self._view):
+        end = start + length
+        if end > len(self._view):
             return None
-        self._position = start + length
-        return self._view[start : self._position]
+        self._position = end
+        return self._view[start:end]
 
     def keep(self) -> None:
         """Copy what is not taken; the memory that was fed is free again."""

@@ -27,6 +27,8 @@ BARE = -1  # the version of a SaslAuthenticate that came as a frame without a he
 _HEADER = struct.Struct(">hhih")
 _REQUEST = struct.Struct(">hhi")
 _CORRELATION = struct.Struct(">i")
+# By number: to look an ApiKey up takes as long as to decode a small request.
+_APIS: dict[int, ApiKey] = {int(key): key for key in ApiKey}
 _NAMES = {key: BY_KEY[key].name for key in ApiKey}
 _FLEXIBLE = {key: BY_KEY[key].flexible for key in ApiKey}
 
@@ -87,16 +89,20 @@ class ServerSession:
     def next_request(self) -> Request | None:
         """The next whole request, or None."""
         length = self._frames.peek_length()
-        if length is not None and length > SMALL_FRAME_BYTES_MAX:
+        if length is None:
+            return None
+        if length > SMALL_FRAME_BYTES_MAX:
             key = self._frames.peek_key()
             if key is not None and key != ApiKey.PRODUCE:
                 raise LimitError(
                     f"a request of {length} bytes that is no Produce; the limit is {SMALL_FRAME_BYTES_MAX}"
                 )
-        frame = self._frames.next()
-        if frame is not None and self.bare:
+        frame = self._frames.take(length)
+        if frame is None:
+            return None
+        if self.bare:
             return Request(ApiKey.SASL_AUTHENTICATE, BARE, 0, None, {"auth_bytes": bytes(frame)})
-        return None if frame is None else self._decode(frame)
+        return self._decode(frame)
 
     def _decode(self, frame: memoryview) -> Request:
         if len(frame) < _HEADER.size:
@@ -105,18 +111,18 @@ class ServerSession:
         versions = self._served.get(key)
         if versions is None:
             raise PeerError(f"API {key} is not served here")
-        api = ApiKey(key)
+        api = _APIS[key]
         client_id, position = _client_id(frame, length)
         if not versions[0] <= version <= versions[1]:
             if api is ApiKey.API_VERSIONS:
                 return Request(api, version, correlation_id, client_id, None)
             raise PeerError(f"{_NAMES[api]} version {version} is not served here")
-        if version >= _FLEXIBLE[api]:
+        if version >= _FLEXIBLE[key]:
             try:
                 position = skip_tags(frame, position)
             except IndexError:
                 raise MalformedError("request header: cut short") from None
-        body, _ = decoder(_NAMES[api], version)(frame, position)
+        body, _ = decoder(_NAMES[key], version)(frame, position)
         return Request(api, version, correlation_id, client_id, body)
 
 

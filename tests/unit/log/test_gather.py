@@ -153,3 +153,16 @@ def test_questions_about_the_unsynced_part_find_it_in_the_file() -> None:
     disk.meanwhile = meanwhile
     store.flush_now()
     assert log.offset_for_timestamp(NOW_MS + 10) == (1, NOW_MS + 10)
+
+
+def test_memory_that_its_owner_uses_again_is_not_what_is_gathered() -> None:
+    disk, store, log = busy()
+
+    def meanwhile() -> None:
+        data = batch(b"1")
+        log.append(memoryview(data), now_ms=NOW_MS)
+        data[:] = bytes(len(data))
+
+    disk.meanwhile = meanwhile
+    store.flush_now()
+    assert read_all(log) == [(0, b"0"), (1, b"1")]
