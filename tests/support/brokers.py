@@ -1,7 +1,9 @@
-"""Foreign MQTT brokers as processes, each in a folder and on a port of its own."""
+"""Foreign MQTT brokers as processes, each in a folder and on ports of its own."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -13,6 +15,12 @@ from headwater.net import free_port
 from tests.support import peers
 
 START_S_MAX = 20.0
+
+
+def listens(port: int) -> bool:
+    """Whether somebody accepts connections there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 class Mosquitto:
@@ -51,15 +59,11 @@ class Mosquitto:
         with open(self.folder / "mosquitto.log", "ab") as log:
             self._process = subprocess.Popen([program, "-c", str(self._config)], stdout=log, stderr=log)
         deadline = time.monotonic() + START_S_MAX
-        while not self._answers():
+        while not listens(self.port):
             assert self._process.poll() is None, self.log()
             assert time.monotonic() < deadline, self.log()
             time.sleep(0.02)
         return self
-
-    def _answers(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def command(self, name: str) -> list[str]:
         """`mosquitto_pub` or `mosquitto_sub`, pointed at this broker."""
@@ -90,3 +94,73 @@ class Mosquitto:
 
     def __exit__(self, *exception: object) -> None:
         self.stop(signal.SIGKILL)
+
+
+class RabbitMQ:
+    """RabbitMQ with its MQTT plugin, anonymous clients allowed; needs a quarter of a minute to start."""
+
+    def __init__(self, folder: Path, *, prefetch: int = 50) -> None:
+        self.folder = folder
+        folder.mkdir(exist_ok=True)
+        self.port, amqp, distribution, epmd = (free_port() for _ in range(4))
+        self._processes: list[subprocess.Popen[bytes]] = []
+        (folder / "plugins").write_text("[rabbitmq_mqtt].")
+        (folder / "rabbitmq.conf").write_text(
+            f"listeners.tcp.1 = 127.0.0.1:{amqp}\nmqtt.listeners.tcp.1 = 127.0.0.1:{self.port}\n"
+            f"mqtt.allow_anonymous = true\nmqtt.prefetch = {prefetch}\nlog.console = true\nlog.file = false\n"
+        )
+        self._environment = os.environ | {
+            "HOME": str(folder),  # of its cookie
+            "RABBITMQ_NODENAME": f"hw{self.port}@localhost",
+            "RABBITMQ_NODE_PORT": str(amqp),
+            "RABBITMQ_DIST_PORT": str(distribution),
+            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
+            "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(folder / "log"),
+            "RABBITMQ_PID_FILE": str(folder / "pid"),
+            "ERL_EPMD_PORT": str(epmd),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+        }
+        self._commands = ([_found("epmd")], [_found("/usr/lib/rabbitmq/bin/rabbitmq-server")])
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> RabbitMQ:
+        with open(self.folder / "rabbitmq.log", "ab") as log:
+            for command in self._commands:
+                self._processes.append(
+                    subprocess.Popen(command, env=self._environment, stdout=log, stderr=log, start_new_session=True)
+                )
+                # the server looks for its name service at once
+                port = int(self._environment["ERL_EPMD_PORT"]) if command is self._commands[0] else self.port
+                deadline = time.monotonic() + 90.0
+                while not listens(port):
+                    assert self._processes[-1].poll() is None, self.log()
+                    assert time.monotonic() < deadline, self.log()
+                    time.sleep(0.1)
+        return self
+
+    def publish(self, topic: str, lines: Sequence[str], *, qos: int = 1) -> None:
+        """Each line is a message; with Mosquitto's client."""
+        command = [_found("mosquitto_pub"), "-p", str(self.port), "-t", topic, "-q", str(qos), "-l"]
+        subprocess.run(command, input="".join(f"{line}\n" for line in lines).encode(), timeout=60, check=True)
+
+    def kill(self) -> None:
+        """SIGKILL to everything that was started."""
+        for process in self._processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(10)
+        self._processes.clear()
+
+    def log(self) -> str:
+        return (self.folder / "rabbitmq.log").read_text(errors="replace")
+
+
+def _found(name: str) -> str:
+    program = peers.program(name)
+    assert program is not None, name
+    return program

@@ -21,7 +21,7 @@ SEARCH_PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
 # What a test may name in @pytest.mark.peer(...), and the programs that it then may run; the first found of each row.
 PEERS: dict[str, list[tuple[str, ...]]] = {
     "mosquitto": [("mosquitto",), ("mosquitto_pub",), ("mosquitto_sub",)],
-    "rabbitmq": [("rabbitmq-server",), ("rabbitmqctl",)],
+    "rabbitmq": [("/usr/lib/rabbitmq/bin/rabbitmq-server",), ("epmd",)],  # the one on the PATH wants its own user
     "kcat": [("kcat", "kafkacat")],
     "socat": [("socat",)],
     "chromium": [("chromium", "chromium-browser")],
