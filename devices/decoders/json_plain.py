@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -18,7 +18,8 @@ from devices.reading import Scalar
 from devices.shape import FIELDS_MAX
 from devices.topics import placeholders
 
-_NATURAL_MAX = 1 << 62
+_NATURAL_END = 1 << 62
+_Natural = Annotated[int, msgspec.Meta(gt=-_NATURAL_END, lt=_NATURAL_END)]
 _ERRORS = (ValueError, RecursionError)  # msgspec's DecodeError and a UnicodeDecodeError are ValueErrors
 
 
@@ -49,7 +50,7 @@ class PlainJson:
             self._decoder = msgspec.json.Decoder(self._struct(listed_names(profile)))
 
     def _struct(self, names: list[str]) -> type[msgspec.Struct]:
-        """A struct decodes in half a dictionary's time. What a message leaves out stays out."""
+        """A struct decodes in half a dictionary's time. What a message leaves out stays out, but time and key."""
         members = names if self._time is None else [*names, self._time]
         attributes = {name: f"m{index}" for index, name in enumerate(members)}
         if self._time is not None:
@@ -57,11 +58,16 @@ class PlainJson:
             self._time_of = attrgetter(self._time_attribute)
         if self._natural is not None:
             self._natural_of = attrgetter(attributes[self._natural])
-        kind: Any = Scalar | msgspec.UnsetType
+        optional: Any = Scalar | msgspec.UnsetType
+        needed = {self._time: int, self._natural: _Natural}
         return msgspec.defstruct(
             "Message",
-            [(attribute, kind, msgspec.UNSET) for attribute in attributes.values()],
+            [
+                (attribute, needed[name]) if name in needed else (attribute, optional, msgspec.UNSET)
+                for name, attribute in attributes.items()
+            ],
             rename={attribute: name for name, attribute in attributes.items()},
+            kw_only=True,
             gc=False,
         )
 
@@ -96,28 +102,32 @@ class PlainJson:
                 setattr(message, name, unset)
         if self._natural_of is not None:
             naturals = list(map(self._natural_of, messages))
-        return self._checked(messages, claims, naturals)
+        return self._readings(messages, claims, naturals)
 
     def _of_objects(self, messages: list[dict[str, Any]]) -> PlainReadings | None:
         claims = naturals = None
+        if max(map(len, messages)) > FIELDS_MAX:
+            return None
         if (time := self._time) is not None:
             claims = [message.pop(time, None) for message in messages]
+            if set(map(type, claims)) != {int}:
+                return None
         if (natural := self._natural) is not None:
             naturals = [message.get(natural) for message in messages]
-        return self._checked(messages, claims, naturals) if max(map(len, messages)) <= FIELDS_MAX else None
+            if set(map(type, naturals)) != {int} or not _fit(naturals):
+                return None
+        return self._readings(messages, claims, naturals)
 
-    def _checked(
+    def _readings(
         self, messages: list[Any], claims: list[Any] | None, naturals: list[Any] | None
     ) -> PlainReadings | None:
-        if claims is not None and set(map(type, claims)) != {int}:
-            return None
-        if self._time_is_key:
-            naturals = claims
-        if naturals is not None and (
-            set(map(type, naturals)) != {int} or not -_NATURAL_MAX < min(naturals) <= max(naturals) < _NATURAL_MAX
-        ):
-            return None
-        return PlainReadings(messages, claims, naturals)
+        if not self._time_is_key:
+            return PlainReadings(messages, claims, naturals)
+        return PlainReadings(messages, claims, claims) if claims is not None and _fit(claims) else None
+
+
+def _fit(naturals: list[Any]) -> bool:
+    return bool(min(naturals) > -_NATURAL_END and max(naturals) < _NATURAL_END)
 
 
 def plain_json(profile: Profile | None) -> PlainJson | None:

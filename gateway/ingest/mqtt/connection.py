@@ -49,6 +49,8 @@ class Shared(Protocol):
     def say(self, level: int, line: str, *values: object) -> None: ...
 
 
+_DECIDING, _CLOSED = State.DECIDING, State.CLOSED  # each look into an Enum is a call
+
 # why a connection's reads are paused
 INFLIGHT, FULL, WRITING, DECIDING = 1, 2, 4, 8
 
@@ -63,7 +65,11 @@ _AUTHENTICATION = {
 class Connection(asyncio.Protocol):
     """One client."""
 
-    def __init__(self, listener: Shared) -> None:
+    def __init__(
+        self, listener: Shared, certified: Callable[[asyncio.BaseTransport], str | None] | None = None
+    ) -> None:
+        """`certified` tells the user of a client that has shown a certificate."""
+        self._certified = certified
         self._listener = listener
         self._ingest = listener.ingest
         self._settings = listener.settings
@@ -91,6 +97,8 @@ class Connection(asyncio.Protocol):
         self.peer = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "?"
         self.name = self.peer
         self._since_ms = self._listener.now_ms()
+        if self._certified is not None:
+            self.user = self._certified(transport)
         self._listener.arrived(self)
 
     def data_received(self, data: bytes) -> None:
@@ -129,11 +137,11 @@ class Connection(asyncio.Protocol):
         if problem is not None:
             self._listener.refused += 1
             self.end(problem, loud=True)
-        elif machine.state is State.DECIDING:
+        elif machine.state is _DECIDING:
             if not self._deciding:
                 self._deciding = True
                 self._decide()
-        elif machine.state is State.CLOSED and self._transport is not None:
+        elif machine.state is _CLOSED and self._transport is not None:
             if machine.clean_end:
                 self.end(None)
             else:
@@ -143,9 +151,21 @@ class Connection(asyncio.Protocol):
 
     def _write_answers(self) -> None:
         out = self._machine.out
-        if out and self._transport is not None:
+        if not out:
+            return
+        if self._transport is not None:
             self._transport.write(b"".join(out))
         out.clear()
+
+    @property
+    def edge_nodes(self) -> Sequence[EdgeNode]:
+        """Whose Sparkplug commands it wants."""
+        return self._machine.edge_nodes
+
+    def deliver(self, topic: str, payload: bytes) -> None:
+        """One of this node's own commands, at QoS 0."""
+        self._machine.send(command_packet(self._machine.level, topic, payload))
+        self._write_answers()
 
     def _name_problem(self) -> None:
         """What the client asks for and does not get is said once, and stands in `status` while it is connected."""
@@ -186,7 +206,7 @@ class Connection(asyncio.Protocol):
             return
         if self._machine.level == 5:
             self._machine.unacknowledged = max(0, self._machine.unacknowledged - windows_freed(messages))
-        if self._transport is None or self._machine.state is State.CLOSED:
+        if self._transport is None or self._machine.state is _CLOSED:
             return  # taken over, or gone: its session keeps them as unwritten
         if acks:
             if not self._acks:
@@ -198,7 +218,7 @@ class Connection(asyncio.Protocol):
 
     def flush(self) -> None:
         """Write the acknowledgements that have gathered."""
-        if self._acks and self._transport is not None and self._machine.state is not State.CLOSED:
+        if self._acks and self._transport is not None and self._machine.state is not _CLOSED:
             self._transport.write(b"".join(self._acks) if len(self._acks) > 1 else self._acks[0])
             if self._session is not None and self._session.memory is not None:
                 self._session.memory.written(self._acked, self._listener.now_ms())
@@ -224,7 +244,10 @@ class Connection(asyncio.Protocol):
         connect, credentials = self._machine.connect, self._listener.credentials
         if connect is None:
             return
-        if not credentials.required:
+        if self._certified is not None and self.user is None:
+            self._refuse(ReasonCode.NOT_AUTHORIZED, "its certificate names no user")
+            return
+        if self.user is not None or not credentials.required:
             self._admit(connect)
             return
         self.name = f"{connect.client_id!r} at {self.peer}"

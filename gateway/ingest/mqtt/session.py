@@ -22,6 +22,8 @@ from gateway.ingest.mqtt.reasons import CONNECT_CODES, MqttError, ReasonCode
 from gateway.ingest.mqtt.settings import MqttSettings
 from gateway.ingest.mqtt.state import QOS_2, REASON_SHIFT, REFUSED, Exchange, Message, State, TopicCache
 
+# each look into an Enum is a call: this is asked for every readable event
+_NEW, _DECIDING, _CONNECTED, _CLOSED = State.NEW, State.DECIDING, State.CONNECTED, State.CLOSED
 _PUBACK = 0x4002_0000  # and the packet identifier: a whole PUBACK, but that the bytes of an int may stand backwards
 
 
@@ -53,9 +55,9 @@ class ServerSession(Exchange):
 
     def feed(self, data: bytes) -> None:
         """Take in what the network gave."""
-        if self.state is State.CLOSED:
+        if self.state is _CLOSED:
             return  # bytes after DISCONNECT are discarded
-        is_first = self.state is State.NEW and not self._rest
+        is_first = self.state is _NEW and not self._rest
         try:
             self._feed(data)
         except MqttError as error:
@@ -67,12 +69,12 @@ class ServerSession(Exchange):
     def _feed(self, data: bytes) -> None:
         if self._rest:
             self._rest += data
-            if len(self._rest) < self._need or self.state is State.DECIDING:
+            if len(self._rest) < self._need or self.state is _DECIDING:
                 self._check_backlog()
                 return
             data = bytes(self._rest)
             self._rest.clear()
-        if self.state is State.DECIDING:
+        if self.state is _DECIDING:
             self._rest += data
             self._check_backlog()
             return
@@ -81,7 +83,7 @@ class ServerSession(Exchange):
             self._rest += data[position:] if position else data
 
     def _closed(self) -> bool:
-        return self.state is State.CLOSED
+        return self.state is _CLOSED
 
     def _check_backlog(self) -> None:
         # a reader that is paused while we decide may still be handed what was in flight: one read, at most
@@ -92,10 +94,10 @@ class ServerSession(Exchange):
         """Every whole packet of `data`; returns where the first incomplete one begins."""
         position, end = 0, len(data)
         while position < end:
-            if self.state is State.CONNECTED:
+            if self.state is _CONNECTED:
                 position = self._read_run(self, data, position, end)
             size_max, limit = self.settings.packet_bytes_max, "packet_bytes_max"
-            if self.state is State.NEW and self.settings.connect_bytes_max < size_max:
+            if self.state is _NEW and self.settings.connect_bytes_max < size_max:
                 size_max, limit = self.settings.connect_bytes_max, "connect_bytes_max"
             header = packets.read_header(data, position, size_max, level=self.level, limit=limit)
             if header is None:
@@ -103,21 +105,21 @@ class ServerSession(Exchange):
                 return position
             if position + header.size > end:
                 self._need = header.size
-                if self.state is State.NEW and header.kind is not PacketType.CONNECT:
+                if self.state is _NEW and header.kind is not PacketType.CONNECT:
                     raise MqttError(f"{header.kind.name} before CONNECT [MQTT-3.1.0-1]", ReasonCode.PROTOCOL_ERROR)
                 return position
             self._packet(data, header, position + header.size)
             position += header.size
-            if self.state is not State.CONNECTED:
+            if self.state is not _CONNECTED:
                 break
         return position
 
     def _packet(self, data: bytes, header: Header, end: int) -> None:
-        if self.state is State.CONNECTED and (handler := self._table.get(header.kind)) is not None:
+        if self.state is _CONNECTED and (handler := self._table.get(header.kind)) is not None:
             handler(self, data, header, header.body, end)
             if self.clean_end:
-                self.state = State.CLOSED
-        elif self.state is State.NEW and header.kind is PacketType.CONNECT:
+                self.state = _CLOSED
+        elif self.state is _NEW and header.kind is PacketType.CONNECT:
             self._on_connect(data, header.body, end)
         else:
             raise MqttError(_unexpected(self.state, header.kind), ReasonCode.PROTOCOL_ERROR)
