@@ -59,6 +59,11 @@ def _decoder_faults(profile: Profile) -> Iterator[Fault]:
 
 
 def _general_faults(profile: Profile) -> Iterator[Fault]:
+    if profile.zone:
+        try:
+            ZoneInfo(profile.zone)
+        except (KeyError, ValueError, OSError):
+            yield "zone", f"there is no time zone “{profile.zone}”", "Names are as Europe/Berlin; see tzselect."
     for key in ("expected_interval_ms", "event_time_past_max_ms", "heartbeat_ms", "interval_min_ms"):
         value = getattr(profile, key)
         if value is not None and value <= 0:

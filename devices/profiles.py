@@ -110,6 +110,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """How one kind of device speaks.
 
     `decoder` is a user's own code instead of a `format`: `FILE.py:FUNCTION` or `entry:NAME` (devices/user_code.py).
+    `type`, `site` and `zone` describe its devices where no `[[device]]` of the node's file does.
     `device` names the device where no topic does (serial). `natural_key` is a path; the value is kept as a
     field under the path's last part, because a restarted node learns the latest ones from its own log.
     `device_path` names the device inside the message, `each` an array in it that holds one reading an element.
@@ -123,6 +124,9 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     format: str = "json"
     decoder: str = ""
     topics: tuple[str, ...] = ()
+    type: str = ""
+    site: str = ""
+    zone: str = ""
     device: str | None = None
     device_path: str | None = None
     each: str | None = None

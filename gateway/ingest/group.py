@@ -14,6 +14,7 @@ from devices.decoders.json_plain import PlainReadings
 from devices.profiles import Profile, TopicMatcher
 from devices.reading import Undecodable
 from gateway.ingest.counts import Counts
+from gateway.ingest.devices import Devices, Met
 from gateway.ingest.eventtime import FUTURE_MAX_MS
 from gateway.ingest.lanes import Lane, Results, Run, encode_fields, encode_results
 from gateway.ingest.mqtt.state import DUP, HELD, REFUSED
@@ -33,11 +34,15 @@ _Route = tuple[Lane, int]
 class GroupBuilder:
     """Turns entries into records. Keeps what outlives a group: routes by topic, natural keys, counts."""
 
-    def __init__(self, node: str, profiles: Sequence[Profile], natural: NaturalMemory) -> None:
+    def __init__(
+        self, node: str, profiles: Sequence[Profile], natural: NaturalMemory, devices: Devices | None = None
+    ) -> None:
         self.counts = Counts()
         self.live_ms = 0  # the last mark's T: what is below it is late
         self.raw: list[Record] = []  # of the group that was built last, for topic `raw`
         self.raw_from: list[tuple[str, Source]] = []  # whose they are: (profile, source)
+        self.met: list[Met] = []  # devices of that group which may be new
+        self._screen = devices.screen if devices is not None and devices.is_strict else None
         self._node = node
         self._natural = natural
         self._matcher = TopicMatcher(profiles)
@@ -49,7 +54,7 @@ class GroupBuilder:
         """(readings, records of dead letters); fills in each entry's `newest_ms` and `readings`."""
         rows = Rows()
         dead: list[Record] = []
-        self.raw, self.raw_from = [], []
+        self.raw, self.raw_from, self.met = [], [], []
         try:
             for entry in entries:
                 if entry.outcomes is not None:
@@ -159,12 +164,13 @@ class GroupBuilder:
         route = self._routes[topic] = (self._lane(profile), zlib.crc32(topic.encode() + b"\0"))
         return route
 
-    def _key(self, device: str) -> bytes:
+    def _key(self, device: str, profile: Profile | None) -> bytes:
         key = self._keys.get(device)
         if key is None:
             if len(self._keys) >= _KEYS_MAX:
                 self._keys.clear()
             key = self._keys[device] = f"{self._node}/{device}".encode()
+            self.met.append((device, profile))
         return key
 
     # --- records
@@ -172,7 +178,7 @@ class GroupBuilder:
     def _lane_records(self, lane: Lane, rows: Rows, dead: list[Record]) -> None:
         if lane.raw is not None:
             self._raw_records(lane, lane.raw)
-        elif (plain := lane.decode_plain()) is None or not self._plain_records(lane, plain, rows, dead):
+        elif self._screen or (plain := lane.decode_plain()) is None or not self._plain_records(lane, plain, rows, dead):
             self._any_records(lane, lane.runs, rows, dead)
 
     def _raw_records(self, lane: Lane, profile: Profile) -> None:
@@ -203,7 +209,7 @@ class GroupBuilder:
         if len(lane.topic_keys) >= _KEYS_MAX:
             lane.topic_keys.clear()
         device = lane.plain.device(topic) if lane.plain is not None else topic
-        key = lane.topic_keys[topic] = self._key(device)
+        key = lane.topic_keys[topic] = self._key(device, lane.profile)
         return key
 
     def _plain_run(
@@ -244,6 +250,8 @@ class GroupBuilder:
         base = runs[0].start
         results = lane.decode_some(base, runs[-1].stop)
         lane.refuse_swollen(results, base, len(self._node) + 1)
+        if self._screen:
+            self._screen(results)
         if lane.reporter:
             for run in runs:
                 self._suppress(lane, run, results, base)
@@ -276,7 +284,7 @@ class GroupBuilder:
             for device, fields, claim_ms, natural_key in result:
                 value = values[taken]
                 taken += 1
-                key = keys.get(device) or self._key(device)
+                key = keys.get(device) or self._key(device, lane.profile)
                 if natural_key is not None and is_repeat(key, natural_key, companion(claim_ms, value)):
                     self.counts.natural_repeats += 1
                     continue

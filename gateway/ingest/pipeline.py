@@ -26,6 +26,8 @@ from typing import Any
 import msgspec
 
 from devices.profiles import Profile
+from gateway.ingest.commit_group import CommitGroup
+from gateway.ingest.devices import Devices
 from gateway.ingest.events import ensure_partition
 from gateway.ingest.group import GroupBuilder, add_header
 from gateway.ingest.loop import Loop
@@ -65,6 +67,7 @@ class Ingest:
         clock: Clock,
         health: Callable[[], Mapping[str, Any]],
         decoders: Sequence[Profile] = (),
+        devices: Devices | None = None,
         loop: Loop | None = None,
         gather_ms: float = 10.0,
         waiting_bytes_max: int = WAITING_BYTES_MAX,
@@ -72,7 +75,8 @@ class Ingest:
         """Reads the logs' tails: after it, marks and repeats go on where the last run ended.
 
         `health` gives the fields of the node's own reading. `loop` None: the running asyncio loop, when first needed.
-        `decoders` are profiles with a user's own decoder that sources bring along: a serial port's.
+        `decoders` are profiles with a user's own decoder that sources bring along: a serial port's. Without `devices`
+        none is described or turned away.
         """
         self.store = store
         self.node = node
@@ -95,7 +99,8 @@ class Ingest:
         self.raw.bind(self._table)
         self.sources = self._table.rows
         self._teller = DeadLetterLines()
-        self._builder = GroupBuilder(node, profiles, self._natural)
+        self._devices = devices
+        self._builder = GroupBuilder(node, profiles, self._natural, devices)
         self._builder.live_ms = self.marks.live
         self._health = health
         self._loop = loop
@@ -104,7 +109,7 @@ class Ingest:
         self._waiting_bytes = 0
         self._scheduled = False
         self._timer = False
-        self._groups: deque[_Group] = deque()  # appended, not on disk yet
+        self._groups: deque[CommitGroup] = deque()  # appended, not on disk yet
         self._held_bytes = 0
         self._bytes_max = waiting_bytes_max
         self._room: list[Callable[[], None]] = []
@@ -209,7 +214,7 @@ class Ingest:
         if not self._waiting:
             return
         entries, self._waiting, self._waiting_bytes = self._waiting, [], 0
-        group = _Group(self, entries)
+        group = CommitGroup(self, entries)
         now_ms, wall_ms = self.clock.monotonic_ms(), self.clock.wall_ms()
         try:
             readings, dead = self._records(entries, now_ms, wall_ms)
@@ -226,6 +231,8 @@ class Ingest:
         for entry in entries:
             entry.before_ms = entry.source.mark.newest_ms
         readings, dead = self._builder.build(entries)
+        if self._builder.met and self._devices is not None:
+            self._devices.met(self._builder.met, wall_ms)
         if dead:
             self._teller.tell(dead, entries)
         for entry in entries:
@@ -250,7 +257,7 @@ class Ingest:
         add_header(readings, "hw-mark", mark)
 
     def _append(
-        self, group: _Group, readings: Rows, dead: list[Record], wall_ms: int, raw: Sequence[Record] = ()
+        self, group: CommitGroup, readings: Rows, dead: list[Record], wall_ms: int, raw: Sequence[Record] = ()
     ) -> None:
         self._groups.append(group)
         try:
@@ -270,7 +277,7 @@ class Ingest:
         for log in self.logs:
             log.when_synced(self._end_of(group, log.topic), group.one_log_synced, group.failed)
 
-    def _end_of(self, group: _Group, topic: str) -> int:
+    def _end_of(self, group: CommitGroup, topic: str) -> int:
         """Up to where a log must be on disk before the group is acknowledged.
 
         Without a record of its own there, up to what groups before it wrote: the original of a repeat may be among it.
@@ -279,7 +286,7 @@ class Ingest:
         own = group.ends.get(topic)
         return own if own is not None else max(other.ends.get(topic, 0) for other in self._groups)
 
-    def release(self, group: _Group) -> None:
+    def release(self, group: CommitGroup) -> None:
         """A group is on disk in both logs: acknowledge, and let the next one go."""
         self._groups.remove(group)
         if self._problem is not None:
@@ -304,7 +311,7 @@ class Ingest:
             _log.error("node %s: the disk failed, nothing is acknowledged: %s", self.node, problem)
         self._problem = problem
 
-    def fail(self, group: _Group, problem: str = "what was written could not be synced") -> None:
+    def fail(self, group: CommitGroup, problem: str = "what was written could not be synced") -> None:
         """The disk lost a group: nothing of it is acknowledged, and nothing of it counts as seen."""
         if self._problem is None:
             self.disk_failed(problem)
@@ -312,7 +319,7 @@ class Ingest:
         self._groups.remove(group)
         self._give_up(group)
 
-    def _give_up(self, group: _Group) -> None:
+    def _give_up(self, group: CommitGroup) -> None:
         self._natural.forget_all()
         self._builder.forget_reports()
         group.lost = True
@@ -347,7 +354,7 @@ class Ingest:
         value = msgspec.json.encode(self._health())
         rows = Rows()
         rows.add(wall_ms, f"{self.node}/{HEALTH_DEVICE}".encode(), value, NO_HEADERS)
-        group = _Group(self, [])
+        group = CommitGroup(self, [])
         self._add_mark(rows, now_ms, wall_ms)
         self._append(group, rows, [], wall_ms)
 
@@ -368,6 +375,7 @@ class Ingest:
             "sources": [source.status(self.marks, now_ms) for source in self.sources.values()],
             **self._builder.counts.as_dict(),
             "refused": 0,
+            "devices": self._devices.status() if self._devices is not None else None,
             "waiting_bytes": self._held_bytes,
             "live_ms": self.marks.live,
             "marks": self.marks.n,
@@ -375,26 +383,3 @@ class Ingest:
             "problem": self._problem,
             **(self._extra_status() if self._extra_status is not None else {}),
         }
-
-
-class _Group:
-    """A group between its append and the sync of both logs."""
-
-    __slots__ = ("_ingest", "_logs_left", "ends", "entries", "live_before_ms", "lost")
-
-    def __init__(self, ingest: Ingest, entries: list[Entry]) -> None:
-        self._ingest = ingest
-        self._logs_left = len(ingest.logs)
-        self.ends: dict[str, int] = {}  # topic -> the end of what the group wrote there
-        self.entries = entries
-        self.live_before_ms = ingest.marks.live
-        self.lost = False
-
-    def one_log_synced(self) -> None:
-        self._logs_left -= 1
-        if not self._logs_left and not self.lost:
-            self._ingest.release(self)
-
-    def failed(self) -> None:
-        if not self.lost:
-            self._ingest.fail(self)

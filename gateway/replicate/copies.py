@@ -1,8 +1,9 @@
 """Upstream copies of a node's records: same key, value and timestamp, and the record's identity in a header.
 
 The copy carries `hw` = `<node>/<epoch>/<partition>/<offset>`, where epoch is the leader epoch of the record's own batch
-(or the epoch that a restored card was raised to). `hw-m` stays at the edge. A mark is copied with `open: []` and
-`lost: []`: one lane owes nothing to anybody. Header sections are spliced as bytes; nothing else is decoded.
+(or the epoch that a restored card was raised to). `hw-m`, `hw-raw` and `hw-replay` stay at the edge. A mark is copied
+with `open: []` and `lost: []`: one lane owes nothing to anybody. Header sections are spliced as bytes; nothing else is
+decoded.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from headwater.errors import UNREADABLE
 IDENTITY = b"hw"
 MQTT_MESSAGE = b"hw-m"
 MARK = b"hw-mark"
+_STAY = (MQTT_MESSAGE, b"hw-raw", b"hw-replay", IDENTITY)
 
 # A section with one header whose key is `hw-m`: nearly every reading that came over MQTT.
 _ONLY_MQTT = b"\x02" + encode_varint(len(MQTT_MESSAGE)) + MQTT_MESSAGE
@@ -67,11 +69,11 @@ def _has_one(section: bytes) -> bool:
 
 
 def _spliced(section: bytes, own: bytes) -> bytes:
-    """A header section without `hw-m` and any older `hw`, marks widened, and `own` at its end."""
+    """A header section without what stays and any older `hw`, marks widened, and `own` at its end."""
     kept = [
         _widened(value) if key == MARK and value is not None else raw
         for key, value, raw in split_section(section)
-        if key not in (MQTT_MESSAGE, IDENTITY)
+        if key not in _STAY
     ]
     return encode_varint(len(kept) + 1) + b"".join(kept) + own
 

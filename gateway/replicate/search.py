@@ -37,6 +37,8 @@ PROGRESS_CONFIG = {
     # The central's clock rolls segments, and a node whose own clock is wrong is not refused for it (KIP-937).
     "message.timestamp.type": "LogAppendTime",
 }
+TOPIC_CONFIG = {"devices": {"cleanup.policy": "compact"}}
+"""Of topics of which the latest record of each key is all that counts; others have the central's defaults."""
 TRANSACTIONAL_ID = "headwater.uplink."
 
 
@@ -148,8 +150,10 @@ class Search:
         self._forget()
 
     def rotate(self) -> None:
-        """Ask another bootstrap server next time."""
-        self._bootstrap.append(self._bootstrap.pop(0))
+        """Ask another broker next time: one of those that were configured, or of those that Metadata named since."""
+        asked, *others = dict.fromkeys([*self._bootstrap, *self._settings.addresses(), *self._cluster.brokers.values()])
+        known = {*self._settings.addresses(), *self._cluster.brokers.values()}
+        self._bootstrap = [address for address in (*others, asked) if address in known]
 
     def hold(self, until: float) -> None:
         """Ask the same again, but not before."""
@@ -200,8 +204,9 @@ class Search:
 
     def _ask_create(self, now: float) -> Action:
         progress = self.target(PROGRESS_TOPIC)
+        configs = {self.target(topic): config for topic, config in TOPIC_CONFIG.items()}
         wanted = {
-            name: (PROGRESS_PARTITIONS, PROGRESS_CONFIG) if name == progress else (-1, {})
+            name: (PROGRESS_PARTITIONS, PROGRESS_CONFIG) if name == progress else (-1, configs.get(name, {}))
             for name in self._cluster.missing
         }
         address = self._cluster.brokers.get(self._cluster.controller, self._bootstrap[0])

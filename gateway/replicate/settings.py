@@ -22,7 +22,7 @@ class UplinkSettings(ClientSecuritySettings, frozen=True, kw_only=True, forbid_u
     """Brokers to ask first, `host:port` separated by commas; the central names the others itself."""
     topic_prefix: str = ""
     """Stands before topics and the transactional id on a cluster shared with others; empty on a Headwater node."""
-    topics: tuple[str, ...] = ("readings", "deadletter", "events")
+    topics: tuple[str, ...] = ("readings", "deadletter", "events", "devices")
     """Topics of this node that are copied to the central."""
     transaction_timeout_ms: PositiveMs = 10_000
     """After this long the central aborts a transaction that this node left open (`transaction.timeout.ms`)."""

@@ -19,6 +19,7 @@ from typing import Any
 
 from devices.profile_files import read_profiles
 from devices.profiles import Profile
+from gateway.ingest.devices import Devices
 from gateway.ingest.events import Events
 from gateway.ingest.interval_file import IntervalFile
 from gateway.ingest.modbus.bus import ModbusBus
@@ -153,6 +154,7 @@ class Core:
             clock=self.clock,
             health=self.reporter.health,
             decoders=decoders,
+            devices=Devices(store, self.settings.node, self.settings.devices, self.settings.device),
         )
 
     async def _open_sockets(self) -> None:

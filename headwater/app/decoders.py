@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -23,12 +23,12 @@ import msgspec
 from devices.profile_files import read_profiles
 from devices.profiles import Profile
 from devices.user_settings import DecoderSettings
-from gateway.consume.reader import Block, Reader
+from gateway.consume.reader import Reader
 from gateway.ingest.raw import RAW_TOPIC, Outcome, with_decoder
 from gateway.ingest.serial import port_profile
-from gateway.log.records import decode_headers
 from gateway.wire.errors import ErrorCode, KafkaError
-from headwater.app.decoder_process import Answer, DecoderBroken, DecoderDied, DecoderProcess, Item
+from headwater.app.decoder_process import Answer, DecoderBroken, DecoderDied, DecoderProcess
+from headwater.app.decoder_rows import Row, parts_of, rows_of
 from headwater.app.outcomes import OutcomeLink
 from headwater.clock import Clock
 from headwater.disk import Disk
@@ -46,24 +46,7 @@ BACKOFF_S = (0.2, 5.0)
 LOOK_S = 1.0
 """How often a paused decoder's file is looked at."""
 KILL_WEIGHT = 5
-READINGS_AT_ONCE = 500
 _PARTITION = (RAW_TOPIC, 0)
-
-
-class Row(msgspec.Struct, frozen=True):
-    """One message of topic `raw`."""
-
-    offset: int
-    arrival_ms: int
-    source: str
-    topic: str
-    payload: bytes
-    device: str
-
-    @property
-    def item(self) -> Item:
-        """As a decoder's process reads it."""
-        return self.topic, self.payload, self.arrival_ms, self.source, self.device
 
 
 class Pause:
@@ -194,7 +177,7 @@ class Decoder:
             return
         end = reader.ends.get(_PARTITION, self._position)
         for block in blocks:
-            rows = [row for row in self._rows(block) if row.offset not in self._found]
+            rows = [row for row in rows_of(block, self.profile.name) if row.offset not in self._found]
             while rows:
                 self._lag = max(0, end - rows[0].offset)
                 rows = await self._settle(link, rows, block.next_offset)
@@ -204,18 +187,6 @@ class Decoder:
             self._state = "running"
         if self._clock.monotonic_ms() - self._saved[1] >= SAVE_EVERY_MS:
             self._save()
-
-    def _rows(self, block: Block) -> list[Row]:
-        """This profile's messages of a block."""
-        name, rows = self.profile.name, []
-        for index, blob in enumerate(block.headers):
-            told = {key: (value or b"").decode("utf-8", "replace") for key, value in decode_headers(blob)}
-            if told.get("profile") == name:
-                source = (block.keys[index] or b"").decode("utf-8", "replace").partition("/")[2]
-                topic, payload = told.get("topic", ""), bytes(block.values[index] or b"")
-                arrival_ms, device = block.timestamps[index], told.get("device", "")
-                rows.append(Row(block.offsets[index], arrival_ms, source, topic, payload, device))
-        return rows
 
     def _next_batch(self, rows: list[Row]) -> list[Row]:
         if self._pause.reason:
@@ -242,7 +213,7 @@ class Decoder:
                 await self._wait_paused()
         rest = rows[len(answers) :]
         outcomes = [self._outcome(row, answer) for row, answer in zip(rows, answers, strict=False)]
-        parts = list(_parts(outcomes))
+        parts = list(parts_of(outcomes))
         for part, following in zip(parts, [*(part[0].offset for part in parts[1:]), None], strict=True):
             last = rest[0].offset if rest else end
             next_offset = last if following is None else following
@@ -340,20 +311,6 @@ class Decoder:
                 self._disk.make_directory(self._folder)
             self._disk.replace_file(self._path, msgspec.json.encode({"position": self._position}))
         self._saved = (self._position, self._clock.monotonic_ms())
-
-
-def _parts(outcomes: Sequence[Outcome]) -> Iterator[list[Outcome]]:
-    """Pieces that the core stores at once: it does nothing else meanwhile."""
-    part: list[Outcome] = []
-    readings = 0
-    for outcome in outcomes:
-        if part and readings + len(outcome.readings) > READINGS_AT_ONCE:
-            yield part
-            part, readings = [], 0
-        part.append(outcome)
-        readings += len(outcome.readings)
-    if part:
-        yield part
 
 
 class Decoders:

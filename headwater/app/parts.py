@@ -19,7 +19,7 @@ def check_parts(settings: Settings) -> list[str]:
     checks: list[Callable[[], list[str]]] = [partial(_access, settings)]
     checks += [partial(_profile, name) for name in settings.profiles]
     checks += [partial(_bus, bus) for bus in settings.modbus]
-    checks += [partial(_together, settings), partial(_rules, settings)]
+    checks += [partial(_devices, settings), partial(_together, settings), partial(_rules, settings)]
     lines: list[str] = []
     errors: dict[str, str] = {}  # what is wrong to its hint; a mistake that is found twice is told once
     for check in checks:
@@ -53,6 +53,16 @@ def _access(settings: Settings) -> list[str]:
     if settings.central is not None:
         settings.central.check_security("[central]")
     return []
+
+
+def _devices(settings: Settings) -> list[str]:
+    from devices.description import check_devices
+
+    check_devices(settings.device)
+    if settings.devices.unknown == "accept":
+        return []
+    fate = "keeps as dead letters" if settings.devices.unknown == "deadletter" else "refuses"
+    return [f"{fate} what devices say that no [[device]] names"]
 
 
 def _together(settings: Settings) -> list[str]:

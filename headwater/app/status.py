@@ -46,6 +46,8 @@ def judge(document: Mapping[str, Any]) -> tuple[str, list[str]]:
 def notes(document: Mapping[str, Any]) -> list[str]:
     """What somebody should look at some time and what does not make the node less than good."""
     found = []
+    if note := ((document.get("ingest") or {}).get("devices") or {}).get("note"):
+        found.append(note)
     for source in (document.get("ingest") or {}).get("sources", ()):
         if source.get("note"):
             found.append(f"{source['id']}: {source['note']}")

@@ -10,7 +10,10 @@ import typer
 
 from headwater.cli.aggregates_commands import aggregates_app
 from headwater.cli.config_commands import config_app
+from headwater.cli.deadletter_commands import deadletter_app
+from headwater.cli.devices_commands import devices_app
 from headwater.cli.log_commands import log_app
+from headwater.cli.new_commands import new_app
 from headwater.cli.options import AsJson, Config
 from headwater.cli.process_commands import process_app
 from headwater.cli.profiles_commands import profiles_app
@@ -38,7 +41,10 @@ app = typer.Typer(
 )
 app.add_typer(aggregates_app, name="aggregates")
 app.add_typer(config_app, name="config")
+app.add_typer(deadletter_app, name="deadletter")
+app.add_typer(devices_app, name="devices")
 app.add_typer(log_app, name="log")
+app.add_typer(new_app, name="new")
 app.add_typer(process_app, name="process")
 app.add_typer(profiles_app, name="profiles")
 app.add_typer(replication_app, name="replication")

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from devices.description import DeviceSettings, DevicesSettings
 from devices.user_settings import DecoderSettings
 from gateway.ingest.marks import MarkSettings
 from gateway.ingest.modbus.settings import ModbusSettings
@@ -66,6 +67,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     profiles: tuple[str, ...] = ()
     """Device profiles: names of shipped ones, or paths of files that end in `.toml`."""
     decoders: DecoderSettings = DecoderSettings()
+    device: tuple[DeviceSettings, ...] = ()
+    devices: DevicesSettings = DevicesSettings()
     central: UplinkSettings | None = None
     rules: tuple[str, ...] = ()
     """Window and alert rules that run on this node: names of shipped ones, or paths that end in `.toml`."""

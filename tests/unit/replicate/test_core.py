@@ -46,7 +46,7 @@ def progress_of(central: Central) -> list[bytes]:
 def test_topics_are_made_for_what_they_are() -> None:
     world = fed()
     world.settle()
-    assert set(world.central.topics) == {"readings", "deadletter", "events", "headwater.progress"}
+    assert set(world.central.topics) == {"readings", "deadletter", "events", "devices", "headwater.progress"}
     assert world.central.configs["headwater.progress"] == {
         "cleanup.policy": "compact",
         "segment.ms": "600000",
@@ -54,13 +54,16 @@ def test_topics_are_made_for_what_they_are() -> None:
         "message.timestamp.type": "LogAppendTime",
     }
     assert world.central.configs["readings"] == {}
+    assert world.central.configs["devices"] == {"cleanup.policy": "compact"}
     assert len(world.central.topics["readings"]) == world.central.default_partitions
 
 
 def test_a_prefix_stands_before_everything() -> None:
     world = fed(topic_prefix="farm.")
     world.settle()
-    assert set(world.central.topics) == {"farm.readings", "farm.deadletter", "farm.events", "farm.headwater.progress"}
+    names = ("readings", "deadletter", "events", "devices", "headwater.progress")
+    assert set(world.central.topics) == {f"farm.{name}" for name in names}
+    assert world.central.configs["farm.devices"] == {"cleanup.policy": "compact"}
     assert set(world.central.transactions) == {"farm.headwater.uplink.edge-1"}
 
 
