@@ -10,6 +10,7 @@ BENCHMARKS = {
     "kill-compare": "benchmarks.kill_compare",
     "mqtt-client": "benchmarks.mqtt_client",
     "mqtt-ingest": "benchmarks.mqtt_ingest",
+    "mqtt-steady": "benchmarks.mqtt_steady",
     "node-consume": "benchmarks.node_consume",
     "node-latency": "benchmarks.node_latency",
     "node-produce": "benchmarks.node_produce",
