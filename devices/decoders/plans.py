@@ -18,6 +18,10 @@ class PlanCache(Generic[_T]):
         self._make = make
         self._plans: dict[int, tuple[Profile | None, _T]] = {}
 
+    def profiles(self) -> list[Profile | None]:
+        """Those that have a plan."""
+        return [profile for profile, _ in self._plans.values()]
+
     def of(self, profile: Profile | None) -> _T:
         """The profile's plan, made when first asked for."""
         found = self._plans.get(id(profile))

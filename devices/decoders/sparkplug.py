@@ -53,6 +53,11 @@ def rebirths_wanted(profile: Profile | None) -> list[Rebirth]:
     return taken
 
 
+def every_rebirth_wanted() -> list[Rebirth]:
+    """As `rebirths_wanted`, of all profiles that were in use."""
+    return [one for profile in _plans.profiles() for one in rebirths_wanted(profile)]
+
+
 class _Node:
     """What an edge node's births said."""
 

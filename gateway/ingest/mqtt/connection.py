@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
 from gateway.ingest.mqtt.access import Rights
@@ -18,6 +18,7 @@ from gateway.ingest.mqtt.reasons import MqttError, ReasonCode
 from gateway.ingest.mqtt.session import ServerSession, acknowledge, windows_freed
 from gateway.ingest.mqtt.sessions import Session
 from gateway.ingest.mqtt.settings import MqttSettings
+from gateway.ingest.mqtt.sparkplug import EdgeNode, command_packet
 from gateway.ingest.mqtt.state import Message, State, TopicCache
 from gateway.ingest.pipeline import Ingest
 from gateway.ingest.sources import Source

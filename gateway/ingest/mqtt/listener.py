@@ -16,6 +16,7 @@ from gateway.ingest.mqtt.packets import Connect, Will
 from gateway.ingest.mqtt.reasons import MqttError, ReasonCode
 from gateway.ingest.mqtt.sessions import Session, SessionRegistry
 from gateway.ingest.mqtt.settings import MqttSettings
+from gateway.ingest.mqtt.sparkplug import Rebirths
 from gateway.ingest.mqtt.state import TopicCache
 from gateway.ingest.mqtt.wills import WaitingWill, WaitingWills, delay_ms
 from gateway.ingest.pipeline import Ingest
@@ -56,6 +57,7 @@ class MqttListener:
         self.retained = 0
         self._wills = WaitingWills()
         self._wills_taken = 0
+        self._rebirths = Rebirths()
         self._expire_at_ms = 0.0
         self._registry = registry
         self._loop = asyncio.get_running_loop()
@@ -122,6 +124,7 @@ class MqttListener:
             "retained": self.retained,
             "wills": self._wills_taken,
             "wills_waiting": len(self._wills),
+            "rebirths_asked": self._rebirths.asked,
         }
 
     # --- for connections
@@ -251,6 +254,7 @@ class MqttListener:
         now_ms = self.now_ms()
         for connection in list(self._connections):
             connection.sweep(now_ms)
+        self._ask_rebirths(now_ms)
         self._look_at_users()
         for waiting in self._wills.due(now_ms):
             self._take_will(waiting.source.id.removeprefix("mqtt:"), waiting.source, waiting.will)
@@ -260,6 +264,11 @@ class MqttListener:
                 self._registry.expire(now_ms, self._ends())
             except OSError as error:  # the next sweep tries the rest
                 _log.warning("expired sessions cannot be discarded: %s", error)
+
+    def _ask_rebirths(self, now_ms: float) -> None:
+        if subscribers := [connection for connection in self._connections if connection.edge_nodes]:
+            for group, node, reason in self._rebirths.ask(subscribers, now_ms, self.ingest.clock.wall_ms()):
+                self.say(logging.INFO, "Sparkplug node %s/%s: asked for its births (%s)", group, node, reason)
 
     def _look_at_users(self) -> None:
         """Close who may no longer be there, and open to the network once there is a user."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from gateway.ingest.mqtt.packets import Connect, Header, PacketType
 from gateway.ingest.mqtt.reasons import MqttError, ReasonCode
 from gateway.ingest.mqtt.settings import MqttSettings
+from gateway.ingest.mqtt.sparkplug import NODES_MAX, EdgeNode, commanded, own_topic
 
 if TYPE_CHECKING:
     from gateway.ingest.mqtt.access import Rights
@@ -68,6 +69,7 @@ class Exchange:
         self.out: list[bytes] = []
         self.held: set[int] = set()  # QoS 2 packet identifiers between PUBLISH and PUBREL; the session's, not ours
         self.subscriptions_refused = 0
+        self.edge_nodes: list[EdgeNode] = []  # whose Sparkplug commands it has subscribed to
         self.retained = 0
         self.topic_refused: str | None = None
         self.rights: Rights | None = None  # None: any topic
@@ -93,6 +95,26 @@ class Exchange:
         if self.rights is not None and not self.rights.allows(topic):
             return ReasonCode.NOT_AUTHORIZED
         return ReasonCode.SUCCESS
+
+    def subscribe(self, topic_filter: str) -> bool:
+        """Whether a subscription is granted: that of a Sparkplug edge node to its own commands, and no other."""
+        node = commanded(topic_filter)
+        ends_with_connection = self.connect is not None and self.connect.clean and not self.session_expiry_s
+        if node is None or not ends_with_connection or len(self.edge_nodes) >= NODES_MAX:
+            return False
+        if self.rights is not None and not self.rights.allows(own_topic(node)):
+            return False
+        if node not in self.edge_nodes:
+            self.edge_nodes.append(node)
+        return True
+
+    def unsubscribe(self, topic_filter: str) -> bool:
+        """Whether there was such a subscription."""
+        node = commanded(topic_filter)
+        if node not in self.edge_nodes:
+            return False
+        self.edge_nodes.remove(node)
+        return True
 
     def restrict(self, rights: Rights | None) -> ReasonCode:
         """Who the client is, is known: what it may publish to, and whether its will is among that."""

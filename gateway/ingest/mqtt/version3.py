@@ -98,15 +98,18 @@ def on_pubrel(x: Exchange, data: bytes, header: Header, position: int, end: int)
 
 
 def on_subscribe(x: Exchange, data: bytes, header: Header, position: int, end: int) -> None:
-    """SUBSCRIBE is refused: this listener takes readings in."""
+    """SUBSCRIBE is refused, for this listener takes readings in; but for a Sparkplug node's own commands, at QoS 0."""
     packet_id, filters = packets.read_filters(data, position, end, with_qos=True)
-    x.subscriptions_refused += len(filters)
-    x.send(packets.encode_suback(packet_id, [_SUBSCRIBE_FAILURE] * len(filters)))
+    codes = [0 if x.subscribe(name) else _SUBSCRIBE_FAILURE for name in filters]
+    x.subscriptions_refused += codes.count(_SUBSCRIBE_FAILURE)
+    x.send(packets.encode_suback(packet_id, codes))
 
 
 def on_unsubscribe(x: Exchange, data: bytes, header: Header, position: int, end: int) -> None:
     """UNSUBSCRIBE is answered even when nothing was subscribed [MQTT-3.10.4-5]."""
-    packet_id, _ = packets.read_filters(data, position, end, with_qos=False)
+    packet_id, filters = packets.read_filters(data, position, end, with_qos=False)
+    for name in filters:
+        x.unsubscribe(name)
     x.send(packets.encode_acknowledgement(PacketType.UNSUBACK, packet_id))
 
 

@@ -144,16 +144,18 @@ def on_pubrel(x: Exchange, data: bytes, header: Header, position: int, end: int)
 
 
 def on_subscribe(x: Exchange, data: bytes, header: Header, position: int, end: int) -> None:
-    """SUBSCRIBE is refused filter by filter: this listener takes readings in."""
+    """SUBSCRIBE is refused filter by filter, as in 3.1.1: all but a Sparkplug node's own commands, at QoS 0."""
     packet_id, filters, has_identifier = packets5.read_subscribe(data, position, end)
-    x.subscriptions_refused += len(filters)
-    reasons = [_subscribe_reason(name, has_identifier=has_identifier) for name in filters]
+    reasons = [_subscribe_reason(x, name, has_identifier=has_identifier) for name in filters]
+    x.subscriptions_refused += len(filters) - reasons.count(ReasonCode.SUCCESS)
     x.send(packets5.encode_reasons(PacketType.SUBACK, packet_id, reasons))
 
 
-def _subscribe_reason(name: str, *, has_identifier: bool) -> ReasonCode:
+def _subscribe_reason(x: Exchange, name: str, *, has_identifier: bool) -> ReasonCode:
     if has_identifier:
         return ReasonCode.SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED
+    if x.subscribe(name):
+        return ReasonCode.SUCCESS  # granted QoS 0
     shared = name.startswith("$share/")
     return ReasonCode.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED if shared else ReasonCode.NOT_AUTHORIZED
 
@@ -161,7 +163,7 @@ def _subscribe_reason(name: str, *, has_identifier: bool) -> ReasonCode:
 def on_unsubscribe(x: Exchange, data: bytes, header: Header, position: int, end: int) -> None:
     """UNSUBSCRIBE is answered filter by filter."""
     packet_id, filters = packets5.read_unsubscribe(data, position, end)
-    reasons = [ReasonCode.NO_SUBSCRIPTION_EXISTED] * len(filters)
+    reasons = [ReasonCode.SUCCESS if x.unsubscribe(name) else ReasonCode.NO_SUBSCRIPTION_EXISTED for name in filters]
     x.send(packets5.encode_reasons(PacketType.UNSUBACK, packet_id, reasons))
 
 
