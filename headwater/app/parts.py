@@ -38,8 +38,9 @@ def check_parts(settings: Settings) -> list[str]:
 
 def warnings(settings: Settings) -> list[str]:
     """What is allowed and is hardly meant."""
-    if settings.role == "edge" and settings.mqtt is None and not settings.serial and not settings.modbus:
-        return ["no [mqtt], [[serial]] or [[modbus]]: this edge takes nothing in; add one of them for its devices"]
+    if settings.role == "edge" and settings.mqtt is None and not settings.reads_elsewhere:
+        inlets = "no [mqtt], [[mqtt_client]], [[serial]] or [[modbus]]"
+        return [f"{inlets}: this edge takes nothing in; add one of them for its devices"]
     return []
 
 

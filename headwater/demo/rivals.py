@@ -144,9 +144,8 @@ class Gateway(Rival):
         from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
         numbers: Counter[int] = Counter()
-        consumer = Consumer(
-            {"bootstrap.servers": f"127.0.0.1:{self._kafka}", "group.id": "versus", "enable.partition.eof": True}
-        )
+        reads_only = {"enable.partition.eof": True, "enable.auto.commit": False}
+        consumer = Consumer({"bootstrap.servers": f"127.0.0.1:{self._kafka}", "group.id": "versus", **reads_only})
         consumer.assign([TopicPartition("readings", 0, OFFSET_BEGINNING)])
         try:
             while (message := consumer.poll(PATIENCE_S)) is not None and message.error() is None:

@@ -18,6 +18,7 @@ from gateway.ingest.mqtt_client.settings import MqttClientSettings, Subscription
 from tests.support import peers
 from tests.support.broker_node import reading
 from tests.support.brokers import Mosquitto
+from tests.support.certificates import Authority
 from tests.support.mqtt_node import running
 
 pytestmark = pytest.mark.peer("mosquitto")
@@ -252,3 +253,26 @@ def test_a_refused_filter_stands_in_status_with_what_to_do(tmp_path: Path, versi
 
     with running(tmp_path / "listener", settings=MqttSettings(listen="127.0.0.1:0")) as listener:
         asyncio.run(story(listener.port))
+
+
+def test_tls_shows_our_certificate_and_trusts_none_but_the_named_authority(tmp_path: Path) -> None:
+    ours, others = Authority(tmp_path / "ours"), Authority(tmp_path / "others")
+    server, client = ours.sign("server"), ours.sign("edge")
+    files = [f"cafile {ours.file}", f"certfile {server.certificate}", f"keyfile {server.key}"]
+    tls = {"tls": True, "tls_certificate_file": str(client.certificate), "tls_key_file": str(client.key)}
+
+    async def story(broker: Mosquitto) -> None:
+        async with reading(tmp_path / "1", settings(broker, tls_ca_file=str(ours.file), **tls)) as node:
+            await node.connected()
+            shown = ["--cafile", str(ours.file), "--cert", str(client.certificate), "--key", str(client.key)]
+            await asyncio.to_thread(broker.publish, "site/pump", numbers(50), *shown)
+            await node.until(lambda: node.values() == list(range(50)))
+        async with reading(tmp_path / "2", settings(broker, tls_ca_file=str(others.file), **tls)) as node:
+            await node.until(lambda: "authority that we do not trust" in node.source()["problem"])
+        async with reading(tmp_path / "3", settings(broker, tls=True, tls_ca_file=str(tmp_path / "none"))) as node:
+            await node.until(
+                lambda: "none" in node.source()["problem"] and "cannot be read" in node.source()["problem"]
+            )
+
+    with Mosquitto(tmp_path / "broker", extra=[*files, "require_certificate true"]) as broker:
+        asyncio.run(story(broker))

@@ -16,6 +16,7 @@ from headwater.net import free_port
 from tests.support.processes import HEADWATER
 
 PATIENCE_S = 30.0
+_READ_ONLY = {"enable.partition.eof": True, "enable.auto.commit": False}
 
 
 class Gateway:
@@ -55,7 +56,7 @@ class Gateway:
 
     def values(self) -> list[int]:
         """What a Kafka client finds of the numbers that were published."""
-        consumer = Consumer({"bootstrap.servers": self.kafka, "group.id": "ledger", "enable.partition.eof": True})
+        consumer = Consumer({"bootstrap.servers": self.kafka, "group.id": "ledger", **_READ_ONLY})
         consumer.assign([TopicPartition("readings", 0, OFFSET_BEGINNING)])
         found = []
         while (message := consumer.poll(PATIENCE_S)) is not None and message.error() is None:
