@@ -17,7 +17,8 @@ from typing import Any, Protocol
 from gateway.certificates import PrincipalMapping, fit_principal
 from gateway.credentials import Outcome, UserBook
 from gateway.scram import Secret
-from gateway.tls import WARN_DAYS, ServerTls, Wrapped, explain
+from gateway.strangers import Strangers
+from gateway.tls import Refused, ServerTls, Wrapped, explain
 from gateway.users import ANONYMOUS
 from gateway.wire import sasl
 from gateway.wire.acl import AccessList
@@ -166,7 +167,7 @@ class Door:
         if self.tls is None:
             return protocol
         if context is None:  # shut just now, and this one was already on its way
-            raise ConnectionAbortedError("this listener is shut")
+            return Refused()
         caller: Any = protocol
         return Wrapped(
             protocol,
@@ -239,11 +240,7 @@ class Door:
 
     def notes(self) -> list[str]:
         """What somebody should see to before it becomes a problem."""
-        days = self.tls.days_left() if self.tls is not None else None
-        if self.tls is None or days is None or days >= WARN_DAYS:
-            return list(self.tls.warnings) if self.tls is not None else []
-        ends = f"ends in {days} days" if days >= 0 else "has expired"
-        return [f"the certificate of kafka listener {self.settings.listen} {ends}", *self.tls.warnings]
+        return self.tls.notes(f"kafka listener {self.settings.listen}") if self.tls is not None else []
 
 
 class Doors:
@@ -262,28 +259,21 @@ class Doors:
         self.access = AccessList(settings.acl, reserved=reserved)
         self.book = UserBook(users_file, "kafka", must_exist=bool(settings.users_file))
         self.keeper = Keeper(self.book)
-        self.authentication_failures = self.handshakes_failed = self.evicted = 0
-        self._waiting: dict[Caller, Callable[[], None]] = {}
+        self.authentication_failures = self.handshakes_failed = 0
+        self.strangers = Strangers(settings.unauthenticated_max)
         self._lines = 0
         self.all = [Door(self, each, number) for number, each in enumerate(settings.listeners, 1)]
 
     # --- clients that have not shown who they are
 
     def wait(self, caller: Caller, abort: Callable[[], None]) -> None:
-        """A client is here and unknown; with too many of them the oldest goes: an honest one needs a moment only."""
-        self._waiting[caller] = abort
-        if len(self._waiting) > self.settings.unauthenticated_max:
-            oldest = next(iter(self._waiting))
-            end = self._waiting.pop(oldest)
-            self.evicted += 1
-            self.say(
-                "kafka client %s closed: %d others have not signed in either", oldest.peer.name, len(self._waiting)
-            )
-            end()
+        """A client is here and unknown."""
+        if self.strangers.add(caller, abort) is not None:
+            self.say("kafka: %d clients have not signed in; the oldest was closed for a newer one", len(self.strangers))
 
     def left(self, caller: Caller) -> None:
         """It is known, or gone."""
-        self._waiting.pop(caller, None)
+        self.strangers.left(caller)
 
     def say(self, line: str, *values: object) -> None:
         """A log line about one stranger; a crowd of them is counted in `status` and not told one by one."""
@@ -338,8 +328,8 @@ class Doors:
             "listeners": [door.status() for door in self.all],
             "authentication_failures": self.authentication_failures,
             "tls_handshakes_failed": self.handshakes_failed,
-            "unauthenticated": len(self._waiting),
-            "unauthenticated_closed": self.evicted,
+            "unauthenticated": len(self.strangers),
+            "unauthenticated_closed": self.strangers.evicted,
         }
 
 

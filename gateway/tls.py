@@ -91,6 +91,14 @@ class ServerTls:
             context.verify_mode = ssl.CERT_REQUIRED
         return context
 
+    def notes(self, name: str) -> list[str]:
+        """What somebody should see to before it becomes a problem; `name` is the listener's."""
+        days = self.days_left()
+        if days is None or days >= WARN_DAYS:
+            return list(self.warnings)
+        ends = f"ends in {days} days" if days >= 0 else "has expired"
+        return [f"the certificate of {name} {ends}", *self.warnings]
+
     def days_left(self) -> int | None:
         """Days until the certificate ends, rounded down; negative for one that has."""
         if self.expires is None:
@@ -220,6 +228,13 @@ class Wrapped(sslproto.SSLProtocol):
     def connection_lost(self, exc: BaseException | None) -> None:
         # A peer that goes in the middle of its handshake leaves no reason behind; without one it would look good.
         super().connection_lost(exc or ConnectionResetError("the connection closed"))
+
+
+class Refused(asyncio.Protocol):
+    """For a connection that was on its way when its listener shut."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
 
 
 def _outcome(future: asyncio.Future[None]) -> BaseException | None:

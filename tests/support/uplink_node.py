@@ -51,9 +51,9 @@ class _Tap(asyncio.Protocol):
         self.net.answers += 1
         if self.net.hold_s:
             hold_s, self.net.hold_s = self.net.hold_s, 0.0
-            asyncio.get_running_loop().call_later(hold_s, self.inner.data_received, data)
+            asyncio.get_running_loop().call_later(hold_s, _give, self.inner, data)
         else:
-            self.inner.data_received(data)
+            _give(self.inner, data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.net.taps.remove(self)
@@ -64,6 +64,19 @@ class _Tap(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.inner.resume_writing()
+
+
+def _give(inner: asyncio.Protocol | asyncio.BufferedProtocol, data: bytes) -> None:
+    if not isinstance(inner, asyncio.BufferedProtocol):
+        inner.data_received(data)
+        return
+    rest = memoryview(data)
+    while rest:  # TLS: as a transport hands bytes to it
+        room = memoryview(inner.get_buffer(len(rest)))
+        size = min(len(room), len(rest))
+        room[:size] = rest[:size]
+        inner.buffer_updated(size)
+        rest = rest[size:]
 
 
 class FaultyNet:

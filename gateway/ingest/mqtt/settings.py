@@ -6,6 +6,8 @@ from typing import Annotated
 
 import msgspec
 
+from gateway.tls_settings import ServerTlsSettings
+
 
 class AclRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where users may publish: one [[mqtt.acl]]. With any, what no rule allows is refused.
@@ -18,12 +20,23 @@ class AclRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     publish: tuple[str, ...]
 
 
+class MqttTlsSettings(ServerTlsSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """MQTT over TLS, beside the plain listener: [mqtt.tls]. With client_ca_file a client's certificate is its user."""
+
+    listen: str = "127.0.0.1:8883"
+    """Address and port; off loopback only with client_ca_file, or once a user exists."""
+
+    handshakes_max: Annotated[int, msgspec.Meta(ge=1)] = 100
+    """TLS handshakes under way; one more ends the oldest of them."""
+
+
 class MqttSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The MQTT listener.
 
     listen               address and port; off loopback only once a user exists: `headwater user add NAME --mqtt`
     users_file           users and hashes (0600), made by `headwater user add`; empty: `<data_dir>/node/users`. Set,
                          it must be there. Once it names a user, every client needs one
+    tls                  a second listener, for MQTT over TLS
     acl                  where users may publish; without a rule anywhere
     packet_bytes_max     a larger packet closes its connection before a byte of it is stored
     connections_max      further connections are closed at once
@@ -39,6 +52,7 @@ class MqttSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     listen: str = "127.0.0.1:1883"
     users_file: str = ""
+    tls: MqttTlsSettings | None = None
     acl: tuple[AclRule, ...] = ()
     packet_bytes_max: int = 262_144
     connections_max: int = 2_048
