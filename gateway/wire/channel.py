@@ -20,6 +20,7 @@ from headwater.net import Net
 
 # Requests that wait in our memory for a slow peer: past this many bytes `call` waits for room.
 _WRITE_BUFFER_BYTES_MAX = 4 << 20
+_TLS_ALERT = b"\x15\x03"  # what TLS answers to bytes that are none (RFC 8446 section 5.1)
 
 
 class _Connection(asyncio.Protocol):
@@ -44,7 +45,8 @@ class _Connection(asyncio.Protocol):
         try:
             session.feed(data, self.loop.time() * 1000)
         except PeerError as error:
-            self.fail(error)
+            tls = not session.negotiated and data[:2] == _TLS_ALERT
+            self.fail(TlsError("the broker speaks TLS there, and we do not") if tls else error)
             return
         if session.negotiated and not self.ready.done():
             self.ready.set_result(None)
