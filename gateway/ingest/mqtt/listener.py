@@ -18,6 +18,7 @@ from gateway.ingest.mqtt.sessions import Session, SessionRegistry
 from gateway.ingest.mqtt.settings import MqttSettings
 from gateway.ingest.mqtt.sparkplug import Rebirths
 from gateway.ingest.mqtt.state import TopicCache
+from gateway.ingest.mqtt.tls import TlsDoor
 from gateway.ingest.mqtt.wills import WaitingWill, WaitingWills, delay_ms
 from gateway.ingest.pipeline import Ingest
 from gateway.ingest.sources import Source
@@ -69,6 +70,8 @@ class MqttListener:
         self._journal_next: list[Callable[[OSError | None], None]] = []
         self._journal_running = False
         self._server: network.Listener | None = None
+        self.tls: TlsDoor | None = None
+        self._tls_look: asyncio.Task[None] | None = None
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
 
         ingest.add_status(self.status)
@@ -84,6 +87,14 @@ class MqttListener:
         _log.info("MQTT on %s:%d", *self.address)
         if closed:
             _log.warning("MQTT: %s", self.problem)
+
+    async def listen_tls(self) -> None:
+        """Open the second socket, where there is one to be; what is wrong with it is its own problem."""
+        settings = self.settings
+        if settings.tls is not None:
+            made = lambda user: Connection(self, user)  # noqa: E731
+            self.tls = TlsDoor(settings.tls, self._net, made, timeout_ms=settings.connect_timeout_ms, say=self.say)
+            await self.tls.look(users=self.credentials.required)
 
     @property
     def problem(self) -> str | None:
@@ -110,6 +121,10 @@ class MqttListener:
         self.credentials.close()
         if self._opening is not None:
             self._opening.cancel()
+        if self._tls_look is not None:
+            self._tls_look.cancel()
+        if self.tls is not None:
+            self.tls.close()
         if self._server is not None:
             self._server.close()
         self._flush()
@@ -124,6 +139,7 @@ class MqttListener:
             "retained": self.retained,
             "wills": self._wills_taken,
             "wills_waiting": len(self._wills),
+            **(self.tls.status() if self.tls is not None else {}),
             "rebirths_asked": self._rebirths.asked,
         }
 
@@ -256,6 +272,8 @@ class MqttListener:
             connection.sweep(now_ms)
         self._ask_rebirths(now_ms)
         self._look_at_users()
+        if self.tls is not None:
+            self._tls_look = self._loop.create_task(self.tls.look(users=self.credentials.required))
         for waiting in self._wills.due(now_ms):
             self._take_will(waiting.source.id.removeprefix("mqtt:"), waiting.source, waiting.will)
         if now_ms >= self._expire_at_ms:
@@ -322,6 +340,7 @@ async def serve_mqtt(ingest: Ingest, net: network.Net, settings: MqttSettings) -
     except OSError as error:
         listener.close()
         raise _cannot_listen(settings.listen, error) from error
+    await listener.listen_tls()
     ingest.tail_uses = {}  # the sessions hold it now
     return listener
 
