@@ -8,7 +8,8 @@ a time; a group that holds any other goes reading by reading.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Sequence
 
 from devices.decoders.json_plain import PlainReadings
 from devices.profiles import Profile, TopicMatcher
@@ -19,9 +20,10 @@ from gateway.ingest.eventtime import FUTURE_MAX_MS
 from gateway.ingest.lanes import Lane, Results, Run, encode_fields, encode_results
 from gateway.ingest.mqtt.state import DUP, HELD, REFUSED
 from gateway.ingest.raw import Outcome, raw_record
-from gateway.ingest.repeats import NaturalMemory, companion, hw_m_sections
+from gateway.ingest.repeats import NaturalMemory, companion
+from gateway.ingest.sections import add_header, dead_letter, joined, message_sections
 from gateway.ingest.sources import Entry, Message, Source
-from gateway.log.records import NO_HEADERS, Record, decode_headers, encode_headers
+from gateway.log.records import NO_HEADERS, Record, encode_headers
 from gateway.log.rows import Rows
 
 _ROUTES_MAX = 16_384
@@ -92,7 +94,7 @@ class GroupBuilder:
         else:
             routes = [self._routes.get(topic) or self._route(topic) for topic in topics]
             lanes, starts = [lane for lane, _ in routes], [start for _, start in routes]
-        sections = _sections(source, payloads, ids, starts, is_noted=is_noted)
+        sections = message_sections(source, payloads, ids, starts, is_noted=is_noted)
         if source.profile is not None:
             lanes = [self._lane(source.profile)]
         if lanes.count(lanes[0]) == len(lanes):
@@ -201,8 +203,18 @@ class GroupBuilder:
             return False
         known = lane.topic_keys
         keys = [known.get(topic) or self._topic_key(lane, topic) for topic in lane.topics]
-        for run in lane.runs:
-            self._plain_run(lane, plain, run, keys[run.start : run.stop], values[run.start : run.stop], rows, dead)
+        arrivals = [run.entry.arrival_ms for run in lane.runs]
+        earliest_ms, latest_ms = max(0, max(arrivals) - lane.past_max_ms), min(arrivals) + FUTURE_MAX_MS
+        if plain.claims is None or (min(plain.claims) >= earliest_ms and max(plain.claims) <= latest_ms):
+            self._plain_runs(lane, lane.runs, plain, keys, values, rows)
+            return True
+        for run in lane.runs:  # somebody's clock is off
+            times = (plain.claims or ())[run.start : run.stop]
+            past_ms, future_ms = run.entry.arrival_ms - lane.past_max_ms, run.entry.arrival_ms + FUTURE_MAX_MS
+            if min(times) >= max(0, past_ms) and max(times) <= future_ms:
+                self._plain_runs(lane, [run], plain, keys, values, rows)
+            else:
+                self._any_records(lane, [run], rows, dead)
         return True
 
     def _topic_key(self, lane: Lane, topic: str) -> bytes:
@@ -212,45 +224,42 @@ class GroupBuilder:
         key = lane.topic_keys[topic] = self._key(device, lane.profile)
         return key
 
-    def _plain_run(
-        self,
-        lane: Lane,
-        plain: PlainReadings,
-        run: Run,
-        keys: list[bytes],
-        values: list[bytes],
-        rows: Rows,
-        dead: list[Record],
+    def _plain_runs(
+        self, lane: Lane, runs: Sequence[Run], plain: PlainReadings, keys: list[bytes], values: list[bytes], rows: Rows
     ) -> None:
-        entry, start, stop = run
-        arrival_ms, claims = entry.arrival_ms, plain.claims
-        times = [arrival_ms] * (stop - start) if claims is None else claims[start:stop]
-        if min(times) < max(0, arrival_ms - lane.past_max_ms) or max(times) > arrival_ms + FUTURE_MAX_MS:
-            self._any_records(lane, [run], rows, dead)  # times that cannot be trusted
-            return
-        sections = lane.sections[start:stop]
+        """Neighbouring runs whose times can be trusted; `keys` and `values` are the lane's."""
+        whole = slice(runs[0].start, runs[-1].stop)
+        keys, values, sections = keys[whole], values[whole], lane.sections[whole]
+        if plain.claims is None:
+            times = [run.entry.arrival_ms for run in runs for _ in range(run.start, run.stop)]
+        else:
+            times = plain.claims[whole]
+        stop = 0
+        counts = [run.stop - run.start for run in runs]
         if plain.naturals is not None:
-            companions = times if claims is not None else [companion(None, value) for value in values]
-            repeats = self._natural.repeats(keys, plain.naturals[start:stop], companions)
+            companions = times if plain.claims is not None else [companion(None, value) for value in values]
+            repeats = self._natural.repeats(keys, plain.naturals[whole], companions)
             self.counts.natural_repeats += len(repeats)
             for index in reversed(repeats):
                 del times[index], keys[index], values[index], sections[index]
-        newest_ms = entry.newest_ms
-        if times:
-            rows.extend(times, keys, values, sections)
-            if newest_ms is None or max(times) > newest_ms:
-                newest_ms = max(times)
-            if min(times) < self.live_ms:
-                self.counts.late += sum([time_ms < self.live_ms for time_ms in times])
-            entry.source.untrusted = False
-        self._note(lane, entry, newest_ms, len(times))
+                counts[bisect_right(runs, index + whole.start, key=_start) - 1] -= 1
+        rows.extend(times, keys, values, sections)
+        if times and min(times) < self.live_ms:
+            self.counts.late += sum([time_ms < self.live_ms for time_ms in times])
+        for (entry, _, _), count in zip(runs, counts, strict=True):
+            start, stop = stop, stop + count
+            newest_ms = entry.newest_ms
+            if count:
+                newest_ms = max(times[start:stop]) if newest_ms is None else max(newest_ms, *times[start:stop])
+                entry.source.untrusted = False
+            self._note(lane, entry, newest_ms, count)
 
     def _any_records(self, lane: Lane, runs: Sequence[Run], rows: Rows, dead: list[Record]) -> None:
         """Neighbouring runs of a lane, reading by reading."""
         base = runs[0].start
         results = lane.decode_some(base, runs[-1].stop)
         lane.refuse_swollen(results, base, len(self._node) + 1)
-        if self._screen:
+        if self._screen and not runs[0].entry.replayed:  # who replays has asked, by the node's file as it is now
             self._screen(results)
         if lane.reporter:
             for run in runs:
@@ -278,7 +287,7 @@ class GroupBuilder:
         before = len(rows)
         for index, result in enumerate(results, start):
             if isinstance(result, Undecodable):
-                dead.append(_dead_letter(entry, lane, index, result))
+                dead.append(dead_letter(entry, lane, index, result))
                 continue
             first = len(rows)
             for device, fields, claim_ms, natural_key in result:
@@ -303,7 +312,7 @@ class GroupBuilder:
                 if limits and (quality := limits.quality(fields)):
                     add_header(rows, "hw-q", quality.encode())
             if len(rows) > first:
-                rows.headers[-1] = _joined(rows.headers[-1], lane.sections[index])
+                rows.headers[-1] = joined(rows.headers[-1], lane.sections[index])
         self._note(lane, entry, newest_ms, len(rows) - before)
         return taken
 
@@ -341,48 +350,5 @@ class GroupBuilder:
             entry.source.mark.recorded = lane.profile is not None and lane.profile.recorded
 
 
-def _sections(
-    source: Source, payloads: Sequence[bytes], ids: Sequence[int], starts: Iterable[int], *, is_noted: bool
-) -> list[bytes]:
-    """Each message's own header section: `hw-m`, where its client may send it again. `starts`: see `_Route`."""
-    memory = source.memory
-    if memory is None or not any(ids):
-        return [NO_HEADERS] * len(ids)
-    crcs = list(map(zlib.crc32, payloads, starts))
-    if all(ids):
-        if not is_noted:
-            memory.use_all(list(ids), crcs)
-        return hw_m_sections(ids, crcs, source.client)
-    sections: list[bytes] = []
-    for packet_id, crc in zip(ids, crcs, strict=True):
-        if packet_id and not is_noted:
-            memory.use(packet_id, crc)
-        sections += hw_m_sections((packet_id,), (crc,), source.client) if packet_id else (NO_HEADERS,)
-    return sections
-
-
-def add_header(rows: Rows, name: str, value: bytes) -> None:
-    """Put one more header on the last row."""
-    rows.headers[-1] = _joined(rows.headers[-1], encode_headers([(name, value)]))
-
-
-def _joined(section: bytes, more: bytes) -> bytes:
-    if section == NO_HEADERS or more == NO_HEADERS:
-        return more if section == NO_HEADERS else section
-    return encode_headers(decode_headers(section) + decode_headers(more))
-
-
-def _dead_letter(entry: Entry, lane: Lane, index: int, error: Undecodable) -> Record:
-    headers: list[tuple[str, bytes | None]] = [
-        ("reason", error.reason.encode("utf-8", "replace")),
-        ("decoder", error.decoder.encode()),
-        ("source", entry.source.id.encode()),
-        ("time", b"%d" % entry.arrival_ms),
-        ("topic", lane.topics[index].encode()),
-    ]
-    return (
-        entry.arrival_ms,
-        entry.source.key,
-        lane.payloads[index],
-        encode_headers([*headers, *decode_headers(lane.sections[index])]),
-    )
+def _start(run: Run) -> int:
+    return run.start

@@ -41,7 +41,7 @@ _VALUE = re.compile(rb"([A-Za-z0-9._-]{1,64})/([0-9]{1,16})/([0-9]{1,16})")
 
 
 class Outcome(msgspec.Struct, array_like=True, frozen=True):
-    """What became of the raw message at `offset`: its readings, or why there are none (`reason`, and the payload)."""
+    """What became of the raw message at `offset`: its readings, or the `reason` why there are none; its `payload`."""
 
     offset: int
     source: str

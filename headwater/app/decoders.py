@@ -228,9 +228,8 @@ class Decoder:
 
     def _outcome(self, row: Row, answer: Answer) -> Outcome:
         told = (row.offset, row.source, row.arrival_ms, row.topic)
-        if not answer.reason:
-            return Outcome(*told, answer.readings)
-        return Outcome(*told, [], answer.reason, self.profile.name, row.payload)
+        # with the payload in any case: the core may have a reason of its own for a dead letter
+        return Outcome(*told, answer.readings, answer.reason, self.profile.name if answer.reason else "", row.payload)
 
     async def _decode(self, batch: list[Row]) -> list[Answer]:
         """Answers to its messages up to where the decoder is paused; one that kills it is found by trying each."""

@@ -15,6 +15,7 @@ from headwater.cli.find import find_node, need_status
 from headwater.errors import UserError
 
 if TYPE_CHECKING:
+    from devices.reading import Reading, Undecodable
     from gateway.ingest.raw import Outcome
     from headwater.app.outcomes import OutcomeLink
     from headwater.cli.decoding import CommandDecoding
@@ -119,6 +120,7 @@ class Replay:
         self._ports = {f"serial:{port.source_name}": port_profile(port) for port in settings.serial}
         self._node = settings.node
         self._limits = settings.decoders
+        self._unknown, self._sections = settings.devices.unknown, settings.device
         self._done = done
         self._decodings: dict[int, CommandDecoding] = {}
         self.replayed = self.readings = self.before = self.foreign = 0
@@ -144,13 +146,27 @@ class Replay:
         for one in batch:
             decoding = self._decoding(one)
             [result] = await decoding.results([Message(one.topic, one.payload, one.arrival_ms, one.source)])
-            if not isinstance(result, list) or not result:
-                reason = "nothing in it is worth a reading" if isinstance(result, list) else result.reason
-                self.still.setdefault(reason, []).append(one.offset)
+            if isinstance(result, list):
+                result = self._screened(result)
+            if not isinstance(result, list):
+                self.still.setdefault(result.reason, []).append(one.offset)
                 continue
-            outcome = Outcome(one.offset, one.source, one.arrival_ms, one.topic, result)
+            outcome = Outcome(one.offset, one.source, one.arrival_ms, one.topic, result, payload=one.payload)
             made.setdefault(id(decoding), (decoding, []))[1].append(outcome)
         return list(made.values())
+
+    def _screened(self, readings: list[Reading]) -> list[Reading] | Undecodable:
+        """As the node does with devices that nobody named."""
+        from devices.description import section_of
+        from devices.reading import Undecodable
+
+        if not readings:
+            return Undecodable("nothing in it is worth a reading")
+        if self._unknown != "accept":
+            for reading in readings:
+                if section_of(reading.device, self._sections) is None:
+                    return Undecodable(f"unknown device “{reading.device[:80]}”: no [[device]] names it")
+        return readings
 
     def _decoding(self, one: DeadLetter) -> CommandDecoding:
 

@@ -1,0 +1,132 @@
+"""Topic `devices`: one record for each device and each change of it; unknown devices by policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+import pytest
+
+from devices.description import DeviceSettings, DevicesSettings, check_devices
+from devices.profiles import load_profiles
+from gateway.ingest.devices import Devices
+from gateway.ingest.pipeline import Ingest
+from headwater.errors import UserError
+from tests.support.ingest import Edge, stored
+
+PROFILE = """
+name = "pump"
+topics = ["shed/{device}"]
+type = "water pump"
+zone = "Europe/Berlin"
+expected_interval_ms = 5000
+
+[fields.flow]
+unit = "l/s"
+max = 9
+"""
+
+
+@dataclass
+class Shed(Edge):
+    """An edge that describes its devices."""
+
+    sections: tuple[DeviceSettings, ...] = ()
+    policy: DevicesSettings = field(default_factory=DevicesSettings)
+
+    def start(self) -> None:
+        super().start()
+        devices = Devices(self.store, "edge", self.policy, self.sections)
+        self.ingest = Ingest(
+            self.store,
+            node="edge",
+            profiles=self.profiles,
+            marks=self.marks,
+            clock=self.clock,
+            health=dict,
+            devices=devices,
+            loop=self.loop,
+        )
+
+    def say(self, *topics: str) -> None:
+        self.take(self.attach("a"), *((topic, b'{"flow":1.5}', 0, 0) for topic in topics))
+        self.sync()
+
+    def told(self) -> list[tuple[str, dict[str, object]]]:
+        return [(one.key, one.value) for one in stored(self.store.topics["devices"].partitions[0])]
+
+    def stored_of(self) -> list[str]:
+        return [one.key for one in self.readings()]
+
+
+def shed(*sections: DeviceSettings, **policy: object) -> Shed:
+    profiles = load_profiles([("pump.toml", PROFILE)])
+    return Shed(profiles, sections=sections, policy=msgspec.convert(policy, DevicesSettings))
+
+
+def test_a_device_is_described_once_by_its_section_before_its_profile() -> None:
+    edge = shed(DeviceSettings(device="p*", name="Any pump", site="mill"), DeviceSettings(device="p7", name="Old pump"))
+    edge.say("shed/p7", "shed/p7", "shed/p1", "plain")
+    edge.say("shed/p7")
+    told = dict(edge.told())
+    assert len(edge.told()) == 3
+    assert told["edge/p7"] == {
+        "device": "p7",
+        "name": "Old pump",
+        "site": None,
+        "zone": "Europe/Berlin",
+        "type": "water pump",
+        "profile": "pump",
+        "expected_interval_ms": 5000,
+        "fields": {"flow": {"unit": "l/s", "max": 9.0}},
+    }
+    assert (told["edge/p1"]["name"], told["edge/p1"]["site"]) == ("Any pump", "mill")
+    assert (told["edge/plain"]["profile"], told["edge/plain"]["fields"]) == (None, {})
+
+
+def test_only_a_change_is_written_again_after_a_restart() -> None:
+    edge = shed(DeviceSettings(device="p1", name="One"))
+    edge.say("shed/p1", "shed/p2")
+    edge.power_cut()
+    edge.say("shed/p1", "shed/p2")
+    assert [key for key, _ in edge.told()] == ["edge/p1", "edge/p2"]
+    edge.sections = (DeviceSettings(device="p1", name="First"),)
+    edge.power_cut()
+    edge.say("shed/p1", "shed/p2")
+    assert [(key, value["name"]) for key, value in edge.told()][2:] == [("edge/p1", "First")]
+
+
+def test_more_devices_than_may_be_described_are_stored_all_the_same() -> None:
+    edge = shed(devices_max=2)
+    edge.say("shed/p1", "shed/p2", "shed/p3")
+    assert len(edge.stored_of()) == 3
+    assert len(edge.told()) == 2
+    assert "more than 2 devices" in edge.ingest.status()["devices"]["note"]
+
+
+def test_what_an_unknown_device_says_is_a_dead_letter() -> None:
+    edge = shed(DeviceSettings(device="p?"), unknown="deadletter")
+    edge.say("shed/p1", "shed/x", "shed/p2", "x")
+    assert sorted(edge.stored_of()) == ["edge/p1", "edge/p2"]
+    assert [key for key, _ in edge.told()] == ["edge/p1", "edge/p2"]
+    reasons = [one.headers["reason"].decode() for one in edge.dead_letters()]
+    assert sorted(reasons) == [f"unknown device “{name}”: no [[device]] names it" for name in ("x", "x")]
+    assert {one.value for one in edge.dead_letters()} == {b'{"flow":1.5}'}
+    assert edge.acks == [("mqtt:a", [0, 0, 0, 0])]
+
+
+def test_what_an_unknown_device_says_is_refused_and_counted() -> None:
+    edge = shed(DeviceSettings(device="p?"), unknown="refuse")
+    edge.say("shed/p1", "shed/x", "shed/x")
+    assert edge.stored_of() == ["edge/p1"]
+    assert edge.dead_letters() == []
+    status = edge.ingest.status()["devices"]
+    assert (status["refused"], status["unknown"]) == (2, 1)
+    assert status["note"] == "unknown devices x: its readings are refused until a [[device]] names it"
+
+
+def test_sections_that_are_no_good_are_told() -> None:
+    with pytest.raises(UserError, match="“a”: there is no time zone “Europe/Nowhere”"):
+        check_devices([DeviceSettings(device="a", zone="Europe/Nowhere")])
+    with pytest.raises(UserError, match="“a” is there twice"):
+        check_devices([DeviceSettings(device="a"), DeviceSettings(device="a")])
