@@ -29,12 +29,13 @@ from devices.profiles import Profile
 from gateway.ingest.commit_group import CommitGroup
 from gateway.ingest.devices import Devices
 from gateway.ingest.events import ensure_partition
-from gateway.ingest.group import GroupBuilder, add_header
+from gateway.ingest.group import GroupBuilder
 from gateway.ingest.loop import Loop
 from gateway.ingest.marks import MarkMaker, MarkSettings
 from gateway.ingest.raw import RAW_TOPIC, Outcome, RawSources
 from gateway.ingest.refused import no_messages
 from gateway.ingest.repeats import NaturalMemory
+from gateway.ingest.sections import add_header
 from gateway.ingest.sources import Done, Entry, Message, Source, Sources
 from gateway.ingest.tail import TailReader
 from gateway.ingest.told import LINES_MAX, DeadLetterLines

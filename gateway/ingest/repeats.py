@@ -169,9 +169,9 @@ def hw_m(packet_id: int, crc: int, client_id: bytes) -> bytes:
 def hw_m_sections(packet_ids: Sequence[int], crcs: Sequence[int], client_id: bytes) -> list[bytes]:
     """A header section with `hw-m` alone for each message of one client."""
     templates = _templates(client_id)
-    shortest, longest = len(str(min(packet_ids))), len(str(max(packet_ids)))
-    if shortest == longest:
-        return list(map(templates[shortest].__mod__, zip(packet_ids, crcs, strict=True)))
+    digits = len(str(max(packet_ids)))
+    if min(packet_ids) >= 10 ** (digits - 1):
+        return list(map(templates[digits].__mod__, zip(packet_ids, crcs, strict=True)))
     return [templates[len(str(use[0]))] % use for use in zip(packet_ids, crcs, strict=True)]
 
 

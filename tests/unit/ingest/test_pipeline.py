@@ -154,6 +154,26 @@ def test_a_natural_key_is_stored_once_whoever_sends_it() -> None:
     assert edge.ingest.status()["repeats"] == 1
 
 
+def test_repeats_and_clocks_that_are_off_count_for_their_own_source() -> None:
+    edge = Edge([TURBINE])
+    sources = [edge.attach(f"c{n}") for n in range(4)]
+    now = edge.clock.wall_ms()
+    edge.take(sources[0], turbine(edge, 1, packet_id=1), turbine(edge, 2, packet_id=2))
+    edge.take(sources[1], turbine(edge, 2, packet_id=1), turbine(edge, 3, packet_id=2), turbine(edge, 1, packet_id=3))
+    edge.take(sources[2], turbine(edge, 3, packet_id=1))
+    edge.take(sources[3], turbine(edge, 4, packet_id=1), turbine(edge, 5, packet_id=2))
+    edge.sync()
+    assert [record.value["seq"] for record in edge.readings()] == [1, 2, 3, 4, 5]
+    assert [source.readings for source in sources] == [2, 1, 0, 2]
+    edge.take(sources[0], turbine(edge, 6, ts=now + 10))
+    edge.take(sources[1], turbine(edge, 7, ts=now + 3_600_000), turbine(edge, 8, ts=now + 20))
+    edge.take(sources[2], turbine(edge, 9, ts=now + 30))
+    edge.sync()
+    assert [record.timestamp - now for record in edge.readings()][5:] == [10, 0, 20, 30]
+    assert [source.mark.newest_ms for source in sources[:3]] == [now + 10, now + 20, now + 30]
+    assert edge.ingest.status()["repeats_natural_key"] == 3
+
+
 def test_a_repeat_is_not_acknowledged_before_its_original_is_on_disk() -> None:
     edge = Edge([TURBINE])
     edge.take(edge.attach("c1"), turbine(edge, 7))
