@@ -69,8 +69,9 @@ class Reporter:
 
     def _mqtt_problem(self) -> dict[str, str]:
         """What keeps MQTT clients out although its listener runs."""
-        problem = self._core.mqtt.problem if self._core.mqtt is not None else None
-        return {"mqtt": problem} if problem is not None else {}
+        mqtt = self._core.mqtt
+        found = {"mqtt": mqtt.problem, "mqtt tls": mqtt.tls.problem if mqtt.tls is not None else None} if mqtt else {}
+        return {name: problem for name, problem in found.items() if problem is not None}
 
     def _kafka_problems(self) -> dict[str, str]:
         """What keeps Kafka clients out although the node's own listener runs."""
