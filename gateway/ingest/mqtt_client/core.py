@@ -215,7 +215,7 @@ class ClientSession(Exchange):
             self.send(packets.PINGREQ)
         if self.phase is Phase.UP and self.refused and now_ms >= self._ask_again_ms:
             self._ask_again_ms = now_ms + ASK_AGAIN_MS
-            self.subscribe([each for each in self.plan.filters if each[0] in self.refused])
+            self.ask_for([each for each in self.plan.filters if each[0] in self.refused])
 
     def _end(self, refusal: Refusal) -> None:
         self.phase = Phase.CLOSED
@@ -223,7 +223,7 @@ class ClientSession(Exchange):
 
     # --- what goes out
 
-    def subscribe(self, filters: Sequence[tuple[str, int]]) -> None:
+    def ask_for(self, filters: Sequence[tuple[str, int]]) -> None:
         """SUBSCRIBE; its answer fills `granted` and `refused`."""
         packet_id = self.next_packet_id()
         self._asked[packet_id] = [name for name, _ in filters]
@@ -273,7 +273,7 @@ def _on_connack(x: ClientSession, data: bytes, header: Header, position: int, en
     if told.present and x.plan.former:
         # what a session was asked for once it delivers for ever
         x.send(packets.encode_unsubscribe(x.level, x.next_packet_id(), x.plan.former))
-    x.subscribe(x.plan.filters)
+    x.ask_for(x.plan.filters)
 
 
 def _on_publish(x: ClientSession, data: bytes, header: Header, position: int, end: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from gateway.ingest.mqtt.state import RETAIN, Message
+from gateway.ingest.mqtt.state import HELD, QOS, QOS_2, RETAIN, Message
 from gateway.ingest.mqtt_client.core import ClientSession, Phase
 from gateway.ingest.mqtt_client.packets import acknowledge
 from gateway.ingest.pipeline import Ingest
@@ -141,6 +141,9 @@ class Link(asyncio.Protocol):
             crc = message_crc(topic.encode(), payload)
             if packet_id == 1 and not (self._memory_is_live and self._memory.is_unwritten(1, crc)):
                 self._memory.connection_began(resumed=False)
+                self.machine.held.clear()
+                self.machine.held.update([message[2] for message in messages if message[3] & QOS == QOS_2])
+                messages[:] = [(topic, payload, each, flags & ~HELD) for topic, payload, each, flags in messages]
             self._on_numbering()
             return
 
