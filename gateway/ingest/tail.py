@@ -147,7 +147,7 @@ class TailReader:
 
     def _sender(self, source_id: bytes, timestamp_ms: int) -> None:
         sender = source_id[:_SOURCE_BYTES_MAX].decode("utf-8", "replace")
-        if sender.startswith(("mqtt:", "serial:", "broker:")) and len(self._senders) < SOURCES_MAX:
+        if sender.startswith(("mqtt:", "serial:", "modbus:", "broker:")) and len(self._senders) < SOURCES_MAX:
             self._senders[sender] = timestamp_ms
 
     def _raws(self, topic: str, columns: Columns) -> None:

@@ -114,10 +114,13 @@ class Replay:
         """Reads the profiles that the node's file names, as they are now. Raises UserError."""
         from devices.profile_files import read_profiles
         from devices.profiles import TopicMatcher
+        from gateway.ingest.modbus.plan import bus_plan
         from gateway.ingest.serial import port_profile
 
         self._matcher = TopicMatcher(read_profiles(settings.profiles))
         self._ports = {f"serial:{port.source_name}": port_profile(port) for port in settings.serial}
+        for plan in map(bus_plan, settings.modbus):
+            self._ports |= {plan.source_id(device): device.profile for device in plan.devices}
         self._node = settings.node
         self._limits = settings.decoders
         self._unknown, self._sections = settings.devices.unknown, settings.device
@@ -141,9 +144,13 @@ class Replay:
         """By profile, what the mended ones make of them; what is still bad is noted."""
         from devices.user_code import Message
         from gateway.ingest.raw import Outcome
+        from gateway.ingest.refused import DECODER as FRAMING
 
         made: dict[int, tuple[CommandDecoding, list[Outcome]]] = {}
         for one in batch:
+            if one.headers.get("decoder") == FRAMING:  # garbled: no profile makes a message of it
+                self.still.setdefault(one.reason, []).append(one.offset)
+                continue
             decoding = self._decoding(one)
             [result] = await decoding.results([Message(one.topic, one.payload, one.arrival_ms, one.source)])
             if isinstance(result, list):

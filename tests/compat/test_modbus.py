@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pymodbus import FramerType
 from pymodbus.simulator import DataType, SimData, SimDevice
 
 from gateway.ingest.marks import MarkSettings
@@ -16,6 +17,7 @@ from gateway.ingest.modbus.bus import ModbusBus
 from gateway.ingest.modbus.plan import bus_plan
 from gateway.ingest.modbus.settings import ModbusSettings, UnitSettings
 from gateway.ingest.pipeline import Ingest
+from gateway.ingest.sources import Done, Message, Source
 from gateway.log.settings import LogSettings
 from gateway.log.store import LogStore
 from headwater.clock import SystemClock
@@ -201,5 +203,87 @@ def test_a_server_that_comes_late_goes_and_comes_back(tmp_path: Path, profile: s
                     assert edge.bus.status()["problem"] is None
                 await until(lambda: edge.bus.status()["problem"] is not None)
                 assert not edge.source(1)["connected"]
+
+    asyncio.run(story())
+
+
+def test_rtu_frames_through_a_serial_device_server(tmp_path: Path, profile: str) -> None:
+    async def story() -> None:
+        async with tcp_server([meter(1), meter(2)], framer=FramerType.RTU) as port:
+            settings = ModbusSettings(
+                tcp=f"127.0.0.1:{port}", rtu_over_tcp=True, profile=profile, units=units(1, 2), every_ms=20
+            )
+            async with node(tmp_path, settings) as edge:
+                await until(lambda: len(edge.of("meter-1")) >= 2 and len(edge.of("meter-2")) >= 2)
+                assert edge.of("meter-2")[0].value == READS
+
+    asyncio.run(story())
+
+
+@pytest.mark.peer("socat")
+def test_a_line_that_is_unplugged_comes_back_by_itself(tmp_path: Path, profile: str) -> None:
+    async def story() -> None:
+        settings = ModbusSettings(
+            port=str(tmp_path / "ours"), profile=profile, units=units(1), every_ms=20, retry_max_ms=50, timeout_ms=100
+        )
+        async with node(tmp_path, settings) as edge:
+            await until(lambda: "does not exist; waiting" in str(edge.bus.status()["problem"]))
+            for _ in range(2):
+                count = len(edge.of("meter-1"))
+                async with pty_pair(tmp_path) as (_, theirs), rtu_server([meter(1)], theirs):
+                    await until(lambda many=count: len(edge.of("meter-1")) > many)  # type: ignore[misc]
+                    assert edge.bus.status()["problem"] is None
+                await until(lambda: edge.bus.status()["problem"] is not None)
+                assert not edge.source(1)["connected"]
+                assert edge.source(1)["problem"] is None  # it is the bus's
+
+    asyncio.run(story())
+
+
+@pytest.mark.peer("socat")
+def test_noise_and_an_echo_on_the_line_are_passed_over(tmp_path: Path, profile: str) -> None:
+    """A two-wire adapter hears itself; a bad wire adds bytes before each answer."""
+    asked: list[bytes] = []
+
+    def noisy(sending: bool, data: bytes) -> bytes:
+        if not sending:
+            asked.append(data)
+            return data
+        return asked[-1] + b"\xff\x00\x01\x03" + data
+
+    async def story() -> None:
+        async with pty_pair(tmp_path) as (ours, theirs), rtu_server([meter(1)], theirs, trace=noisy):
+            settings = ModbusSettings(port=ours, baudrate=115_200, profile=profile, units=units(1), every_ms=30)
+            async with node(tmp_path, settings) as edge:
+                await until(lambda: len(edge.of("meter-1")) >= 3)
+                assert edge.of("meter-1")[-1].value == READS
+                assert not edge.unit(1)["timeouts"]
+                assert edge.bus.status()["garbage_bytes"] >= 3 * 5 * 12
+
+    asyncio.run(story())
+
+
+def test_what_the_disk_would_not_take_is_taken_again(
+    tmp_path: Path, profile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.ingest.retake.RETAKE_MS", 5.0)
+
+    async def story() -> None:
+        async with tcp_server([meter(1)]) as port:
+            settings = ModbusSettings(tcp=f"127.0.0.1:{port}", profile=profile, units=units(1), every_ms=3_600_000)
+            async with node(tmp_path, settings) as edge:
+                real, failures = edge.ingest.take, [1, 2]
+
+                def take(source: Source, messages: list[Message], done: Done, **more: Any) -> None:
+                    if failures:
+                        failures.pop()
+                        done(False)
+                    else:
+                        real(source, messages, done, **more)
+
+                monkeypatch.setattr(edge.ingest, "take", take)
+                await until(lambda: len(edge.of("meter-1")) == 1)
+                assert not failures
+                assert edge.of("meter-1")[0].value == READS
 
     asyncio.run(story())

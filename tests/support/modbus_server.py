@@ -93,11 +93,15 @@ def meter(unit: int) -> SimDevice:
 
 @asynccontextmanager
 async def tcp_server(
-    devices: list[SimDevice], *, port: int | None = None, trace: Packet | None = None
+    devices: list[SimDevice],
+    *,
+    port: int | None = None,
+    trace: Packet | None = None,
+    framer: FramerType = FramerType.SOCKET,
 ) -> AsyncIterator[int]:
     """A Modbus TCP server; its port."""
     port = free_port() if port is None else port
-    server = ModbusTcpServer(devices, address=("127.0.0.1", port), trace_packet=trace or _as_is)
+    server = ModbusTcpServer(devices, framer=framer, address=("127.0.0.1", port), trace_packet=trace or _as_is)
     await server.serve_forever(background=True)
     try:
         yield port

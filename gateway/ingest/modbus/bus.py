@@ -39,7 +39,7 @@ class ModbusBus:
         self._sources: dict[int, Source] = {}
         self._devices: dict[int, Device] = {}
         for device in plan.devices:
-            source = ingest.attach(f"modbus:{self.name}/{device.unit}", kind="modbus", profile=device.profile)
+            source = ingest.attach(plan.source_id(device), kind="modbus", profile=device.profile)
             ingest.detach(source, clean=False)
             self._sources[device.unit], self._devices[device.unit] = source, device
         self._retake = Retake(f"Modbus {self.name}", self._take)

@@ -35,6 +35,10 @@ class BusPlan(NamedTuple):
     settings: ModbusSettings
     devices: tuple[Device, ...]
 
+    def source_id(self, device: Device) -> str:
+        """What the device's source is called in status, marks and dead letters."""
+        return f"modbus:{self.settings.bus_name}/{device.unit}"
+
     @property
     def timing(self) -> Timing:
         settings = self.settings
