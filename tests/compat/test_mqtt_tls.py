@@ -63,7 +63,7 @@ def test_mosquitto_pub_with_a_password_inside_tls(tmp_path: Path, authority: Aut
         said = ("-t", "shed/a", "-m", "1", "-u", "alice", "-P")
         assert publish(node, authority, *said, PASSWORD).returncode == 0
         assert publish(node, authority, *said, "wrong").returncode != 0
-        stranger = Authority(tmp_path, "other-ca")
+        stranger = Authority(tmp_path / "tls", "other-ca")
         assert publish(node, stranger, *said, PASSWORD).returncode != 0
         assert len(node.readings()) == 1
         mqtt = node.status()
@@ -74,7 +74,7 @@ def test_mosquitto_pub_with_a_password_inside_tls(tmp_path: Path, authority: Aut
 @pytest.mark.peer("mosquitto")
 def test_a_certificate_is_its_clients_user(tmp_path: Path, authority: Authority) -> None:
     mine = authority.sign("pump-7", names="")
-    strange = Authority(tmp_path, "other-ca").sign("pump-8", names="")
+    strange = Authority(tmp_path / "tls", "other-ca").sign("pump-8", names="")
     unfit = authority.sign("unfit", "/CN=a#b", names="")
     rule = AclRule(publish=("%u/#",))
     both = settings(authority.sign("node"), client_ca_file=str(authority.file), acl=(rule,))
@@ -83,7 +83,7 @@ def test_a_certificate_is_its_clients_user(tmp_path: Path, authority: Authority)
         files = ("--cert", one.certificate, "--key", one.key)
         return publish(node, authority, *files, "-t", topic, "-m", "1", "-V", "5")
 
-    with running(tmp_path, settings=both) as node:
+    with running(tmp_path / "data", settings=both) as node:
         assert showing(mine, "pump-7/level").returncode == 0
         refused = showing(mine, "pump-8/level")  # MQTT 5 tells it with the PUBACK
         assert "not authorized" in (refused.stdout + refused.stderr).lower()
