@@ -60,7 +60,7 @@ def _next_steps(role: str, name: str, path: str, folder: str) -> str:
         steps.append(("mosquitto_pub -t shed/pump1/temperature -m 21.5", "send a first reading (in another terminal)"))
         steps.append((f"headwater tail{option}", "see readings as they come"))
     else:
-        steps.append(("on each edge, under [central]:", 'bootstrap_servers = "THIS-MACHINE:9092"'))
+        steps.append(("docs/security.md", "let edges on other machines in: a certificate each, a [[kafka.listeners]]"))
     steps.append((f"headwater status{option}", "is all well?"))
     steps.append(("http://127.0.0.1:8080/", "the node's page"))
     width = max(len(step) for step, _ in steps)
