@@ -61,6 +61,7 @@ class NodeCollector(Collector):
         yield from _brokers(status.get("brokers") or ())
         yield from _modbus(status.get("modbus") or ())
         yield from _sinks(((status.get("work") or {}).get("report") or {}).get("sinks") or {})
+        yield from _security(status.get("kafka") or {}, status.get("ingest") or {})
         yield from _disk(status)
 
     def _alerts(self) -> Metric:
@@ -186,6 +187,21 @@ def _modbus(buses: Iterable[dict[str, Any]]) -> Iterator[Metric]:
             for key, counter in counters.items():
                 counter.add_metric(labels, sum(unit[key].values()) if key == "exceptions" else unit[key])
     yield from (up, backoff, *counters.values())
+
+
+def _security(kafka: dict[str, Any], ingest: dict[str, Any]) -> Iterator[Metric]:
+    text = "Days until the certificate of a listener ends."
+    days = GaugeMetricFamily("headwater_certificate_days_left", text, labels=["listener"])
+    doors = [(f"kafka {each['listen']}", each["certificate_days_left"]) for each in kafka.get("listeners", ())]
+    for name, left in [*doors, ("mqtt", ingest.get("certificate_days_left"))]:
+        if left is not None:
+            days.add_metric([name], left)
+    failed = CounterMetricFamily("headwater_sign_in_failures", "Clients that were not let in.", labels=["listener"])
+    failed.add_metric(["kafka"], kafka.get("authentication_failures", 0))
+    shaken = CounterMetricFamily("headwater_tls_handshakes_failed", "TLS handshakes that failed.", labels=["listener"])
+    for name, status in (("kafka", kafka), ("mqtt", ingest)):
+        shaken.add_metric([name], status.get("tls_handshakes_failed", 0))
+    yield from (days, failed, shaken)
 
 
 def _sinks(sinks: dict[str, Any]) -> Iterator[Metric]:
