@@ -7,6 +7,7 @@ import importlib
 import sys
 
 BENCHMARKS = {
+    "devices-decode": "benchmarks.devices_decode",
     "kill-compare": "benchmarks.kill_compare",
     "mqtt-client": "benchmarks.mqtt_client",
     "mqtt-ingest": "benchmarks.mqtt_ingest",

@@ -250,22 +250,23 @@ def mosquitto_version() -> str:
     return said.stdout.splitlines()[0] if said.stdout else "unknown"
 
 
-def main(*, load: Load | None = None, rounds: int = 3, results: Path = RESULTS) -> dict[str, Any]:
-    """Run the benchmark; what it wrote."""
+def main(
+    *, load: Load | None = None, rounds: int = 3, results: Path = RESULTS, only_mosquitto: bool = False
+) -> dict[str, Any]:
+    """Run the benchmark; what it wrote. `only_mosquitto`: ours by its defaults, beside Mosquitto alone."""
     load = load or Load()
     if (reason := missing("mosquitto")) is not None:
         raise SystemExit(f"{NAME}: {reason}")
     print(f"{NAME}: {load.messages:,} × {load.size} B, {load.connections} connections, {load.inflight} in flight")
     print(f"{mosquitto_version()}, mosquitto_sub -q 1 to a file, configured as")
     print("".join(f"    {line}\n" for line in MOSQUITTO_CONF.splitlines()), end="")
-    peers: dict[str, Contestant] = {
-        "interval 0": lambda: ours(load, log="fsync_interval_ms = 0"),
-        "mosquitto": lambda: mosquitto(load),
-    }
-    if (reason := missing("telegraf")) is None:
-        peers["telegraf"] = lambda: telegraf(load)
-    else:
-        print(f"without Telegraf: {reason}")
+    peers: dict[str, Contestant] = {"mosquitto": lambda: mosquitto(load)}
+    if not only_mosquitto:
+        peers["interval 0"] = lambda: ours(load, log="fsync_interval_ms = 0")
+        if (reason := missing("telegraf")) is None:
+            peers["telegraf"] = lambda: telegraf(load)
+        else:
+            print(f"without Telegraf: {reason}")
     return compare(
         NAME,
         unit="messages/s",

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from benchmarks import (
+    devices_decode,
     kill_compare,
     mqtt_client,
     mqtt_ingest,
+    mqtt_steady,
     node_consume,
     node_latency,
     node_produce,
@@ -27,7 +29,7 @@ from benchmarks.kafka_servers import Servers, both
 @pytest.mark.peer("mosquitto")
 def test_mqtt_ingest_runs_beside_mosquitto(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     load = mqtt_ingest.Load(connections=3, inflight=4, messages=400)
-    report = mqtt_ingest.main(load=load, rounds=1, results=tmp_path)
+    report = mqtt_ingest.main(load=load, rounds=1, results=tmp_path, only_mosquitto=True)
     assert json.loads((tmp_path / "mqtt-ingest.json").read_text()) == report
     assert report["ours"]["median"] > 0
     assert report["ratio"]["mosquitto"] > 0
@@ -38,6 +40,24 @@ def test_mqtt_ingest_runs_beside_mosquitto(tmp_path: Path, capsys: pytest.Captur
     printed = capsys.readouterr().out
     assert "max_queued_messages 0" in printed
     assert "against mosquitto" in printed
+
+
+@pytest.mark.long("benchmarks")
+@pytest.mark.peer("mosquitto", "telegraf")
+def test_mqtt_ingest_runs_beside_telegraf_and_at_a_steady_rate(tmp_path: Path) -> None:
+    load = mqtt_ingest.Load(connections=3, inflight=4, messages=400)
+    report = mqtt_ingest.main(load=load, rounds=1, results=tmp_path)
+    assert set(report["ratio"]) == {"mosquitto", "interval 0", "telegraf"}
+    many = mqtt_ingest.Load(connections=20, messages=400, rate=400.0)
+    steady = mqtt_steady.main(load=load, many=many, seconds=0.5, rounds=1, results=tmp_path)
+    assert steady["mqtt-puback"]["details"]["ours"]["wanted_ms"] > 5
+    assert 300 < steady["mqtt-thousand"]["details"]["ours"]["rate"] <= 420
+
+
+def test_devices_decode_makes_readings_of_every_format(tmp_path: Path) -> None:
+    reports = devices_decode.main(messages=20, rounds=1, results=tmp_path)
+    assert len(reports) == 10
+    assert all(report["ours"]["median"] > 0 for report in reports.values())
 
 
 @pytest.fixture(scope="module")
