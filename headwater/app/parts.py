@@ -8,6 +8,7 @@ from functools import partial
 
 from gateway.ingest.modbus.settings import ModbusSettings
 from headwater.errors import UserError
+from headwater.net import is_loopback
 from headwater.settings.model import Settings
 
 
@@ -38,10 +39,16 @@ def check_parts(settings: Settings) -> list[str]:
 
 def warnings(settings: Settings) -> list[str]:
     """What is allowed and is hardly meant."""
+    found = []
     if settings.role == "edge" and settings.mqtt is None and not settings.reads_elsewhere:
         inlets = "no [mqtt], [[mqtt_client]], [[serial]] or [[modbus]]"
-        return [f"{inlets}: this edge takes nothing in; add one of them for its devices"]
-    return []
+        found.append(f"{inlets}: this edge takes nothing in; add one of them for its devices")
+    found += [
+        f"the password for the broker {broker.source_name} travels in the clear; write tls = true"
+        for broker in settings.mqtt_client
+        if broker.password is not None and not broker.tls and not is_loopback(broker.where()[0])
+    ]
+    return found
 
 
 def _access(settings: Settings) -> list[str]:

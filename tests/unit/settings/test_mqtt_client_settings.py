@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from headwater.app.parts import warnings
 from headwater.cli.config import to_toml
 from headwater.errors import UserError
 from headwater.settings.load import load_settings, masked
@@ -62,3 +63,14 @@ def test_a_mistake_is_named_with_its_line(tmp_path: Path, section: str, words: s
     with pytest.raises(UserError) as caught:
         load(tmp_path, section)
     assert words in caught.value.what
+
+
+@pytest.mark.parametrize(
+    ("address", "more", "count"),
+    [("hall", "", 1), ("hall", "tls = true", 0), ("127.0.0.1", "", 0), ("localhost:1884", "", 0)],
+)
+def test_a_password_in_the_clear_is_warned_of(tmp_path: Path, address: str, more: str, count: int) -> None:
+    section = f'address = "{address}"\ntopics = ["a"]\nuser = "edge"\npassword = "x"\n{more}\n'
+    told = warnings(load(tmp_path, section).settings)
+    assert len([each for each in told if "in the clear" in each]) == count
+    assert not any("takes nothing in" in each for each in told)
