@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from operator import itemgetter
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -25,6 +26,7 @@ from processors.marks import Mark, parse_mark
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
+Texts = npt.NDArray[np.object_]
 
 KEYS_MAX = 200_000
 LANES_MAX = 100_000
@@ -77,6 +79,8 @@ class Columns(NamedTuple):
     fields: dict[str, FieldColumn]
     marks: list[MarkAt]
     refused: int
+    texts: Mapping[str, Texts] = MappingProxyType({})
+    """Text fields that somebody asked for: a string per row, None where there is none."""
 
     def __len__(self) -> int:
         return len(self.key)
@@ -197,8 +201,8 @@ def _copy_place(blob: bytes) -> tuple[bytes, int] | None:
     return None
 
 
-def to_columns(records: Records, keys: KeyTable, lanes: Lanes) -> Columns:
-    """One block as columns; `keys` and `lanes` take in what they had not seen."""
+def to_columns(records: Records, keys: KeyTable, lanes: Lanes, texts: frozenset[str] = frozenset()) -> Columns:
+    """One block as columns; `keys` and `lanes` take in what they had not seen. `texts`: fields wanted as texts."""
     count = len(records.keys)
     ids = np.array(keys.ids(records.keys), dtype=np.int64)
     time = np.array(records.timestamps, dtype=np.int64)
@@ -210,7 +214,8 @@ def to_columns(records: Records, keys: KeyTable, lanes: Lanes) -> Columns:
     copies = _COPY in joined
     backfill = lanes.backfill(records.headers) if copies else np.zeros(count, dtype=np.bool_)
     marks = _marks(records) if _MARK in joined else []
-    return Columns(ids, time, backfill, _field_columns(documents), marks, int((ids < 0).sum()))
+    wanted = {name: _text_column(documents, name) for name in texts}
+    return Columns(ids, time, backfill, _field_columns(documents), marks, int((ids < 0).sum()), wanted)
 
 
 def _documents(values: Sequence[bytes | None]) -> tuple[list[dict[str, Any]], list[int]]:
@@ -267,6 +272,12 @@ def _numbers(column: Sequence[Any]) -> FieldColumn | None:
     values = np.array([_number(value) for value in column], dtype=np.float64)
     rows = np.flatnonzero(~np.isnan(values))
     return FieldColumn(rows, values[rows]) if len(rows) else None
+
+
+def _text_column(documents: list[dict[str, Any]], name: str) -> Texts:
+    found = np.empty(len(documents), dtype=object)
+    found[:] = [value if isinstance(value := document.get(name), str) else None for document in documents]
+    return found
 
 
 def _number(value: Any) -> float:

@@ -15,6 +15,7 @@ import numpy as np
 from gateway.log.records import Record, encode_headers
 from processors.alerts import AlertState, Instance, Transition
 from processors.columns import Columns, KeyTable, Lanes, MarkAt, Records, to_columns
+from processors.derive import Derivation
 from processors.kinds import window_state
 from processors.marks import WatermarkTracker
 from processors.results import NEVER, WindowResult
@@ -43,6 +44,7 @@ class _Rule(NamedTuple):
     version: str
     state: WindowState
     alerts: list[tuple[str, AlertState]]
+    derive: Derivation
 
 
 class PartitionProcessor:
@@ -59,10 +61,14 @@ class PartitionProcessor:
         self.newest = NEVER
         self._lanes = Lanes()
         self._rules = [
-            _Rule(rule, rule.version, window_state(rule, self.keys), _alerts_of(rule, rules, place))
+            _Rule(
+                *(rule, rule.version, window_state(rule, self.keys), _alerts_of(rule, rules, place)),
+                Derivation(rule.where, rule.compute),
+            )
             for rule in rules.windows
             if rule.topic == topic
         ]
+        self._texts = frozenset[str]().union(*(rule.derive.texts for rule in self._rules))
 
     @property
     def versions(self) -> list[str]:
@@ -73,19 +79,20 @@ class PartitionProcessor:
         """Take in the next block; returns what it lets be said, without what `written` says is said already."""
         if not len(block.keys):
             return []
-        columns = to_columns(block, self.keys, self._lanes)
+        columns = to_columns(block, self.keys, self._lanes, self._texts)
         self.refused += columns.refused
         self.newest = max(self.newest, _newest(columns))
+        seen = [(rule, rule.derive.apply(columns, self.keys) if rule.derive else columns) for rule in self._rules]
         outputs: list[Output] = []
         begin = 0
         for at in columns.marks:
-            for rule in self._rules:
-                rule.state.add(columns, begin, at.row + 1)
+            for rule, mine in seen:
+                rule.state.add(mine, begin, at.row + 1)
             begin = at.row + 1
             self._mark(at, outputs)
         if begin < len(columns):
-            for rule in self._rules:
-                rule.state.add(columns, begin, len(columns))
+            for rule, mine in seen:
+                rule.state.add(mine, begin, len(columns))
         return outputs
 
     def _mark(self, at: MarkAt, outputs: list[Output]) -> None:

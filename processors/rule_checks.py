@@ -8,6 +8,8 @@ import re
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
+from processors.expressions import SPECIAL, ExpressionError, compile_expression
+
 if TYPE_CHECKING:
     from processors.rules import AlertRule, Place, WindowRule
 
@@ -34,6 +36,7 @@ def check_window(rule: WindowRule, place: Place) -> None:
         _check_hops(rule, place)
     if rule.kind == "calendar":
         _check_calendar(rule, place)
+    _check_expressions(rule, place)
     if not rule.every_field and not rule.fields:
         raise place.error("fields", "nothing to compute: every_field is empty and fields names none")
 
@@ -90,3 +93,17 @@ def check_window_of(rule: AlertRule, windows: dict[str, WindowRule], place: Plac
             f"window “{rule.window}” does not compute {rule.aggregate} of {rule.field}",
             hint=f"Add it there: fields.{rule.field} = [“{rule.aggregate}”].",
         )
+
+
+def _check_expressions(rule: WindowRule, place: Place) -> None:
+    for key, text, wanted in (
+        *((f"compute.{name}", text, "number") for name, text in rule.compute.items()),
+        *([("where", rule.where, "truth")] if rule.where else []),
+    ):
+        name = key.partition(".")[2]
+        if name in SPECIAL or (name and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]{0,99}", name)):
+            raise place.error(key, f"“{name}” cannot name a computed field")
+        try:
+            compile_expression(text, wanted=wanted)  # type: ignore[arg-type]
+        except ExpressionError as error:
+            raise place.error(key, str(error)) from None

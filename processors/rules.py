@@ -57,6 +57,10 @@ class WindowRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     devices: tuple[str, ...] = ("*",)
     """Patterns of device names; `*` and `?` match no name that begins with `$` unless the pattern does."""
     nodes: tuple[str, ...] = ("*",)
+    where: str = ""
+    """Only readings for which this expression holds are counted; docs/windows.md."""
+    compute: dict[str, str] = {}
+    """Fields computed from others: name to expression, in this order."""
     every_field: tuple[Aggregate, ...] = ("count", "mean", "min", "max")
     """For each numeric field that `fields` does not name; [] leaves those out."""
     fields: dict[str, tuple[Aggregate, ...]] = {}
