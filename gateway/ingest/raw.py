@@ -221,9 +221,9 @@ class RawSources:
         if not any(source_id in waiting for waiting in self._waiting.values()):
             self._marks.waits(mark, None)
 
-    def waiting(self) -> dict[str, int]:
-        """How many sources wait, by decoder."""
-        return {name: len(waiting) for name, waiting in self._waiting.items()}
+    def decoded_below(self, end: int) -> int:
+        """The offset of topic `raw`, which ends at `end`, below which nothing waits to be decoded any more."""
+        return min([self.progress[name].start for name, waiting in self._waiting.items() if waiting], default=end)
 
 
 def raw_header(name: str, offset: int, first: int) -> bytes:

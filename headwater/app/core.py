@@ -27,7 +27,7 @@ from gateway.ingest.modbus.plan import bus_plan
 from gateway.ingest.mqtt.listener import MqttListener, serve_mqtt
 from gateway.ingest.mqtt_client.driver import BrokerClient, open_brokers
 from gateway.ingest.pipeline import Ingest
-from gateway.ingest.raw import with_decoder
+from gateway.ingest.raw import RAW_TOPIC, with_decoder
 from gateway.ingest.serial import port_profile, run_serial
 from gateway.log.store import LogStore
 from gateway.log.upkeep import Upkeep
@@ -135,7 +135,7 @@ class Core:
             clock=clock,
             trusted=lambda: trusts(clock),
             emit=self.events.emit,
-            settled=self.uplink.settled if self.uplink is not None else lambda topic, partition: None,
+            settled=self._settled,
         )
         if settings.wants_work or decoders:
             self.work = Supervisor(command, clock=clock, event=self._emit)
@@ -156,6 +156,13 @@ class Core:
             decoders=decoders,
             devices=Devices(store, self.settings.node, self.settings.devices, self.settings.device),
         )
+
+    def _settled(self, topic: str, partition: int) -> int | None:
+        """Below which offset a partition's records have gone on: to the central; of topic `raw`, through a decoder."""
+        if topic == RAW_TOPIC and self.ingest is not None and self.ingest.raw.profiles and self.store is not None:
+            log = self.store.partition(RAW_TOPIC, partition)
+            return self.ingest.raw.decoded_below(log.log_end_offset if log is not None else 0)
+        return self.uplink.settled(topic, partition) if self.uplink is not None else None
 
     async def _open_sockets(self) -> None:
         """For commands of this machine, and for readings that were decoded elsewhere."""

@@ -181,7 +181,7 @@ def _text_lines(
         yield printable(f"{where} REJECTED by {result.decoder}: {result.reason}")
         return
     for reading in result:
-        when = "arrival" if reading.event_ms is None else _time(reading.event_ms)
+        when = "arrival" if reading.event_ms is None else time_text(reading.event_ms)
         fields = []
         for name, value in reading.fields.items():
             spec = profile.fields.get(name)
@@ -210,7 +210,7 @@ def _json_lines(message: Message, result: list[Reading] | Undecodable, limits: L
     return [json.dumps(row, ensure_ascii=False) for row in rows]
 
 
-def _time(ms: int) -> str:
+def time_text(ms: int) -> str:
     try:
         return datetime.fromtimestamp(ms / 1000, UTC).isoformat(" ", "milliseconds").removesuffix("+00:00")
     except (OverflowError, OSError, ValueError):

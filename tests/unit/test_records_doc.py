@@ -12,9 +12,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from devices.description import DeviceSettings, DevicesSettings
 from devices.profile_files import read_profiles
+from devices.profiles import load_profiles
+from devices.reading import Reading
 from gateway.consume.reader import Block
+from gateway.ingest.devices import Devices
 from gateway.ingest.events import Events
+from gateway.ingest.pipeline import Ingest
+from gateway.ingest.raw import Outcome
 from gateway.log.partition import PartitionLog
 from gateway.log.records import decode_batch, decode_headers, encode_headers, split_batches
 from gateway.replicate.copies import copy_records
@@ -74,6 +80,48 @@ def edge_examples() -> dict[str, str]:
     return found
 
 
+GAUGE = """
+name = "rain_gauge"
+decoder = "/x/rain_gauge.py:decode"
+topics = ["rain/{device}"]
+zone = "Europe/Berlin"
+expected_interval_ms = 60000
+[fields.rain]
+unit = "mm"
+min = 0
+"""
+
+
+def decoder_examples() -> dict[str, str]:
+    """A message of a user's decoder, and what came of it."""
+    profiles = load_profiles([("rain_gauge.toml", GAUGE)])
+    edge = Edge(profiles=profiles)
+    edge.clock.advance(2500)
+    devices = Devices(edge.store, "edge", DevicesSettings(), [DeviceSettings(device="*", name="Roof", site="mill")])
+    edge.ingest = Ingest(
+        edge.store,
+        node="edge",
+        profiles=profiles,
+        marks=edge.marks,
+        clock=edge.clock,
+        health=dict,
+        devices=devices,
+        loop=edge.loop,
+    )
+    registry = edge.registry()
+    session, present, _ = registry.open("gauge-1", clean=False, ends={})
+    edge.take(edge.attach("gauge-1", session, resumed=present), ("rain/gauge-1", b"two", 5, 0))
+    edge.sync()
+    found = {"raw message": last_of(edge.store.topics["raw"].partitions[0])}
+    now_ms = edge.clock.wall_ms()
+    outcome = Outcome(0, "mqtt:gauge-1", now_ms, "rain/gauge-1", [Reading("gauge-1", {"rain": 0.2})], payload=b"two")
+    edge.ingest.take_outcomes("rain_gauge", [outcome], first=0, next_offset=1, done=lambda _: None)
+    edge.store.flush_now()
+    found["reading from a raw message"] = last_of(edge.ingest.readings)
+    found["device"] = last_of(edge.store.topics["devices"].partitions[0])
+    return found
+
+
 def central_examples() -> dict[str, str]:
     """What the central computes of one hot turbine, from marks that close three windows."""
     start = 1_700_000_000_000
@@ -97,7 +145,12 @@ def central_examples() -> dict[str, str]:
 @pytest.fixture(scope="module")
 def examples() -> dict[str, str]:
     progress = (GOLDEN / "progress-v1.json").read_text().strip()
-    return edge_examples() | central_examples() | {"progress": f"key       ridge-7\nvalue     {progress}\n"}
+    return (
+        edge_examples()
+        | decoder_examples()
+        | central_examples()
+        | {"progress": f"key       ridge-7\nvalue     {progress}\n"}
+    )
 
 
 def test_every_record_of_the_page_is_what_the_code_writes(examples: dict[str, str]) -> None:

@@ -182,3 +182,14 @@ def test_a_disk_that_fails_settles_nothing() -> None:
 def test_a_batch_of_a_decoder_that_is_not_there_is_refused() -> None:
     with pytest.raises(KeyError):
         edge_with_tags().ingest.take_outcomes("other", [], first=0, next_offset=1, done=lambda _: None)
+
+
+def test_nothing_that_waits_for_its_decoder_may_expire() -> None:
+    edge = edge_with_tags()
+    edge.take(edge.attach("a"), *[("tags/t1", b"x", 0, 0)] * 3)
+    edge.sync()
+    assert edge.ingest.raw.decoded_below(3) == 0
+    hand_back(edge, outcome(edge, 0, reading(edge, 1)), first=0, end=1)
+    assert edge.ingest.raw.decoded_below(3) == 1
+    hand_back(edge, outcome(edge, 1), outcome(edge, 2), first=1, end=3)
+    assert edge.ingest.raw.decoded_below(9) == 9
