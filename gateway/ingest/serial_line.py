@@ -214,7 +214,7 @@ def _why(settings: LineSettings, error: Exception) -> str:
     if code in (errno.EBUSY, errno.EAGAIN) or "exclusively lock" in str(error):
         return f"{port} is in use by another program; waiting until that ends"
     if "RS485" in str(error):
-        return f"{port}: its driver has no RS-485 mode; leave [serial.rs485] out where the adapter switches by itself"
+        return f"{port}: its driver has no RS-485 mode; leave rs485 out where the adapter switches by itself"
     if code == errno.ENOTTY or "configure port" in str(error):
         return f"{port} is no serial port ({error})"
     return f"{port} does not open ({error})"

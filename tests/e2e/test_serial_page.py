@@ -131,7 +131,7 @@ def test_every_block_is_a_configuration(text: str, tmp_path: Path) -> None:
 
 def test_the_annotated_configuration_s_bus_is_one(tmp_path: Path) -> None:
     text = (ROOT / "config" / "edge.toml").read_text()
-    section = text[text.index("# [[modbus]]") : text.index("# --- the log")]
+    section = text[text.index("# [[modbus]]") :].partition("\n\n")[0]
     (tmp_path / "profiles").mkdir()
     (tmp_path / "profiles" / "meter.toml").write_text(block("meter.toml"))
     settings = load(tmp_path, re.sub(r"(?m)^# ", "", section))
@@ -144,3 +144,17 @@ def test_the_annotated_configuration_s_bus_is_one(tmp_path: Path) -> None:
 def test_every_key_is_explained(struct: type[msgspec.Struct]) -> None:
     for key in struct.__struct_fields__:
         assert re.search(rf"\b{key}\b", PAGE), key
+
+
+def test_the_shipped_meter_is_read_with_few_requests() -> None:
+    assert 'profile = "sdm630"' in PAGE
+    plan = bus_plan(ModbusSettings(tcp="192.0.2.10", profile="sdm630", units=(UnitSettings(unit=1),)))
+    [unit] = plan.poller().units
+    assert [str(request) for request in unit.requests] == ["input 0 to 17", "input 52 to 53", "input 70 to 75"]
+    assert plan.devices[0].name == "192.0.2.10-1"
+    assert plan.settings.silent_ms == 60_000
+
+
+def test_a_bus_that_is_asked_seldom_is_not_called_silent_between_two_polls() -> None:
+    settings = ModbusSettings(tcp="192.0.2.10", profile="sdm630", units=(UnitSettings(unit=1),), every_ms=300_000)
+    assert bus_plan(settings).settings.silent_ms > 600_000

@@ -91,7 +91,9 @@ def bus_plan(settings: ModbusSettings, *, base: str = ".") -> BusPlan:
             profiles[name, every_ms] = _poll_profile(name, every_ms, base, where)
         device = unit.device or f"{settings.bus_name}-{unit.unit}"
         devices.append(Device(unit.unit, device, every_ms, profiles[name, every_ms]))
-    return BusPlan(settings, tuple(devices))
+    # a bus on which nobody has been asked yet is no silent one
+    silent_ms = max(settings.silent_ms, 2 * min(device.every_ms for device in devices) + settings.timeout_ms)
+    return BusPlan(msgspec.structs.replace(settings, silent_ms=silent_ms), tuple(devices))
 
 
 def _check_unit(settings: ModbusSettings, unit: UnitSettings, before: list[Device], where: str) -> None:

@@ -199,6 +199,11 @@ def cobs_encode(payload: bytes) -> bytes:
     return b"".join(bytes([len(block) + 1]) + block for block in blocks)
 
 
+def test_what_is_no_cobs_frame() -> None:
+    assert cobs_decode(b"\x03a\0") is None
+    assert cobs_decode(b"\x03a") is None
+
+
 @given(st.binary(max_size=600))
 def test_cobs_comes_back(payload: bytes) -> None:
     assert cobs_decode(cobs_encode(payload)) == payload
