@@ -18,6 +18,8 @@ from gateway.wire.sign_in import ClientSecurity
 from headwater.errors import PeerError
 from headwater.net import Net
 
+# A broker whose quota is used up names the time in which it will not read on (KIP-219); more than this is not believed.
+THROTTLE_MS_MAX = 60_000
 # Requests that wait in our memory for a slow peer: past this many bytes `call` waits for room.
 _WRITE_BUFFER_BYTES_MAX = 4 << 20
 _TLS_ALERT = b"\x15\x03"  # what TLS answers to bytes that are none (RFC 8446 section 5.1)
@@ -34,6 +36,10 @@ class _Connection(asyncio.Protocol):
         self.ready: asyncio.Future[None] = loop.create_future()
         self.room: asyncio.Future[None] | None = None
         self.error: Exception | None = None
+        self.lost: asyncio.Future[None] = loop.create_future()
+        self.quiet_until = 0.0  # in the loop's time: the broker does not read before
+        self.turn = asyncio.Lock()  # calls that wait for that leave in their order,
+        self.held = 0  # so many, and no later one overtakes them
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
@@ -51,11 +57,24 @@ class _Connection(asyncio.Protocol):
         if session.negotiated and not self.ready.done():
             self.ready.set_result(None)
         for response in session.responses:
+            if throttle_ms := response.body.get("throttle_time_ms", 0):
+                quiet_until = self.loop.time() + min(throttle_ms, THROTTLE_MS_MAX) / 1000
+                self.quiet_until = max(self.quiet_until, quiet_until)
             future = self.futures.pop(response.correlation_id, None)
             if future is not None and not future.done():
                 future.set_result(response.body)
         session.responses.clear()
         self.flush()
+
+    async def hold(self) -> None:
+        """Until the broker reads on: sent at once a request would lie unread, and its time would run out."""
+        self.held += 1
+        try:
+            async with self.turn:
+                while (pause := self.quiet_until - self.loop.time()) > 0 and self.error is None:
+                    await asyncio.wait([self.lost], timeout=pause)
+        finally:
+            self.held -= 1
 
     def flush(self) -> None:
         if self.session.out and self.transport is not None:
@@ -87,6 +106,7 @@ class _Connection(asyncio.Protocol):
         if self.error is not None:
             return
         self.error = error
+        self.lost.set_result(None)
         waiting: list[asyncio.Future[Body] | asyncio.Future[None]] = [*self.futures.values(), self.ready]
         if self.room is not None:
             waiting.append(self.room)
@@ -157,11 +177,15 @@ class Channel:
     async def call(self, api: ApiKey, body: Body, *, timeout_ms: float | None = None) -> Body:
         """Send one request and give its answer's body, whose `records` may be kept.
 
-        A Produce with `acks` 0 returns {} at once. Raises `TimeoutError`, `ConnectionError`, `PeerError`; all three
-        close the channel (but a PeerError for an API that the broker does not speak, and a cancelled call, do not).
+        A Produce with `acks` 0 returns {} at once. While the broker throttles (`throttle_time_ms` of an earlier answer)
+        nothing is sent, and `timeout_ms` has not begun. Raises `TimeoutError`, `ConnectionError`, `PeerError`; all
+        three close the channel (but a PeerError for an API that the broker does not speak, and a cancelled call, do
+        not).
         """
         connection = self._connection
         limit_ms = self._request_timeout_ms if timeout_ms is None else timeout_ms
+        if connection.held or connection.quiet_until > connection.loop.time():
+            await connection.hold()
         deadline = connection.loop.time() + limit_ms / 1000
         try:
             async with asyncio.timeout_at(deadline):
