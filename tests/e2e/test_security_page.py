@@ -67,6 +67,7 @@ def test_every_word_of_a_rule_and_every_setting_is_on_the_page() -> None:
 
 @pytest.mark.long("kafka-security")
 @pytest.mark.timeout(180)
+@pytest.mark.peer("mosquitto")
 def test_the_example_works_as_it_stands(tmp_path: Path) -> None:
     from confluent_kafka import Consumer
 

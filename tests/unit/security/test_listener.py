@@ -26,6 +26,7 @@ from gateway.wire.settings import KafkaAclRule, KafkaListenerSettings, KafkaSett
 from gateway.wire.sign_in import ClientSecurity
 from headwater.errors import UserError
 from headwater.net import RealNet
+from tests.support.broker_world import make_batch
 from tests.support.certificates import Authority
 from tests.support.secure_node import PASSWORD, SecureNode, secure_node, security
 
@@ -329,6 +330,70 @@ def test_the_node_itself_may_do_anything_and_others_what_rules_allow(tmp_path: P
             own.close()
 
     run(scenario)
+
+
+def test_what_is_allowed_of_a_request_is_done_and_the_rest_refused(tmp_path: Path, authority: Authority) -> None:
+    """One request names what is allowed and what is not: both are answered, each by its own."""
+    rules = (
+        KafkaAclRule(principals=("token",), allow=("read", "write", "alter", "delete", "create"), topics=("mine",)),
+        KafkaAclRule(principals=("token",), allow=("read", "delete"), groups=("mine",)),
+    )
+    denied = ErrorCode.TOPIC_AUTHORIZATION_FAILED
+
+    async def scenario() -> None:
+        async with secure_node(tmp_path, door(authority), acl=rules) as node:
+            for name in ("mine", "other"):
+                node.store.create_topic(name)
+            channel = await node.channel(signed(authority))
+            both, part = ("mine", "other"), {"index": 0, "records": make_batch([b"x"])}
+            asked: dict[str, Any] = {"acks": -1, "timeout_ms": 5000}
+            asked["topic_data"] = [{"name": name, "partition_data": [part]} for name in both]
+            answer = await channel.call(ApiKey.PRODUCE, asked)
+            assert _codes(answer["responses"], "name", "partition_responses") == {"mine": 0, "other": denied}
+            assert node.store.topics["other"].partitions[0].log_end_offset == 0
+
+            part = {"partition": 0, "fetch_offset": 0, "partition_max_bytes": 1 << 20}
+            asked = {"max_wait_ms": 5000, "min_bytes": 1 << 20}
+            asked["topics"] = [{"topic": name, "partitions": [part]} for name in both]
+            answer = await channel.call(ApiKey.FETCH, asked)  # the refusal does not wait for a long poll's bytes
+            assert _codes(answer["responses"], "topic", "partitions") == {"mine": 0, "other": denied}
+
+            part = {"partition_index": 0, "timestamp": -1}
+            asked = {"topics": [{"name": name, "partitions": [part]} for name in both]}
+            answer = await channel.call(ApiKey.LIST_OFFSETS, asked)
+            assert _codes(answer["topics"], "name", "partitions") == {"mine": 0, "other": denied}
+
+            part = {"partition_index": 0, "committed_offset": 1, "committed_metadata": ""}
+            asked = {"group_id": "mine", "member_id": "", "topics": [{"name": n, "partitions": [part]} for n in both]}
+            answer = await channel.call(ApiKey.OFFSET_COMMIT, asked)
+            assert _codes(answer["topics"], "name", "partitions") == {"mine": 0, "other": denied}
+            asked["group_id"] = "other"
+            answer = await channel.call(ApiKey.OFFSET_COMMIT, asked)
+            no_group = ErrorCode.GROUP_AUTHORIZATION_FAILED
+            assert _codes(answer["topics"], "name", "partitions") == dict.fromkeys(both, no_group)
+
+            groups = [{"group_id": name, "topics": None} for name in both]
+            answer = await channel.call(ApiKey.OFFSET_FETCH, {"groups": groups})
+            found = {each["group_id"]: (each["error_code"], len(each["topics"])) for each in answer["groups"]}
+            assert found == {"mine": (0, 1), "other": (no_group, 0)}
+
+            topics = [{"name": name, "count": 2, "assignments": None} for name in both]
+            asked = {"topics": topics, "timeout_ms": 5000, "validate_only": False}
+            answer = await channel.call(ApiKey.CREATE_PARTITIONS, asked)
+            assert {each["name"]: each["error_code"] for each in answer["results"]} == {"mine": 0, "other": denied}
+            asked = {"topics": [{"name": name, "topic_id": bytes(16)} for name in both], "timeout_ms": 5000}
+            answer = await channel.call(ApiKey.DELETE_TOPICS, asked)
+            assert {each["name"]: each["error_code"] for each in answer["responses"]} == {"mine": 0, "other": denied}
+            assert set(node.store.topics) >= {"other"}
+            assert "mine" not in node.store.topics
+            assert node.listener.status()["denied"] == 8
+            channel.close()
+
+    run(scenario)
+
+
+def _codes(topics: Any, name: str, partitions: str) -> dict[str, int]:
+    return {topic[name]: topic[partitions][0]["error_code"] for topic in topics}
 
 
 def test_off_loopback_without_a_rule_for_the_nameless_nobody_is_let_in(tmp_path: Path) -> None:
