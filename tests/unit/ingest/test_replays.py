@@ -91,8 +91,11 @@ def test_a_replay_that_a_power_cut_ended_is_neither_lost_nor_doubled() -> None:
 
 def test_marks_know_nothing_of_old_readings_that_come_now() -> None:
     shed = Shed()
-    shed.edge.take(shed.edge.attach("b"), ("meter", b"1", 0, 0))
-    shed.edge.sync()
+    source = shed.edge.attach("b")
+    for _ in range(2):  # the second is not marked yet
+        shed.edge.clock.advance(600)
+        shed.edge.take(source, ("meter", b"1", 0, 0))
+        shed.edge.sync()
     at_ms = shed.edge.clock.wall_ms()
     shed.replay(0, 1)
     shed.edge.clock.advance(2_500)
