@@ -9,7 +9,7 @@ import difflib
 import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -151,22 +151,33 @@ def resolve_paths(value: Any, folder: str, key: str = "") -> Any:
     return value
 
 
+def _listening(settings: Settings) -> Iterator[tuple[Path, str, str]]:
+    """Path, address and an example of one, for everything that listens."""
+    for section in ("kafka", "mqtt", "page"):
+        part = getattr(settings, section)
+        if part is not None:
+            yield (section, "listen"), part.listen, type(part)().listen
+    for index, door in enumerate(settings.kafka.listeners):
+        yield ("kafka", "listeners", index, "listen"), door.listen, ":9093"
+    if settings.mqtt is not None and settings.mqtt.tls is not None:
+        yield ("mqtt", "tls", "listen"), settings.mqtt.tls.listen, ":8883"
+
+
 def _check_addresses(source: Source, settings: Settings, secrets: set[Path]) -> None:
     taken: dict[int, str] = {}
-    for section in ("kafka", "mqtt", "page"):
-        path = (section, "listen")
-        part = getattr(settings, section)
-        if part is None or path in source.faulty:
+    for path, listen, example in _listening(settings):
+        name = show_path(path)
+        if path in source.faulty:
             continue
         try:
-            _, port = parse_address(part.listen)
+            _, port = parse_address(listen)
         except UserError as error:
             what = "what its file says is no address" if path in secrets else error.what
-            source.problem(path, f"{section}.listen: {what}; write host:port, for example {type(part)().listen}")
+            source.problem(path, f"{name}: {what}; write host:port, for example {example}")
             continue
         if port and port in taken:
-            source.problem(path, f"{section}.listen and {taken[port]}.listen are both port {port}; choose another")
-        taken[port] = section
+            source.problem(path, f"{name} and {taken[port]} are both port {port}; choose another")
+        taken[port] = name
     path = ("central", "bootstrap_servers")
     if settings.central is not None and path not in source.faulty:
         try:

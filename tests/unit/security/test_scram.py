@@ -78,6 +78,16 @@ def test_an_altered_last_message_is_refused(old: bytes, new: bytes) -> None:
         there.step(proof.replace(old, new, 1))
 
 
+@pytest.mark.parametrize(
+    "without", ["c=eSws,r=clientserver", "c=,r=clientserver", "c=biws,r=clientserverx", "c=biws,r=server"]
+)
+def test_an_honest_proof_over_another_header_or_nonce_is_refused(without: str) -> None:
+    there, client = server(secret()), ScramClient("SCRAM-SHA-256", "user", "pencil", "client")
+    first = there.step(client.first()).decode()
+    with pytest.raises(ScramError):
+        there.step(_proved(f"n=user,r=client,{first},{without}", without))
+
+
 def test_old_librdkafkas_repeat_their_nonce() -> None:
     # its pull request 4895: r= is the client's nonce, and then both; the proof covers what was sent
     there, client = server(secret()), ScramClient("SCRAM-SHA-256", "user", "pencil", "client")

@@ -167,6 +167,8 @@ def test_a_bad_address_has_its_line(tmp_path: Path) -> None:
 
 def test_two_listeners_on_one_port_are_refused(tmp_path: Path) -> None:
     assert "both port 1234" in problems(tmp_path, '[kafka]\nlisten = ":1234"\n[mqtt]\nlisten = ":1234"')[0]
+    both = problems(tmp_path, '[[kafka.listeners]]\nlisten = ":1234"\n[mqtt]\n[mqtt.tls]\nlisten = ":1234"')
+    assert "mqtt.tls.listen and kafka.listeners[0].listen are both port 1234" in both[0]
 
 
 def test_profiles_are_names_or_files(tmp_path: Path) -> None:
