@@ -116,10 +116,19 @@ def lines(status: dict[str, Any]) -> list[tuple[str, str]]:
     if status.get("work"):
         work = status["work"]
         rows.append(("work process", f"{work['state']}, {words.count(work['restarts'], 'restart')}"))
-        rows += _sink_lines((work.get("report") or {}).get("sinks") or {}, now_ms)
+        report = work.get("report") or {}
+        rows += _sink_lines(report.get("sinks") or {}, now_ms)
+        rows += [(f"decoder {name}", _decoder_line(one)) for name, one in (report.get("decoders") or {}).items()]
     addresses = {name: where for name, where in status["addresses"].items() if where}
     rows.append(("addresses", "  ".join(f"{name} {where}" for name, where in addresses.items())))
     return rows
+
+
+def _decoder_line(one: dict[str, Any]) -> str:
+    bad = one["rejected"] + one["failed"]
+    return (
+        f"{one['state']}, {words.count(one['lag_records'], 'record')} behind; {one['messages']:,} decoded, {bad:,} bad"
+    )
 
 
 def node_rows(status: dict[str, Any]) -> list[tuple[str, str, str, str]]:

@@ -1,0 +1,76 @@
+"""Which dead letters a filter takes, and how devices are listed."""
+
+from __future__ import annotations
+
+import pytest
+
+from headwater.cli.deadletters import DeadLetter, Filter, parse_filter
+from headwater.cli.devices import Seen, rows_of
+from headwater.cli.status import lines
+from headwater.errors import UserError
+
+ONE = DeadLetter(
+    0, 17, 5_000, "edge/mqtt:pump-1", b"x", {"reason": "no JSON: bad", "source": "mqtt:pump-1", "time": "4000"}
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "takes"),
+    [
+        (("", "", "", "", ""), True),
+        (("no json", "mqtt:pump-*", "", "", ""), True),
+        (("timestamp", "", "", "", ""), False),
+        (("", "serial:*", "", "", ""), False),
+        (("", "", "4000", "4001", "17"), True),
+        (("", "", "4001", "", ""), False),
+        (("", "", "", "4000", ""), False),
+        (("", "", "", "", "15-17"), True),
+        (("", "", "", "", "18-20"), False),
+    ],
+)
+def test_a_filter_takes_what_its_options_say(options: tuple[str, str, str, str, str], takes: bool) -> None:
+    assert parse_filter(*options).takes(ONE) is takes
+
+
+@pytest.mark.parametrize("offset", ["x", "-5", "5-", "5-x"])
+def test_an_offset_that_is_none_is_told(offset: str) -> None:
+    with pytest.raises(UserError, match="is no offset"):
+        parse_filter("", "", "", "", offset)
+
+
+def test_a_dead_letter_without_headers_has_what_its_record_says() -> None:
+    bare = ONE._replace(headers={})
+    assert (bare.source, bare.arrival_ms, bare.reason) == ("mqtt:pump-1", 5_000, "")
+    assert ONE._replace(headers={"time": "9" * 30}).arrival_ms == 5_000
+    assert Filter().takes(bare)
+
+
+def test_a_device_is_stale_by_its_profiles_interval_only() -> None:
+    described = {
+        "e/a": {"device": "a", "name": "A", "profile": "p", "expected_interval_ms": 1_000, "fields": {}},
+        "e/b": {"device": "b", "expected_interval_ms": 1_000},
+        "e/c": {"device": "c", "name": 5},
+    }
+    seen = {"e/a": Seen(7_000, 3), "e/c": Seen(1, 1), "f/d": Seen(9_000, 2)}
+    rows = {row.device: row for row in rows_of(described, seen, 10_000)}
+    assert [(name, rows[name].stale) for name in ("e/a", "e/b", "e/c", "f/d")] == [
+        ("e/a", False),
+        ("e/b", True),  # never heard of
+        ("e/c", None),  # another version's record
+        ("f/d", None),
+    ]
+    assert (rows["e/a"].name, rows["e/a"].last_ms, rows["e/a"].readings) == ("A", 7_000, 3)
+    assert [row.device for row in rows_of(described, seen, 10_001)] == ["e/b", "e/c", "e/a", "f/d"]
+    assert rows_of(described, seen, 10_001)[2].stale
+
+
+def test_status_has_a_line_for_each_decoder() -> None:
+    decoder = {"state": "paused", "lag_records": 7, "messages": 1_200, "rejected": 3, "failed": 6}
+    status = {
+        "now_ms": 0,
+        "disk": {"free_bytes": 1, "total_bytes": 2, "data_bytes": 1},
+        "clock": {"wall_ms": 1_800_000_000_000, "trusted": True},
+        "addresses": {},
+        "work": {"state": "running", "restarts": 0, "report": {"decoders": {"gauge": decoder}}},
+    }
+    assert ("decoder gauge", "paused, 7 records behind; 1,200 decoded, 9 bad") in lines(status)
