@@ -40,6 +40,10 @@ class ClientSecuritySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_u
     tls_key_file: str = ""
     """Its private key (PEM, 0600, without a passphrase); empty: in tls_certificate_file."""
 
+    def __repr__(self) -> str:
+        shown = {name: getattr(self, name) for name in self.__struct_fields__} | {"sasl_password": "********"}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
     def check_security(self, where: str) -> None:
         """Raises `UserError` for settings that do not fit together; `where` names them."""
         sasl, tls = self.security_protocol.startswith("SASL"), self.security_protocol.endswith("SSL")

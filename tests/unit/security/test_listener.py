@@ -158,6 +158,8 @@ def test_a_crowd_of_half_open_handshakes_keeps_nobody_out(tmp_path: Path, author
             crowd = [await asyncio.open_connection("127.0.0.1", node.port()) for _ in range(60)]
             await until(lambda: node.listener.status()["unauthenticated_closed"] == 40)
             assert node.listener.status()["unauthenticated"] == 20
+            for reader, _ in crowd[:40]:
+                assert await _ended(reader)  # the places are really free
             channel = await node.channel(signed(authority))
             await channel.call(ApiKey.METADATA, ALL)
             channel.close()
@@ -166,6 +168,13 @@ def test_a_crowd_of_half_open_handshakes_keeps_nobody_out(tmp_path: Path, author
             await until(lambda: node.listener.status()["unauthenticated"] == 0)
 
     run(scenario)
+
+
+async def _ended(reader: asyncio.StreamReader) -> bool:
+    try:
+        return await asyncio.wait_for(reader.read(), 5) == b""
+    except ConnectionResetError:
+        return True
 
 
 def test_bare_tokens_after_the_first_handshake_version(tmp_path: Path) -> None:
