@@ -15,6 +15,8 @@ import pytest
 from gateway.ingest.mqtt.settings import MqttSettings
 from gateway.ingest.mqtt_client import link as link_module
 from gateway.ingest.mqtt_client.settings import MqttClientSettings, Subscription
+from headwater.cli.status import _broker_line
+from headwater.dashboard.metrics import _brokers
 from tests.support import peers
 from tests.support.broker_node import reading
 from tests.support.brokers import Mosquitto
@@ -250,6 +252,11 @@ def test_a_refused_filter_stands_in_status_with_what_to_do(tmp_path: Path, versi
             assert list(node.status()["refused"]) == ["site/#"]
             assert "“site/#”" in node.source()["problem"]
             assert "access list" in node.source()["problem"]
+            shown = _broker_line(node.status(), node.status()["since_ms"] + 60_000)
+            assert shown == f"connected for 1 min 0 s, {address}, MQTT {version}, 0 filters and 1 refused"
+            [up, refused, *_] = [family.samples[0] for family in _brokers([node.status()])]
+            assert (up.name, up.labels, up.value) == ("headwater_broker_up", {"broker": "other"}, 1)
+            assert (refused.name, refused.value) == ("headwater_broker_refused_filters", 1)
 
     with running(tmp_path / "listener", settings=MqttSettings(listen="127.0.0.1:0")) as listener:
         asyncio.run(story(listener.port))
