@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 
 from headwater.app.core import run_node as run_core
 from headwater.app.logs import LEVELS, set_up_logging
@@ -26,4 +27,11 @@ def run_node(config: str | None, level: str, form: str) -> int:
     set_up_logging(loaded.settings.node, level=level, form="json" if form == "json" else "text")
     for line in warnings(loaded.settings):
         log.warning("%s", line)
+    allow_open_files()
     return asyncio.run(run_core(loaded.settings, config=loaded.file, level=level, form=form))
+
+
+def allow_open_files() -> None:
+    """Lift the limit of open files as far as this user may: the usual 1,024 are used up by a thousand partitions."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
