@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -140,9 +141,13 @@ def test_a_dead_slave_among_three_costs_the_others_nothing(tmp_path: Path, profi
 
 
 @pytest.mark.peer("socat")
-def test_a_slave_that_answers_garbage_is_named_and_its_neighbour_is_read(tmp_path: Path, profile: str) -> None:
+def test_a_slave_that_answers_garbage_is_named_and_its_neighbour_is_read(
+    tmp_path: Path, profile: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    garbles = True
+
     def garble(sending: bool, data: bytes) -> bytes:
-        if not sending or data[0] != 2:
+        if not garbles or not sending or data[0] != 2:
             return data
         return data[:-1] + bytes([data[-1] ^ 0x55])
 
@@ -157,8 +162,17 @@ def test_a_slave_that_answers_garbage_is_named_and_its_neighbour_is_read(tmp_pat
                 assert not edge.of("meter-2")
                 assert edge.of("meter-1")[-1].value == READS
                 assert not edge.ingest.status()["dead_letters"]
+                nonlocal garbles
+                garbles = False
+                await until(lambda: len(edge.of("meter-2")) >= 1)
+                assert edge.source(2)["problem"] is None
 
-    asyncio.run(story())
+    with caplog.at_level(logging.INFO, logger="headwater.modbus"):
+        asyncio.run(story())
+    said = [record.getMessage() for record in caplog.records if "unit 2" in record.getMessage()]
+    assert len(said) == 2  # once when it begins, once when it ends
+    assert "garbled" in said[0]
+    assert said[1].endswith("unit 2 (meter-2) is well again")
 
 
 def test_a_register_that_is_not_there_is_named_and_the_rest_is_read(tmp_path: Path, profile: str) -> None:

@@ -114,21 +114,19 @@ class ModbusBus:
     def _ended(self, poll: Poll) -> None:
         unit = poll.unit.number
         device, source = self._devices[unit], self._sources[unit]
+        before = source.problem
         if poll.blocks:
             if not source.connected:
                 source = self._sources[unit] = self._ingest.attach(source.id, kind="modbus", profile=device.profile)
             self._take(source, [(device.name, encode_blocks(poll.blocks), 0, 0)])
         elif poll.problem and source.connected:
             self._ingest.detach(source, clean=False)
-        self._say(device, source, poll.problem)
-
-    def _say(self, device: Device, source: Source, problem: str) -> None:
-        """Into status; into the log when it begins and when it ends."""
-        if problem and source.problem is None:
-            _log.warning("Modbus %s, unit %d (%s): %s", self.name, device.unit, device.name, problem)
-        elif not problem and source.problem is not None:
-            _log.info("Modbus %s, unit %d (%s) is well again", self.name, device.unit, device.name)
-        source.problem = problem or None
+        source.problem = poll.problem or None
+        # into the log when it begins and when it ends; status has it meanwhile
+        if poll.problem and before is None:
+            _log.warning("Modbus %s, unit %d (%s): %s", self.name, unit, device.name, poll.problem)
+        elif not poll.problem and before is not None:
+            _log.info("Modbus %s, unit %d (%s) is well again", self.name, unit, device.name)
 
     def _take(self, source: Source, messages: list[Message], _: Sequence[str] = ()) -> None:
         self._ingest.take(source, messages, lambda stored: None if stored else self._retake.keep(source, messages))
