@@ -21,7 +21,7 @@ from gateway.strangers import Strangers
 from gateway.tls import Refused, ServerTls, Wrapped, explain
 from gateway.users import ANONYMOUS
 from gateway.wire import sasl
-from gateway.wire.acl import AccessList
+from gateway.wire.acl import NO_RIGHTS, AccessList
 from gateway.wire.cluster import api_versions_body
 from gateway.wire.peer import Peer
 from gateway.wire.session import ServerSession
@@ -81,9 +81,9 @@ class _Client:
         self._caller.session.bare = True
 
     def admit(self, user: str) -> None:
-        self._caller.gate = None
-        self._caller.session.bare = False
         self._door.admit(self._caller, user)
+        self._caller.session.bare = False
+        self._caller.gate = None
 
     def refuse(self, answer: Callable[[], None], why: str) -> None:
         self._door.refused(self._caller, why)
@@ -192,6 +192,7 @@ class Door:
     def arrived(self, caller: Caller) -> None:
         """A connection is there, its TLS handshake done: who is it?"""
         transport = caller.transport
+        caller.peer.rights = NO_RIGHTS  # whatever goes wrong from here on
         if transport is None:
             return
         if self.signs_in:

@@ -92,6 +92,9 @@ class Rights:
         return any(grant.allows and not _covered(grant.pattern, denied) for grant in mine)
 
 
+NO_RIGHTS = Rights((), frozenset())
+
+
 def _covered(pattern: str, by: Sequence[str]) -> bool:
     return any(pattern == each or (each.endswith("*") and pattern.startswith(each[:-1])) for each in by)
 
