@@ -12,6 +12,7 @@ from headwater.cli.aggregates_commands import aggregates_app
 from headwater.cli.config_commands import config_app
 from headwater.cli.deadletter_commands import deadletter_app
 from headwater.cli.devices_commands import devices_app
+from headwater.cli.doctor_commands import doctor
 from headwater.cli.log_commands import log_app
 from headwater.cli.new_commands import new_app
 from headwater.cli.options import AsJson, Config
@@ -50,6 +51,7 @@ app.add_typer(profiles_app, name="profiles")
 app.add_typer(replication_app, name="replication")
 app.add_typer(simulate_app, name="simulate")
 app.add_typer(user_app, name="user")
+app.command()(doctor)
 
 
 @app.callback(invoke_without_command=True)
