@@ -36,6 +36,7 @@ class _Connection(asyncio.Protocol):
         self.ready: asyncio.Future[None] = loop.create_future()
         self.room: asyncio.Future[None] | None = None
         self.error: Exception | None = None
+        self.timeouts: dict[int, tuple[asyncio.Timeout, float]] = {}  # of calls that wait; their limits in seconds
         self.lost: asyncio.Future[None] = loop.create_future()
         self.quiet_until = 0.0  # in the loop's time: the broker does not read before
         self.turn = asyncio.Lock()  # calls that wait for that leave in their order,
@@ -58,13 +59,19 @@ class _Connection(asyncio.Protocol):
             self.ready.set_result(None)
         for response in session.responses:
             if throttle_ms := response.body.get("throttle_time_ms", 0):
-                quiet_until = self.loop.time() + min(throttle_ms, THROTTLE_MS_MAX) / 1000
-                self.quiet_until = max(self.quiet_until, quiet_until)
+                self.throttled(min(throttle_ms, THROTTLE_MS_MAX) / 1000)
             future = self.futures.pop(response.correlation_id, None)
             if future is not None and not future.done():
                 future.set_result(response.body)
         session.responses.clear()
         self.flush()
+
+    def throttled(self, pause_s: float) -> None:
+        """The broker reads on after `pause_s`: the time of what it has not read yet begins then."""
+        self.quiet_until = max(self.quiet_until, self.loop.time() + pause_s)
+        for timeout, limit_s in self.timeouts.values():
+            if not timeout.expired():
+                timeout.reschedule(max(timeout.when() or 0.0, self.quiet_until + limit_s))
 
     async def hold(self) -> None:
         """Until the broker reads on: sent at once a request would lie unread, and its time would run out."""
@@ -188,7 +195,7 @@ class Channel:
             await connection.hold()
         deadline = connection.loop.time() + limit_ms / 1000
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(deadline) as timeout:
                 while connection.room is not None and connection.error is None:
                     await asyncio.shield(connection.room)
                 if connection.error is not None:
@@ -199,7 +206,11 @@ class Channel:
                     return {}
                 future: asyncio.Future[Body] = connection.loop.create_future()
                 connection.futures[correlation_id] = future
-                return await future
+                connection.timeouts[correlation_id] = timeout, limit_ms / 1000
+                try:
+                    return await future
+                finally:
+                    del connection.timeouts[correlation_id]
         except TimeoutError:
             error = TimeoutError(f"no answer to {api.name} within {limit_ms:g} ms")
             connection.fail(error)

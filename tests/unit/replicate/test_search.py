@@ -30,7 +30,7 @@ def turns(search: Search, count: int) -> list[Address]:
 def metadata(*brokers: Address) -> tuple[Body, ...]:
     """An answer of a cluster that has no topics yet."""
     nodes = [{"node_id": number, "host": host, "port": port} for number, (host, port) in enumerate(brokers)]
-    topics = [
+    topics: list[Body] = [
         {"error_code": 3, "name": name, "topic_id": bytes(16), "partitions": []}
         for name in ("readings", "headwater.progress")
     ]

@@ -26,6 +26,8 @@ class Broker(asyncio.Transport):
         self.throttles: list[int] = []
         self.heard: list[tuple[float, Request]] = []
         self.client: asyncio.Protocol | None = None
+        self.mutes = self.silent = False  # does not read on while it throttles; never answers
+        self.mute_until = self.answer_at = 0.0
 
     async def connect(self, factory: ProtocolFactory, host: str, port: int) -> asyncio.BaseProtocol:
         self.client = cast("asyncio.Protocol", factory())
@@ -45,8 +47,13 @@ class Broker(asyncio.Transport):
         while (request := self.session.next_request()) is not None:
             self.heard.append((loop.time(), request))
             body: dict[str, Any] = {"error_code": 0, "api_keys": VERSIONS}
+            if self.silent:
+                continue
+            mute_until = self.mute_until
             if request.api is ApiKey.METADATA:
                 throttle_ms = self.throttles.pop(0) if self.throttles else 0
+                if self.mutes and throttle_ms:
+                    self.mute_until = loop.time() + throttle_ms / 1000
                 body = {
                     "throttle_time_ms": throttle_ms,
                     "brokers": [],
@@ -56,7 +63,8 @@ class Broker(asyncio.Transport):
                 }
             frame = bytes(encode_response(request.api, request.version, request.correlation_id, body))
             assert self.client is not None
-            loop.call_soon(self.client.data_received, frame)
+            self.answer_at = max(self.answer_at + 1e-6, mute_until)  # answers leave in the order of the requests
+            loop.call_at(self.answer_at, self.client.data_received, frame)
         self.session.keep()
 
 
@@ -98,6 +106,22 @@ def test_calls_that_wait_leave_in_their_order_and_a_later_one_does_not_overtake(
         names = [(request.body or {})["topics"][0]["name"] for _, request in broker.heard[2:]]
         assert names == [f"t{number}" for number in range(40)]
         channel.close()
+
+    asyncio.run(story())
+
+
+def test_what_was_sent_before_gets_its_time_after_the_throttle() -> None:
+    async def story() -> None:
+        broker = Broker()
+        broker.throttles, broker.mutes = [300], True
+        channel = await opened(broker, request_timeout_ms=150)
+        asked = [asyncio.ensure_future(ask(channel)) for _ in range(4)]
+        await asyncio.gather(*asked)
+        broker.silent = True
+        before = asyncio.get_running_loop().time()
+        with pytest.raises(TimeoutError):
+            await ask(channel)
+        assert asyncio.get_running_loop().time() - before < 0.3  # and no longer than ever afterwards
 
     asyncio.run(story())
 
