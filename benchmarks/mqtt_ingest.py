@@ -83,6 +83,7 @@ class Load:
     messages: int = 300_000
     size: int = 100
     rate: float = 0.0
+    block: int = 20  # at a rate: as many together as a window at full speed
 
 
 def publish(port: int, load: Load) -> dict[str, float]:

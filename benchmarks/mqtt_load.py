@@ -2,8 +2,8 @@
 
 Each connection is a turbine of profile `wind-turbine` with a persistent session. It keeps a window of messages in
 flight and sends as many new ones as it reads PUBACKs, so what a message costs here is its share of one `recv` and one
-`send`. With a rate it sends blocks of a few messages on time instead, whatever the server does, as long as its window
-has room. Run as a process of its own; it prints one JSON line:
+`send`. With a rate it sends blocks of messages on time instead, whatever the server does, as long as its window has
+room. Run as a process of its own; it prints one JSON line:
 
     {"messages", "started_s", "ended_s", "cpu_s", "p50_ms", "p99_ms"}      times of CLOCK_MONOTONIC
 """
@@ -20,7 +20,6 @@ import time
 from collections import deque
 
 PACKET_IDS = 65_535
-BLOCK = 5  # messages of one connection sent together at a rate
 TICK_S = 0.001
 WAIT_S = 30.0
 CONNACK_ACCEPTED = b"\x20\x02\x00\x00"
@@ -121,7 +120,9 @@ class Publisher:
         return count
 
 
-def run(port: int, *, connections: int, inflight: int, messages: int, size: int, rate: float = 0.0) -> dict[str, float]:
+def run(
+    port: int, *, connections: int, inflight: int, messages: int, size: int, rate: float = 0.0, block: int = 1
+) -> dict[str, float]:
     """Publish `messages` in all, `rate` a second or as fast as they are acknowledged, and wait for every PUBACK."""
     share, more = divmod(messages, connections)
     every_ms = 1000 * connections / rate if rate else 1.0
@@ -135,7 +136,7 @@ def run(port: int, *, connections: int, inflight: int, messages: int, size: int,
     latencies: list[tuple[float, int]] = []
     left = messages
     cpu_began, started = time.process_time(), time.monotonic()
-    schedule = Schedule(publishers, rate, inflight, started)
+    schedule = Schedule(publishers, rate, min(block, inflight), inflight, started)
     if not rate:
         for publisher in publishers:
             publisher.send(inflight, time.monotonic())
@@ -171,9 +172,9 @@ def run(port: int, *, connections: int, inflight: int, messages: int, size: int,
 class Schedule:
     """Which connection sends its next block when, at a rate over all of them."""
 
-    def __init__(self, publishers: list[Publisher], rate: float, inflight: int, started: float) -> None:
+    def __init__(self, publishers: list[Publisher], rate: float, block: int, inflight: int, started: float) -> None:
         self._turn = deque(publishers)
-        self._block = min(BLOCK, inflight)
+        self._block = block
         self._inflight = inflight
         self._every_s = self._block / rate if rate else 0.0
         self._next = started
@@ -216,6 +217,7 @@ def main() -> int:
     parser.add_argument("--messages", type=int, default=300_000)
     parser.add_argument("--size", type=int, default=100, help="bytes of a payload")
     parser.add_argument("--rate", type=float, default=0.0, help="messages a second; 0: as many as are acknowledged")
+    parser.add_argument("--block", type=int, default=1, help="messages of a connection that go together, at a rate")
     given = parser.parse_args()
     result = run(
         given.port,
@@ -224,6 +226,7 @@ def main() -> int:
         messages=given.messages,
         size=given.size,
         rate=given.rate,
+        block=given.block,
     )
     print(json.dumps(result))
     return 0

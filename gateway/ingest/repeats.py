@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import zlib
 from array import array
-from collections import deque
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from hashlib import blake2b
@@ -24,17 +23,6 @@ _UNWRITTEN = -1.0
 _HW_M = re.compile(rb"([0-9]{1,5}):([0-9a-f]{8}):(.*)", re.DOTALL)
 
 
-class _Uses:
-    """Messages of one client that were stored together: packet identifiers, CRCs, when their PUBACKs were written."""
-
-    __slots__ = ("crcs", "ids", "written_ms")
-
-    def __init__(self, ids: list[int], crcs: list[int], written_ms: float = _UNWRITTEN) -> None:
-        self.ids = ids
-        self.crcs = crcs
-        self.written_ms = written_ms
-
-
 class DupMemory:
     """What one client's packet identifiers last stood for.
 
@@ -42,10 +30,22 @@ class DupMemory:
     both) and the client may not have had the PUBACK: it was not written, or less than `horizon_ms` before
     the connection ended. Anything else is a new message that happens to look like an old one.
 
-    Every message is noted here and hardly one is ever asked for: so they are kept as they came, many together.
+    Every message is noted here and hardly one is ever asked for: what waits for its PUBACK is kept as it came, many
+    together, and what has had it as columns of few bytes.
     """
 
-    __slots__ = ("_count", "_ended_ms", "_horizon_ms", "_latest", "_resumed", "_unwritten", "_uses_max", "_written")
+    __slots__ = (
+        "_crcs",
+        "_ended_ms",
+        "_horizon_ms",
+        "_ids",
+        "_latest",
+        "_resumed",
+        "_times",
+        "_unwritten",
+        "_uses_max",
+        "_waiting",
+    )
 
     def __init__(self, horizon_ms: int, *, uses_max: int = USES_MAX) -> None:
         self._horizon_ms = horizon_ms
@@ -55,13 +55,15 @@ class DupMemory:
         self._clear()
 
     def _clear(self) -> None:
-        self._count = 0
-        self._written: deque[_Uses] = deque()
-        self._unwritten: deque[_Uses] = deque()
-        self._latest: dict[int, tuple[int, _Uses]] | None = None  # packet id → CRC of its latest use; made when needed
+        self._unwritten: list[tuple[list[int], list[int]]] = []  # packet identifiers and CRCs that came together
+        self._waiting = 0  # how many these are
+        self._ids = array("H")  # of uses whose PUBACK was written, their CRCs, and when
+        self._crcs = array("I")
+        self._times = array("d")
+        self._latest: dict[int, tuple[int, float]] | None = None  # packet id → CRC and time of its latest use
 
     def __len__(self) -> int:
-        return self._count
+        return self._waiting + len(self._ids)
 
     def connection_began(self, *, resumed: bool) -> None:
         """A session that is not resumed is a new one: nothing of the old is a repeat [MQTT-3.1.2-6]."""
@@ -72,88 +74,115 @@ class DupMemory:
     def connection_ended(self, now_ms: float) -> None:
         self._ended_ms = now_ms
 
-    def _find(self, packet_id: int) -> tuple[int, _Uses] | None:
-        if self._latest is None:
-            self._latest = {
-                each: (its_crc, uses)
-                for uses in (*self._written, *self._unwritten)
-                for each, its_crc in zip(uses.ids, uses.crcs, strict=True)
-            }
-        return self._latest.get(packet_id)
-
     def is_repeat(self, packet_id: int, crc: int) -> bool:
         """For a PUBLISH that says DUP=1. An unwritten PUBACK makes it one on the same connection too."""
-        found = self._find(packet_id)
-        if found is None or found[0] != crc:
+        if (written_ms := self._written_ms(packet_id, crc)) is None:
             return False
-        written_ms = found[1].written_ms
         if written_ms == _UNWRITTEN:
             return True
         return self._resumed and 0 <= self._ended_ms - written_ms < self._horizon_ms
 
     def is_unwritten(self, packet_id: int, crc: int) -> bool:
-        """Whether the identifier's latest use is this message, and its acknowledgement was never written."""
-        found = self._find(packet_id)
-        return found is not None and found[0] == crc and found[1].written_ms == _UNWRITTEN
+        """Whether the identifier's latest use is this message, and its acknowledgement still to be written."""
+        return self._written_ms(packet_id, crc) == _UNWRITTEN
+
+    def _written_ms(self, packet_id: int, crc: int) -> float | None:
+        """When the identifier's latest use was acknowledged, if it was this message."""
+        if self._latest is None:  # made when asked for
+            self._latest = {each: (its_crc, ms) for each, its_crc, ms in self._written()}
+            for ids, crcs in self._unwritten:
+                self._latest.update(zip(ids, [(its_crc, _UNWRITTEN) for its_crc in crcs], strict=True))
+        found = self._latest.get(packet_id)
+        return found[1] if found is not None and found[0] == crc else None
+
+    def _written(self) -> Iterable[tuple[int, int, float]]:
+        return zip(self._ids, self._crcs, self._times, strict=True)
 
     def use(self, packet_id: int, crc: int) -> None:
         """The message is being stored under this identifier."""
         latest = self._latest
         self.use_all([packet_id], [crc])
         if latest is not None:
-            latest[packet_id] = (crc, self._unwritten[-1])
+            latest[packet_id] = (crc, _UNWRITTEN)
             self._latest = latest
 
     def use_all(self, packet_ids: list[int], crcs: list[int]) -> None:
         """`use` of each, in order; keeps the lists."""
         self._latest = None
-        self._unwritten.append(_Uses(packet_ids, crcs))
-        self._count += len(packet_ids)
-        while self._count > self._uses_max and len(self._written) + len(self._unwritten) > 1:
-            self._count -= len((self._written or self._unwritten).popleft().ids)
+        self._unwritten.append((packet_ids, crcs))
+        self._waiting += len(packet_ids)
+        if (over := len(self) - self._uses_max) > 0:
+            self._drop(over)
+            while self._waiting > self._uses_max and len(self._unwritten) > 1:
+                self._waiting -= len(self._unwritten.pop(0)[0])
 
     def written(self, packet_ids: list[int], now_ms: float) -> None:
         """Their PUBACKs were handed to the network. Uses too old to matter for any later end are let go."""
-        unwritten, start = self._unwritten, 0
-        while unwritten and start < len(packet_ids):  # in the order in which they came, as a rule
-            stop = start + len(unwritten[0].ids)
-            if packet_ids[start:stop] != unwritten[0].ids:
+        start = 0
+        while self._unwritten and start < len(packet_ids):  # in the order in which they came, as a rule
+            ids, crcs = self._unwritten[0]
+            stop = start + len(ids)
+            if packet_ids[start:stop] != ids:
                 break
-            uses = unwritten.popleft()
-            uses.written_ms = now_ms
-            self._written.append(uses)
+            del self._unwritten[0]
+            self._keep(ids, crcs, now_ms)
             start = stop
         if start < len(packet_ids):
             self._note_written(set(packet_ids[start:]), now_ms)
-        oldest_ms = now_ms - self._horizon_ms
-        while self._written and self._written[0].written_ms <= oldest_ms:
-            self._count -= len(self._written.popleft().ids)
-            self._latest = None
+        gone, oldest_ms = 0, now_ms - self._horizon_ms
+        while gone < len(self._times) and self._times[gone] <= oldest_ms:
+            gone += 1
+        if gone:
+            self._drop(gone)
+        self._latest = None
+
+    def _keep(self, ids: list[int], crcs: list[int], now_ms: float) -> None:
+        self._waiting -= len(ids)
+        self._ids.extend(array("H", ids))
+        self._crcs.extend(array("I", crcs))
+        self._times.extend(array("d", (now_ms,)) * len(ids))
+
+    def _drop(self, count: int) -> None:
+        """Forget the oldest of those that were acknowledged."""
+        del self._ids[:count], self._crcs[:count], self._times[:count]
+        self._latest = None
 
     def _note_written(self, packet_ids: set[int], now_ms: float) -> None:
         """Out of order, or with repeats among them, whose originals count from now: one by one."""
-        written, unwritten = self._singly(self._written), self._singly(self._unwritten)
-        now = [uses for uses in written + unwritten if uses.ids[0] in packet_ids]
-        for uses in now:
-            uses.written_ms = now_ms
-        self._written = deque([uses for uses in written if uses.ids[0] not in packet_ids] + now)
-        self._unwritten = deque(uses for uses in unwritten if uses.ids[0] not in packet_ids)
-        self._latest = None
-
-    def _singly(self, together: Iterable[_Uses]) -> list[_Uses]:
-        return [
-            _Uses([packet_id], [crc], uses.written_ms)
-            for uses in together
-            for packet_id, crc in zip(uses.ids, uses.crcs, strict=True)
-        ]
+        again = [use for use in self._written() if use[0] in packet_ids]
+        self._ids, self._crcs, self._times = _columns(use for use in self._written() if use[0] not in packet_ids)
+        for packet_id, crc, _ in again:
+            self._waiting += 1
+            self._keep([packet_id], [crc], now_ms)
+        unwritten, self._unwritten = self._unwritten, []
+        for ids, crcs in unwritten:
+            for packet_id, crc in zip(ids, crcs, strict=True):
+                if packet_id in packet_ids:
+                    self._keep([packet_id], [crc], now_ms)
+                else:
+                    self._unwritten.append(([packet_id], [crc]))
 
     def forget(self, packet_ids: list[int]) -> None:
         """They were not stored after all: the disk failed."""
         lost = set(packet_ids)
-        self._written = deque(uses for uses in self._singly(self._written) if uses.ids[0] not in lost)
-        self._unwritten = deque(uses for uses in self._singly(self._unwritten) if uses.ids[0] not in lost)
-        self._count = len(self._written) + len(self._unwritten)
+        self._ids, self._crcs, self._times = _columns(use for use in self._written() if use[0] not in lost)
+        self._unwritten = [
+            ([packet_id], [crc])
+            for ids, crcs in self._unwritten
+            for packet_id, crc in zip(ids, crcs, strict=True)
+            if packet_id not in lost
+        ]
+        self._waiting = len(self._unwritten)
         self._latest = None
+
+
+def _columns(uses: Iterable[tuple[int, int, float]]) -> tuple[array[int], array[int], array[float]]:
+    kept = list(uses)
+    return (
+        array("H", [use[0] for use in kept]),
+        array("I", [use[1] for use in kept]),
+        array("d", [use[2] for use in kept]),
+    )
 
 
 def message_crc(topic: bytes, payload: bytes) -> int:

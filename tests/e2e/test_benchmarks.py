@@ -48,7 +48,7 @@ def test_mqtt_ingest_runs_beside_telegraf_and_at_a_steady_rate(tmp_path: Path) -
     load = mqtt_ingest.Load(connections=3, inflight=4, messages=400)
     report = mqtt_ingest.main(load=load, rounds=1, results=tmp_path)
     assert set(report["ratio"]) == {"mosquitto", "interval 0", "telegraf"}
-    many = mqtt_ingest.Load(connections=20, messages=400, rate=400.0)
+    many = mqtt_ingest.Load(connections=20, messages=400, rate=400.0, block=1)
     steady = mqtt_steady.main(load=load, many=many, seconds=0.5, rounds=1, results=tmp_path)
     assert steady["mqtt-puback"]["details"]["ours"]["wanted_ms"] > 5
     assert 300 < steady["mqtt-thousand"]["details"]["ours"]["rate"] <= 420

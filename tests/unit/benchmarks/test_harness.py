@@ -81,7 +81,9 @@ def test_packets_are_as_long_as_they_say() -> None:
 
 
 def test_every_payload_is_json_of_the_size_asked_for() -> None:
-    seen = {payload(connection, index, 100) for connection in (0, 99) for index in range(500)}
+    seen = {
+        payload(connection, index, 100, 1_735_689_600_000 + index) for connection in (0, 99) for index in range(500)
+    }
     assert {len(text) for text in seen} == {100}
     assert len(seen) == 1000
     assert all(json.loads(text)["seq"] >= 100_000_000 for text in seen)
