@@ -82,7 +82,7 @@ def test_what_hangs_or_dies_is_named_and_the_next_message_is_decoded(tmp_path: P
     hung, dead, memory, much = with_process(tmp_path, CODE, work)
     assert re.fullmatch(r"own\.py, line [56]: still at it after 0\.4 s, so it was killed", hung)
     assert dead == "the decoder's process ended itself with status 7"
-    assert memory == "own.py, line 16: MemoryError"
+    assert memory == "own.py, line 15: MemoryError"
     assert "bytes of readings, 8388608 is the most" in much
 
 
