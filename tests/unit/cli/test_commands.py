@@ -221,7 +221,7 @@ def test_check_shows_no_value_that_came_from_a_file(headwater: Headwater, tmp_pa
 
 def test_an_edge_that_takes_nothing_in_is_warned_of(headwater: Headwater, tmp_path: Path) -> None:
     (tmp_path / "headwater.toml").write_text('node = "n"\n')
-    assert "warning: no [mqtt] and no [[serial]]" in headwater("config", "check").stdout
+    assert "warning: no [mqtt], [[mqtt_client]], [[serial]] or [[modbus]]" in headwater("config", "check").stdout
     (tmp_path / "headwater.toml").write_text('node = "n"\nrole = "central"\n')
     assert "warning" not in headwater("config", "check").stdout
 
