@@ -90,7 +90,11 @@ class Mosquitto:
         return (self.folder / "mosquitto.log").read_text(errors="replace")
 
     def __enter__(self) -> Mosquitto:
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:
+            self.stop(signal.SIGKILL)
+            raise
 
     def __exit__(self, *exception: object) -> None:
         self.stop(signal.SIGKILL)
