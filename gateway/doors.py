@@ -34,6 +34,7 @@ logger = logging.getLogger("headwater.kafka")
 _REFUSAL_DELAY_S = 0.1  # Kafka's connection.failed.authentication.delay.ms: guessing takes time
 _LINES_PER_LOOK = 20
 LOOK_S = 1.0
+TELL_S = 60.0  # strangers at the door make an event at most so often
 
 
 class Caller(Protocol):
@@ -151,8 +152,13 @@ class Door:
                 self._port = self.address[1]  # where it stays, also when it was any free one
                 self.advertised = advertised(self.settings.advertised, self.address)
                 logger.info("kafka %s on %s:%d", self.settings.protocol, *self.address)
-        if problem != self.problem and problem is not None:
-            logger.error("kafka listener %s is shut: %s", self.settings.listen, problem)
+        if problem != self.problem:
+            name = f"kafka {self.settings.listen}"
+            if problem is not None:
+                logger.error("%s is shut: %s", name, problem)
+                self._doors.emit("listener-shut", listener=name, cause=problem)
+            else:
+                self._doors.emit("listener-open", listener=name)
         self.problem = problem
 
     def shut(self) -> None:
@@ -185,6 +191,7 @@ class Door:
         if error is not None:
             self._doors.left(caller)
             self._doors.handshakes_failed += 1
+            self._doors.last_refusal = f"{caller.peer.name}: TLS: {explain(error)}"
             self._doors.say("kafka client %s: TLS: %s", caller.peer.name, explain(error))
 
     # --- its clients
@@ -219,6 +226,7 @@ class Door:
 
     def refused(self, caller: Caller, why: str) -> None:
         self._doors.authentication_failures += 1
+        self._doors.last_refusal = f"{caller.peer.name}: {why}"
         self._doors.say("kafka client %s was refused: %s", caller.peer.name, why)
 
     def _too_late(self, caller: Caller) -> None:
@@ -261,6 +269,9 @@ class Doors:
         self.book = UserBook(users_file, "kafka", must_exist=bool(settings.users_file))
         self.keeper = Keeper(self.book)
         self.authentication_failures = self.handshakes_failed = 0
+        self.last_refusal = ""
+        self.emit: Callable[..., object] = lambda kind, **detail: None  # events, for whoever wants them
+        self._told, self._told_at = (0, 0), -TELL_S
         self.strangers = Strangers(settings.unauthenticated_max)
         self._lines = 0
         self.all = [Door(self, each, number) for number, each in enumerate(settings.listeners, 1)]
@@ -298,7 +309,16 @@ class Doors:
         changed = self.book.reload()
         for door in self.all:
             await door.go(net, door.look())
+        self._tell(asyncio.get_running_loop().time())
         return changed
+
+    def _tell(self, now: float) -> None:
+        """Who was not let in since the last event, in one; a flood of strangers must not fill the log."""
+        seen = self.authentication_failures, self.handshakes_failed
+        if seen != self._told and now - self._told_at >= TELL_S:
+            sign_ins, handshakes = (new - old for new, old in zip(seen, self._told, strict=True))
+            self._told, self._told_at = seen, now
+            self.emit("refused", listener="kafka", sign_ins=sign_ins, handshakes=handshakes, last=self.last_refusal)
 
     async def keep(self, net: Net, end: Callable[[set[str]], None]) -> None:
         """Until cancelled; `end` the connections of users who changed."""

@@ -439,6 +439,8 @@ def test_users_come_go_and_a_bad_file_shuts_the_door_alone(tmp_path: Path, autho
 
     async def scenario() -> None:
         async with secure_node(tmp_path, door(authority), users=("token", "other")) as node:
+            told: list[tuple[str, dict[str, Any]]] = []
+            node.listener.doors.emit = lambda kind, **detail: told.append((kind, detail))
             (status,) = node.listener.status()["listeners"]
             assert status["open"]
             stays, goes = [await node.channel(signed(authority, sasl_username=name)) for name in ("token", "other")]
@@ -457,6 +459,15 @@ def test_users_come_go_and_a_bad_file_shuts_the_door_alone(tmp_path: Path, autho
             await until(lambda: stays.closed)
             await until(lambda: node.listener.doors.book.reload() == set())
             (await node.channel(signed(authority, sasl_password="new"))).close()
+            assert [kind for kind, _ in told] == ["listener-shut", "listener-open"]
+            for _ in range(5):
+                with pytest.raises(KafkaError):
+                    await node.channel(signed(authority))
+            await until(lambda: len(told) == 3)
+            kind, detail = told[2]
+            assert (kind, detail["listener"], "proof is wrong" in detail["last"]) == ("refused", "kafka", True)
+            await asyncio.sleep(0.06)
+            assert len(told) == 3  # one for all of them
 
     run(scenario)
 
