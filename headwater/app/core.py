@@ -115,6 +115,7 @@ class Core:
         reserved = frozenset({"readings"}) if settings.role == "edge" else frozenset[str]()
         broker = Broker(store, clock, settings=settings.kafka)
         self.kafka = await serve_kafka(broker, self.net, host, port, reserved=reserved)
+        self.kafka.doors.emit = self._emit
         if settings.mqtt is not None:
             await self._serve_mqtt()
         journal = self._begin_run(first)  # not before: a start that fails at a port, again and again, is no run
