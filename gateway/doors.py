@@ -329,8 +329,9 @@ class Doors:
                 end(changed)
 
     def close(self) -> None:
-        """Shut all."""
+        """Shut all, and end whoever still stands before one."""
         self.book.close()
+        self.strangers.end_all()
         for door in self.all:
             door.shut()
 

@@ -33,3 +33,9 @@ class Strangers:
     def left(self, key: object) -> None:
         """It is known, or gone."""
         self._ends.pop(key, None)
+
+    def end_all(self) -> None:
+        """Nobody waits any more: the listener stops."""
+        ends, self._ends = list(self._ends.values()), {}
+        for end in ends:
+            end()

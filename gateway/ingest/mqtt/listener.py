@@ -124,7 +124,7 @@ class MqttListener:
         if self._tls_look is not None:
             self._tls_look.cancel()
         if self.tls is not None:
-            self.tls.close()
+            self.tls.stop()
         if self._server is not None:
             self._server.close()
         self._flush()

@@ -72,6 +72,11 @@ class TlsDoor:
             self._listener.close()
             self._listener = None
 
+    def stop(self) -> None:
+        """Close it for good, and end whoever is in the middle of a handshake."""
+        self.close()
+        self._strangers.end_all()
+
     def _accept(self) -> asyncio.BaseProtocol:
         context = self._tls.context
         if context is None:  # shut just now, and this one was already on its way
