@@ -135,7 +135,9 @@ def _found(error: str, table: Any, shape: inspect.Type) -> tuple[str, Path]:
         at = at[part]
         kind = _member(kind, part) or kind
     struct = struct_at(value_at(kind) or kind)
-    for name, inner in at.items() if isinstance(at, dict) and struct is not None else ():
+    if struct is None or not isinstance(at, dict):
+        return message, path
+    for name, inner in at.items():
         try:
             msgspec.convert(inner, struct.cls)
         except msgspec.ValidationError as inner_error:
