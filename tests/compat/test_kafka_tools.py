@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from gateway.wire.errors import ErrorCode, is_retriable
 from tests.support.kafka_node import KafkaNode
 from tests.support.peers import KAFKA_KIT, kafka_tool
 
@@ -102,3 +103,13 @@ def test_the_performance_tools(node: KafkaNode) -> None:
                        str(2 * MESSAGES), "--timeout", "20000")  # fmt: skip
     names, values = ([cell.strip() for cell in line.split(",")] for line in shown.strip().splitlines()[-2:])
     assert dict(zip(names, values, strict=True))["data.consumed.in.nMsg"] == str(2 * MESSAGES)
+
+
+@pytest.mark.peer("javac")
+def test_errors_are_retriable_and_fatal_as_in_kafkas_own_classes() -> None:
+    rows = [line.split() for line in kafka_tool(str(KAFKA_KIT.with_name("Errors.java"))).splitlines()]
+    theirs = {int(code): (name, again == "true") for code, name, again in rows}
+    ours = {int(code): (code.name, is_retriable(code)) for code in ErrorCode if code > 0}
+    assert len(theirs) > 100
+    assert ours == {code: theirs[code] for code in ours}
+    assert [code for code in theirs if is_retriable(code) and not theirs[code][1]] == []
