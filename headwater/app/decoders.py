@@ -43,6 +43,7 @@ POLL_BYTES = 1 << 20
 BATCH_BYTES = 1 << 20
 SAVE_EVERY_MS = 5_000
 BACKOFF_S = (0.2, 5.0)
+STEADY_MS = 30_000
 LOOK_S = 1.0
 """How often a paused decoder's file is looked at."""
 KILL_WEIGHT = 5
@@ -124,6 +125,7 @@ class Decoder:
         wait_s, said = BACKOFF_S[0], ""
         try:
             while True:
+                began_ms = self._clock.monotonic_ms()
                 try:
                     await self._work()
                 except (HeadwaterError, OSError, TimeoutError) as error:
@@ -131,6 +133,8 @@ class Decoder:
                     if text != said:
                         log.warning("decoder of profile %s connects anew: %s", self.profile.name, text)
                     said = text
+                    if self._clock.monotonic_ms() - began_ms > STEADY_MS:
+                        wait_s = BACKOFF_S[0]
                     await asyncio.sleep(wait_s)
                     wait_s = min(wait_s * 2, BACKOFF_S[1])
         finally:

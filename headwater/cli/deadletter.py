@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from headwater.settings.model import Settings
 
 BATCH = 100
+BATCH_BYTES = 1 << 20
 _REASON_SHOWN = 100
 _OFFSETS_SHOWN = 10
 _ROW_BYTES = 16
@@ -226,12 +227,14 @@ async def replay(config: str | None, wanted: Filter, *, dry: bool, as_json: bool
         run = Replay(load_settings(ref.config).settings, await link.replayed())
         async with connected(status) as reader:
             batch: list[DeadLetter] = []
+            size_bytes = 0
             async for one in dead_letters(reader, wanted):
                 if run.is_ours(one):
                     batch.append(one)
-                if len(batch) >= BATCH:
+                    size_bytes += len(one.payload)
+                if len(batch) >= BATCH or size_bytes >= BATCH_BYTES:
                     await _send(run, batch, link, dry=dry)
-                    batch = []
+                    batch, size_bytes = [], 0
             await _send(run, batch, link, dry=dry)
     finally:
         link.close()
@@ -246,11 +249,14 @@ async def replay(config: str | None, wanted: Filter, *, dry: bool, as_json: bool
 
 
 async def _send(run: Replay, batch: Sequence[DeadLetter], link: OutcomeLink, *, dry: bool) -> None:
+    from headwater.app.decoder_rows import parts_of
+
     for decoding, outcomes in await run.decode(batch):
         run.readings += sum(len(outcome.readings) for outcome in outcomes)
         if dry:
             run.replayed += len(outcomes)
             continue
-        done = await link.replay(decoding.profile, outcomes)
-        run.replayed += done
-        run.before += len(outcomes) - done
+        for part in parts_of(outcomes):
+            done = await link.replay(decoding.profile, part)
+            run.replayed += done
+            run.before += len(part) - done
