@@ -329,7 +329,6 @@ class Recoverer:
                 self._find(Outcome.RANGE_MISSING, active.next_offset, self._point, 0, active.log_path)
                 self._damaged = True
                 replay.state.producers.forget_sequences()
-            self._disk.sync(active.handle)
             self._release(active)
             self._base_snapshot = replay.state.snapshot()
             active = self._files.create_segment(self._point)

@@ -58,7 +58,6 @@ def _forget_derived(disk: Disk, data_dir: str, partition: Verified) -> None:
         for suffix in (".index", ".timeindex") if fault.kind == INDEX else ():
             if disk.exists(fault.path + suffix):
                 disk.remove(fault.path + suffix)
-    disk.sync_directory(directory)
 
 
 def left(verified: Iterable[Verified]) -> list[str]:

@@ -6,21 +6,22 @@ import contextlib
 from collections.abc import Callable, Sequence
 from random import Random
 
+from headwater.disk import Disk
 from tests.torture.ledger import Ledger, Violation
 from tests.torture.simulated_os import WRITE_SIDE, Crash, SimulatedOs
 from tests.torture.world import DATA, World, script
+
+Wrap = Callable[[SimulatedOs], Disk]
+"""Makes the disk that the code under test sees; a mutant's leaves a call out."""
 
 
 class Cut(BaseException):
     """The power went in the middle of a start: nothing may catch it."""
 
 
-def run(
-    look: Callable[[SimulatedOs, World | None, int], None], *, drop: Callable[[SimulatedOs], World] | None = None
-) -> int:
+def run(look: Callable[[SimulatedOs, World | None, int], None], *, wrap: Wrap = SimulatedOs.disk) -> int:
     """The whole workload on a good disk; `look` is called before each write-side call. Returns how many there were."""
     simulated = SimulatedOs()
-    make = drop or (lambda files: World(files.disk()))
     failing: dict[str, OSError] = {}
     state: dict[str, World | None] = {"world": None}
     calls = 0
@@ -37,7 +38,7 @@ def run(
         return World(old.disk, old.ledger, wall_ms=old.clock.wall_ms())
 
     simulated.before = before
-    state["world"] = first = make(simulated)
+    state["world"] = first = World(wrap(simulated))
     for world in script(first, failing.__setitem__, reopen):
         state["world"] = world
         world.check()
@@ -45,7 +46,13 @@ def run(
 
 
 def judge(
-    crashed: SimulatedOs, ledger: Ledger, wall_ms: int, *, torn: bool = False, nested: Random | None = None
+    crashed: SimulatedOs,
+    ledger: Ledger,
+    wall_ms: int,
+    *,
+    torn: bool = False,
+    nested: Random | None = None,
+    wrap: Wrap = SimulatedOs.disk,
 ) -> int:
     """Open what a crash left, let the clients go on, cut the power again. Returns how many starts that took.
 
@@ -53,9 +60,9 @@ def judge(
     """
     starts = 0
     if nested is not None:
-        crashed, starts, torn = _cut_while_starting(crashed, ledger, wall_ms, nested), 1, True
+        crashed, starts, torn = _cut_while_starting(crashed, ledger, wall_ms, nested, wrap), 1, True
     ledger = ledger.copy()
-    world = World(crashed.disk(), ledger, wall_ms=wall_ms)
+    world = World(wrap(crashed), ledger, wall_ms=wall_ms)
     world.check_start(torn=torn)
     world.settle()
     world.check(settled=True, torn=torn)
@@ -70,7 +77,7 @@ def judge(
     return starts + 2
 
 
-def _cut_while_starting(crashed: SimulatedOs, ledger: Ledger, wall_ms: int, random: Random) -> SimulatedOs:
+def _cut_while_starting(crashed: SimulatedOs, ledger: Ledger, wall_ms: int, random: Random, wrap: Wrap) -> SimulatedOs:
     left = random.randint(1, 60)
 
     def before(call: str, _path: str) -> None:
@@ -82,13 +89,19 @@ def _cut_while_starting(crashed: SimulatedOs, ledger: Ledger, wall_ms: int, rand
 
     crashed.before = before
     with contextlib.suppress(Cut):
-        World(crashed.disk(), ledger.copy(), wall_ms=wall_ms)
+        World(wrap(crashed), ledger.copy(), wall_ms=wall_ms)
     crashed.before = lambda call, path: None
     return crashed.after_crash(random.choice(list(Crash)), random)
 
 
 def power_cuts(
-    crashes: Sequence[Crash], *, every: int, first: int = 0, seeds: int = 1, nested: bool = False
+    crashes: Sequence[Crash],
+    *,
+    every: int,
+    first: int = 0,
+    seeds: int = 1,
+    nested: bool = False,
+    wrap: Wrap = SimulatedOs.disk,
 ) -> tuple[int, int, int]:
     """Cut before each `every`-th write-side call, in each way; returns (crash points, crash states, starts)."""
     points = states = starts = 0
@@ -107,11 +120,11 @@ def power_cuts(
                 states += 1
                 try:
                     torn = crash in (Crash.TORN, Crash.SHUFFLED)
-                    starts += judge(crashed, ledger, wall_ms, torn=torn, nested=random if nested else None)
+                    starts += judge(crashed, ledger, wall_ms, torn=torn, nested=random if nested else None, wrap=wrap)
                 except Exception as error:
                     raise Violation(f"crash before write-side call {call}, {crash}, seed {seed}: {error}") from error
 
-    run(look)
+    run(look, wrap=wrap)
     return points, states, starts
 
 

@@ -104,18 +104,16 @@ def check(ledger: Ledger, log: PartitionLog, *, compacted: bool, settled: bool =
     rows = rows_of(log)
     _check_rows(topic, sent, rows, ordered=not torn)
     there = {value: offset for offset, _, value in rows}
-    newer: set[bytes] = set()
-    for each in reversed(sent):
+    newest = {key: offset for offset, key, value in rows if value is not None}
+    for each in sent:
         at = there.get(each.value)
         wanted = each.acked or (settled and each.resend)
         if wanted and at is None and (each.offset is None or each.offset >= log.log_start_offset):
-            gone = compacted and (each.key in newer or _was_aborted(each))
-            if not gone:
+            superseded = each.offset is None or newest.get(each.key, -1) > each.offset
+            if not compacted or not (superseded or _was_aborted(each)):
                 raise Violation(f"{topic}: {each.value!r} (offset {each.offset}) was acknowledged and is lost")
         if each.acked and at is not None and each.offset is not None and at != each.offset:
             raise Violation(f"{topic}: {each.value!r} was acknowledged at {each.offset} and is at {at}")
-        if at is not None and not _was_aborted(each):
-            newer.add(each.key)
     _check_committed(ledger, log, sent, there)
 
 
@@ -129,10 +127,14 @@ def _check_rows(topic: str, sent: list[Sent], rows: list[Row], *, ordered: bool)
     known = {each.value: each.key for each in sent}
     if strange := [(offset, value) for offset, key, value in rows if value not in known or known[value] != key]:
         raise Violation(f"{topic}: {strange} was never sent")
-    order = {each.value: number for number, each in enumerate(sent) if each.producer is not None}
-    mine = [order[value] for _, _, value in rows if value in order]
-    if ordered and mine != sorted(mine):
-        raise Violation(f"{topic}: producers' records in another order")
+    places = {each.value: (number, each.producer) for number, each in enumerate(sent)}
+    mine: dict[int, list[int]] = {}
+    for _, _, value in rows:
+        number, producer = places[value or b""]
+        if producer is not None:
+            mine.setdefault(producer, []).append(number)
+    if ordered and any(numbers != sorted(numbers) for numbers in mine.values()):
+        raise Violation(f"{topic}: a producer's records in another order")
 
 
 def _was_aborted(sent: Sent) -> bool:

@@ -63,6 +63,27 @@ class Directory:
         self.durable: dict[str, File | Directory] = {}
         self.pending: list[list[tuple[str, File | Directory | None]]] = []
 
+    def copy(self, seen: dict[int, File | Directory] | None = None) -> Directory:
+        """A copy of this and all below it, as unsynced as it is."""
+        seen = {} if seen is None else seen
+        made = seen[id(self)] = Directory()
+
+        def twin(node: File | Directory) -> File | Directory:
+            if id(node) in seen:
+                return seen[id(node)]
+            if isinstance(node, Directory):
+                return node.copy(seen)
+            file = seen[id(node)] = File(node.durable)
+            file.data, file.pending = bytearray(node.data), list(node.pending)
+            return file
+
+        made.entries = {name: twin(node) for name, node in self.entries.items()}
+        made.durable = {name: twin(node) for name, node in self.durable.items()}
+        made.pending = [
+            [(name, None if node is None else twin(node)) for name, node in group] for group in self.pending
+        ]
+        return made
+
     def change(self, *changes: tuple[str, File | Directory | None]) -> None:
         _apply(self.entries, list(changes))
         self.pending.append(list(changes))

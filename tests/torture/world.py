@@ -138,7 +138,11 @@ class World:
         log.when_synced(done.next_offset, lambda: _acknowledge(sent, done.base_offset), lambda: _lose(sent))
 
     def begin(self, topic: str, producer: int, count: int = 2) -> None:
-        """A transaction, its records flushed as a client's commit would wait for them."""
+        """A transaction; not before the marker of the producer's last one is on disk, as a coordinator has it."""
+        if (topic, producer) in self.ledger.open:
+            self.settle()
+        if (topic, producer) in self.ledger.open:
+            return
         transaction = Transaction(producer)
         self.ledger.open[topic, producer] = transaction
         for _ in range(count):

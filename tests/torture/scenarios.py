@@ -1,0 +1,249 @@
+"""Scenarios that each promise must hold in, to be run with the real code and with mutants of it.
+
+Each takes what makes the disk that the code under test sees, and raises when a promise is broken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from random import Random
+
+from gateway.log.recovery import Outcome
+from gateway.log.reserve import make_reserve, release_when_full, reserve_path
+from gateway.replicate.journal import RunJournal
+from headwater.disk import Disk
+from tests.torture.crashes import Wrap, power_cuts
+from tests.torture.damage import DATA, build, on, open_store, put, views_of
+from tests.torture.ledger import Ledger, Violation
+from tests.torture.simulated_os import WRITE_SIDE, Crash, SimulatedOs
+from tests.torture.world import World
+
+_LOSING = [Crash.FORGET, Crash.NAMES]
+
+
+def cuts_coarse(wrap: Wrap) -> None:
+    """Power cuts at every 23rd write-side call of the reference workload."""
+    power_cuts(_LOSING, every=23, wrap=wrap)
+
+
+def cuts_fine(wrap: Wrap) -> None:
+    """Power cuts at every write-side call of the reference workload."""
+    power_cuts(_LOSING, every=1, wrap=wrap)
+
+
+def cuts_torn(wrap: Wrap) -> None:
+    """The same with torn and reordered writes, at every second call."""
+    power_cuts([Crash.TORN, Crash.SHUFFLED], every=2, wrap=wrap)
+
+
+def each_cut(start: Callable[[SimulatedOs], object], before: SimulatedOs) -> Iterator[tuple[str, SimulatedOs]]:
+    """What power cuts during `start` leave, which works on a copy of the files `before`, and one after it."""
+    simulated = on(before.files())
+    states: list[tuple[str, SimulatedOs]] = []
+    calls = 0
+
+    def look(call: str, _path: str) -> None:
+        nonlocal calls
+        if call in WRITE_SIDE:
+            calls += 1
+            random = Random(calls)
+            states.extend(
+                (f"{crash} before call {calls} ({call})", simulated.after_crash(crash, random))
+                for crash in (Crash.FORGET, Crash.NAMES, Crash.KEEP, Crash.SHUFFLED)
+            )
+
+    simulated.before = look
+    start(simulated)
+    simulated.before = lambda call, path: None
+    states.extend((f"{crash} after it", simulated.after_crash(crash)) for crash in (Crash.FORGET, Crash.NAMES))
+    yield from states
+
+
+def mending(wrap: Wrap) -> None:
+    """Power cuts while a start mends damage: in the middle of the last segment, at its end, in an old one."""
+    reference = build(clean=True)
+    last = "/data/log/t-0/00000000000000000007.log"
+    old = "/data/log/t-0/00000000000000000002.log"
+    for path, position in ((last, 80), (last, len(reference.files[last]) - 1), (old, len(reference.files[old]) - 70)):
+        data = bytearray(reference.files[path])
+        data[position] ^= 1
+        if path == old:
+            data[position - 60 : position] = bytes(60)
+        broken = on({**reference.files, path: bytes(data)})
+        whole = on(broken.files())
+        store = open_store(whole.disk())
+        wanted, named = views_of(store), {each[:5] for each in store.recovered if each.outcome is Outcome.QUARANTINED}
+        evidence = {path: data for path, data in whole.files().items() if "/quarantine/" in path}
+        if not evidence:
+            raise Violation(f"the reference for {path} quarantines nothing")
+        for where, left in each_cut(lambda simulated: open_store(wrap(simulated)), broken):
+            store = open_store(left.disk())
+            shown = views_of(store)
+            if shown != wanted:
+                raise Violation(f"{where}: {shown} is shown, not {wanted}")
+            files = left.files()
+            if lost := [name for name, data in evidence.items() if not files.get(name, b"").startswith(data)]:
+                raise Violation(f"{where}: {lost} are not what was quarantined")
+            strange = {each.outcome for each in store.recovered} - {
+                *(Outcome.CLEAN, Outcome.QUARANTINED, Outcome.INDEX_REBUILT),
+                *(Outcome.TORN_TAIL, Outcome.RANGE_MISSING),
+            }
+            if strange:
+                raise Violation(f"{where}: {strange} instead of {named}")
+
+
+def kept_tail(wrap: Wrap) -> None:
+    """A process dies, its unsynced batches are served by the next start: from then on they must stay."""
+    simulated = SimulatedOs()
+    store = open_store(simulated.disk())
+    log = store.create_topic("t").partitions[0]
+    for number in range(3):
+        put(log, b"%d" % number)
+    for handled in (False, True):
+        again = on_pending(simulated)
+        store = open_store(wrap(again))
+        log = store.topics["t"].partitions[0]
+        if handled:
+            log.roll_now()
+            put(log, b"next")
+            store.flush_now()
+        shown = views_of(store)
+        after = views_of(open_store(again.after_crash(Crash.FORGET).disk()))
+        if after != shown:
+            raise Violation(f"{shown} was served, and after a power cut {after}")
+
+
+def on_pending(simulated: SimulatedOs) -> SimulatedOs:
+    """The same files and names as another process finds them, still as unsynced as they were."""
+    copied = SimulatedOs()
+    copied.root = simulated.root.copy()
+    return copied
+
+
+def cut_end(wrap: Wrap) -> None:
+    """What lay beyond a successor's base is cut for good: it must not come back behind the successor's batches."""
+    simulated = SimulatedOs()
+    world = World(simulated.disk())
+    for _ in range(2):
+        world.append("t", producer=11)
+    world.flush()
+    world.append("t", producer=11)
+    failing = {"fdatasync": OSError(5, "Input/output error")}
+
+    def before(call: str, _path: str) -> None:
+        if call in failing:
+            raise failing.pop(call)
+
+    simulated.before = before
+    world.flush()
+    simulated.before = lambda call, path: None
+    world.clock.advance(2_000)
+    world.settle()
+    left = simulated.after_crash(Crash.KEEP)
+    World(wrap(left), world.ledger.copy(), wall_ms=world.clock.wall_ms())
+    size = len(left.files()["/data/log/t-0/00000000000000000000.log"])
+    again = left.after_crash(Crash.FORGET)
+    if len(again.files()["/data/log/t-0/00000000000000000000.log"]) != size:
+        raise Violation("what a start cut off is there again after a power cut")
+
+
+def reserve(wrap: Wrap) -> None:
+    """The reserve is there in full after a power cut, and gone for good once it was given up."""
+    simulated = SimulatedOs()
+    simulated.disk().make_directory(f"{DATA}/node")
+    disk = wrap(simulated)
+    make_reserve(disk, f"{DATA}/node", 3_000)
+    path = reserve_path(f"{DATA}/node")
+    for crash in _LOSING:
+        if len(simulated.after_crash(crash).files().get(path, b"")) != 3_000:
+            raise Violation(f"the reserve is not whole after {crash}")
+    simulated.free_bytes = 0
+    if not release_when_full(disk, f"{DATA}/node"):
+        raise Violation("the reserve is not given up")
+    if path in simulated.after_crash(Crash.FORGET).files():
+        raise Violation("the reserve is back after a power cut")
+
+
+def journal(wrap: Wrap) -> None:
+    """A damaged run journal is moved aside, and stays to be looked at; what was forgotten stays forgotten."""
+    simulated = on({f"{DATA}/node/runs": b"\0\0", f"{DATA}/node/central": b"{}"})
+    disk = wrap(simulated)
+    RunJournal(disk, f"{DATA}/node")
+    after = simulated.after_crash(Crash.FORGET).files()
+    for name in ("runs", "central"):
+        if f"{DATA}/node/{name}.damaged" not in after:
+            raise Violation(f"the damaged {name} is not kept")
+    world = World(SimulatedOs().disk())
+    world.journals()
+    known = world.runs.remembered
+    simulated = on({f"{DATA}/node/lock": b""})
+    kept = RunJournal(wrap(simulated), f"{DATA}/node")
+    kept.remember(known)
+    kept.remember(None)
+    if f"{DATA}/node/central" in simulated.after_crash(Crash.FORGET).files():
+        raise Violation("what was forgotten of the central is known again after a power cut")
+
+
+def deleted(wrap: Wrap) -> None:
+    """When a topic's deletion is told, nothing of it comes back; a power cut before leaves it whole, or goes on."""
+    simulated = SimulatedOs()
+    store = open_store(simulated.disk())
+    put(store.create_topic("x").partitions[0], b"old")
+    store.flush_now()
+    store.close()
+    before = simulated.after_crash(Crash.KEEP)
+    told = on(before.files())
+    store = open_store(wrap(told))
+    store.delete_topic("x")
+    for crash in _LOSING:
+        if left := [path for path in told.after_crash(crash).files() if "x-0" in path]:
+            raise Violation(f"{left} are back after {crash}")
+    for where, cut in each_cut(lambda each: open_store(wrap(each)).delete_topic("x"), before):
+        alarms: list[str] = []
+        store = open_store(cut.disk(), alarms)
+        if alarms:
+            raise Violation(f"{where}: {alarms}")
+        if "x" in store.topics and views_of(store)["x"][0] != [(0, b"k", b"old")]:
+            raise Violation(f"{where}: the topic is there without its records")
+
+
+def clean_mark(wrap: Wrap) -> None:
+    """A start after a power cut does not take the stop before for a clean one."""
+    simulated = SimulatedOs()
+    store = open_store(simulated.disk())
+    store.create_topic("t")
+    store.close()
+    again = on(simulated.files())
+    store = open_store(wrap(again))
+    put(store.topics["t"].partitions[0], b"x")
+    if open_store(again.after_crash(Crash.FORGET).disk()).stopped_cleanly:
+        raise Violation("a stop by power cut counts as clean")
+
+
+def folders(wrap: Wrap) -> None:
+    """A directory that was made is there after a power cut."""
+    simulated = SimulatedOs()
+    wrap(simulated).make_directory("/data/node/chain")
+    found = simulated.after_crash(Crash.FORGET).disk()
+    if not found.exists("/data/node/chain"):
+        raise Violation("a directory that was made is gone")
+
+
+def fresh(wrap: Wrap) -> None:
+    """A first start whose topics are announced: there after a power cut."""
+    simulated = SimulatedOs()
+    world = World(wrap(simulated), Ledger())
+    World(simulated.after_crash(Crash.FORGET).disk(), world.ledger).check_start()
+
+
+Scenario = Callable[[Wrap], None]
+# The quick ones first: the first that turns red is what the documentation names.
+SCENARIOS: dict[str, Scenario] = {
+    each.__name__: each
+    for each in (
+        *(folders, reserve, journal, clean_mark, fresh, kept_tail, cut_end, deleted, mending),
+        *(cuts_coarse, cuts_torn, cuts_fine),
+    )
+}
+
+__all__ = ["SCENARIOS", "Disk", "Scenario"]
