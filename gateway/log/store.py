@@ -337,6 +337,7 @@ class LogStore:
             if self._disk.exists(directory):
                 for file in self._disk.names(directory):
                     self._disk.remove(f"{directory}/{file}")
+                self._disk.sync_directory(directory)
                 self._disk.remove_directory(directory)
             self._offsets.forget([(name, number)])
             for folder in _BESIDE:

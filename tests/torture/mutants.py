@@ -7,6 +7,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from tests.torture.simulated_os import SKIP, SimulatedOs
 SEAM = frozenset({"sync", "sync_directory", "rename"})  # `replace_file` is made of these, in the seam itself
 OS_CALLS = frozenset({"fsync", "fdatasync", "replace", "rename"})
 _DISK = re.compile(r"(?:.*[._])?disk|RealDisk\(\)")
+_MAYBE = re.compile(r"\.(?:f?sync|fdatasync|sync_directory|rename|replace)\b")
 _SEAM_FILE = "headwater/disk.py"
 
 
@@ -38,9 +40,10 @@ class Site(NamedTuple):
         return f"{self.path} {self.function} {self.call}{number}"
 
 
+@cache
 def sites() -> list[Site]:
     """All of them, found in the source."""
-    return [site for path in modules() for site in _sites_in(path)]
+    return [site for path, text in modules().items() if _MAYBE.search(text) for site in _sites_in(path)]
 
 
 def _sites_in(path: Path) -> Iterator[Site]:
@@ -72,7 +75,9 @@ def _calls(node: ast.AST, function: str) -> Iterator[tuple[str, ast.Call]]:
 def uncalled() -> list[str]:
     """Where such a method is handed on instead of called: no mutant could be made of it."""
     found = []
-    for path in modules():
+    for path, text in modules().items():
+        if not _MAYBE.search(text):
+            continue
         called = {id(node.func) for node in ast.walk(parsed(path)) if isinstance(node, ast.Call)}
         for node in ast.walk(parsed(path)):
             if isinstance(node, ast.Attribute) and node.attr in SEAM | OS_CALLS and id(node) not in called:
