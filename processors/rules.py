@@ -322,10 +322,16 @@ def _plain(message: str, table: dict[str, Any], names: list[str]) -> str:
     return message[:1].lower() + message[1:]
 
 
+_MAPPINGS_ADDED_LATER = ("compute",)
+"""A mapping's default is made anew for each rule, so it would count as told even where nobody wrote one."""
+
+
 def _told(rule: WindowRule | AlertRule) -> dict[str, Any]:
     """What differs from the defaults: a key that is added later, with a default, changes no version."""
-    fields = msgspec.structs.fields(rule)
-    return {field.name: value for field in fields if (value := getattr(rule, field.name)) != field.default}
+    told = {field.name: getattr(rule, field.name) for field in msgspec.structs.fields(rule)}
+    defaults = {field.name: field.default for field in msgspec.structs.fields(rule)}
+    defaults |= {key: {} for key in _MAPPINGS_ADDED_LATER}
+    return {name: value for name, value in told.items() if value != defaults[name]}
 
 
 def _version(name: str, what: Any) -> str:

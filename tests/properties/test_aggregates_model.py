@@ -71,7 +71,9 @@ def close_to(name: str, found: Any, wanted: Any, mine: Readings) -> bool:
     size = max(abs(value) for _, value in mine)
     if name in ("variance", "stddev", "slope"):
         spread = max(value for _, value in mine) - min(value for _, value in mine)
-        scale = {"variance": spread * spread, "stddev": spread, "slope": spread}[name] + 1e-6 * size * (size > 1e8)
+        # of values far from zero the last digits are all there is, and a slope divides by what may be a short time
+        far = (1e-5 if name == "slope" else 1e-6) * size * (size > 1e8)
+        scale = {"variance": spread * spread, "stddev": spread, "slope": spread}[name] + far
         return bool(abs(found - wanted) <= 1e-9 * abs(wanted) + 1e-9 * scale)
     scale = size * (60 if name in ("integral", "increase") else 600 if name == "rate" else 1)
     return bool(abs(found - wanted) <= 1e-12 * abs(wanted) + 1e-13 * scale)
