@@ -211,6 +211,7 @@ def _json_lines(message: Message, result: list[Reading] | Undecodable, limits: L
 
 
 def time_text(ms: int) -> str:
+    """A time for people: UTC; the number itself where no calendar reaches."""
     try:
         return datetime.fromtimestamp(ms / 1000, UTC).isoformat(" ", "milliseconds").removesuffix("+00:00")
     except (OverflowError, OSError, ValueError):
