@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from gateway.log.errors import InvalidTopic, LogFailed
@@ -25,18 +26,18 @@ Outcome = tuple[ErrorCode, str | None]
 def create_partitions(broker: Broker, request: Request, peer: Peer) -> Body:
     """More partitions, each topic alone; existing records stay where they are, so a key's partition may change."""
     body: dict[str, Any] = request.body or {}
-    names = [asked["name"] for asked in body["topics"]]
+    named = Counter(asked["name"] for asked in body["topics"])
     results = []
     for asked in body["topics"]:
-        code, message = _grow(broker, asked, names, peer, validate_only=body["validate_only"])
+        code, message = _grow(broker, asked, peer, once=named[asked["name"]] == 1, validate_only=body["validate_only"])
         results.append({"name": asked["name"], "error_code": code, "error_message": message})
     return {"results": results}
 
 
-def _grow(broker: Broker, asked: dict[str, Any], names: list[str], peer: Peer, *, validate_only: bool) -> Outcome:
+def _grow(broker: Broker, asked: dict[str, Any], peer: Peer, *, once: bool, validate_only: bool) -> Outcome:
     name, count = asked["name"], asked["count"]
     topic = broker.store.topics.get(name)
-    if names.count(name) > 1:
+    if not once:
         return ErrorCode.INVALID_REQUEST, "the request names the topic twice"
     if name in INTERNAL_TOPICS:
         return ErrorCode.INVALID_TOPIC_EXCEPTION, "the topic is the broker's own"

@@ -43,10 +43,12 @@ def metadata(broker: Broker, request: Request, peer: Peer) -> Body:
     else:
         topics = []
         before = len(broker.store.topics)
-        for topic in asked:
+        ids = {topic.topic_id: topic for topic in broker.store.topics.values()}
+        # Once each, as Kafka does: the answer for one name is long, and a request may name 100,000.
+        for topic in {(each["name"], each["topic_id"]): each for each in asked}.values():
             # Each creation syncs a few files: the loop has others to serve.
             full = len(broker.store.topics) - before >= _CREATED_AT_ONCE_MAX
-            topics.append(_asked(broker, request, topic, create=body["allow_auto_topic_creation"], full=full))
+            topics.append(_asked(broker, request, topic, ids, create=body["allow_auto_topic_creation"], full=full))
     host, port = peer.advertised or broker.advertised
     return {
         "brokers": [{"node_id": broker.node_id, "host": host, "port": port}],
@@ -56,12 +58,13 @@ def metadata(broker: Broker, request: Request, peer: Peer) -> Body:
     }
 
 
-def _asked(broker: Broker, request: Request, asked: dict[str, Any], *, create: bool, full: bool) -> dict[str, Any]:
+def _asked(
+    broker: Broker, request: Request, asked: dict[str, Any], ids: dict[bytes, Topic], *, create: bool, full: bool
+) -> dict[str, Any]:
     name = asked["name"]
     if name is None or asked["topic_id"] != ZERO_UUID:
-        for topic in broker.store.topics.values():
-            if topic.topic_id == asked["topic_id"]:
-                return _topic(broker, topic)
+        if (known := ids.get(asked["topic_id"])) is not None:
+            return _topic(broker, known)
         missing = None if request.version >= 12 else ""
         return {
             "error_code": ErrorCode.UNKNOWN_TOPIC_ID,

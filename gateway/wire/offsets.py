@@ -29,12 +29,17 @@ def list_offsets(broker: Broker, request: Request, peer: Peer) -> Body:
     body: dict[str, Any] = request.body or {}
     committed = body["isolation_level"] == 1
     answers = []
+    seen = set()
     for topic in body["topics"]:
         parts = []
         for part in topic["partitions"]:
             answer = {"partition_index": part["partition_index"], "error_code": 0}
             log = broker.store.partition(topic["name"], part["partition_index"])
-            if log is None:
+            again = (topic["name"], part["partition_index"]) in seen
+            seen.add((topic["name"], part["partition_index"]))
+            if again:  # as Kafka: a search by time reads the disk, and a request may name one partition 100,000 times
+                answer["error_code"] = ErrorCode.INVALID_REQUEST
+            elif log is None:
                 answer["error_code"] = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
             elif (code := check_epoch(log, part["current_leader_epoch"])) != ErrorCode.NONE:
                 answer["error_code"] = code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from gateway.log.errors import InvalidTopic, LogFailed, TopicExists
@@ -76,12 +77,12 @@ def auto_create(broker: Broker, name: str) -> tuple[Topic | None, ErrorCode]:
 def create_topics(broker: Broker, request: Request, peer: Peer) -> Body:
     """Each topic alone; one that cannot be created does not hinder the others."""
     body: dict[str, Any] = request.body or {}
-    names = [asked["name"] for asked in body["topics"]]
+    named = Counter(asked["name"] for asked in body["topics"])
     answers = []
     for asked in body["topics"]:
         code, message = ErrorCode.NONE, None
         count = _count(broker, asked)
-        if names.count(asked["name"]) > 1:
+        if named[asked["name"]] > 1:
             code, message = ErrorCode.INVALID_REQUEST, "the request names the topic twice"
         else:
             code, message = _refusal(broker, asked, count)
@@ -165,10 +166,10 @@ def delete_topics(broker: Broker, request: Request, peer: Peer) -> Body:
     body: dict[str, Any] = request.body or {}
     asked = body["topics"] or [{"name": name, "topic_id": ZERO_UUID} for name in body["topic_names"]]
     answers = []
+    ids = {known.topic_id: known.name for known in broker.store.topics.values()}
     for topic in asked:
         name = topic["name"]
         if name is None:
-            ids = {known.topic_id: known.name for known in broker.store.topics.values()}
             name = ids.get(topic["topic_id"])
         code = ErrorCode.NONE
         if name is None:
@@ -193,8 +194,10 @@ def delete_topics(broker: Broker, request: Request, peer: Peer) -> Body:
 
 def describe_configs(broker: Broker, request: Request, peer: Peer) -> Body:
     """A topic's settings, and the few of the broker's own that clients look at."""
+    body: dict[str, Any] = request.body or {}
     results = []
-    for asked in (request.body or {})["resources"]:
+    # Once each: a long answer to a short name, asked for again and again, would fill the memory.
+    for asked in {(each["resource_type"], each["resource_name"]): each for each in body["resources"]}.values():
         kind, name = asked["resource_type"], asked["resource_name"]
         configs: dict[str, tuple[str, int]] = {}
         code, message = ErrorCode.NONE, None

@@ -134,7 +134,7 @@ def offset_fetch(broker: Broker, request: Request, peer: Peer) -> Body:
             "topics": _fetched(broker, asked["group_id"], asked["topics"], stable=stable),
             "error_code": 0,
         }
-        for asked in body["groups"]
+        for asked in {each["group_id"]: each for each in body["groups"]}.values()
     ]
     return {"groups": groups}
 
@@ -144,12 +144,13 @@ def _fetched(
 ) -> list[dict[str, Any]]:
     group = broker.groups.all.get(group_id)
     if topics is not None:
-        asked = [(topic["name"], topic["partition_indexes"]) for topic in topics]
+        # Once each: a commit's metadata is long, and a request may name one partition 100,000 times.
+        partitions: Iterable[Partition] = {(each["name"], at) for each in topics for at in each["partition_indexes"]}
     else:
-        asked = _by_topic(group.offsets if group is not None else ())
+        partitions = group.offsets if group is not None else ()
     return [
         {"name": name, "partitions": [_offset(broker, group, (name, index), stable=stable) for index in indexes]}
-        for name, indexes in asked
+        for name, indexes in _by_topic(partitions)
     ]
 
 

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 def describe_groups(broker: Broker, request: Request, peer: Peer) -> Body:
     """Members and what each was assigned; an unknown group is Dead, and no error, before version 6."""
-    return {
-        "groups": [_described(group_id, broker.groups.all.get(group_id)) for group_id in (request.body or {})["groups"]]
-    }
+    # Once each: what members say of themselves may be a MiB a group, and a request may name one 100,000 times.
+    names = dict.fromkeys((request.body or {})["groups"])
+    return {"groups": [_described(group_id, broker.groups.all.get(group_id)) for group_id in names]}
 
 
 def _described(group_id: str, group: Group | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.wire.acl import Kind, Operation, Rights
 from gateway.wire.compiler import Body
 from gateway.wire.errors import ErrorCode, error_name
-from gateway.wire.guards.verdict import Rest, Verdict, in_transaction, may_create
+from gateway.wire.guards.verdict import Rest, Verdict, divide, in_transaction, may_create
 from gateway.wire.schema import ApiKey
 from gateway.wire.session import Request
 from headwater.errors import PeerError
@@ -27,15 +27,13 @@ def _topics(
 
     def guard(rights: Rights, request: Request, broker: Broker) -> Verdict:
         body: dict[str, Any] = request.body or {}
-        refused = [each for each in body[request_key] if not rights.may(operation, Kind.TOPIC, each[topic_key])]
+        rest, refused = divide(body[request_key], lambda each: rights.may(operation, Kind.TOPIC, each[topic_key]))
         if not refused:
             return None
         answers = [
             {topic_key: each[topic_key], "partitions": [denied(part) for part in each["partitions"]]}
             for each in refused
         ]
-        names = {each[topic_key] for each in refused}
-        rest = [each for each in body[request_key] if each[topic_key] not in names]
         # A long poll for the rest would keep the refusal from its client.
         at_once = {"max_wait_ms": 0} if request.api is ApiKey.FETCH else {}
         return Rest(
@@ -92,18 +90,18 @@ def produce(rights: Rights, request: Request, broker: Broker) -> Verdict:
     name = body["transactional_id"]
     topics, code = body["topic_data"], _DENIED
     if name is not None and not rights.may(Operation.WRITE, Kind.TRANSACTIONAL_ID, name):
-        refused, code = topics, ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+        nothing: list[Any] = []
+        rest, refused, code = nothing, topics, ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
     elif name is not None:
-        refused = [topic for topic in topics if not rights.may_in_transactions(topic["name"])]
+        rest, refused = divide(topics, lambda topic: rights.may_in_transactions(topic["name"]))
     else:
-        refused = [topic for topic in topics if not rights.may(Operation.WRITE, Kind.TOPIC, topic["name"])]
+        rest, refused = divide(topics, lambda topic: rights.may(Operation.WRITE, Kind.TOPIC, topic["name"]))
     if not refused:
         return None
     if body["acks"] == 0:
         broker.denied += 1
         raise PeerError(f"a batch sent with acks 0 was refused: {error_name(code)}")
     answers = _no_produce(refused, code)
-    rest = [topic for topic in topics if topic not in refused]
     return Rest({**body, "topic_data": rest}, lambda answer: {"responses": [*answer["responses"], *answers]})
 
 
@@ -128,16 +126,17 @@ def metadata(rights: Rights, request: Request, broker: Broker) -> Verdict:
     rest, answers = [], []
     for topic in asked:
         name = topic["name"]
-        if name is None:
+        if name is not None and not may_see(name):
+            answers.append(_unseen(name, _DENIED, None))
+        elif name is None or topic["topic_id"] != _NO_ID:  # as the handler finds it
             known = names.get(topic["topic_id"])
             if known is None or may_see(known):
                 rest.append(topic)
             else:
                 hidden = None if request.version >= 12 else ""
                 answers.append(_unseen(hidden, ErrorCode.UNKNOWN_TOPIC_ID, topic["topic_id"]))
-        elif not may_see(name) or (_would_create(broker, body, name) and not may_create(rights, name)):
-            unknown = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if may_see(name) else _DENIED
-            answers.append(_unseen(name, unknown, None))
+        elif _would_create(broker, body, name) and not may_create(rights, name):
+            answers.append(_unseen(name, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, None))
         else:
             rest.append(topic)
     if not answers:
@@ -173,13 +172,12 @@ def find_coordinator(rights: Rights, request: Request, broker: Broker) -> Verdic
         return None
     kind, code = _COORDINATED[body["key_type"]]
     keys = [body["key"]] if request.version < 4 else body["coordinator_keys"]
-    refused = [key for key in keys if not rights.may(Operation.DESCRIBE, kind, key)]
+    rest, refused = divide(keys, lambda key: rights.may(Operation.DESCRIBE, kind, key))
     if not refused:
         return None
     nowhere = {"error_code": code, "error_message": error_name(code), "node_id": -1, "host": "", "port": -1}
     if request.version < 4:
         return nowhere
-    rest = [key for key in keys if key not in refused]
     answers = [{"key": key, **nowhere} for key in refused]
     return Rest({**body, "coordinator_keys": rest}, lambda answer: {"coordinators": answer["coordinators"] + answers})
 

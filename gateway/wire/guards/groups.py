@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.wire.acl import Kind, Operation, Rights
 from gateway.wire.compiler import Body
 from gateway.wire.errors import ErrorCode
-from gateway.wire.guards.verdict import Rest, Verdict, in_transaction
+from gateway.wire.guards.verdict import Rest, Verdict, divide, in_transaction
 from gateway.wire.session import Request
 
 if TYPE_CHECKING:
@@ -64,10 +64,9 @@ def _commit(rights: Rights, request: Request, code: ErrorCode) -> Verdict:
         code = _NO_GROUP
     if code is not ErrorCode.NONE:
         return {"topics": _committed(topics, code)}
-    refused = [topic for topic in topics if not rights.may(Operation.READ, Kind.TOPIC, topic["name"])]
+    rest, refused = divide(topics, lambda topic: rights.may(Operation.READ, Kind.TOPIC, topic["name"]))
     if not refused:
         return None
-    rest = [topic for topic in topics if topic not in refused]
     answers = _committed(refused, _NO_TOPIC)
     if not rest:
         return {"topics": answers}
@@ -102,13 +101,12 @@ def offset_fetch(rights: Rights, request: Request, broker: Broker) -> Verdict:
 
 
 def _fetch_groups(rights: Rights, body: Body) -> Verdict:
-    refused = [each for each in body["groups"] if not rights.may(Operation.DESCRIBE, Kind.GROUP, each["group_id"])]
+    seen, refused = divide(body["groups"], lambda each: rights.may(Operation.DESCRIBE, Kind.GROUP, each["group_id"]))
     denied = [{"group_id": each["group_id"], "topics": [], "error_code": _NO_GROUP} for each in refused]
     rest, hidden = [], {}
-    for each in body["groups"]:
-        if each not in refused:
-            topics, hidden[each["group_id"]] = _visible(rights, each["topics"])
-            rest.append({**each, "topics": topics})
+    for each in seen:
+        topics, hidden[each["group_id"]] = _visible(rights, each["topics"])
+        rest.append({**each, "topics": topics})
 
     def patch(answer: Body) -> Body:
         shown = [
@@ -123,8 +121,8 @@ def _fetch_groups(rights: Rights, body: Body) -> Verdict:
 def _visible(rights: Rights, topics: list[dict[str, Any]] | None) -> tuple[list[dict[str, Any]] | None, list[Body]]:
     if topics is None:
         return None, []
-    refused = [topic for topic in topics if not rights.may(Operation.DESCRIBE, Kind.TOPIC, topic["name"])]
-    return [topic for topic in topics if topic not in refused], _fetched(refused, _NO_TOPIC)
+    rest, refused = divide(topics, lambda topic: rights.may(Operation.DESCRIBE, Kind.TOPIC, topic["name"]))
+    return rest, _fetched(refused, _NO_TOPIC)
 
 
 def _shown(rights: Rights, topics: list[dict[str, Any]], answers: list[Body]) -> list[Any]:
@@ -151,7 +149,7 @@ def _fetched(topics: list[dict[str, Any]], code: ErrorCode) -> list[Body]:
 def describe_groups(rights: Rights, request: Request, broker: Broker) -> Verdict:
     """DESCRIBE on each group."""
     names = (request.body or {})["groups"]
-    refused = [name for name in names if not rights.may(Operation.DESCRIBE, Kind.GROUP, name)]
+    rest, refused = divide(names, lambda name: rights.may(Operation.DESCRIBE, Kind.GROUP, name))
     if not refused:
         return None
     answers = [
@@ -165,7 +163,6 @@ def describe_groups(rights: Rights, request: Request, broker: Broker) -> Verdict
         }
         for name in refused
     ]
-    rest = [name for name in names if name not in refused]
     return Rest({**(request.body or {}), "groups": rest}, lambda answer: {"groups": [*answer["groups"], *answers]})
 
 
@@ -184,9 +181,8 @@ def list_groups(rights: Rights, request: Request, broker: Broker) -> Verdict:
 def delete_groups(rights: Rights, request: Request, broker: Broker) -> Verdict:
     """DELETE on each group."""
     names = (request.body or {})["groups_names"]
-    refused = [name for name in names if not rights.may(Operation.DELETE, Kind.GROUP, name)]
+    rest, refused = divide(names, lambda name: rights.may(Operation.DELETE, Kind.GROUP, name))
     if not refused:
         return None
     answers = [{"group_id": name, "error_code": _NO_GROUP} for name in dict.fromkeys(refused)]
-    rest = [name for name in names if name not in refused]
     return Rest({"groups_names": rest}, lambda answer: {"results": [*answer["results"], *answers]})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.wire.acl import Kind, Operation, Rights
 from gateway.wire.compiler import Body
 from gateway.wire.errors import ErrorCode, error_name
-from gateway.wire.guards.verdict import Rest, Verdict, may_create
+from gateway.wire.guards.verdict import Rest, Verdict, divide, may_create
 from gateway.wire.schema import ZERO_UUID
 from gateway.wire.session import Request
 from gateway.wire.topics import TOPIC_RESOURCE
@@ -22,12 +22,12 @@ _NO_CLUSTER = ErrorCode.CLUSTER_AUTHORIZATION_FAILED
 def create_topics(rights: Rights, request: Request, broker: Broker) -> Verdict:
     """CREATE on the cluster, or on each topic."""
     body: dict[str, Any] = request.body or {}
-    refused = [asked["name"] for asked in body["topics"] if not may_create(rights, asked["name"])]
+    rest, refused = divide(body["topics"], lambda asked: may_create(rights, asked["name"]))
     if not refused:
         return None
     answers = [
         {
-            "name": name,
+            "name": asked["name"],
             "topic_id": ZERO_UUID,
             "error_code": _NO_TOPIC,
             "error_message": error_name(_NO_TOPIC),
@@ -35,9 +35,8 @@ def create_topics(rights: Rights, request: Request, broker: Broker) -> Verdict:
             "replication_factor": -1,
             "configs": [],
         }
-        for name in refused
+        for asked in refused
     ]
-    rest = [asked for asked in body["topics"] if asked["name"] not in refused]
     return Rest({**body, "topics": rest}, lambda answer: {"topics": [*answer["topics"], *answers]})
 
 
@@ -65,11 +64,11 @@ def delete_topics(rights: Rights, request: Request, broker: Broker) -> Verdict:
 def create_partitions(rights: Rights, request: Request, broker: Broker) -> Verdict:
     """ALTER on each topic."""
     body: dict[str, Any] = request.body or {}
-    refused = [asked["name"] for asked in body["topics"] if not rights.may(Operation.ALTER, Kind.TOPIC, asked["name"])]
+    rest, refused = divide(body["topics"], lambda asked: rights.may(Operation.ALTER, Kind.TOPIC, asked["name"]))
     if not refused:
         return None
-    answers = [{"name": name, "error_code": _NO_TOPIC, "error_message": error_name(_NO_TOPIC)} for name in refused]
-    rest = [asked for asked in body["topics"] if asked["name"] not in refused]
+    text = error_name(_NO_TOPIC)
+    answers = [{"name": asked["name"], "error_code": _NO_TOPIC, "error_message": text} for asked in refused]
     return Rest({**body, "topics": rest}, lambda answer: {"results": [*answer["results"], *answers]})
 
 
@@ -85,11 +84,10 @@ def alter_configs(rights: Rights, request: Request, broker: Broker) -> Verdict:
 
 def _resources(rights: Rights, request: Request, operation: Operation, key: str) -> Verdict:
     body: dict[str, Any] = request.body or {}
-    refused = [asked for asked in body["resources"] if not _may(rights, operation, asked)]
+    rest, refused = divide(body["resources"], lambda asked: _may(rights, operation, asked))
     if not refused:
         return None
     answers = [_refusal(asked) for asked in refused]
-    rest = [asked for asked in body["resources"] if asked not in refused]
     return Rest({**body, "resources": rest}, lambda answer: {key: [*answer[key], *answers]})
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from gateway.wire.acl import Kind, Operation, Rights
 from gateway.wire.compiler import Body
@@ -12,6 +12,8 @@ from gateway.wire.session import Request
 
 if TYPE_CHECKING:
     from gateway.wire.broker import Broker
+
+_Item = TypeVar("_Item")
 
 
 class Rest(NamedTuple):
@@ -31,6 +33,15 @@ Guard = Callable[[Rights, Request, "Broker"], Verdict]
 def passes(rights: Rights, request: Request, broker: Broker) -> Verdict:
     """For everyone who has come in."""
     return None
+
+
+def divide(items: Iterable[_Item], allowed: Callable[[_Item], bool]) -> tuple[list[_Item], list[_Item]]:
+    """What is allowed and what is refused, in one pass: a request may name 100,000 things."""
+    rest: list[_Item] = []
+    refused: list[_Item] = []
+    for item in items:
+        (rest if allowed(item) else refused).append(item)
+    return rest, refused
 
 
 def may_create(rights: Rights, name: str) -> bool:
