@@ -11,65 +11,13 @@ import contextlib
 import signal
 import sys
 
-from headwater.clock import Clock, SystemClock
+from headwater.clock import SystemClock
 from headwater.net import parse_address
 from simulators.control import Console
+from simulators.director import Director
 from simulators.ledger import Ledger
-from simulators.options import check_answered, make_parser
+from simulators.options import make_parser
 from simulators.turbines import Fleet, FleetSettings
-
-DRAIN_MS_MAX = 15_000.0
-
-
-class Farm:
-    """Steers a fleet by commands and reports about it."""
-
-    def __init__(self, fleet: Fleet, console: Console, clock: Clock, *, report_every_ms: float) -> None:
-        self._report_every_ms = report_every_ms
-        self._fleet, self._console, self._clock = fleet, console, clock
-        self._measuring = True
-        self._draining = False
-        self._stopping = False
-        self._drain_until_ms = 0.0
-        self._report_ms = 0.0
-        self._started_ms = clock.monotonic_ms()
-
-    def obey(self, command: list[str]) -> None:
-        match command:
-            case ["garbage"]:
-                self._fleet.send_garbage()
-            case ["overheat", ("on" | "off") as word]:
-                self._fleet.overheat(on=word == "on")
-            case ["resume"]:
-                self._measuring, self._draining = True, False
-            case ["pause"] | ["stop"]:
-                self.drain(stopping=command == ["stop"])
-            case _:
-                self._console.say("unknown", {"command": " ".join(command)})
-
-    def drain(self, *, stopping: bool) -> None:
-        """Take no more readings; wait for acknowledgements, `DRAIN_MS_MAX` at most."""
-        self._measuring, self._draining = False, True
-        self._stopping |= stopping
-        self._drain_until_ms = self._clock.monotonic_ms() + DRAIN_MS_MAX
-
-    def run(self) -> None:
-        """Until told to stop. Raises `UserError` when no gateway has ever answered."""
-        while True:
-            if self._fleet.step(self._console.inputs, measuring=self._measuring):
-                for command in self._console.commands():
-                    self.obey(command)
-            now_ms = self._clock.monotonic_ms()
-            if now_ms >= self._report_ms:
-                self._report_ms = now_ms + self._report_every_ms
-                self._console.say("counters", self._fleet.counters())
-                check_answered(self._fleet.publishers, self._fleet.address, now_ms - self._started_ms)
-            if self._draining and (not self._fleet.unacknowledged or now_ms >= self._drain_until_ms):
-                self._draining = False
-                self._fleet.commit()
-                self._console.say("drained", self._fleet.counters())
-            if self._stopping and not self._draining:
-                return
 
 
 def run(
@@ -79,7 +27,12 @@ def run(
     clock = SystemClock()
     with Ledger(ledger_path) if ledger_path else contextlib.nullcontext() as ledger:
         fleet = Fleet(settings, *mqtt, ledger, clock)
-        farm = Farm(fleet, console, clock, report_every_ms=report_every_ms)
+        orders = {
+            ("garbage",): fleet.send_garbage,
+            ("overheat", "on"): lambda: fleet.overheat(on=True),
+            ("overheat", "off"): lambda: fleet.overheat(on=False),
+        }
+        farm = Director(fleet, console, clock, mqtt, report_every_ms=report_every_ms, orders=orders)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: farm.drain(stopping=True))
         console.say("ready", {"turbines": settings.turbines, "rate_hz": settings.rate_hz})

@@ -19,72 +19,22 @@ from headwater.clock import SystemClock
 from headwater.errors import UserError
 from headwater.net import parse_address
 from simulators.control import Console
+from simulators.director import Director
 from simulators.ledger import Ledger
-from simulators.options import check_answered, make_parser, parse_duration, parse_speed
+from simulators.options import make_parser, parse_duration, parse_speed
 from simulators.parts import play_parts
 from simulators.scenario import Scenario, read_scenario, shipped_scenarios
 from simulators.stage import Stage, Stakes
 
-DRAIN_MS_MAX = 30_000.0
 MESSAGES_A_PROCESS = 4_000
 """What one process sends a second without falling behind, on a small machine."""
-
-
-class Director:
-    """Steers a stage by commands and reports about it."""
-
-    def __init__(self, stage: Stage, console: Console, stakes: Stakes, *, report_every_ms: float) -> None:
-        self._stage, self._console, self._stakes = stage, console, stakes
-        self._report_every_ms = report_every_ms
-        self._clock = SystemClock()
-        self._measuring = True
-        self._draining = self._stopping = False
-        self._drain_until_ms = self._report_ms = 0.0
-        self._started_ms = self._clock.monotonic_ms()
-
-    def obey(self, command: list[str]) -> None:
-        match command:
-            case ["resume"]:
-                self._measuring, self._draining = True, False
-            case ["pause"] | ["stop"]:
-                self.drain(stopping=command == ["stop"])
-            case _:
-                self._console.say("unknown", {"command": " ".join(command)})
-
-    def drain(self, *, stopping: bool) -> None:
-        """Take no more readings; wait for acknowledgements, `DRAIN_MS_MAX` at most."""
-        self._measuring, self._draining = False, True
-        self._stopping |= stopping
-        self._drain_until_ms = self._clock.monotonic_ms() + DRAIN_MS_MAX
-
-    def run(self) -> None:
-        """Until told to stop, or the scenario's time is up. Raises `UserError` when no gateway has ever answered."""
-        stage = self._stage
-        while True:
-            if stage.step(self._console.inputs, measuring=self._measuring):
-                for command in self._console.commands():
-                    self.obey(command)
-            now_ms = self._clock.monotonic_ms()
-            if now_ms >= self._report_ms:
-                self._report_ms = now_ms + self._report_every_ms
-                self._console.say("counters", stage.counters())
-                if stage.publishers:
-                    check_answered(stage.publishers, self._stakes.mqtt, now_ms - self._started_ms)
-            if self._measuring and stage.over:
-                self.drain(stopping=True)
-            if self._draining and (not stage.unacknowledged or now_ms >= self._drain_until_ms):
-                self._draining = False
-                stage.commit()
-                self._console.say("drained", stage.counters())
-            if self._stopping and not self._draining:
-                return
 
 
 def _play(scenario: Scenario, stakes: Stakes, ledger_path: str | None, report_every_ms: float) -> None:
     console, clock = Console(), SystemClock()
     with Ledger(ledger_path) if ledger_path else contextlib.nullcontext() as ledger:
         stage = Stage(scenario, stakes, ledger, clock)
-        director = Director(stage, console, stakes, report_every_ms=report_every_ms)
+        director = Director(stage, console, clock, stakes.mqtt, report_every_ms=report_every_ms)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: director.drain(stopping=True))
         members = {"devices": len(stage.herd.devices), "clients": len(stage.publishers)}

@@ -145,6 +145,11 @@ class Fleet:
         return wait_for(self.publishers, extra_fds, max(0.0, until_ms - self._clock.monotonic_ms()))
 
     @property
+    def over(self) -> bool:
+        """A wind farm goes on until it is told to stop."""
+        return False
+
+    @property
     def unacknowledged(self) -> int:
         """Messages taken from the turbines and not yet acknowledged, garbage included."""
         return sum(publisher.inflight + publisher.queued for publisher in self.publishers)
