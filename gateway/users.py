@@ -25,6 +25,7 @@ import stat
 from typing import NamedTuple
 
 from gateway import scram
+from headwater.disk import RealDisk
 from headwater.errors import UserError
 
 PURPOSES = ("kafka", "mqtt")
@@ -231,6 +232,7 @@ def _write(path: str, users: Users) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        RealDisk().sync_directory(folder)
     except OSError as error:
         raise UserError(
             f"the users file {path} cannot be written: {error.strerror}", hint="Try it with sudo."

@@ -55,7 +55,7 @@ class Disk(Protocol):
         ...
 
     def read_file(self, path: str) -> bytes: ...
-    def replace_file(self, path: str, data: bytes) -> None:
+    def replace_file(self, path: str, data: bytes, *, mode: int = 0o640) -> None:
         """Write a whole small file so that a power cut leaves the old one or the new one: tmp, sync, rename, sync."""
         ...
 
@@ -148,9 +148,9 @@ class RealDisk:
         with open(path, "rb") as file:
             return file.read()
 
-    def replace_file(self, path: str, data: bytes) -> None:
+    def replace_file(self, path: str, data: bytes, *, mode: int = 0o640) -> None:
         tmp = path + ".tmp"
-        handle = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+        handle = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
         try:
             self.append(handle, data)
             os.fsync(handle)
@@ -293,7 +293,7 @@ class ForgetfulDisk:
             raise OSError(errno.EIO, "Input/output error", path)
         return bytes(self._file(path).data)
 
-    def replace_file(self, path: str, data: bytes) -> None:
+    def replace_file(self, path: str, data: bytes, *, mode: int = 0o640) -> None:
         self._check("replace_file")
         self.bad_files.discard(path)  # written to other sectors
         file = _File(bytearray(data), bytes(data))

@@ -3,21 +3,23 @@
 A run is one start. Its id goes into the progress record, so that a node can tell its own record from one that was
 written by a copy of its card: a record whose newest run is not in the journal was written by somebody else. The file
 is one JSON object, replaced whole and fsynced before the node may call init_transactions. Beside it,
-`<data>/node/central` remembers that a central holds a record of this node, and near which offset. A damaged file is
-moved aside and named in `damaged`: the node starts, and replication stops and asks where it must not guess.
+`<data>/node/central` remembers that a central holds a record of this node, and near which offset. Both check
+themselves and lie on the disk twice (`gateway.log.sealed`): one bad sector must not make a node a stranger to its own
+record. Where both copies are damaged they are moved aside and named in `damaged`: the node starts, and replication
+stops and asks where it must not guess.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from random import Random
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
+from gateway.log.sealed import copy_of, mend_sealed, read_sealed, write_sealed
 from gateway.replicate.progress import RUNS_MAX, Run
 from headwater.disk import Disk
-from headwater.errors import UNREADABLE
 
 T = TypeVar("T")
 
@@ -98,6 +100,8 @@ class RunJournal:
         named = journal.remembered.run if journal.remembered is not None else ""
         journal._state.runs = _bounded([*journal._state.runs, entry], named)
         journal._save()
+        if journal.remembered is not None:
+            mend_sealed(disk, journal._central_path, _members(journal.remembered))
         return journal
 
     @property
@@ -134,24 +138,31 @@ class RunJournal:
         """Keep (or forget) what is known of the record at the central; fsynced."""
         self._remembered = remembered
         if remembered is not None:
-            self._disk.replace_file(self._central_path, msgspec.json.encode(remembered))
-        elif self._disk.exists(self._central_path):
-            self._disk.remove(self._central_path)
+            write_sealed(self._disk, self._central_path, _members(remembered))
+        elif there := self._there(self._central_path):
+            for path in there:
+                self._disk.remove(path)
             self._disk.sync_directory(self._central_path.rpartition("/")[0])
 
     def _save(self) -> None:
-        self._disk.replace_file(self._runs_path, msgspec.json.encode(self._state))
+        write_sealed(self._disk, self._runs_path, _members(self._state))
+
+    def _there(self, path: str) -> list[str]:
+        return [each for each in (path, copy_of(path)) if self._disk.exists(each)]
 
     def _load(self, kind: type[T], path: str) -> T | None:
-        if not self._disk.exists(path):
-            return None
-        try:
-            return msgspec.json.decode(self._disk.read_file(path), type=kind)
-        except UNREADABLE as error:
-            self.damaged.append(f"{path} could not be read and was moved to {path}.damaged: {error}")
-            self._disk.rename(path, f"{path}.damaged")
+        found = read_sealed(self._disk, path, lambda fields: msgspec.convert(fields, kind))
+        if found is None and (there := self._there(path)):
+            for each in there:
+                self.damaged.append(f"{each} could not be read and was moved to {each}.damaged")
+                self._disk.rename(each, f"{each}.damaged")
             self._disk.sync_directory(path.rpartition("/")[0])
-            return None
+        return found
+
+
+def _members(state: _Runs | Remembered) -> dict[str, Any]:
+    members: dict[str, Any] = msgspec.to_builtins(state)
+    return members
 
 
 def _bounded(runs: list[RunEntry], named: str) -> list[RunEntry]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import secrets
 from http.cookies import SimpleCookie
 from urllib.parse import quote
@@ -19,6 +18,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from headwater.disk import Disk, RealDisk, read_or_none
 from headwater.errors import UserError
 
 COOKIE = "headwater_page"
@@ -26,27 +26,35 @@ OPEN_PATHS = frozenset({"/healthz", "/readyz", "/login", "/static/page.css"})
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
-def load_token(path: str) -> tuple[str, bool]:
-    """The token in the file at `path`, made (0600) when there is none; and whether it was made just now."""
+def load_token(path: str, disk: Disk | None = None) -> tuple[str, bool]:
+    """The token in the file at `path`, made (0600) when there is none; and whether it was made just now.
+
+    A file without a token (empty or zeros after a power cut, or on a bad sector) gets a new one: nobody could come in
+    with it. Raises `UserError` for one that somebody wrote and that is none, and when it cannot be written.
+    """
+    disk = disk or RealDisk()
     try:
-        with open(path, encoding="ascii") as file:
-            token = file.read().strip()
-    except FileNotFoundError:
-        token = secrets.token_urlsafe(24)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(token + "\n")
-        return token, True
+        token = (read_or_none(disk, path) or b"").strip(b"\0 \t\r\n").decode("ascii")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"the page's token in {path} cannot be read: {error}", hint="Mend or remove that file."
         ) from None
-    if len(token) < 16:
+    if token and len(token) < 16:
         raise UserError(
             f"the page's token in {path} is shorter than 16 characters",
             hint="Remove the file to have a new one made at the next start.",
         )
-    return token, False
+    if token:
+        return token, False
+    token = secrets.token_urlsafe(24)
+    try:
+        disk.replace_file(path, f"{token}\n".encode("ascii"), mode=0o600)
+    except OSError as error:
+        raise UserError(
+            f"the page's token cannot be written to {path}: {error.strerror}",
+            hint="Make room there, or give another token_file under [page].",
+        ) from None
+    return token, True
 
 
 def cookie_value(token: str) -> str:

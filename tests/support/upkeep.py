@@ -128,7 +128,7 @@ class FatefulDisk(FlakyDisk):
         self._change()
         super().sync_directory(path)
 
-    def replace_file(self, path: str, data: bytes) -> None:
+    def replace_file(self, path: str, data: bytes, *, mode: int = 0o640) -> None:
         self._change()
         super().replace_file(path, data)
 
@@ -154,7 +154,7 @@ class SmallDisk(FatefulDisk):
             raise OSError(errno.ENOSPC, "No space left on device")
         super().append(handle, data)
 
-    def replace_file(self, path: str, data: bytes) -> None:
+    def replace_file(self, path: str, data: bytes, *, mode: int = 0o640) -> None:
         if len(data) > self.free_bytes(""):
             raise OSError(errno.ENOSPC, "No space left on device")
         super().replace_file(path, data)

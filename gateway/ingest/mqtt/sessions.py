@@ -11,6 +11,8 @@ when it comes back, whatever happened to the node meanwhile; only then does it s
 
 Sessions that published are known from the log's `hw-m` too. A session's time runs from its connection's end by the
 monotonic clock, and from the start of the node again after a restart: it may last longer than asked, never shorter.
+
+A journal on a bad sector is done without: those sessions are not present, and their clients begin anew.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import msgspec
 
 from gateway.ingest.mqtt.packets5 import NEVER_EXPIRES
 from gateway.ingest.repeats import DupMemory
-from headwater.disk import Disk
+from headwater.disk import Disk, read_or_none
 
 
 @dataclass(slots=True)
@@ -99,8 +101,7 @@ class SessionRegistry:
 
     def _read_journal(self) -> dict[str, dict[str, int]]:
         discarded: dict[str, dict[str, int]] = {}
-        lines = self._disk.read_file(self._path).splitlines() if self._disk.exists(self._path) else []
-        for line in lines:
+        for line in (read_or_none(self._disk, self._path) or b"").splitlines():
             try:
                 what, client_id, *ends = msgspec.json.decode(line, type=list[str | dict[str, int | str]])
             except (ValueError, TypeError):

@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 from headwater.dashboard.auth import COOKIE, host_name, load_token
 from headwater.dashboard.model import PageModel
 from headwater.dashboard.web import create_app
+from headwater.disk import ForgetfulDisk
 from headwater.errors import UserError
 
 STATUS: dict[str, Any] = {
@@ -173,6 +174,32 @@ def test_the_token_is_made_once_and_private(tmp_path: Path) -> None:
     assert made
     assert os.stat(path).st_mode & 0o777 == 0o600
     assert load_token(path) == (token, False)
+
+
+@pytest.mark.parametrize("left", [b"", b"\n", bytes(33)])
+def test_a_token_file_that_a_power_cut_left_empty_gets_a_new_token(tmp_path: Path, left: bytes) -> None:
+    path = tmp_path / "page-token"
+    path.write_bytes(left)
+    token, made = load_token(str(path))
+    assert made
+    assert len(token) > 16
+    assert path.read_text() == token + "\n"
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_token_is_durable_before_it_is_shown_and_a_bad_sector_gets_a_new_one() -> None:
+    disk = ForgetfulDisk()
+    token, _ = load_token("/d/page-token", disk)
+    disk.power_cut()
+    assert load_token("/d/page-token", disk) == (token, False)
+    disk.bad_files.add("/d/page-token")
+    other, made = load_token("/d/page-token", disk)
+    assert made
+    assert other != token
+    disk.fail_next["replace_file"] = OSError(28, "No space left on device")
+    disk.remove("/d/page-token")
+    with pytest.raises(UserError, match=r"cannot be written to /d/page-token: No space"):
+        load_token("/d/page-token", disk)
 
 
 def test_a_short_token_is_refused(tmp_path: Path) -> None:

@@ -167,3 +167,13 @@ def test_a_connection_that_was_replaced_does_not_end_its_successors_session() ->
     sessions.open("a", clean=True, ends=ENDS, expiry_s=60, now_ms=0)
     sessions.closed(old, expiry_s=0, ends=ENDS, now_ms=0)
     assert "a" in sessions
+
+
+def test_a_journal_on_a_bad_sector_is_begun_anew() -> None:
+    disk = ForgetfulDisk()
+    opened(registry(disk), "a")
+    disk.bad_files.add(PATH)
+    again = registry(disk)
+    assert opened(again, "a") == (False, True)
+    again.sync()
+    assert opened(registry(disk), "a") == (True, False)

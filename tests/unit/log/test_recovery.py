@@ -430,7 +430,7 @@ class NoRoom(ForgetfulDisk):
 
     full: tuple[str, ...] = ()
 
-    def replace_file(self, path: str, data: bytes) -> None:
+    def replace_file(self, path: str, data: bytes, *, mode: int = 0o640) -> None:
         if path.endswith(self.full):
             raise OSError(28, "No space left on device")
         super().replace_file(path, data)

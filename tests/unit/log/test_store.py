@@ -88,7 +88,7 @@ def test_the_flushers_recovery_point_and_a_deleted_topics_checkpoints_do_not_mee
     inside, met = threading.Event(), threading.Event()
 
     class Slow(ForgetfulDisk):
-        def replace_file(self, path: str, data: bytes) -> None:
+        def replace_file(self, path: str, data: bytes, *, mode: int = 0o640) -> None:
             if path.endswith(checkpoints.RECOVERY_POINTS):
                 if inside.is_set():
                     met.set()

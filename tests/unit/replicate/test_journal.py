@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from random import Random
 
+import pytest
+
 from gateway.replicate.journal import RUNS_KEPT_MAX, Remembered, RunJournal
 from gateway.replicate.known import LastKnown
 from headwater.disk import ForgetfulDisk
@@ -78,9 +80,56 @@ def test_a_damaged_file_is_moved_aside_and_named() -> None:
     begin(disk, 1).remember(HINT)
     disk.replace_file("/d/node/runs", b'{"runs": 5')
     disk.replace_file("/d/node/central", b"\x00\x00")
+    for copy in ("runs", "central"):
+        disk.replace_file(f"/d/node/{copy}.copy.json", b"{}" if copy == "central" else b"")
     journal = begin(disk, 2)
     assert len(journal.runs) == 1
     assert journal.remembered is None
-    assert [line.split(" ")[0] for line in journal.damaged] == ["/d/node/runs", "/d/node/central"]
+    names = [f"/d/node/{name}" for name in ("runs", "runs.copy.json", "central", "central.copy.json")]
+    assert [line.split(" ")[0] for line in journal.damaged] == names
     assert disk.exists("/d/node/runs.damaged")
     assert not begin(disk, 3).damaged
+
+
+@pytest.mark.parametrize("bad", ["runs", "runs.copy.json", "central", "central.copy.json"])
+@pytest.mark.parametrize("how", ["bad sector", "flipped bit", "gone"])
+def test_one_damaged_file_of_two_costs_nothing_and_is_written_again(bad: str, how: str) -> None:
+    disk = ForgetfulDisk()
+    run = begin(disk, 1).run
+    begin(disk, 2, first=7).remember(HINT)
+    path = f"/d/node/{bad}"
+    if how == "bad sector":
+        disk.bad_files.add(path)
+    elif how == "gone":
+        disk.remove(path)
+    else:  # in a place that is still JSON, as a different run or offset
+        data = disk.read_file(path)
+        disk.replace_file(path, data.replace(b"40", b"41") if "central" in bad else data.replace(b": 7", b": 3"))
+        assert disk.read_file(path) != data
+    journal = begin(disk, 3)
+    assert [journal.runs[0].run, journal.runs[1].first] == [run, {"readings/0": 7}]
+    assert journal.remembered == HINT
+    assert not journal.damaged
+    assert disk.read_file("/d/node/runs") == disk.read_file("/d/node/runs.copy.json")
+    assert disk.read_file("/d/node/central") == disk.read_file("/d/node/central.copy.json")
+
+
+def test_two_bad_sectors_do_not_refuse_the_start() -> None:
+    disk = ForgetfulDisk()
+    begin(disk, 1).remember(HINT)
+    disk.bad_files |= {f"/d/node/{name}" for name in ("runs", "runs.copy.json", "central", "central.copy.json")}
+    journal = begin(disk, 2)
+    assert len(journal.runs) == 1
+    assert len(journal.damaged) == 4
+    assert not begin(disk, 3).damaged
+
+
+def test_a_journal_from_before_there_was_a_checksum_is_read() -> None:
+    disk = ForgetfulDisk()
+    runs = b'[{"run":"00ff","first":{},"boot":"b","wall_ms":1,"monotonic_ms":2.0}]'
+    old = b'{"v":1,"runs":%s,"raised":{"readings/0":[[5,4]]}}' % runs
+    disk.make_directory("/d/node")
+    disk.replace_file("/d/node/runs", old)
+    journal = begin(disk, 2)
+    assert journal.runs[0].run == "00ff"
+    assert dict(journal.raised) == {"readings/0": [(5, 4)]}
