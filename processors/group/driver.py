@@ -162,13 +162,18 @@ class GroupProcessor:
 
     def _leave(self, *, clean: bool) -> None:
         """A clean end commits and saves; any other leaves what is committed as it is."""
+        settled = False
         try:
             if clean:
                 self._commit(time.monotonic(), everything=True)
+                settled = True
             elif self._open:
                 self._producer.abort_transaction(ANSWER_S_MAX)
         finally:
             self._open = False
+            if not settled and self._problem is None:
+                # `close` calls `_revoked`, which would commit positions whose outputs have just been taken back.
+                self._problem = HeadwaterError("what it said since the last commit was taken back")
             self._consumer.close()
             self._producer.close()
             self._tell("stopped" if clean else "connecting")
