@@ -2,7 +2,9 @@
 
 The work process holds processors, users' code and the page: it may hang, burn CPU, run out of memory or crash, and no
 PUBACK is later for it. It ends with the core: its stdin is a pipe that closes, and it asks the kernel for the rest
-(`headwater.app.work`). What it says of itself it writes to its stdout, one JSON object a line, the newest counts.
+(`headwater.app.work`). What it says of itself it writes to its stdout, one JSON object a line, the newest counts; an
+empty line says "nothing new". It writes one every second: a process that has begun to and falls silent hangs, and is
+killed and started again.
 """
 
 from __future__ import annotations
@@ -25,6 +27,9 @@ STEADY_MS = 30_000
 """A process that lived this long starts again at once; a shorter life doubles the wait."""
 STOP_S = 6.0
 REPORT_BYTES_MAX = 1 << 20
+SILENCE_MS = 30_000.0
+"""A work process that says nothing for so long hangs."""
+LOOK_EVERY_MS = 1_000.0
 USER_ERROR = 2
 """The exit status of a mistake that waiting may mend (a taken port) and trying ten times a second will not."""
 
@@ -46,13 +51,49 @@ class Backoff:
         return wait_ms
 
 
+class Silence:
+    """How long a process has said nothing, by looks at a steady pace; sans-IO.
+
+    It counts from the first line: a start on a slow card takes as long as it takes. A look that comes late counts as
+    two at most: the machine slept, or this process was stopped or busy, and the other could not be heard.
+    """
+
+    def __init__(self, limit_ms: float, every_ms: float) -> None:
+        self._limit_ms = limit_ms
+        self._most_ms = 2 * every_ms
+        self._silent_ms: float | None = None
+        self._looked_ms = 0.0
+
+    def heard(self) -> None:
+        """It said something."""
+        self._silent_ms = 0.0
+
+    def too_long(self, now_ms: float) -> bool:
+        """One look, at `now_ms` of the monotonic clock."""
+        passed_ms = min(now_ms - self._looked_ms, self._most_ms)
+        self._looked_ms = now_ms
+        if self._silent_ms is None:
+            return False
+        self._silent_ms += passed_ms
+        return self._silent_ms > self._limit_ms
+
+
 class Supervisor:
     """Keeps one child process running until stopped."""
 
-    def __init__(self, command: Sequence[str], *, clock: Clock, event: Callable[..., Any] | None = None) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        clock: Clock,
+        event: Callable[..., Any] | None = None,
+        silence_ms: float = SILENCE_MS,
+    ) -> None:
         self._command = list(command)
         self._clock = clock
         self._event = event
+        self._silence_ms = silence_ms
+        self._hung = False
         self._process: asyncio.subprocess.Process | None = None
         self.state = "starting"
         self.restarts = 0
@@ -78,7 +119,7 @@ class Supervisor:
                 code = await self._live()
                 wait_ms = backoff.after(self._clock.monotonic_ms() - started_ms, hopeless=code == USER_ERROR)
                 self.state = "waiting"
-                self.last_end = _ending(code)
+                self.last_end = self._ending(code)
                 log.warning("the work process %s; it starts again in %.1f s", self.last_end, wait_ms / 1000)
                 if self._event is not None:
                     self._event("work stopped", cause=self.last_end)
@@ -90,6 +131,7 @@ class Supervisor:
 
     async def _live(self) -> int:
         self.report = {}
+        self._hung = False
         try:
             self._process = await self._start()
         except OSError as error:  # no memory, no more processes: the core goes on and tries again
@@ -97,8 +139,22 @@ class Supervisor:
             return 1
         self.state = "running"
         log.info("the work process runs (pid %d)", self._process.pid)
-        await self._read_reports(self._process)
-        return await self._process.wait()
+        every_ms = min(LOOK_EVERY_MS, self._silence_ms / 4)
+        silence = Silence(self._silence_ms, every_ms)
+        watch = asyncio.create_task(self._watch(self._process, silence, every_ms))
+        try:
+            await self._read_reports(self._process, silence)
+            return await self._process.wait()
+        finally:
+            watch.cancel()
+
+    async def _watch(self, process: asyncio.subprocess.Process, silence: Silence, every_ms: float) -> None:
+        """Kill a process that hangs: SIGTERM is for those that listen."""
+        while not silence.too_long(self._clock.monotonic_ms()):  # noqa: ASYNC110 - it is the absence that counts
+            await asyncio.sleep(every_ms / 1000)
+        self._hung = True
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
 
     async def _start(self) -> asyncio.subprocess.Process:
         pipe = asyncio.subprocess.PIPE
@@ -113,17 +169,26 @@ class Supervisor:
                 self._process = await starting
             raise
 
-    async def _read_reports(self, process: asyncio.subprocess.Process) -> None:
+    async def _read_reports(self, process: asyncio.subprocess.Process, silence: Silence) -> None:
         assert process.stdout is not None  # noqa: S101 - it was asked for
         while True:
             try:
                 line = await process.stdout.readline()
             except ValueError:  # longer than any report: not ours, skipped
+                silence.heard()
                 continue
             if not line:
                 return
+            silence.heard()
+            if line == b"\n":
+                continue
             with contextlib.suppress(msgspec.DecodeError):  # somebody's print() in a processor
                 self.report = msgspec.json.decode(line, type=dict[str, Any])
+
+    def _ending(self, code: int) -> str:
+        if self._hung:
+            return f"hung (said nothing for {self._silence_ms / 1000:g} s) and was killed"
+        return f"was ended by signal {-code}" if code < 0 else f"ended with status {code}"
 
     async def _end(self) -> None:
         process = self._process
@@ -144,7 +209,3 @@ def work_command(config: str, *, level: str, form: str) -> list[str]:
     """The command line of a node's work process."""
     options = ["--config", config, "--log-level", level, "--log-format", form, "--parent", str(os.getpid())]
     return [sys.executable, "-m", "headwater.app.work", *options]
-
-
-def _ending(code: int) -> str:
-    return f"was ended by signal {-code}" if code < 0 else f"ended with status {code}"

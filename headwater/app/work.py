@@ -2,7 +2,8 @@
 
 The core starts it (`headwater.app.supervisor`) and it ends with the core: when its stdin closes, and by the kernel's
 own hand when it is too busy to notice. It reads the log as any Kafka client does, and the core's status over the
-control socket. Once a second, when something changed, it writes a line about itself to stdout.
+control socket. Once a second it writes a line about itself to stdout, an empty one when nothing changed: a work process
+whose loop stands still says nothing, and the core starts another.
 """
 
 from __future__ import annotations
@@ -214,10 +215,9 @@ class Work:
         said = b""
         while True:
             line = msgspec.json.encode(self._about())
-            if line != said:
-                sys.stdout.buffer.write(line + b"\n")
-                sys.stdout.buffer.flush()
-                said = line
+            sys.stdout.buffer.write((line if line != said else b"") + b"\n")
+            sys.stdout.buffer.flush()
+            said = line
             await asyncio.sleep(STATUS_EVERY_S)
 
     def _about(self) -> dict[str, Any]:

@@ -52,3 +52,26 @@ def test_a_taken_port_is_said_once_and_forgotten_when_it_is_free(
     assert [(record.name, record.getMessage()) for record in caplog.records] == [("headwater.work", said)]
     assert (failing["problems"], failing["page"]) == ([said], False)
     assert (served["problems"], served["page"]) == ([], True)
+
+
+def test_it_beats_when_there_is_nothing_new(
+    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    monkeypatch.setattr(module, "STATUS_EVERY_S", 0)
+
+    async def test() -> None:
+        work = Work(Settings())
+        task = asyncio.create_task(work._report())
+        for problem in ("", "the sink is slow"):
+            if problem:
+                work._say("sink", problem)
+            for _ in range(4):
+                await asyncio.sleep(0)
+        task.cancel()
+
+    asyncio.run(test())
+    first, *lines = capfdbinary.readouterr().out.splitlines()
+    assert first.startswith(b'{"problems":[],')
+    assert lines[:3] == [b"", b"", b""]
+    assert lines[3].startswith(b'{"problems":["the sink is slow"],')
+    assert lines[4:] == [b"", b"", b""]
