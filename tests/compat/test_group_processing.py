@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions
@@ -134,6 +135,25 @@ def test_members_come_go_and_die_and_the_group_says_what_one_processor_says(grou
     feed(group.bootstrap, blocks(120, 130))
     settled(group, 130, logs)
     assert group.stop("a") == 0
+
+
+@pytest.mark.long("process-kills", count=300, full=1000)
+@pytest.mark.timeout(900)
+def test_members_killed_again_and_again_say_what_one_processor_says(group: Group, count: int) -> None:
+    """SIGKILL of one of two members after the other, at any moment of its work; some stay away past their session."""
+    random, logs = Random(count), {name: group.log_of(name) for name in "ab"}
+    for name in "ab":
+        group.start(name)
+    for life in range(count):
+        feed(group.bootstrap, blocks(3 * life, 3 * life + 3))
+        time.sleep(random.random())
+        victim = random.choice("ab")
+        group.kill(victim)
+        if random.random() < 0.02:
+            time.sleep(7)  # longer than its session: the other one takes its partitions over
+        group.start(victim)
+    settled(group, 3 * count, logs)
+    assert group.stop("a") == group.stop("b") == 0
 
 
 @pytest.mark.long("process")

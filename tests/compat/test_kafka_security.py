@@ -100,7 +100,8 @@ def test_librdkafka_is_told_what_is_wrong(place: Place) -> None:
     assert "invalid credentials" in wrong.str()
     assert why(sasl_mechanism="SCRAM-SHA-256", sasl_username="nobody")[0].code() == KafkaError._AUTHENTICATION
     stranger = Authority(place.authority.folder, "other-ca")
-    assert why(ssl_ca_location=str(stranger.file))[0].code() == KafkaError._SSL
+    # librdkafka tells it as a failed handshake or as a closed connection, as the moment has it
+    assert "certificate verify failed" in why(ssl_ca_location=str(stranger.file))[0].str()
 
 
 def test_certificates_name_the_principal_and_rules_bind_it(place: Place) -> None:

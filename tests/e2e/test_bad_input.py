@@ -103,7 +103,7 @@ def test_port_1883_in_use_names_the_alternative(tmp_path: Path) -> None:
             holder.bind(("127.0.0.1", 1883))
             holder.listen()
         complaint = refused(write(tmp_path, NAMED + listening() + "[mqtt]\n"))
-    assert "MQTT client" in complaint
+    assert "[[mqtt_client]]" in complaint
 
 
 def test_a_page_port_in_use_leaves_the_core_at_work(tmp_path: Path) -> None:
