@@ -266,9 +266,9 @@ class PartitionLog(Readable, Upkept):
 
     def sync_round(self) -> SyncResult | None:
         """By the flusher's thread: make what is written so far durable, closed segments before the active one."""
+        generation = self._generation  # first of all: what fails after this makes the round one of the past
         if self._sync_failed or self.closed:
             return None
-        generation = self._generation
         self._syncing = True
         # The end first: a segment that closes after this is finished early, which does no harm.
         segment, position, end_offset = self._tail
@@ -307,8 +307,8 @@ class PartitionLog(Readable, Upkept):
             self._waiters.advance(self.synced_offset)
 
     def _fail(self, error: OSError) -> None:
+        self._sync_failed = True  # before the generation, which a round reads before this
         self._generation += 1
-        self._sync_failed = True
         self._failure = error
         self._unready = True
         # At once, however long it takes to go on: the rest is gone.

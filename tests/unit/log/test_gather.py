@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from functools import partial
 
 import pytest
 
 from gateway.log import partition
+from gateway.log.errors import LogFailed
 from gateway.log.partition import PartitionLog
 from gateway.log.store import LogStore
+from headwater.disk import ForgetfulDisk
 from tests.support.logs import NOW_MS, FlakyDisk, append, batch, open_log, read_all, segment_path
 
 
@@ -166,3 +169,44 @@ def test_memory_that_its_owner_uses_again_is_not_what_is_gathered() -> None:
     disk.meanwhile = meanwhile
     store.flush_now()
     assert read_all(log) == [(0, b"0"), (1, b"1")]
+
+
+def test_a_round_that_a_failed_write_overtakes_is_one_of_the_past() -> None:
+    """The loop's thread gives up the file just after the flusher's has looked whether it still may sync it."""
+    store, log = open_log(ForgetfulDisk())
+    append(log, b"kept")
+    store.flush_now()
+    append(log, b"lost")
+
+    class Overtaken(PartitionLog):
+        """Fails at the first look of a round."""
+
+        looks = 0
+
+        @property
+        def _sync_failed(self) -> bool:
+            self.looks += 1
+            if self.looks == 1:
+                self._fail(OSError(errno.EIO, "the disk"))
+                return False
+            return bool(self.__dict__["_failed"])
+
+        @_sync_failed.setter
+        def _sync_failed(self, value: bool) -> None:
+            self.__dict__["_failed"] = value
+
+        def _go_on(self, error: OSError) -> None:
+            if self.looks == 1:
+                raise LogFailed("it waits for the round to end")
+            super()._go_on(error)
+
+    del log.__dict__["_sync_failed"]
+    log.__class__ = Overtaken
+    result = log.sync_round()
+    log.looks += 1  # type: ignore[attr-defined]
+    assert result is not None
+    log.complete(result)
+    assert (log.synced_offset, log.log_end_offset) == (1, 1)
+    append(log, b"next")
+    store.flush_now()
+    assert read_all(log) == [(0, b"kept"), (1, b"next")]
