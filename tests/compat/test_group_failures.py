@@ -12,7 +12,7 @@ from headwater.errors import HeadwaterError
 from processors.group.driver import GroupProcessor
 from processors.group.settings import GroupSettings
 from processors.rules import parse_rules
-from tests.compat.test_group_processing import PARTITIONS, RULES, blocks, expected, told
+from tests.compat.test_group_processing import PARTITIONS, RULES, blocks, expected, story, told
 from tests.support.group_processing import feed, make_topic, until
 from tests.support.kafka_node import KafkaNode
 
@@ -44,7 +44,11 @@ def test_outputs_of_an_aborted_transaction_are_said_again(tmp_path: Path) -> Non
         thread = threading.Thread(target=member.run)
         thread.start()
         try:
-            until(lambda: member.status().get("restarts", 0) >= 1 and member.status()["state"] == "up", "it is back")
+            ends = {f"readings/{partition}": len(story(partition, 0, 60)) for partition in range(PARTITIONS)}
+            until(
+                lambda: member.status().get("restarts", 0) >= 1 and member.status().get("positions") == ends,
+                "it is back, and has read everything",
+            )
         finally:
             member.stop()
             thread.join(60)
