@@ -8,22 +8,13 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Iterable
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from headwater.cli.find import need_config
+from headwater.cli.findings import Finding, Level
 from headwater.errors import UserError
 
-Level = Literal["ok", "warn", "fail"]
 GOOD, FAULTY = 0, 1
-
-
-class Finding(NamedTuple):
-    """One thing that was looked at; `then` is the next step, "" where there is none."""
-
-    level: Level
-    about: str
-    said: str
-    then: str = ""
 
 
 def doctor(config: str | None, *, as_json: bool) -> int:

@@ -17,7 +17,7 @@ from gateway.tls_settings import ServerTlsSettings
 from gateway.users import read_users
 from headwater.app.status import DISK_LOW_BYTES, VERSION_DATE_MS, clock_trusted
 from headwater.cli import words
-from headwater.cli.doctor import Finding
+from headwater.cli.findings import Finding
 from headwater.disk import RealDisk
 from headwater.errors import UserError
 from headwater.net import is_loopback, parse_address

@@ -14,7 +14,7 @@ from gateway.wire.channel import Channel
 from gateway.wire.schema import ApiKey
 from gateway.wire.sign_in import ClientSecurity
 from headwater.cli import words
-from headwater.cli.doctor import Finding
+from headwater.cli.findings import Finding
 from headwater.errors import HeadwaterError
 from headwater.net import RealNet, is_loopback, parse_address, port_holder
 from headwater.settings.model import Settings

@@ -21,8 +21,9 @@ from gateway.users import add_user
 from gateway.wire.broker import Broker
 from gateway.wire.settings import KafkaSettings
 from headwater.cli import doctor_here
-from headwater.cli.doctor import FAULTY, GOOD, Finding, doctor, examine
+from headwater.cli.doctor import FAULTY, GOOD, doctor, examine
 from headwater.cli.doctor_net import look_outside
+from headwater.cli.findings import Finding
 from headwater.clock import SystemClock
 from headwater.disk import RealDisk
 from headwater.net import RealNet, free_port
