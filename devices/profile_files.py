@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from devices.profiles import Profile, load_profiles
+from devices.user_code import find_entry
 from headwater.errors import UserError
 
 
@@ -45,9 +46,13 @@ def _located(profile: Profile, file: str) -> Profile:
 
 
 def check_decoder(profile: Profile) -> str:
-    """The name of a profile's own decoder, for people; its file is read and not run. Raises `UserError`."""
+    """The name of a profile's own decoder, for people; its file is read, its package looked for, and neither run.
+
+    Raises `UserError`.
+    """
     path, _, function = profile.decoder.rpartition(":")
     if not path.endswith(".py"):
+        find_entry(function)
         return profile.decoder
     try:
         tree = ast.parse(Path(path).read_bytes(), path)

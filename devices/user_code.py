@@ -120,13 +120,19 @@ def _from_file(file: str, name: str) -> Any:
     return getattr(module, name)
 
 
-def _from_entry(name: str) -> Any:
+def find_entry(name: str) -> importlib.metadata.EntryPoint:
+    """The entry point of a package's decoder; runs none of its code. Raises UserError."""
     entries = importlib.metadata.entry_points(group=ENTRY_GROUP)
     if name not in entries.names:
         known = ", ".join(sorted(entries.names)) or "none"
         raise UserError(f"no installed package has the decoder “{name}”", hint=f"Group {ENTRY_GROUP} has: {known}.")
+    return entries[name]
+
+
+def _from_entry(name: str) -> Any:
+    entry = find_entry(name)
     try:
-        return entries[name].load()
+        return entry.load()
     except BaseException as error:
         raise UserError(f"decoder “{name}”: {blame(error, '')}", hint="Mend the package that has it.") from error
 
