@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -26,6 +27,7 @@ Item = tuple[str, bytes, int, str, str]
 START_S = 20.0
 """A Raspberry Pi that boots takes its time over an import."""
 PRINTS_MAX = 20
+PRINTS_S = 0.5
 ANSWER_BYTES_MAX = 8 << 20
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 
@@ -83,6 +85,7 @@ class DecoderProcess:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             pass_fds=(self._trace,),
+            start_new_session=True,  # a group of its own: what it starts ends with it
         )
         self._prints = asyncio.create_task(self._pass_prints(self._process))
         settings = self._settings
@@ -117,7 +120,9 @@ class DecoderProcess:
             await self.kill()
             raise DecoderDied(f"it makes {len(answer)} bytes of readings, {ANSWER_BYTES_MAX} is the most")
         if answer is None:
-            code = await process.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), PRINTS_S)
+            code = process.returncode or 0
             await self.kill()
             how = f"ended by signal {-code}" if code < 0 else f"ended itself with status {code}"
             raise DecoderDied(f"the decoder's process {how}")
@@ -139,11 +144,16 @@ class DecoderProcess:
         if process is None:
             return
         self.kills += 1
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+        if process.returncode is None:  # else its number may be another's by now
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
         if self._prints is not None:
-            await self._prints
+            # What the decoder has started and left behind may hold its stderr open for ever.
+            await asyncio.wait([self._prints], timeout=PRINTS_S)
+            self._prints.cancel()
+        with contextlib.suppress(TimeoutError):  # some versions of asyncio wait for the pipes too
+            await asyncio.wait_for(process.wait(), PRINTS_S)
+        process._transport.close()  # type: ignore[attr-defined]  # pipes that others hold open: nothing else closes them
         os.close(self._trace)
 
     async def _pass_prints(self, process: asyncio.subprocess.Process) -> None:

@@ -86,6 +86,34 @@ def test_what_hangs_or_dies_is_named_and_the_next_message_is_decoded(tmp_path: P
     assert "bytes of readings, 8388608 is the most" in much
 
 
+def test_what_a_decoder_has_started_holds_nobody_up(tmp_path: Path) -> None:
+    """A child of its own, out of its group, has its stderr open when it is killed or dies."""
+    code = """\
+import os
+import subprocess
+
+def decode(message):
+    subprocess.Popen(["sleep", "8"], start_new_session=message.payload.startswith(b"away"))
+    if message.payload.endswith(b"die"):
+        os._exit(7)
+    while True:
+        pass
+"""
+
+    async def work(process: DecoderProcess) -> list[str]:
+        told = []
+        for payload in (b"away", b"away and die"):
+            async with asyncio.timeout(5):
+                with pytest.raises(DecoderDied) as died:
+                    await process.decode([item(payload)])
+            told.append(died.value.what)
+        return told
+
+    told = with_process(tmp_path, code, work)
+    assert "so it was killed" in told[0]
+    assert told[1] == "the decoder's process ended itself with status 7"
+
+
 def test_a_file_that_cannot_be_loaded_blames_no_message(tmp_path: Path) -> None:
     async def work(process: DecoderProcess) -> str:
         with pytest.raises(DecoderBroken) as broken:
