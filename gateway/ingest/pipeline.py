@@ -149,7 +149,7 @@ class Ingest:
         """
         if self._closed:
             return
-        size_bytes = sum([len(message[1]) for message in messages]) + 64 * len(messages)
+        size_bytes = sum([len(message[0]) + len(message[1]) for message in messages]) + 64 * len(messages)
         entry = Entry(source, messages, done, self.clock.wall_ms(), size_bytes)
         if reasons:
             entry.outcomes = no_messages(messages, reasons, source.id)
