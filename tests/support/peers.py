@@ -24,6 +24,7 @@ PEERS: dict[str, list[tuple[str, ...]]] = {
     "rabbitmq": [("/usr/lib/rabbitmq/bin/rabbitmq-server",), ("epmd",)],  # the one on the PATH wants its own user
     "kcat": [("kcat", "kafkacat")],
     "socat": [("socat",)],
+    "strace": [("strace",)],
     "chromium": [("chromium", "chromium-browser")],
     "promtool": [("promtool",)],
     "kafka": [("java",)],

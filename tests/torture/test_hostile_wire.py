@@ -1,0 +1,180 @@
+"""Hostile bytes at a real node's Kafka listener: random and mutated requests of every API, promised gigabytes, bombs.
+
+The node lives, says nothing but its own errors, and its memory stays bounded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import select
+import socket
+import struct
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from gateway.log import records
+from gateway.log.compression import Compression
+from gateway.wire.compiler import encoder
+from gateway.wire.schema import BY_KEY, ApiKey, Message
+from tests.support.ports import reserved_port
+from tests.support.wire_bodies import random_body
+from tests.torture.node import PARTITIONS, TOPIC, Node
+
+GROWTH_BYTES_MAX = 30 << 20
+FRAMES_PER_CONNECTION = 5  # a bad one ends the connection
+BOMB_BYTES = 256 << 20
+
+
+def framed(message: Message, version: int, body: dict[str, Any], random: Random) -> bytearray:
+    parts: list[bytes] = []
+    encoder(message.name, version, response=False)(body, parts.append)
+    head = struct.pack(">hhi", message.key or 0, version, random.getrandbits(31)) + struct.pack(">h", 1) + b"h"
+    head += b"\0" if message.is_flexible(version) else b""
+    inner = head + b"".join(parts)
+    return bytearray(struct.pack(">i", len(inner)) + inner)
+
+
+def aimed(value: Any, random: Random, batch: bytes) -> Any:
+    """Random values, but now and then a name or a batch that means something to the node."""
+    if isinstance(value, dict):
+        return {name: aimed(each, random, batch) for name, each in value.items()}
+    if isinstance(value, list):
+        return [aimed(each, random, batch) for each in value]
+    if isinstance(value, str) and random.random() < 0.6:
+        return random.choice((TOPIC, "events", "group", "retention.ms", "0", ""))
+    if isinstance(value, bytes | memoryview) and len(value) != 16 and random.random() < 0.6:
+        return mutated(bytearray(batch), random) if random.random() < 0.7 else batch
+    if isinstance(value, int) and not isinstance(value, bool) and random.random() < 0.3:
+        return random.choice((0, 1, -1))
+    return value
+
+
+def mutated(data: bytearray, random: Random) -> bytes:
+    for _ in range(random.randint(1, 4)):
+        at = random.randrange(len(data))
+        data[at] = random.choice((0, 0x7F, 0x80, 0xFF, data[at] ^ 1 << random.randrange(8)))
+    return bytes(data[: random.randint(1, len(data))] if random.random() < 0.1 else data)
+
+
+def hostile(random: Random, batch: bytes) -> bytes:
+    """One frame: random bytes, or a request of any API and version, as it should be or damaged behind its length."""
+    if random.random() < 0.04:
+        return struct.pack(">i", size := random.randint(0, 400)) + random.randbytes(size)
+    message = BY_KEY[random.choice(list(ApiKey))]
+    version = random.randint(*message.versions)
+    frame = framed(message, version, aimed(random_body(message.request, version, random), random, batch), random)
+    if random.random() < 0.35:
+        behind = mutated(frame[random.choice((4, 12)) :], random) if len(frame) > 16 else bytes(frame[4:])
+        behind = bytes(frame[4 : len(frame) - len(behind)]) + behind if random.random() < 0.5 else behind
+        return struct.pack(">i", len(behind)) + behind
+    return bytes(frame)
+
+
+def send(node: Node, data: bytes, wait_s: float = 0.02) -> int:
+    """On a connection of its own, which the node may close whenever it likes. Returns how many answers came."""
+    host, _, port = node.address.partition(":")
+    got = bytearray()
+    with contextlib.suppress(ConnectionError, TimeoutError), socket.create_connection((host, int(port)), 5) as peer:
+        peer.settimeout(5)
+        peer.sendall(data)
+        while select.select([peer], [], [], wait_s)[0] and (part := peer.recv(1 << 16)):
+            got += part
+    answers = at = 0
+    while at + 4 <= len(got):
+        at += 4 + int.from_bytes(got[at : at + 4], "big")
+        answers += 1
+    return answers
+
+
+def answers(node: Node) -> bool:
+    """Whether it serves ApiVersions to a peer that means well."""
+    host, _, port = node.address.partition(":")
+    with socket.create_connection((host, int(port)), 5) as peer:
+        peer.settimeout(10)
+        peer.sendall(struct.pack(">ihhih", 10, ApiKey.API_VERSIONS, 0, 77, -1))
+        return peer.recv(8)[4:8] == struct.pack(">i", 77)
+
+
+def memory_bytes(node: Node) -> int:
+    """VmRSS of the node's processes."""
+    of = [node.pid]
+    for each in of:
+        of += map(int, Path(f"/proc/{each}/task/{each}/children").read_text().split())
+    found = [re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{each}/status").read_text()) for each in of]
+    return sum(int(each[1]) << 10 for each in found if each)
+
+
+def held_bytes(node: Node) -> int:
+    """What the node takes for a hundred peers that promise as much as they may, or more, and send nothing."""
+    host, _, port = node.address.partition(":")
+    with contextlib.ExitStack() as held:
+        for number in range(100):
+            peer = held.enter_context(socket.create_connection((host, int(port)), 5))
+            peer.sendall(struct.pack(">i", 0x7FFFFFFF if number % 2 else (32 << 20) - 1) + b"\0\0\0\x09abc")
+        assert answers(node)
+        return memory_bytes(node)
+
+
+def bombs() -> list[bytes]:
+    """Produce requests whose batch is small and unpacks to `BOMB_BYTES`."""
+    produce = BY_KEY[ApiKey.PRODUCE]
+    rows = [(1_700_000_000_000, b"k", bytes(BOMB_BYTES), records.NO_HEADERS)]
+    found = []
+    for compression in (Compression.GZIP, Compression.LZ4, Compression.ZSTD):
+        batch = bytes(records.encode_batch(rows, compression=compression))
+        for acks, topic in ((1, TOPIC), (-1, "readings")):
+            data = {"name": topic, "partition_data": [{"index": 0, "records": batch}]}
+            body = {"transactional_id": None, "acks": acks, "timeout_ms": 1_000, "topic_data": [data]}
+            found.append(bytes(framed(produce, 7, body, Random(0))))
+    return found
+
+
+def attacked(node: Node, count: int) -> str:
+    random = Random(count)
+    node.start()
+    admin = AdminClient({"bootstrap.servers": node.address})
+    topics = [NewTopic(TOPIC, PARTITIONS), NewTopic("readings", 1)]
+    for future in admin.create_topics(topics).values():
+        with contextlib.suppress(Exception):  # the node may have made it
+            future.result(30)
+    batch = bytes(records.encode_batch([(1_700_000_000_000, b"k", b"v" * 50, records.NO_HEADERS)] * 3))
+    for _ in range(20):  # what is made once is made
+        send(node, b"".join(hostile(random, batch) for _ in range(FRAMES_PER_CONNECTION)))
+    before = memory_bytes(node)
+    answered = 0
+    for number in range(count // FRAMES_PER_CONNECTION):
+        answered += send(node, b"".join(hostile(random, batch) for _ in range(FRAMES_PER_CONNECTION)), 0.002)
+        if number % 50 == 0:
+            assert answers(node)
+    assert answered > count // 10, f"only {answered} of {count} frames were understood"
+    after_frames = memory_bytes(node) - before
+    promised = held_bytes(node) - before
+    for bomb in bombs():
+        send(node, bomb, 1.0)
+        assert answers(node)
+    after_bombs = memory_bytes(node) - before
+    for what, grown in (("frames", after_frames), ("promises", promised), ("bombs", after_bombs)):
+        assert grown < GROWTH_BYTES_MAX, f"{grown >> 20} MB more after {what}"
+    assert "Traceback" not in node.said(), node.said()[-5_000:]
+    return (
+        f"{count} frames, {answered} answers: 0 tracebacks, it lives; "
+        f"memory {before >> 20} MB, {after_frames >> 10:+} KB after them, "
+        f"{promised >> 10:+} KB under 100 promises of up to 2 GB, {after_bombs >> 10:+} KB after bombs of "
+        f"{BOMB_BYTES >> 20} MB"
+    )
+
+
+@pytest.mark.long("hostile-wire", count=20_000)
+def test_hostile_bytes_on_the_wire(tmp_path: Path, count: int) -> None:
+    """`count` frames."""
+    with reserved_port() as port:
+        node = Node(tmp_path, port)
+        try:
+            print(attacked(node, count))
+        finally:
+            node.close()
