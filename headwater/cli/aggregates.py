@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from headwater.cli import words
 from headwater.cli.find import find_node, kafka_address, need_status
+from headwater.cli.screen import console
 from headwater.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ async def list_results(
     if as_json:
         sys.stdout.write("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in shown))
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
@@ -52,7 +52,7 @@ async def list_results(
         table.add_row(
             one["group"], one["rule"], iso(one["start"]), length, numbers[0], complete, one["cause"], numbers[1]
         )
-    Console(highlight=False).print(table)
+    console().print(table)
 
 
 async def latest(reader: Log, rule: str, group: str, *, incomplete: bool = False) -> list[dict[str, Any]]:

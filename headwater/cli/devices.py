@@ -12,6 +12,7 @@ import msgspec
 
 from headwater.cli import words
 from headwater.cli.find import kafka_address, need_status
+from headwater.cli.screen import console
 from headwater.errors import UNREADABLE, UserError
 
 if TYPE_CHECKING:
@@ -69,7 +70,6 @@ async def show(config: str | None, pattern: str, *, stale: bool, as_json: bool) 
 
 
 def _print(rows: list[Row], now_ms: int) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
@@ -79,7 +79,7 @@ def _print(rows: list[Row], now_ms: int) -> None:
         last = f"{words.ago(row.last_ms, now_ms)}{', stale' if row.stale else ''}"
         told = [words.printable(text or "-") for text in (row.device, row.name, row.site, row.type, row.profile)]
         table.add_row(*told, last, f"{row.readings:,}")
-    Console(highlight=False).print(table)
+    console().print(table)
 
 
 def rows_of(described: dict[str, dict[str, Any]], seen: dict[str, Seen], now_ms: int) -> list[Row]:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from headwater.cli import words
+from headwater.cli import screen, words
 from headwater.cli.find import find_node
 
 if TYPE_CHECKING:
@@ -17,14 +17,14 @@ NODES_SHOWN = 8
 PROBLEMS_SHOWN = 5
 NOTES_SHOWN = 3
 _UNIT_COLUMNS = (
-    "Modbus unit",
+    "Modbus",
     "device",
     "last success",
     "polls",
     "no answer",
     "garbled",
     "exceptions",
-    "asked again in",
+    "next in",
 )
 _NUMBERS = ("readings", "backlog", "polls", "no answer", "garbled", "exceptions")
 _COLOURS = {"good": "green", "degraded": "yellow", "down": "red"}
@@ -50,11 +50,10 @@ def show_status(config: str | None, *, as_json: bool) -> int:
 
 
 def _print(status: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False, soft_wrap=False)
+    console = screen.console()
     state = status["state"]
     head = Text.assemble((status["node"], "bold"), "  ", (f" {state} ", f"bold reverse {_COLOURS.get(state, 'red')}"))
     if "pid" in status:

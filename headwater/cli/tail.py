@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from headwater.cli.find import kafka_address, need_status
+from headwater.cli.screen import console
 from headwater.errors import UserError
 
 if TYPE_CHECKING:
@@ -221,7 +222,6 @@ def topics(config: str | None, *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
@@ -231,4 +231,4 @@ def topics(config: str | None, *, as_json: bool) -> None:
         for index, one in enumerate(topic["partitions"]):
             numbers = [f"{one[key]:,}" for key in ("start", "end", "synced", "bytes")]
             table.add_row(name, str(index), *numbers)
-    Console(highlight=False).print(table)
+    console().print(table)

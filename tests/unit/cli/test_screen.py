@@ -1,0 +1,28 @@
+"""What people read: nothing cut where a program reads on, moments as how long ago."""
+
+from __future__ import annotations
+
+import pytest
+
+from headwater.cli import devices as devices_module
+from headwater.cli import replication
+from headwater.cli.devices import Row
+
+
+def test_a_pipe_gets_whole_names(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "edge-1/" + "shed/" * 30 + "pump-1"
+    devices_module._print([Row(device=name, name="Pump " * 20, last_ms=1, readings=7)], now_ms=5001)
+    printed = capsys.readouterr().out
+    assert name in printed
+    assert "5 s ago" in printed
+    assert "…" not in printed
+
+
+def test_the_link_s_moments_are_told_as_ages(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    central = {"state": "up", "since_ms": 1_000, "last_success_ms": 59_000, "backlog_bytes": 0, "error": None}
+    monkeypatch.setattr(replication, "need_status", lambda _: {"now_ms": 61_000, "central": central})
+    assert replication.show(None, as_json=False) == 0
+    lines = {line[:16].strip(): line[16:].strip() for line in capsys.readouterr().out.splitlines()}
+    assert lines == {"state": "up", "since": "1 min 0 s ago", "last success": "2 s ago", "backlog bytes": "0"}
