@@ -42,7 +42,9 @@ class Loaded(NamedTuple):
 def load_settings(file: str, *, environ: Mapping[str, str] = os.environ, host_name: str | None = None) -> Loaded:
     """Read, merge, check. `host_name` is the machine's own unless given. Raises UserError naming every mistake."""
     file = os.path.abspath(file)
-    source = read_source(file)
+    source = read_source(
+        file, missing="Write one with `headwater init edge` or `headwater init central`, or name another with --config."
+    )
     source.expand(environ)
     shape = inspect.type_info(Settings)
     secrets: set[Path] = set()

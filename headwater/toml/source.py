@@ -139,8 +139,13 @@ class Source:
         return _ENV.sub(replace, value)
 
 
-def read_source(file: str) -> Source:
-    """The main file and its `conf.d`, merged; raises UserError for a file that cannot be read."""
+def read_source(file: str, *, missing: str = "") -> Source:
+    """The main file and its `conf.d`, merged; raises UserError for a file that cannot be read.
+
+    `missing`: what to do when there is no such file, where it is more than to check the path.
+    """
+    if missing and not os.path.lexists(file):
+        raise UserError(f"{file}: there is no such file", hint=missing)
     source = Source(file)
     source.add_file(file)
     folder = os.path.join(os.path.dirname(file) or ".", "conf.d")
@@ -156,10 +161,11 @@ def _is_table_list(value: Any) -> bool:
 
 def _read_text(file: str) -> str:
     try:
-        with open(file, encoding="utf-8") as handle:
+        # editors on Windows begin a file with a byte order mark, which nobody sees and TOML does not know
+        with open(file, encoding="utf-8-sig") as handle:
             return handle.read()
     except FileNotFoundError:
-        hint = "Write one with `headwater init edge` or `headwater init central`, or name another with --config."
+        hint = "Check the path; a relative one begins at the folder that you are in."
         raise UserError(f"{file}: there is no such file", hint=hint) from None
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: not UTF-8 at byte {error.start}", hint="Save the file as UTF-8.") from None

@@ -244,3 +244,17 @@ def test_an_error_does_not_show_what_a_file_holds(tmp_path: Path) -> None:
     [found] = problems(tmp_path, '[kafka]\nlisten_file = "secret"')
     assert "what its file says is no address" in found
     assert "hush" not in found
+
+
+def test_a_file_from_an_editor_that_begins_it_with_a_mark_is_read(tmp_path: Path) -> None:
+    assert load(tmp_path, '\ufeffnode = "hall"').node == "hall"
+
+
+def test_only_a_node_s_missing_file_is_written_by_init(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as node:
+        load_settings(str(tmp_path / "headwater.toml"))
+    with pytest.raises(UserError) as other:
+        Source("").add_file(str(tmp_path / "tanks.toml"))
+    assert (node.value.hint or "").startswith("Write one with `headwater init")
+    assert "init" not in (other.value.hint or "")
+    assert "Check the path" in (other.value.hint or "")
