@@ -100,7 +100,7 @@ def _check_unit(settings: ModbusSettings, unit: UnitSettings, before: list[Devic
     if not unit.profile and not settings.profile:
         raise UserError(
             f"{where}: unit {unit.unit} has no profile, so nobody knows which registers it has",
-            hint='Write profile = "profiles/meter.toml", for the bus or for the unit (docs/modbus.md).',
+            hint='Write profile = "profiles/meter.toml", for the bus or for the unit (docs/serial.md).',
         )
     if settings.port and not 1 <= unit.unit <= 247:
         raise UserError(f"{where}: no slave on a serial line has the number {unit.unit}", hint="1 to 247.")

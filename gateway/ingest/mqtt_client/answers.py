@@ -15,7 +15,7 @@ class Refusal(NamedTuple):
         return f"{self.what}: {self.hint}" if self.hint else self.what
 
 
-_SIGN_IN = "set user and password_file in [[mqtt_client]] as the broker knows them"
+_SIGN_IN = "set user and password_file in [[mqtt_client]] as the broker knows them, then start the node again"
 _CLIENT_ID = "set another client_id in [[mqtt_client]]"
 _WAIT = "it is tried again"
 
