@@ -1,4 +1,7 @@
-"""A Sparkplug edge node on paho: it subscribes to its commands, and says its births again when it is asked."""
+"""A Sparkplug edge node on paho: it subscribes to its commands, and says its births again when it is asked.
+
+Connected to the node itself, and to a Mosquitto that the node reads.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from devices.protobuf import field
 from headwater.app.control import read_status
 from headwater.net import free_port
 from tests.support import processes
+from tests.support.brokers import Mosquitto
 
 UINT32, UINT64 = 7, 8
 COMMANDS = "spBv1.0/plant/NCMD/press"
@@ -146,3 +150,37 @@ def test_only_a_node_s_own_commands_may_be_subscribed_to(port: int, tmp_path: Pa
     problem = next(one["problem"] for one in ingest(tmp_path)["sources"] if one["id"] == "mqtt:press")
     assert "it subscribes" in problem
     node.stop()
+
+
+@pytest.mark.peer("mosquitto")
+@pytest.mark.parametrize("version", ["5", pytest.param("3.1.1", marks=pytest.mark.long("brokers"))])
+def test_a_node_behind_a_broker_is_asked_through_it(version: str, tmp_path: Path) -> None:
+    with Mosquitto(tmp_path / "broker") as broker:
+        config = tmp_path / "headwater.toml"
+        config.write_text(
+            f'node = "edge-1"\nprofiles = ["sparkplug"]\n[kafka]\nlisten = "127.0.0.1:{free_port()}"\n'
+            f'[[mqtt_client]]\nname = "hall"\naddress = "{broker.address}"\nversion = "{version}"\n'
+            'topics = ["spBv1.0/#"]\n'  # as wide as people write it: the request itself comes back
+        )
+        with processes.node(config, tmp_path / "data"):
+            until(lambda: brokers(tmp_path)["connected"])
+            node = EdgeNode(broker.port)
+            assert node.subscribe(COMMANDS) == [1]
+            node.data(1)
+            until(lambda: node.births == 1)
+            assert [topic for topic, _ in node.commands] == [COMMANDS]
+            node.data(8)
+            until(lambda: ingest(tmp_path)["stored"] >= 3)
+            node.data(9, skip=2)  # asked again, but not at once
+            node.data(10, skip=2)
+            until(lambda: ingest(tmp_path)["stored"] >= 7)
+            assert brokers(tmp_path)["rebirths_asked"] == len(node.commands) == 1
+            assert ingest(tmp_path)["dead_letters"] == 1  # the first data, and not the request
+            node.stop()
+
+
+def brokers(folder: Path) -> dict[str, Any]:
+    status = read_status(str(folder / "data"))
+    assert status is not None
+    [found] = status["brokers"]
+    return dict(found)

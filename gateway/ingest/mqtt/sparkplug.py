@@ -9,8 +9,9 @@ node is asked for a rebirth, at most every `ASK_EVERY_MS`. No other command is e
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar, Protocol
+from weakref import WeakSet
 
 from devices.decoders.sparkplug import Rebirth, every_rebirth_wanted
 from devices.decoders.sparkplug_payload import rebirth_request
@@ -52,28 +53,46 @@ def command_packet(level: int, topic: str, payload: bytes) -> bytes:
     return packets5.encode_publish(publish) if level == 5 else packets.encode_publish(publish)
 
 
+Deliver = Callable[[str, bytes], None]
+"""Send topic and payload to an edge node."""
+
+
 class Rebirths:
-    """Which edge nodes are to be asked, and when they were."""
+    """Which edge nodes one way out is to ask, and when it did: this listener, or a broker.
+
+    The decoder's memory is the process's; what one takes out of it is told to all, for each knows only its own nodes.
+    """
+
+    _all: ClassVar[WeakSet[Rebirths]] = WeakSet()
 
     def __init__(self) -> None:
         self.asked = 0
         self._wanted: dict[EdgeNode, str] = {}
         self._asked_ms: dict[EdgeNode, float] = {}
+        Rebirths._all.add(self)
 
     def ask(self, subscribers: Sequence[Subscriber], now_ms: float, wall_ms: int) -> Iterator[Rebirth]:
         """Ask those that are wanted and listen; each that was asked, for the log."""
+        listening = {node: subscriber.deliver for subscriber in subscribers for node in subscriber.edge_nodes}
+        return self.ask_by(listening.get, now_ms, wall_ms)
+
+    def ask_by(self, way: Callable[[EdgeNode], Deliver | None], now_ms: float, wall_ms: int) -> Iterator[Rebirth]:
+        """Likewise; `way` leads to an edge node, or None when nothing does."""
         for one in every_rebirth_wanted():
-            if len(self._wanted) < WANTED_MAX:
-                self._wanted.setdefault((one.group, one.node), one.reason)
-        listening = {node: subscriber for subscriber in subscribers for node in subscriber.edge_nodes}
+            for each in Rebirths._all:
+                each._want(one)
         self._asked_ms = {node: at_ms for node, at_ms in self._asked_ms.items() if now_ms - at_ms < ASK_EVERY_MS}
         for node, reason in list(self._wanted.items()):
-            subscriber = listening.get(node)
-            if subscriber is None:
+            deliver = way(node)
+            if deliver is None:
                 del self._wanted[node]  # one that comes later begins with its birth
             elif node not in self._asked_ms:
                 del self._wanted[node]
                 self._asked_ms[node] = now_ms
-                subscriber.deliver(*rebirth_request(*node, wall_ms))
+                deliver(*rebirth_request(*node, wall_ms))
                 self.asked += 1
                 yield Rebirth(*node, reason)
+
+    def _want(self, one: Rebirth) -> None:
+        if len(self._wanted) < WANTED_MAX:
+            self._wanted.setdefault((one.group, one.node), one.reason)

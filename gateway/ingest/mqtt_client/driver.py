@@ -18,6 +18,7 @@ from gateway.ingest.mqtt.state import TopicCache
 from gateway.ingest.mqtt_client.core import ClientSession, Phase, Plan
 from gateway.ingest.mqtt_client.link import Link
 from gateway.ingest.mqtt_client.memo import SessionMemo
+from gateway.ingest.mqtt_client.rebirths import BrokerRebirths
 from gateway.ingest.mqtt_client.retry import Backoff, Versions
 from gateway.ingest.mqtt_client.settings import MqttClientSettings
 from gateway.ingest.pipeline import Ingest
@@ -70,6 +71,7 @@ class BrokerClient:
         self._memory_is_live = not len(self._memory)
         self._backoff = Backoff(random, max_ms=settings.retry_max_ms)
         self._versions = Versions(settings.version)
+        self._rebirths = BrokerRebirths() if settings.sparkplug_rebirths else None
         self._link: Link | None = None
         self._known = memo.recall(self.name, settings.address, self.client_id)
         self._problem: str | None = "not connected yet"
@@ -168,6 +170,7 @@ class BrokerClient:
             memory_is_live=self._memory_is_live,
             on_phase=self._changed,
             on_numbering=self._numbered,
+            rebirths=self._rebirths,
         )
 
     # --- what a connection tells
@@ -291,6 +294,7 @@ class BrokerClient:
             "retained": self.retained + (link.retained if link is not None else 0),
             "oversize": self.oversize,
             "unreadable": self.unreadable,
+            "rebirths_asked": self._rebirths.asked if self._rebirths is not None else 0,
         }
 
 

@@ -7,15 +7,20 @@ writes all acknowledgements in one write per pass of the loop. No task, future o
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
+from gateway.ingest.mqtt.sparkplug import command_packet
 from gateway.ingest.mqtt.state import HELD, QOS, QOS_2, RETAIN, Message
 from gateway.ingest.mqtt_client.core import ClientSession, Phase
 from gateway.ingest.mqtt_client.packets import acknowledge
+from gateway.ingest.mqtt_client.rebirths import BrokerRebirths
 from gateway.ingest.pipeline import Ingest
 from gateway.ingest.repeats import DupMemory, message_crc
 from gateway.ingest.sources import Source
 from headwater.errors import PeerError
+
+_log = logging.getLogger("headwater.mqtt_client")
 
 SWEEP_S = 0.5
 STUCK_WRITE_MS = 30_000.0
@@ -37,11 +42,12 @@ class Link(asyncio.Protocol):
         memory_is_live: bool,
         on_phase: Callable[[Link], None],
         on_numbering: Callable[[], None],
+        rebirths: BrokerRebirths | None = None,
     ) -> None:
         """`memory_is_live`: it knows which acknowledgements were written, as one from before a crash does not.
 
         `on_phase` is called after each pass that changed what the session is or what the broker grants, `on_numbering`
-        when the first message has shown how the broker numbers.
+        when the first message has shown how the broker numbers. `rebirths` None: no Sparkplug node is asked for any.
         """
         self.machine = machine
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -56,6 +62,7 @@ class Link(asyncio.Protocol):
         self._memory_is_live = memory_is_live
         self._on_phase = on_phase
         self._on_numbering = on_numbering
+        self._rebirths = rebirths
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._paused = 0
@@ -126,6 +133,8 @@ class Link(asyncio.Protocol):
             kept = [message for message in messages if not message[3] & RETAIN]
             self.retained += len(messages) - len(kept)
             self.machine.retained = 0
+        if self._rebirths is not None:
+            kept = self._rebirths.without_own(kept)
         self._take(messages, kept)
 
     def _look_at_numbering(self, messages: list[Message]) -> None:
@@ -215,9 +224,20 @@ class Link(asyncio.Protocol):
         except PeerError as error:
             self.end(error.what, dead=True)
             return
+        if self._rebirths is not None and self.machine.phase is Phase.UP:
+            self._ask_rebirths(self._rebirths, now_ms)
         self._write()
         if self._stuck_ms is not None and now_ms - self._stuck_ms > STUCK_WRITE_MS:
             self.end("it does not read its acknowledgements", dead=True)
+
+    def _ask_rebirths(self, rebirths: BrokerRebirths, now_ms: float) -> None:
+        machine = self.machine
+
+        def publish(topic: str, payload: bytes) -> None:
+            machine.send(command_packet(machine.level, topic, payload))
+
+        for group, node, reason in rebirths.ask(machine.granted, publish, now_ms, self._ingest.clock.wall_ms()):
+            _log.info("Sparkplug node %s/%s: asked for its births through the broker (%s)", group, node, reason)
 
     # --- the end
 

@@ -53,6 +53,8 @@ class MqttClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
                         the connection ended
     retry_max_ms        a broker that is not there is tried again at least this often
     connect_timeout_ms  from the first packet to the broker's answer
+    sparkplug_rebirths  ask Sparkplug nodes behind the broker for their births (NCMD) when their data cannot be read
+                        without; false where this user may publish nothing
     """
 
     address: str
@@ -73,6 +75,7 @@ class MqttClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     dup_horizon_ms: Annotated[int, msgspec.Meta(ge=0)] = 5_000
     retry_max_ms: Annotated[int, msgspec.Meta(ge=100)] = 30_000
     connect_timeout_ms: Annotated[int, msgspec.Meta(ge=100)] = 10_000
+    sparkplug_rebirths: bool = True
 
     @property
     def source_name(self) -> str:

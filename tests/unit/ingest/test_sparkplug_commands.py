@@ -12,6 +12,7 @@ from gateway.ingest.mqtt.packets import Connect
 from gateway.ingest.mqtt.settings import MqttSettings
 from gateway.ingest.mqtt.sparkplug import ASK_EVERY_MS, EdgeNode, Rebirths, commanded
 from gateway.ingest.mqtt.state import Exchange, TopicCache
+from gateway.ingest.mqtt_client.rebirths import BrokerRebirths
 
 
 @pytest.mark.parametrize(
@@ -80,3 +81,29 @@ def test_a_node_is_asked_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> Non
     assert ask(ASK_EVERY_MS) == ["second"]
     assert ask(3 * ASK_EVERY_MS) == []
     assert rebirths.asked == 2
+
+
+def test_behind_a_broker_only_nodes_that_are_heard_through_it_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted: list[Rebirth] = []
+    monkeypatch.setattr("gateway.ingest.mqtt.sparkplug.every_rebirth_wanted", lambda: [wanted.pop() for _ in wanted[:]])
+    hall, yard, direct = BrokerRebirths(), BrokerRebirths(), Rebirths()
+    sent: list[tuple[str, bytes]] = []
+
+    def ask(broker: BrokerRebirths, granted: str, now_ms: float) -> list[Rebirth]:
+        return list(
+            broker.ask([granted], lambda topic, payload: sent.append((topic, payload)), now_ms, 1_700_000_000_000)
+        )
+
+    first = Rebirth("g", "n", "first")
+    wanted.append(first)
+    assert list(direct.ask([], 0, 1_700_000_000_000)) == []  # nobody listens at the node itself: the brokers hear of it
+    assert ask(yard, "site/#", 0) == []
+    assert ask(hall, "$share/x/spBv1.0/+/+/n/#", 0) == [first]
+    assert (hall.asked, yard.asked, [topic for topic, _ in sent]) == (1, 0, ["spBv1.0/g/NCMD/n"])
+    [(topic, payload)] = sent
+    own, other = (topic, payload, 0, 0), (topic, b"of another host", 0, 0)
+    assert hall.without_own([own, other]) == [other]
+    assert yard.without_own([own, other]) == [own, other]
+    wanted.append(first)
+    assert ask(hall, "spBv1.0/g/NBIRTH/n", ASK_EVERY_MS - 1) == []
+    assert ask(hall, "spBv1.0/g/NBIRTH/n", ASK_EVERY_MS) == [first]
