@@ -114,7 +114,7 @@ class LogReader:
     def __init__(self, bootstrap: str, topics: Topics) -> None:
         self._topics = topics
         self._assigned: set[tuple[str, int]] = set()
-        self._unread: set[tuple[str, int]] = set()  # their end has not been reached yet
+        self._unread: dict[tuple[str, int], int] = {}  # where they ended when they were found, not reached yet
         self._consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap,
@@ -140,10 +140,14 @@ class LogReader:
             messages = self._consumer.consume(CHUNK, CHUNK_S)
             for message in messages:
                 error = message.error()
+                at = message.topic(), message.partition()
                 if error is None:
-                    self._topics[message.topic()](message)
+                    self._topics[at[0]](message)
+                    # on a node that takes readings all the time, each fetch finds some and librdkafka tells of no end
+                    if message.offset() + 1 >= self._unread.get(at, 0):
+                        self._unread.pop(at, None)
                 elif error.code() == KafkaError._PARTITION_EOF:
-                    self._unread.discard((message.topic(), message.partition()))
+                    self._unread.pop(at, None)
             # An end that has been reached once moves on, and librdkafka tells of it only after something new.
             if not self._unread and len(messages) < CHUNK:
                 return True
@@ -164,7 +168,8 @@ class LogReader:
         if new:
             self._consumer.incremental_assign([TopicPartition(*at, OFFSET_BEGINNING) for at in new])
             self._assigned.update(new)
-            self._unread.update(new)
+            for at in new:
+                self._unread[at] = self._consumer.get_watermark_offsets(TopicPartition(*at), timeout=timeout_s)[1]
 
     def close(self) -> None:
         self._consumer.close()
