@@ -206,7 +206,8 @@ class Door:
             caller.session.limit(sasl.FRAME_BYTES_MAX)
             caller.gate = sasl.SaslGate(_Client(self, caller), self._doors.keeper, self.mechanisms, api_versions_body)
             self._doors.wait(caller, transport.abort)
-            self.later(self._doors.settings.authentication_timeout_ms / 1000, lambda: self._too_late(caller))
+            limit_s = self._doors.settings.authentication_timeout_ms / 1000
+            self._doors.limits[caller] = self.later(limit_s, lambda: self._too_late(caller))
             return
         name = ANONYMOUS
         if self.tls is not None:
@@ -234,8 +235,8 @@ class Door:
             self.refused(caller, "it did not sign in in time")
             caller.transport.abort()
 
-    def later(self, delay_s: float, action: Callable[[], None]) -> None:
-        asyncio.get_running_loop().call_later(delay_s, action)
+    def later(self, delay_s: float, action: Callable[[], None]) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(delay_s, action)
 
     def status(self) -> dict[str, Any]:
         """For the status document."""
@@ -273,6 +274,7 @@ class Doors:
         self.emit: Callable[..., object] = lambda kind, **detail: None  # events, for whoever wants them
         self._told, self._told_at = (0, 0), -TELL_S
         self.strangers = Strangers(settings.unauthenticated_max)
+        self.limits: dict[Caller, asyncio.TimerHandle] = {}  # until when each must have signed in
         self._lines = 0
         self.all = [Door(self, each, number) for number, each in enumerate(settings.listeners, 1)]
 
@@ -286,6 +288,8 @@ class Doors:
     def left(self, caller: Caller) -> None:
         """It is known, or gone."""
         self.strangers.left(caller)
+        if (limit := self.limits.pop(caller, None)) is not None:
+            limit.cancel()  # it holds the connection and what that had sent: a crowd would fill the memory
 
     def say(self, line: str, *values: object) -> None:
         """A log line about one stranger; a crowd of them is counted in `status` and not told one by one."""

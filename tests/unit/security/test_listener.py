@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import ssl
 import struct
@@ -21,7 +22,7 @@ from gateway.users import add_user, remove_user
 from gateway.wire.errors import ErrorCode, KafkaError
 from gateway.wire.framing import join_frame
 from gateway.wire.schema import ApiKey
-from gateway.wire.session import encode_request
+from gateway.wire.session import ServerSession, encode_request
 from gateway.wire.settings import KafkaAclRule, KafkaListenerSettings, KafkaSettings
 from gateway.wire.sign_in import ClientSecurity
 from headwater.errors import UserError
@@ -148,6 +149,28 @@ def test_strangers_have_their_time_and_no_more(tmp_path: Path, authority: Author
             await asyncio.sleep(0.4)  # it has signed in: its time goes on
             await channel.call(ApiKey.METADATA, ALL)
             channel.close()
+
+    run(scenario)
+
+
+def test_strangers_that_are_gone_leave_nothing_behind(tmp_path: Path) -> None:
+    """What they had sent stayed in memory until their time was over: 10 s of a crowd that comes and goes."""
+
+    def held() -> int:
+        gc.collect()
+        return sum(type(each) is ServerSession and each.unread_bytes > 0 for each in gc.get_objects())
+
+    async def scenario() -> None:
+        async with secure_node(tmp_path, OPEN) as node:
+            before = held()
+            for _ in range(5):
+                _, writer = await asyncio.open_connection("127.0.0.1", node.port())
+                writer.write(struct.pack(">I", 16_000) + b"x" * 10_000)
+                await until(lambda: node.listener.status()["unread_bytes"])
+                writer.transport.abort()
+                await until(lambda: node.listener.status()["connections"] == 0)
+            del writer
+            assert held() == before
 
     run(scenario)
 
