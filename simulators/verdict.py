@@ -166,10 +166,10 @@ class LogReader:
             if (topic, partition) not in self._assigned
         ]
         if new:
+            ends = [self._consumer.get_watermark_offsets(TopicPartition(*at), timeout=timeout_s)[1] for at in new]
             self._consumer.incremental_assign([TopicPartition(*at, OFFSET_BEGINNING) for at in new])
             self._assigned.update(new)
-            for at in new:
-                self._unread[at] = self._consumer.get_watermark_offsets(TopicPartition(*at), timeout=timeout_s)[1]
+            self._unread.update(zip(new, ends, strict=True))
 
     def close(self) -> None:
         self._consumer.close()
