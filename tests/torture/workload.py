@@ -14,7 +14,7 @@ from typing import Any
 
 from headwater.disk import RealDisk
 from tests.torture.ledger import Ledger
-from tests.torture.world import World, script
+from tests.torture.world import NOW_MS, World, script
 
 SLOT_BYTES = 1 << 20
 _CHANGING = frozenset(
@@ -32,7 +32,7 @@ def read_ledger(path: Path) -> tuple[Ledger, int]:
     """What the workload had sent and knew to be acknowledged, and its wall clock, when it was killed."""
     data = path.read_bytes()
     if not data[0]:
-        return Ledger(), 1_700_000_000_000
+        return Ledger(), NOW_MS
     start = 1 + (data[0] - 1) * SLOT_BYTES
     told: tuple[Ledger, int] = pickle.loads(memoryview(data)[start:])
     return told
