@@ -27,6 +27,7 @@ Type = Literal["number", "truth", "text"]
 
 TEXT_MAX = 1_000
 DEPTH_MAX = 40
+NODES_MAX = 2_000
 SPECIAL = ("device", "node")
 
 
@@ -120,10 +121,14 @@ class _Builder:
     def __init__(self) -> None:
         self.numbers: set[str] = set()
         self.texts: set[str] = set()
+        self._nodes = 0
 
     def build(self, tree: ast.expr, depth: int, *, as_text: bool = False) -> _Node:
         if depth > DEPTH_MAX:
             raise ExpressionError(f"it is nested deeper than {DEPTH_MAX}")
+        self._nodes += 1  # what stands before `in` is computed for each item of the list
+        if self._nodes > NODES_MAX:
+            raise ExpressionError("it is too much to compute for one reading")
         match tree:
             case ast.Constant():
                 return _constant(tree.value)

@@ -57,23 +57,27 @@ class Replayer:
 
     async def _open(self) -> Replays:
         if self._replays is None:
-            self._replays = await asyncio.to_thread(self._load)
+            replays = await asyncio.to_thread(self._load)
+            if (start := replays.unsettled) is not None:
+                found: list[bytes] = []
+                # In the loop, which alone may read the log; piece by piece, so that it does not stand still.
+                for columns in tail_columns_from(self._ingest.readings, start):
+                    found += [headers_of(blob).get(REPLAY_HEADER, b"") for blob in columns.headers if len(blob) > 1]
+                    await asyncio.sleep(0)
+                replays.found(found)
+                await self._save(replays)
+            self._replays = replays
         return self._replays
 
     def _load(self) -> Replays:
         data = read_or_none(self._disk, self._path)
         try:
-            replays = Replays.decode(data) if data is not None else Replays()
+            return Replays.decode(data) if data is not None else Replays()
         except UNREADABLE as error:
             raise UserError(
                 f"{self._path} is damaged: {error}",
                 hint="Without it a dead letter could be stored twice; remove it if none was ever replayed.",
             ) from None
-        if (start := replays.unsettled) is not None:
-            blobs = (blob for columns in tail_columns_from(self._ingest.readings, start) for blob in columns.headers)
-            replays.found(headers_of(blob).get(REPLAY_HEADER, b"") for blob in blobs if len(blob) > 1)
-            self._disk.replace_file(self._path, replays.encode())
-        return replays
 
     async def _save(self, replays: Replays) -> None:
         await asyncio.to_thread(self._disk.replace_file, self._path, replays.encode())

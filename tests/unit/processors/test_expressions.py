@@ -149,6 +149,8 @@ def test_any_split_gives_the_same_bytes(values: list[float], cut: int, name: str
         ("power > 1 " + "and power > 1 " * 100, "characters, 1000 are allowed"),
         ("-" * 100 + "power > 1", "nested deeper"),
         ("(" * 300 + "1" + ")" * 300 + " > 0", "cannot be read"),
+        ("(" * 20 + "a" + " in (1, 2))" * 20, "here a number is needed"),
+        ("(1 if " * 6 + "a" + " in (1, 2, 3, 4, 5, 6) else 2)" * 6 + " > 0", "too much to compute"),
         ("", "cannot be read"),
         ("a\0b > 1", "cannot be read"),
     ],
