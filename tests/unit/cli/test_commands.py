@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import sys
 import time
@@ -237,3 +238,12 @@ def test_mistakes_in_profiles_and_rules_are_told_together_in_one_style(headwater
     told = checked.stderr.splitlines()
     for place in ("a.toml:2: ", "b.toml:2: ", "r.toml:3: "):
         assert len([line for line in told if place in line]) == 1, checked.stderr
+
+
+def test_every_command_stands_in_the_table_of_the_manual(headwater: Headwater) -> None:
+    listed = headwater("--help").stdout.partition("Commands:")[2]
+    names = re.findall(r"^  ([a-z]+) ", listed, re.MULTILINE)
+    page = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
+    table = page.partition("## Commands")[2].partition("## Ports")[0]
+    assert len(names) > 15
+    assert [name for name in names if not re.search(rf"`{name}\b", table)] == []
