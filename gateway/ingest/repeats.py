@@ -226,13 +226,16 @@ class NaturalMemory:
 
     A device that restarts its sequence at 0 must not lose readings, so a repeat is the same number *and* the same
     companion: the time that the device claims, or without one the CRC of the stored value.
+
+    A slot holds a 64-bit hash of both, 4 KB a device. It is no cryptographic one: a device that makes two differing
+    readings meet on purpose loses one of its own.
     """
 
     def __init__(self, *, horizon: int = NATURAL_HORIZON, devices_max: int = NATURAL_DEVICES_MAX) -> None:
         self._horizon = horizon
         self._devices_max = devices_max
         self._empty = bytes(8 * horizon)
-        self._rings: dict[bytes, tuple[array[int], array[int]]] = {}
+        self._rings: dict[bytes, array[int]] = {}
 
     def is_repeat(self, device: bytes, key: int | str, companion: int) -> bool:
         """True when seen within the horizon; otherwise it is remembered from now on."""
@@ -240,12 +243,10 @@ class NaturalMemory:
         ring = self._rings.get(device)
         if ring is None:
             ring = self._make(device)
-        numbers, companions = ring
-        slot = number % self._horizon
-        if numbers[slot] == number and companions[slot] == companion:
+        slot, seen = number % self._horizon, hash((number, companion))
+        if ring[slot] == seen:
             return True
-        numbers[slot] = number
-        companions[slot] = companion
+        ring[slot] = seen
         return False
 
     def repeats(self, devices: Sequence[bytes], keys: Sequence[int], companions: Sequence[int]) -> list[int]:
@@ -253,24 +254,22 @@ class NaturalMemory:
         found: list[int] = []
         last: bytes | None = None
         horizon = self._horizon
-        for index, (device, key, companion) in enumerate(zip(devices, keys, companions, strict=True)):
+        hashes = map(hash, zip(keys, companions, strict=True))
+        for index, (device, key, seen) in enumerate(zip(devices, keys, hashes, strict=True)):
             if device is not last:
-                numbers, companions_seen = self._rings.get(device) or self._make(device)
+                ring = self._rings.get(device) or self._make(device)
                 last = device
             slot = key % horizon
-            if numbers[slot] == key and companions_seen[slot] == companion:
+            if ring[slot] == seen:
                 found.append(index)
             else:
-                numbers[slot] = key
-                companions_seen[slot] = companion
+                ring[slot] = seen
         return found
 
-    def _make(self, device: bytes) -> tuple[array[int], array[int]]:
+    def _make(self, device: bytes) -> array[int]:
         if len(self._rings) >= self._devices_max:
             del self._rings[next(iter(self._rings))]
-        numbers, companions = array("q", self._empty), array("q", self._empty)
-        numbers[0] = -1  # an untouched slot 0 must not look like key 0 with companion 0
-        ring = self._rings[device] = (numbers, companions)
+        ring = self._rings[device] = array("q", self._empty)
         return ring
 
     def forget_all(self) -> None:
