@@ -114,6 +114,7 @@ class Ingest:
         self._held_bytes = 0
         self._bytes_max = waiting_bytes_max
         self._room: list[Callable[[], None]] = []
+        self._after: list[Callable[[], None]] = []
         self._failures = 0
         self._problem: str | None = None
         self._extra_status: Callable[[], Mapping[str, Any]] | None = None
@@ -141,6 +142,10 @@ class Ingest:
     def when_room(self, callback: Callable[[], None]) -> None:
         """Call back once, when no longer full."""
         self._room.append(callback)
+
+    def after_group(self, callback: Callable[[], None]) -> None:
+        """For a `done`: call back once, when the whole group is settled; acknowledgements go in few writes so."""
+        self._after.append(callback)
 
     def take(self, source: Source, messages: list[Message], done: Done, *, reasons: Sequence[str] = ()) -> None:
         """Messages of one source, in order; `done` is called in the loop when they are settled.
@@ -301,6 +306,9 @@ class Ingest:
         for entry in entries:
             self._held_bytes -= entry.size_bytes
             entry.done(stored)
+        after, self._after = self._after, []
+        for callback in after:
+            callback()
         if self._room and not self.full:
             room, self._room = self._room, []
             for callback in room:

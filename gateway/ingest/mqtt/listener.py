@@ -224,7 +224,7 @@ class MqttListener:
 
     def flush_soon(self, connection: Connection) -> None:
         if not self._dirty:
-            self._loop.call_soon(self._flush)
+            self.ingest.after_group(self._flush)
         self._dirty.append(connection)
 
     def _flush(self) -> None:
