@@ -7,6 +7,7 @@ A failed call raises `OSError`, as the operating system would.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import posixpath
@@ -126,7 +127,12 @@ class RealDisk:
             path = os.path.dirname(path)
         for made in reversed(missing):
             os.mkdir(made, 0o750)
-            self.sync_directory(os.path.dirname(made))
+            try:
+                self.sync_directory(os.path.dirname(made))
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.rmdir(made)  # else the next try would find it there, and never make its entry durable
+                raise
 
     def rename(self, old: str, new: str) -> None:
         os.replace(old, new)

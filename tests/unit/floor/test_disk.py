@@ -83,3 +83,21 @@ def test_a_failure_can_be_asked_for_once() -> None:
     with pytest.raises(OSError, match="I/O error"):
         disk.sync(handle)
     disk.sync(handle)
+
+
+def test_a_directory_whose_entry_could_not_be_made_durable_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the next try would find it there, and a power cut would take it with all that is acknowledged in it."""
+    disk, synced = RealDisk(), []
+
+    def sync(path: str) -> None:
+        synced.append(path)
+        if len(synced) == 2:
+            raise OSError(errno.EIO, "bad sector", path)
+
+    monkeypatch.setattr(disk, "sync_directory", sync)
+    with pytest.raises(OSError, match="bad sector"):
+        disk.make_directory(f"{tmp_path}/a/b")
+    disk.make_directory(f"{tmp_path}/a/b")
+    assert synced == [f"{tmp_path}", f"{tmp_path}/a", f"{tmp_path}/a"]
