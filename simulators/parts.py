@@ -15,7 +15,6 @@ import msgspec
 
 from simulators.control import Console
 
-_NOT_SUMS = ("event", "problem", "behind_ms")
 END_S_MAX = 40.0
 
 
@@ -30,7 +29,7 @@ def total(counters: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
                 found[name] = found.get(name) or value
             elif isinstance(value, list):
                 found[name] = [*found.get(name, []), *value]
-            elif name not in _NOT_SUMS:
+            elif name != "event":
                 found[name] = found.get(name, 0) + value
     return found
 

@@ -6,13 +6,11 @@ hundred. Times are milliseconds.
 
 from __future__ import annotations
 
-from importlib import resources
-from importlib.resources.abc import Traversable
-from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 
+from headwater import resources
 from headwater.errors import UserError
 from headwater.toml.check import convert
 from headwater.toml.source import Source
@@ -127,7 +125,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 def shipped_scenarios() -> list[str]:
     """The names that need no path."""
-    return sorted(entry.name.removesuffix(".toml") for entry in _folder().iterdir() if entry.name.endswith(".toml"))
+    return resources.config_names("scenarios")
 
 
 def read_scenario(name: str) -> Scenario:
@@ -136,7 +134,7 @@ def read_scenario(name: str) -> Scenario:
     if "/" in name or name.endswith(".toml"):
         source.add_file(name)
     elif name in (known := shipped_scenarios()):
-        source.add_text(f"scenarios/{name}.toml", (_folder() / f"{name}.toml").read_text(encoding="utf-8"))
+        source.add_text(f"scenarios/{name}.toml", resources.read_config("scenarios", f"{name}.toml"))
     else:
         raise UserError(f"no shipped scenario is called “{name}”", hint=f"There are {', '.join(known)}; or a path.")
     scenario = convert(source, Scenario)
@@ -171,9 +169,3 @@ def _check(scenario: Scenario, source: Source) -> None:
                 source.problem(("fleets", index, "signals", name), f"“{name}” is what every message says of itself")
             if signal.kind == "state" and len(signal.states) < 2:
                 source.problem(("fleets", index, "signals", name, "states"), "a state needs two values at least")
-
-
-def _folder() -> Traversable:
-    """In a wheel inside the package, in a checkout beside it."""
-    inside = resources.files("headwater") / "config" / "scenarios"
-    return inside if inside.is_dir() else Path(__file__).resolve().parent.parent / "config" / "scenarios"

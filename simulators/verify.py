@@ -7,6 +7,7 @@ there, with the values that its device sent, and as often as it was sent; acknow
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 import time
 from collections import Counter
@@ -190,7 +191,7 @@ def _open(path: str) -> LedgerView:
     try:
         ledger = LedgerView(path)
         ledger.devices()
-    except Exception as error:  # sqlite3's own: no such file, no such table, not a database
+    except sqlite3.Error as error:  # no such file, no such table, not a database
         raise UserError(f"{path} is no ledger: {error}", hint="Name what a simulator wrote with --ledger.") from None
     return ledger
 
