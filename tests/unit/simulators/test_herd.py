@@ -121,3 +121,14 @@ def test_what_waits_is_bounded_by_rate_and_delay() -> None:
         herd.due(herd.next_ms, 100)
         most = max(most, len(herd._waiting))
     assert most <= 20 + 20 * 11
+
+
+def test_one_to_so_many_later_readings_overtake_one() -> None:
+    overtakers: Counter[int] = Counter()
+    seen: dict[str, set[int]] = {}
+    for message in play(scenario(devices=50, delivery=Delivery(out_of_order=0.02, out_of_order_by=5)), 200):
+        numbers = seen.setdefault(message.device.name, set())
+        overtakers[sum(number > message.number for number in numbers)] += 1
+        numbers.add(message.number)
+    assert all(overtakers[count] > 20 for count in range(1, 6))
+    assert sum(overtakers[count] for count in overtakers if count > 5) < 10  # another held one may slip in between
