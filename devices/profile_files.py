@@ -5,28 +5,19 @@ from __future__ import annotations
 import ast
 import difflib
 from collections.abc import Iterable, Iterator
-from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import msgspec
 
 from devices.profiles import Profile, load_profiles
 from devices.user_code import find_entry
+from headwater import resources
 from headwater.errors import UserError
-
-
-def shipped_directory() -> Traversable:
-    """The shipped profiles: inside the installed package, else beside the source tree's packages."""
-    inside = resources.files("headwater") / "config" / "profiles"
-    return inside if inside.is_dir() else Path(__file__).resolve().parent.parent / "config" / "profiles"
 
 
 def shipped_names() -> list[str]:
     """The names that `profiles = [...]` accepts without a path."""
-    return sorted(
-        entry.name.removesuffix(".toml") for entry in shipped_directory().iterdir() if entry.name.endswith(".toml")
-    )
+    return resources.config_names("profiles")
 
 
 def read_profiles(names: Iterable[str], *, base: str = ".") -> list[Profile]:
@@ -88,7 +79,7 @@ def profile_text(name: str, base: str = ".") -> tuple[str, str]:
     if "/" not in name and not name.endswith(".toml"):
         if name not in (known := shipped_names()):
             raise UserError(f"no shipped profile is called “{name}”", hint=f"There are {', '.join(known)}; or a path.")
-        return f"profiles/{name}.toml", (shipped_directory() / f"{name}.toml").read_text(encoding="utf-8")
+        return f"profiles/{name}.toml", resources.read_config("profiles", f"{name}.toml")
     path = Path(base) / name
     try:
         return str(path), path.read_text(encoding="utf-8")
