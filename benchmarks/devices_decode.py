@@ -22,7 +22,8 @@ import msgspec
 from benchmarks.harness import RESULTS, Contestant, Run, compare
 from devices.decoders.registry import decoder_for, plain_decoder_for
 from devices.profile_files import read_profiles
-from devices.profiles import Profile, parse_profile
+from devices.profile_text import parse_profile
+from devices.profiles import Profile
 from devices.protobuf import field
 
 GROUP = 500

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from devices.profiles import Profile, load_profiles
+from devices.profile_text import load_profiles
+from devices.profiles import Profile
 from devices.user_code import find_entry
 from headwater import resources
 from headwater.errors import UserError

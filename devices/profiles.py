@@ -1,4 +1,4 @@
-"""Profiles: how one kind of device's bytes become Readings. TOML text in, checked `Profile`s out; no file is read here.
+"""Profiles: how one kind of device's bytes become Readings.
 
 name = "wind-turbine"
 format = "json"                         # which decoder: one of devices/options.py
@@ -20,16 +20,9 @@ Every key is explained in docs/profiles.md.
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import msgspec
-
-from devices.topics import TopicMatcher
-from headwater.errors import UserError
-
-__all__ = ["FieldSpec", "Profile", "RegisterSpec", "TimestampSpec", "TopicMatcher", "load_profiles", "parse_profile"]
 
 EVENT_TIME_PAST_MAX_MS = 30 * 24 * 3_600_000
 HEARTBEAT_MS = 60_000
@@ -154,32 +147,3 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def idle_ms(self) -> int | None:
         """After this much silence a source of this profile holds nothing up (design §9: three expected intervals)."""
         return None if self.expected_interval_ms is None else self.expected_interval_ms * 3
-
-
-def parse_profile(text: str, file: str) -> Profile:
-    """One profile from TOML text. Raises `UserError` naming `file`, the line and the key."""
-    from devices.profile_check import check_profile, explain  # it checks what is defined here
-
-    try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{file}: {error}", hint="Mend the TOML at that place.") from error
-    try:
-        profile = msgspec.convert(raw, Profile)
-    except msgspec.ValidationError as error:
-        raise explain(text, file, error) from error
-    check_profile(profile, text, file)
-    return profile
-
-
-def load_profiles(sources: Iterable[tuple[str, str]]) -> list[Profile]:
-    """Profiles from (file name, TOML text) pairs; two of the same name are refused."""
-    profiles: dict[str, Profile] = {}
-    files: dict[str, str] = {}
-    for file, text in sources:
-        profile = parse_profile(text, file)
-        if profile.name in profiles:
-            raise UserError(f"{file}: profile “{profile.name}” is defined in {files[profile.name]} already")
-        profiles[profile.name] = profile
-        files[profile.name] = file
-    return list(profiles.values())

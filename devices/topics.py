@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from devices.profiles import Profile
 from headwater.errors import UserError
-
-if TYPE_CHECKING:
-    from devices.profiles import Profile
 
 _PLACEHOLDER = re.compile(r"\{([^}]*)\}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

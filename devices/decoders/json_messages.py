@@ -19,10 +19,11 @@ import msgspec
 
 from devices.decoders.json_plain import is_flat, listed_names, meta_paths, needs_shape, one_value_each
 from devices.decoders.plans import PlanCache
-from devices.profiles import Profile, TopicMatcher, scaled
+from devices.profiles import Profile, scaled
 from devices.reading import Reading, Scalar, Undecodable
 from devices.shape import FIELDS_MAX, MISSING, Shape, flatten, look_up, tree_readings
 from devices.times import milliseconds
+from devices.topics import TopicMatcher
 
 Message = tuple[str, bytes]
 Result = list[Reading] | Undecodable

@@ -13,10 +13,10 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
-from devices.profiles import Profile, TopicMatcher
+from devices.profiles import Profile
 from devices.reading import Scalar
 from devices.shape import FIELDS_MAX
-from devices.topics import placeholders
+from devices.topics import TopicMatcher, placeholders
 
 _NATURAL_END = 1 << 62
 _Natural = Annotated[int, msgspec.Meta(gt=-_NATURAL_END, lt=_NATURAL_END)]

@@ -12,8 +12,9 @@ from bisect import bisect_right
 from collections.abc import Sequence
 
 from devices.decoders.json_plain import PlainReadings
-from devices.profiles import Profile, TopicMatcher
+from devices.profiles import Profile
 from devices.reading import Undecodable
+from devices.topics import TopicMatcher
 from gateway.ingest.counts import Counts
 from gateway.ingest.devices import Devices, Met
 from gateway.ingest.eventtime import FUTURE_MAX_MS

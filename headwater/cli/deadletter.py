@@ -114,7 +114,7 @@ class Replay:
     def __init__(self, settings: Settings, done: Sequence[tuple[int, int]]) -> None:
         """Reads the profiles that the node's file names, as they are now. Raises UserError."""
         from devices.profile_files import read_profiles
-        from devices.profiles import TopicMatcher
+        from devices.topics import TopicMatcher
         from gateway.ingest.modbus.plan import bus_plan
         from gateway.ingest.serial import port_profile
 

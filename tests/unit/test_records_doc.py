@@ -14,7 +14,7 @@ import pytest
 
 from devices.description import DeviceSettings, DevicesSettings
 from devices.profile_files import read_profiles
-from devices.profiles import load_profiles
+from devices.profile_text import load_profiles
 from devices.reading import Reading
 from gateway.consume.reader import Block
 from gateway.ingest.devices import Devices

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from devices.cbor import CborError, loads
 from devices.decoders.registry import decoder_for
-from devices.profiles import Profile, parse_profile
+from devices.profile_text import parse_profile
+from devices.profiles import Profile
 from devices.reading import Reading, Scalar, Undecodable
 
 decode_group = decoder_for("cbor")

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from devices.decoders.json_messages import decode_group
 from devices.profile_files import read_profiles
-from devices.profiles import Profile, parse_profile
+from devices.profile_text import parse_profile
+from devices.profiles import Profile
 from devices.reading import Reading, Undecodable
 
 [TURBINE] = read_profiles(["wind-turbine"])

@@ -13,7 +13,8 @@ from devices.decoders.json_messages import decode_group
 from devices.decoders.json_plain import plain_json
 from devices.decoders.registry import plain_decoder_for
 from devices.profile_files import read_profiles
-from devices.profiles import Profile, parse_profile
+from devices.profile_text import parse_profile
+from devices.profiles import Profile
 
 [TURBINE] = read_profiles(["wind-turbine"])
 [WEATHER] = read_profiles(["recorded-weather"])

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devices.decoders.registry import decoder_for
-from devices.profiles import Profile, parse_profile
+from devices.profile_text import parse_profile
+from devices.profiles import Profile
 from devices.reading import Reading, Undecodable
 
 decode_group = decoder_for("line-protocol")

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from devices.decoders.modbus import Block, Span, decode_blocks, spans, value_of
 from devices.decoders.registry import decoder_for
-from devices.profiles import Profile, RegisterSpec, parse_profile
+from devices.profile_text import parse_profile
+from devices.profiles import Profile, RegisterSpec
 from devices.reading import Reading, Scalar, Undecodable
 
 decode_group = decoder_for("modbus")

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from devices.decoders.nmea import decode_group
 from devices.decoders.registry import decoder_for
 from devices.profile_files import read_profiles
-from devices.profiles import Profile, parse_profile
+from devices.profile_text import parse_profile
+from devices.profiles import Profile
 from devices.reading import Reading, Undecodable
 from simulators.mast import MastSignal
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from devices.profile_files import read_profiles, shipped_names
-from devices.profiles import TopicMatcher, load_profiles, parse_profile
+from devices.profile_text import load_profiles, parse_profile
+from devices.topics import TopicMatcher
 from headwater.errors import UserError
 
 

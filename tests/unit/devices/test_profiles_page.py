@@ -12,7 +12,8 @@ import msgspec
 import pytest
 
 from devices.options import OPTIONS
-from devices.profiles import FieldSpec, Profile, RegisterSpec, TimestampSpec, parse_profile
+from devices.profile_text import parse_profile
+from devices.profiles import FieldSpec, Profile, RegisterSpec, TimestampSpec
 from headwater.cli.main import main
 from tests.support.tree import ROOT
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from devices.decoders.json_messages import decode_group
-from devices.profiles import Profile, TimestampSpec, parse_profile
+from devices.profile_text import parse_profile
+from devices.profiles import Profile, TimestampSpec
 from devices.reading import Reading, Undecodable
 from devices.times import milliseconds
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from devices.decoders.registry import decoder_for
 from devices.decoders.sparkplug import Rebirth, rebirths_wanted
 from devices.decoders.sparkplug_payload import rebirth_request
-from devices.profiles import Profile, parse_profile
+from devices.profile_text import parse_profile
+from devices.profiles import Profile
 from devices.protobuf import field
 from devices.reading import Reading, Scalar, Undecodable
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from devices.profile_files import check_decoder, read_profiles
-from devices.profiles import Profile, parse_profile
+from devices.profile_text import parse_profile
+from devices.profiles import Profile
 from devices.user_code import Message, Result, UserDecoder
 from headwater.api import Reading, Reject, read
 from headwater.cli.new import write_decoder

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from devices.description import DeviceSettings, DevicesSettings, check_devices
-from devices.profiles import load_profiles
+from devices.profile_text import load_profiles
 from gateway.ingest.devices import Devices
 from gateway.ingest.pipeline import Ingest
 from headwater.errors import UserError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from devices.profiles import parse_profile
+from devices.profile_text import parse_profile
 from gateway.ingest.sources import Message
 from tests.support.ingest import Edge
 

@@ -7,7 +7,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devices.profiles import parse_profile
+from devices.profile_text import parse_profile
 from gateway.ingest.interval_file import IntervalFile
 from gateway.ingest.intervals import BURST_MS, PERIODS_KEPT, PERIODS_MIN, Interval
 from gateway.ingest.marks import MarkMaker, MarkSettings, MarkSource

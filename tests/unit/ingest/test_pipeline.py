@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from devices.profile_files import read_profiles
-from devices.profiles import Profile, parse_profile
+from devices.profile_text import parse_profile
+from devices.profiles import Profile
 from gateway.ingest.events import EVENTS_TOPIC, Events
 from gateway.ingest.mqtt.state import HELD
 from gateway.ingest.pipeline import GROUP_BYTES

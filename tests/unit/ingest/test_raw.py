@@ -7,7 +7,7 @@ import errno
 import msgspec
 import pytest
 
-from devices.profiles import load_profiles
+from devices.profile_text import load_profiles
 from devices.reading import Reading
 from gateway.ingest.mqtt.sessions import Session
 from gateway.ingest.raw import Outcome
