@@ -62,7 +62,7 @@ CORES = (
     "devices/**/*.py",
 )
 # path -> why it is none, though a pattern above takes it in
-NOT_CORES = {"devices/profile_files.py": "finds and reads the files; what they say is parsed in devices/profile_text.py"}
+NOT_CORES = {"devices/profile_files.py": "finds and reads the files; what they say is parsed in profile_text.py"}
 KEPT_OUT = {"asyncio", "socket", "ssl", "threading", "time", "random", "os", "pathlib"}
 
 
