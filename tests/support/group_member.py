@@ -150,3 +150,8 @@ def gather(*members: GroupMember) -> None:
     syncing = [each.ask_sync() for each in others]
     assert first.sync({each.id: each.id.encode() for each in members})[0] == 0
     assert [asked.body["assignment"] for asked in syncing] == [each.id.encode() for each in others]
+
+
+def described(world: World, group: str = "g", *, version: int = 5) -> Body:
+    (found,) = world.call(ApiKey.DESCRIBE_GROUPS, {"groups": [group]}, version=version)["groups"]
+    return dict(found)
