@@ -15,13 +15,13 @@ import numpy as np
 
 from processors.aggregates import FieldState
 from processors.cells import Cells
+from processors.closing import WindowState
 from processors.columns import Columns, Ints, KeyTable
 from processors.fields import FieldTable
 from processors.intervals import Bools, Interval, touching
 from processors.marks import Mark, NodeMarks
 from processors.results import NEVER, WindowResult
 from processors.rules import WindowRule
-from processors.windows import WindowState
 
 NUMBERS_MAX = 1 << 62
 

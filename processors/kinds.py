@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from processors.closing import WindowState
 from processors.columns import KeyTable
 from processors.hopping import HoppingWindows
 from processors.rules import WindowRule
 from processors.sessions import SessionWindows
-from processors.windows import GridWindows, WindowState
+from processors.windows import GridWindows
 
 _KINDS: dict[str, type[WindowState]] = {"hopping": HoppingWindows, "session": SessionWindows}
 

@@ -14,13 +14,13 @@ import numpy as np
 
 from gateway.log.records import Record, encode_headers
 from processors.alerts import AlertState, Instance, Transition
+from processors.closing import WindowState
 from processors.columns import Columns, KeyTable, Lanes, MarkAt, Records, to_columns
 from processors.derive import Derivation
 from processors.kinds import window_state
 from processors.marks import WatermarkTracker
 from processors.results import NEVER, WindowResult
 from processors.rules import AlertRule, Rules, WindowRule
-from processors.windows import WindowState
 
 AGGREGATES = "aggregates"
 ALERTS = "alerts"

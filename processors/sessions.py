@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from processors.closing import WindowState
 from processors.columns import Columns, Ints, KeyTable
 from processors.results import WindowResult
 from processors.rules import WindowRule
-from processors.windows import WindowState
 
 _REFUSED = -1
 

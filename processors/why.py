@@ -18,8 +18,8 @@ from processors.columns import Lanes, Records
 from processors.grids import grid_of
 from processors.intervals import Interval
 from processors.marks import Mark, WatermarkTracker, parse_mark
+from processors.memory import any_match
 from processors.rules import WindowRule
-from processors.windows import any_match
 
 LATE_SHOWN = 10
 SILENT_AFTER_MS = 10_000  # and five marks that did not come

@@ -1,0 +1,206 @@
+"""What the windows of one rule hold in memory: which readings they may still take, and what is forgotten when.
+
+The state of a closed window is kept for `allowed_lateness_s`, so that late readings make a revision of the whole
+window. Memory is bounded by `windows_max` and `samples_max`: when one fills up, the oldest closed windows are forgotten
+early and their late readings refused; when all of it is open windows, readings that would begin another are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from processors.cells import Cells
+from processors.columns import Ints, KeyTable
+from processors.fields import FieldTable
+from processors.intervals import Bools, Interval, touching
+from processors.results import NEVER, Counters
+from processors.rules import WindowRule
+
+FULL = 7 / 8  # of a bound: above it closed windows are forgotten early ...
+ROOMY = 3 / 4  # ... until this much is left in use
+
+
+class WindowMemory:
+    """Cells and fields of one rule's windows, by key and start; times and bounds by node."""
+
+    def __init__(self, rule: WindowRule, keys: KeyTable) -> None:
+        self.rule = rule
+        self.cells = Cells(rule.windows_max)
+        self.fields = FieldTable(rule, self.cells.capacity)
+        self.counters = Counters()
+        self._keys = keys
+        self._matches: Bools = np.zeros(0, dtype=np.bool_)
+        self._nodes_of: Ints = np.zeros(0, dtype=np.int64)
+        # per node: its watermark, the time below which windows are forgotten, the last sweep
+        self._watermark: Ints = np.zeros(0, dtype=np.int64)
+        self._floor: Ints = np.zeros(0, dtype=np.int64)
+        self._swept: dict[int, int] = {}
+        self._begin = NEVER
+        self._open: dict[int, list[Interval]] = {}
+        self._lost: dict[int, list[Interval]] = {}
+
+    def begin_after(self, newest: int) -> None:
+        """Begin in the middle of a log whose records so far bear times up to `newest`: only windows that cannot have
+        begun yet are counted, so that no result is called complete that lacks readings.
+        """
+        if newest != NEVER:
+            self._begin = self._begin_behind(newest)
+
+    def refuse_below(self, floors: dict[str, int]) -> None:
+        """Windows of these nodes that end at or before these times are told already: refuse readings in them."""
+        for node, floor in floors.items():
+            index = self._keys.node_id(node)
+            self._learn_nodes()
+            self._floor[index] = max(floor, int(self._floor[index]))
+
+    # what the kinds of windows do each in their own way
+
+    def _begin_behind(self, newest: int) -> int:
+        """The least beginning that a window may have when readings up to `newest` went before."""
+        raise NotImplementedError
+
+    def _step(self, watermark: int) -> int:
+        """Old windows are swept out whenever this changes."""
+        raise NotImplementedError
+
+    def _reach(self, cells: Ints) -> tuple[Ints, Ints]:
+        """The times in which a reading would change what windows say, as [start, end)."""
+        return self.cells.start[cells], self.cells.end[cells]
+
+    def _free(self, cells: Ints) -> None:
+        self.fields.clear(cells)
+        self.cells.free(cells)
+
+    # keys and nodes
+
+    def _learn_keys(self) -> None:
+        known = len(self._matches) - 1
+        if known < len(self._keys):
+            fresh = [self._match(key) for key in range(max(known, 0), len(self._keys))]
+            self._matches = np.array([*self._matches[:-1], *fresh, False], dtype=np.bool_)
+            self._nodes_of = np.array(self._keys.node_of, dtype=np.int64)
+        elif known < 0:
+            self._matches = np.zeros(1, dtype=np.bool_)
+        self._learn_nodes()
+
+    def _learn_nodes(self) -> None:
+        missing = len(self._keys.nodes) - len(self._watermark)
+        if missing > 0:
+            never = np.full(missing, NEVER, dtype=np.int64)
+            self._watermark = np.concatenate([self._watermark, never])
+            self._floor = np.concatenate([self._floor, never])
+
+    def _match(self, key: int) -> bool:
+        node, device = self._keys.device(key)
+        return any_match(self.rule.nodes, node) and any_match(self.rule.devices, device)
+
+    def _horizon(self, node: int) -> int:
+        """Windows of a node that end at or before this are not begun any more."""
+        watermark = int(self._watermark[node])
+        lateness = NEVER if watermark == NEVER else watermark - self.rule.allowed_lateness_ms
+        return max(lateness, int(self._floor[node]))
+
+    def _owed(self, node: int, start: int, end: int) -> bool:
+        return any(start <= last and end > first for first, last in self._open.get(node, ()))
+
+    def _of_node(self, cells: Ints, index: int, end_max: int) -> Ints:
+        mine = self._nodes_of[self.cells.key[cells]] == index if len(cells) else np.zeros(0, dtype=np.bool_)
+        return cells[mine & (self.cells.end[cells] <= end_max) & (self.cells.start[cells] >= self._begin)]
+
+    # memory
+
+    def _forget(self, index: int, watermark: int) -> None:
+        """Let go of windows beyond the allowed lateness, and of the oldest closed ones when memory is short."""
+        step = self._step(watermark)
+        if self._swept.get(index, NEVER) != step:
+            self._swept[index] = step
+            self._sweep(index, watermark - self.rule.allowed_lateness_ms)
+        floor = self._pressed()
+        if floor is not None:
+            self._forget_until(floor)
+
+    def _sweep(self, index: int, horizon: int) -> None:
+        """Forget what ended by then, unless something is still owed to it."""
+        old = self._of_node(self.cells.resting(), index, horizon)
+        if len(old):
+            self._free(old[~touching(*self._reach(old), self._open.get(index, ()))])
+
+    def _pressed(self) -> int | None:
+        """When memory is short: the time until which closed windows must be forgotten."""
+        table, resting = self._holding()
+        found = [self._pressed_by(table, resting)]
+        for state in self.fields.states.values():
+            if state.samples is None or (held := state.samples.held) <= self.rule.samples_max * FULL:
+                continue
+            closed = resting()
+            closed = closed[np.argsort(table.end[closed], kind="stable")]
+            if len(closed):
+                freed = np.cumsum([state.samples.size(cell) for cell in closed.tolist()])
+                enough = int(np.searchsorted(freed, held - self.rule.samples_max * ROOMY))
+                found.append(int(table.end[closed[min(enough, len(closed) - 1)]]))
+        return max((last for last in found if last is not None), default=None)
+
+    def _holding(self) -> tuple[Cells, Callable[[], Ints]]:
+        """The table whose cells hold the fields, and what gives those of them that may be forgotten."""
+        return self.cells, self.cells.resting
+
+    def _pressed_by(self, table: Cells, resting: Callable[[], Ints]) -> int | None:
+        if len(table) <= self.rule.windows_max * FULL or not len(closed := resting()):
+            return None
+        excess = len(table) - int(self.rule.windows_max * ROOMY)
+        order = min(excess, len(closed)) - 1
+        return int(np.partition(table.end[closed], order)[order])
+
+    def _forget_until(self, last: int) -> None:
+        resting = self.cells.resting()
+        gone = resting[self.cells.end[resting] <= last]
+        self._raise_floors(self.cells.key[gone], last)
+        self._free(gone)
+
+    def _raise_floors(self, keys: Ints, last: int) -> None:
+        # Whole moments are forgotten, for all devices: then one time per node says what is refused from now on.
+        for node in np.unique(self._nodes_of[keys]).tolist():
+            self._floor[node] = max(int(self._floor[node]), last)
+
+    # checkpoints
+
+    def snapshot(self) -> dict[str, Any]:
+        """Plain data and bytes, from which `restore` makes the same state."""
+        self._learn_nodes()
+        return {
+            "cells": self.cells.snapshot(self.cells.used()),
+            "fields": self.fields.snapshot(self._holding()[0].used()),
+            "counters": msgspec.structs.asdict(self.counters),
+            "watermark": self._watermark.tolist(),
+            "floor": self._floor.tolist(),
+            "swept": self._swept,
+            "begin": self._begin,
+            "open": self._open,
+        }
+
+    def restore(self, data: dict[str, Any]) -> None:
+        """The key table must have been restored before."""
+        count = self.cells.restore(data["cells"])
+        self.fields = FieldTable(self.rule, self.cells.capacity)
+        self.fields.restore(data["fields"], count)
+        self._restore_rest(data)
+
+    def _restore_rest(self, data: dict[str, Any]) -> None:
+        self.counters = Counters(**data["counters"])
+        self._watermark = np.array(data["watermark"], dtype=np.int64)
+        self._floor = np.array(data["floor"], dtype=np.int64)
+        self._swept, self._begin = dict(data["swept"]), data["begin"]
+        self._open = {node: [(start, end) for start, end in intervals] for node, intervals in data["open"].items()}
+        self._learn_keys()
+
+
+def any_match(patterns: Sequence[str], name: str) -> bool:
+    """Whether a name fits a pattern; one that begins with `$` only a pattern that does so too."""
+    return any(
+        fnmatchcase(name, pattern) and (not name.startswith("$") or pattern.startswith("$")) for pattern in patterns
+    )
