@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 Scalar = float | int | str | bool | None
 
+HEALTH_DEVICE = "$gateway"
+"""The device as which a node speaks of itself: the readings that bear marks when no device has sent any."""
+
 
 class Reading(NamedTuple):
     """One set of fields that a device measured together.

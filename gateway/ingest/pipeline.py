@@ -26,6 +26,7 @@ from typing import Any
 import msgspec
 
 from devices.profiles import Profile
+from devices.reading import HEALTH_DEVICE
 from gateway.ingest.commit_group import CommitGroup
 from gateway.ingest.devices import Devices
 from gateway.ingest.events import ensure_partition
@@ -49,7 +50,6 @@ _log = logging.getLogger("headwater.ingest")
 
 READINGS_TOPIC = "readings"
 DEADLETTER_TOPIC = "deadletter"
-HEALTH_DEVICE = "$gateway"
 GROUP_BYTES = 256 << 10
 WAITING_BYTES_MAX = 32 << 20
 FORGET_EVERY_MS = 60_000

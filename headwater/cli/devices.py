@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from devices.reading import HEALTH_DEVICE
 from headwater.cli import words
 from headwater.cli.find import kafka_address, need_status
 from headwater.cli.screen import console
@@ -22,7 +23,6 @@ DEVICES, READINGS = "devices", "readings"
 LOOK_BACK = 200_000
 STALE_AFTER = 3
 """So many expected intervals without a word are too many."""
-OWN_DEVICE = "$gateway"
 
 
 class Seen(msgspec.Struct):
@@ -121,7 +121,7 @@ async def last_seen(reader: Reader) -> dict[str, Seen]:
         async for block in _blocks(reader, (READINGS, partition), LOOK_BACK):
             for key, time_ms in zip(block.keys, block.timestamps, strict=True):
                 name = (key or b"").decode("utf-8", "replace")
-                if name.endswith(f"/{OWN_DEVICE}"):
+                if name.endswith(f"/{HEALTH_DEVICE}"):
                     continue
                 seen = found.setdefault(name, Seen())
                 seen.readings += 1

@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
+from devices.reading import HEALTH_DEVICE
 from headwater.cli import words
 from headwater.cli.find import kafka_address, need_status
 from headwater.errors import UNREADABLE, UserError
@@ -35,12 +36,16 @@ VALUE = "value"
 """Where the value stands when it is no JSON object."""
 
 _FOREVER_MS = 1 << 62
+_HEALTH_KEY = f"/{HEALTH_DEVICE}".encode()
 
 
 async def export(
-    config: str | None, topic: str, *, file: str, start: str, end: str, columns: str, replace: bool
+    config: str | None, topic: str, *, file: str, start: str, end: str, columns: str, everything: bool, replace: bool
 ) -> None:
-    """Write the records of a topic with from ≤ time < to; `-` is standard output. Raises UserError."""
+    """Write the records of a topic with from ≤ time < to; `-` is standard output. Raises UserError.
+
+    `everything`: also what the gateways say of themselves; it lies between the readings because marks travel on it.
+    """
     from gateway.consume.reader import Reader
     from headwater.net import RealNet
 
@@ -49,7 +54,7 @@ async def export(
     address = kafka_address(need_status(config))
     reader = await Reader.connect(RealNet(), *address, client_id="headwater-export", committed=True)
     try:
-        records = await _Range.find(reader, topic, span)
+        records = await _Range.find(reader, topic, span, everything=everything)
         progress = Progress(records.total, tell=sys.stderr.isatty())
         names = columns.split(",") if columns else await _names(records, progress)
         with _whole_file(file, replace=replace) as out:
@@ -82,7 +87,10 @@ def _check_free(file: str, *, replace: bool) -> None:
 class _Range:
     """A topic's records as of now, in a span of event time."""
 
-    def __init__(self, reader: Reader, first: Positions, ends: Positions, span: tuple[int, int]) -> None:
+    def __init__(
+        self, reader: Reader, first: Positions, ends: Positions, span: tuple[int, int], *, everything: bool
+    ) -> None:
+        self._everything = everything
         self._reader = reader
         self._first = first
         self._ends = ends
@@ -90,7 +98,7 @@ class _Range:
         self.total = sum(max(0, ends[where] - offset) for where, offset in first.items())
 
     @classmethod
-    async def find(cls, reader: Reader, topic: str, span: tuple[int, int]) -> _Range:
+    async def find(cls, reader: Reader, topic: str, span: tuple[int, int], *, everything: bool) -> _Range:
         """From each partition's first record at or after the span's start to its present end.
 
         Late records stand behind later ones, so the span's end ends nothing.
@@ -103,7 +111,7 @@ class _Range:
             at: str | int = "earliest" if span[0] <= 0 else span[0]
             first[topic, one] = await reader.offset(topic, one, at)
             ends[topic, one] = await reader.offset(topic, one, "latest")
-        return cls(reader, first, ends, span)
+        return cls(reader, first, ends, span, everything=everything)
 
     async def blocks(self, progress: Progress) -> AsyncIterator[tuple[Block, list[int]]]:
         """Blocks, each with the indices of the records that count."""
@@ -118,12 +126,17 @@ class _Range:
                 chosen = [
                     at
                     for at, (offset, time_ms) in enumerate(zip(block.offsets, block.timestamps, strict=True))
-                    if offset < known_end and start <= time_ms < end
+                    if offset < known_end
+                    and start <= time_ms < end
+                    and (self._everything or not _of_the_node(block.keys[at]))
                 ]
                 progress.add(min(block.next_offset, known_end) - left[where])
                 left[where] = block.next_offset
                 yield block, chosen
             left = {where: offset for where, offset in left.items() if offset < self._ends[where]}
+
+    def _takes(self, key: bytes | None) -> bool:
+        return self._everything or key is None or not key.endswith(_HEALTH_KEY)
 
 
 async def _names(records: _Range, progress: Progress) -> list[str]:

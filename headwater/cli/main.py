@@ -170,6 +170,7 @@ def export(
     columns: Annotated[
         str, typer.Option("--columns", metavar="A,B", help="Only these members; all that there are if left out.")
     ] = "",
+    everything: Annotated[bool, typer.Option("--all", help="The nodes' own health readings too.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the file if it is there.")] = False,
 ) -> None:
     """Write a running node's records as CSV, one line each, with their times and keys.
@@ -181,7 +182,8 @@ def export(
     """
     from headwater.cli.export import export as write
 
-    _asynchronously(lambda: write(config, topic, file=file, start=start, end=end, columns=columns, replace=replace))
+    chosen = {"file": file, "start": start, "end": end, "columns": columns}
+    _asynchronously(lambda: write(config, topic, **chosen, everything=everything, replace=replace))
 
 
 @app.command()

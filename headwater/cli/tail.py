@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from devices.reading import HEALTH_DEVICE
 from headwater.cli.find import kafka_address, need_status
 from headwater.cli.screen import console
 from headwater.errors import UserError
@@ -25,7 +26,7 @@ LOOK_BACK = 2_000
 LOOK_BACK_MAX = 200_000
 """How many offsets back it looks for them, at first and at most: a node's own health readings, one a second, are
 passed over, and a node may have been idle for days."""
-OWN_DEVICE = b"/$gateway"
+_HEALTH_KEY = f"/{HEALTH_DEVICE}".encode()
 
 
 class Line(NamedTuple):
@@ -58,7 +59,7 @@ class Printer:
             for at, (offset, key) in enumerate(zip(block.offsets, block.keys, strict=True))
             if offset >= first
             and (end is None or offset < end)
-            and (self._everything or key is None or not key.endswith(OWN_DEVICE))
+            and (self._everything or key is None or not key.endswith(_HEALTH_KEY))
         ]
 
     def show(self, lines: Iterable[Line]) -> None:

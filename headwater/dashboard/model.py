@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from devices.reading import HEALTH_DEVICE
 from gateway.ingest.intervals import BURST_MS, Interval
 from gateway.log.records import decode_headers
 from headwater.errors import UNREADABLE
 
-GATEWAY_DEVICE = "$gateway"
 CHARTED_MAX = 1e300  # JSON's integers have no end, a chart's floats do
 _MARK = b"hw-mark"
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
@@ -111,7 +111,7 @@ class PageModel:
         fields_of = _fields_of(values)
         for key, time_ms, fields in zip(keys, timestamps, fields_of, strict=True):
             device = (key or b"?").decode("utf-8", "replace")
-            if not device.endswith("/" + GATEWAY_DEVICE):
+            if not device.endswith("/" + HEALTH_DEVICE):
                 self._reading(device, time_ms, fields, now_ms)
 
     def _reading(self, device: str, time_ms: int, fields: dict[str, Any], now_ms: int) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from typing import NamedTuple
 
+from devices.reading import HEALTH_DEVICE
 from gateway.ingest.mqtt import packets as codec
 from gateway.ingest.mqtt import version3, version5
 from gateway.ingest.mqtt.packets import REMAINING_LENGTH_MAX, Connect, Header, PacketType
@@ -30,7 +31,6 @@ from headwater.errors import PeerError
 
 SUBSCRIBE_ID = 1
 ASK_AGAIN_MS = 60_000.0
-_HEALTH_TOPIC = "$gateway"  # the node's own device
 _ANY_PACKET = REMAINING_LENGTH_MAX + 5
 
 
@@ -296,7 +296,7 @@ def _on_publish(x: ClientSession, data: bytes, header: Header, position: int, en
     except MqttError:  # it would come again and again
         topic = raw.decode("utf-8", "replace")
         flags |= REFUSED
-    if topic.startswith(_HEALTH_TOPIC) or topic.count("/") >= TOPIC_LEVELS_MAX:
+    if topic.startswith(HEALTH_DEVICE) or topic.count("/") >= TOPIC_LEVELS_MAX:
         flags |= REFUSED
     if flags & REFUSED:
         x.unreadable = topic

@@ -55,7 +55,7 @@ def put(node: MemoryNode, time: int, value: Any, *, partition: int = 0, topic: s
 
 
 def run(topic: str = "readings", **options: Any) -> None:
-    asked: dict[str, Any] = {"start": "", "end": "", "columns": "", "replace": False}
+    asked: dict[str, Any] = {"start": "", "end": "", "columns": "", "everything": False, "replace": False}
     asyncio.run(export(None, topic, **(asked | options)))
 
 
@@ -99,6 +99,18 @@ def test_what_comes_meanwhile_is_not_waited_for(
     found = rows(tmp_path / "out.csv")
     assert [row["n"] for row in found] == [str(n) for n in range(12)]
     assert "late" not in found[0]
+
+
+@pytest.mark.parametrize(("everything", "names"), [(False, ["power"]), (True, ["disk_free", "power"])])
+def test_the_nodes_own_health_is_left_out_unless_asked_for(
+    node: MemoryNode, tmp_path: Path, *, everything: bool, names: list[str]
+) -> None:
+    put(node, 0, {"power": 1})
+    node.topics["readings"][0].append((1, b"edge/$gateway", b'{"disk_free":1}', NO_HEADERS))
+    run(file=str(tmp_path / "out.csv"), everything=everything)
+    found = rows(tmp_path / "out.csv")
+    assert list(found[0])[3:] == names
+    assert len(found) == len(names)
 
 
 def test_chosen_columns_and_standard_output(node: MemoryNode, capsys: pytest.CaptureFixture[str]) -> None:
