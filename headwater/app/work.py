@@ -119,7 +119,7 @@ class Work:
     def _make_processors(self, kafka: tuple[str, int]) -> Any:
         try:
             from processors.inline import make_processors
-            from processors.rules import load_rules
+            from processors.rule_files import load_rules
         except ModuleNotFoundError as error:
             self._missing("processors", "the processors need", error.name)
             return None

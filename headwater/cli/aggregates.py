@@ -82,7 +82,7 @@ async def why(config: str | None, key: str, *, at: str, rule: str, as_json: bool
     """Print what holds windows open and why readings of them were late. Raises UserError."""
     from headwater.cli.export import parse_time
     from headwater.settings.load import load_settings
-    from processors.rules import load_rules
+    from processors.rule_files import load_rules
 
     ref, status = find_node(config), need_status(config)
     rules = load_rules(load_settings(ref.config).settings.rules)

@@ -6,6 +6,7 @@ reported at its line, taken out, and the rest is tried again, so that one run na
 
 from __future__ import annotations
 
+import copy
 import difflib
 import re
 import tomllib
@@ -20,6 +21,9 @@ from headwater.toml.source import Source
 T = TypeVar("T", bound=msgspec.Struct)
 
 _PROBLEMS_MAX = 20
+_NAMED_MAX = 10
+NAME = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
+_PATTERNS = {NAME: "must be at most 64 of a-z, 0-9, _, . and -, a letter or digit first"}
 _WORDS = {
     "int": "a whole number",
     "float": "a number",
@@ -34,7 +38,7 @@ _WORDS = {
 def convert(source: Source, kind: type[T]) -> T | None:
     """The table as `kind`, without what does not fit: each mistake is in `source.problems`.
 
-    None when a key is missing that nothing can stand for.
+    None when a key is missing that nothing can stand for; a list's item that lacks one is left out.
     """
     shape = inspect.type_info(kind)
     homes = _key_homes(shape)
@@ -43,13 +47,14 @@ def convert(source: Source, kind: type[T]) -> T | None:
         try:
             value = msgspec.convert(source.table, kind)
         except msgspec.ValidationError as error:
-            message, path = _found(str(error), source.table, shape)
+            message, path = _found(str(error), source.table, kind)
             if _literal_from_environment(source, path):
                 continue
             missing = _missing_of(message)
             if not missing or (*path, missing) not in source.faulty:
                 source.problem(path, _plain(message, path, missing=missing, allowed=_allowed(shape, path)))
-            if not path or not _remove(source.table, path) or missing:
+            item_is_gone = bool(path) and isinstance(path[-1], int)
+            if not path or (missing and not item_is_gone) or not _remove(source.table, path):
                 return None
             source.forget_item(path)
         else:
@@ -125,36 +130,40 @@ def _key_homes(shape: inspect.Type) -> dict[str, list[str]]:
     return homes
 
 
-def _found(error: str, table: Any, shape: inspect.Type) -> tuple[str, Path]:
-    """msgspec's finding as (message, path); the mapping's member that it does not name is looked for."""
-    message, path, unnamed = _parse(error)
-    if not unnamed:
-        return message, path
-    at, kind = table, shape
-    for part in path:
-        at = at[part]
-        kind = _member(kind, part) or kind
-    struct = struct_at(value_at(kind) or kind)
-    if struct is None or not isinstance(at, dict):
-        return message, path
-    for name, inner in at.items():
-        try:
-            msgspec.convert(inner, struct.cls)
-        except msgspec.ValidationError as inner_error:
-            message, rest = _found(str(inner_error), inner, struct)
-            return message, (*path, name, *rest)
+def _found(error: str, table: Any, kind: type[msgspec.Struct]) -> tuple[str, Path]:
+    """msgspec's finding as (message, path); members of mappings, which it does not name, are looked for."""
+    message, parts = _parse(error)
+    if None not in parts:
+        return message, tuple(part for part in parts if part is not None)
+    at = table = copy.deepcopy(table)
+    path: Path = ()
+    for part in parts:
+        name = _guilty(at, table, kind, error) if part is None else part
+        if name is None:
+            return message, path
+        path += (name,)
+        at = at[name]
     return message, path
 
 
-def _parse(error: str) -> tuple[str, Path, bool]:
-    """(message, path, whether the path ends in a member that msgspec does not name)."""
+def _guilty(mapping: dict[str, Any], table: Any, kind: type[msgspec.Struct], error: str) -> str | None:
+    """The member of a mapping in `table` that makes msgspec say this; it is left there alone."""
+    for name, inner in list(mapping.items()):
+        mapping.clear()
+        mapping[name] = inner
+        try:
+            msgspec.convert(table, kind)
+        except msgspec.ValidationError as alone:
+            if str(alone) == error:
+                return name
+    return None
+
+
+def _parse(error: str) -> tuple[str, list[str | int | None]]:
+    """(message, path); None stands for a member of a mapping, which msgspec does not name."""
     message, _, where = error.partition(" - at `$")
-    path: Path = ()
-    for name, index in re.findall(r"\.([^.\[`]+)|\[(\d+|\.\.\.)\]", where.rstrip("`")):
-        if index == "...":
-            return message, path, True
-        path += (name or int(index),)
-    return message, path, False
+    found = re.findall(r"\.([^.\[`]+)|\[(\d+|\.\.\.)\]", where.rstrip("`"))
+    return message, [None if index == "..." else name or int(index) for name, index in found]
 
 
 def _member(shape: inspect.Type, part: str | int) -> inspect.Type | None:
@@ -177,7 +186,8 @@ def _allowed(shape: inspect.Type, path: Path) -> list[str]:
     at: inspect.Type | None = shape
     for part in path:
         at = _member(at, part) if at is not None else None
-    return [str(value) for value in at.values] if isinstance(at, inspect.LiteralType) else []
+    kinds = at.types if isinstance(at, inspect.UnionType) else (at,)
+    return [str(value) for one in kinds if isinstance(one, inspect.LiteralType) for value in one.values]
 
 
 def _plain(message: str, path: Path, *, missing: str, allowed: list[str]) -> str:
@@ -187,8 +197,12 @@ def _plain(message: str, path: Path, *, missing: str, allowed: list[str]) -> str
     enum = re.fullmatch(r"Invalid enum value '?(.*?)'?", message)
     if enum and allowed:
         near = difflib.get_close_matches(enum[1], allowed, n=1)
-        meant = f"did you mean “{near[0]}”? " if near else ""
-        return f"{name}: “{enum[1]}” is not known; {meant}it is one of {', '.join(allowed)}"
+        meant = f"did you mean “{near[0]}”?" if near else ""
+        known = f"it is one of {', '.join(allowed)}" if not near or len(allowed) <= _NAMED_MAX else ""
+        return f"{name}: “{enum[1]}” is not known; {' '.join(filter(None, (meant, known)))}"
+    pattern = re.fullmatch(r"Expected `str` matching regex '(.*)'", message)
+    if pattern:
+        return f"{name} {_PATTERNS.get(pattern[1], f'does not fit the pattern {pattern[1]}')}"
     message = re.sub(r"`([^`]+)`", _in_words, message)
     match = re.fullmatch(r"Expected (.+?)(?:, got (.+))?", message)
     if match:

@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from headwater.errors import UserError
+from headwater.errors import UNREADABLE, UserError
 from headwater.toml.places import Path, key_lines
 
 _ENV = re.compile(r"(\$?)\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -65,16 +65,8 @@ class Source:
 
     def forget_item(self, path: Path) -> None:
         """A list's item was taken out of the table: those behind it move up, and their places with them."""
-        holder, index = path[:-1], path[-1]
-        depth = len(holder)
-        moved: dict[Path, Place] = {}
-        for found, place in self.places.items():
-            at = found[depth] if len(found) > depth and found[:depth] == holder else None
-            if not isinstance(at, int) or not isinstance(index, int) or at < index:
-                moved[found] = place
-            elif at > index:
-                moved[(*holder, at - 1, *found[depth + 1 :])] = place
-        self.places = moved
+        self.places = {moved: place for found, place in self.places.items() if (moved := _moved(found, path))}
+        self.faulty = {moved for found in self.faulty if (moved := _moved(found, path))} | {path[:-1]}
 
     def add_file(self, file: str) -> None:
         """Merge one more file over what is there; raises UserError when it cannot be read or is no TOML."""
@@ -84,10 +76,10 @@ class Source:
         """Merge a text that is called `file`; raises UserError when it is no TOML."""
         try:
             table = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise UserError(_toml_error(file, str(error)), hint=_toml_hint(str(error))) from None
+            lines = {path: Place(file, line) for path, line in key_lines(text).items()}
+        except UNREADABLE as error:  # besides its own error: a number of thousands of digits, brackets without end
+            raise UserError(_toml_error(file, str(error), text), hint=_toml_hint(str(error))) from None
         self.files.append(file)
-        lines = {path: Place(file, line) for path, line in key_lines(text).items()}
         self._merge(self.table, table, (), (), lines)
 
     def _merge(
@@ -155,6 +147,15 @@ def read_source(file: str, *, missing: str = "") -> Source:
     return source
 
 
+def _moved(found: Path, gone: Path) -> Path | None:
+    """Where a path stands after a list's item is gone; None for the item itself and what was in it."""
+    holder, index, depth = gone[:-1], gone[-1], len(gone) - 1
+    at = found[depth] if len(found) > depth and found[:depth] == holder else None
+    if not isinstance(at, int) or not isinstance(index, int) or at < index:
+        return found
+    return (*holder, at - 1, *found[depth + 1 :]) if at > index else None
+
+
 def _is_table_list(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
 
@@ -181,8 +182,16 @@ def _toml_hint(message: str) -> str:
     return "Mend that line; strings stand in quotes."
 
 
-def _toml_error(file: str, message: str) -> str:
-    match = re.search(r" \(at line (\d+), column \d+\)$", message)
-    if match is None:
-        return f"{file}: no valid TOML: {message}"
-    return f"{file}:{match[1]}: no valid TOML: {message[: match.start()]}"
+def _toml_error(file: str, message: str, text: str) -> str:
+    if match := re.search(r" \(at line (\d+), column \d+\)$", message):
+        return f"{file}:{match[1]}: no valid TOML: {message[: match.start()]}"
+    last = text.rstrip().count("\n") + 1
+    if message.endswith(" (at end of document)"):
+        return f"{file}:{last}: no valid TOML: {message.removesuffix(' (at end of document)')} at the end of the file"
+    if "integer string conversion" in message:
+        number = re.search(r"\d{4000}", text)
+        line = text.count("\n", 0, number.start()) + 1 if number else last
+        return f"{file}:{line}: no valid TOML: a number of thousands of digits"
+    deepest = re.search(r"[\[{][\[{\s]{100}", text)
+    line = text.count("\n", 0, deepest.start()) + 1 if deepest else last
+    return f"{file}:{line}: no valid TOML: lists or tables within each other without end"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from processors.columns import KeyTable, Lanes, to_columns
 from processors.derive import Derivation
 from processors.expressions import FUNCTIONS, ExpressionError, compile_expression
-from processors.rules import parse_rules
+from processors.rule_files import parse_rules
 from tests.support import river
 from tests.support.river import Row
 
@@ -184,8 +184,8 @@ def test_a_rule_with_a_filter_and_a_computed_field() -> None:
 def test_a_mistake_in_a_rule_is_named_with_its_line() -> None:
     window = '[[window]]\nname = "w"\nsize_s = 10\n'
     for line, said in (
-        ('where = "power >"', "r.toml:4: [[window]] where: “power >” cannot be read"),
-        ('compute = { e = "sqr(a)" }', "r.toml:4: [[window]] compute.e: no function is called sqr"),
+        ('where = "power >"', "r.toml:4: window[0].where: “power >” cannot be read"),
+        ('compute = { e = "sqr(a)" }', "r.toml:4: window[0].compute.e: no function is called sqr"),
         ('compute = { device = "a" }', "cannot name a computed field"),
     ):
         with pytest.raises(Exception, match=r"r\.toml:4") as caught:

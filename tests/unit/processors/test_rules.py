@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from headwater.errors import UserError
-from processors.rules import load_rules, parse_rules
+from processors.rule_files import load_rules, parse_rules
 
 WINDOW = '[[window]]\nname = "w"\nsize_s = 10\n'
 HOPPING = WINDOW + 'kind = "hopping"\nevery_s = 5\n'
@@ -39,57 +39,65 @@ def test_a_file_by_path_and_two_files_together(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (WINDOW + "sise_s = 5\n", "r.toml:4: [[window]] sise_s: unknown key; did you mean “size_s”?"),
-        (WINDOW.replace("10", '"ten"'), "r.toml:3: [[window]] size_s: expected a number, got text in quotes"),
-        (WINDOW.replace("10", "0.00001"), "r.toml:3: [[window]] size_s: 1e-05 is no whole number of milliseconds"),
-        (WINDOW.replace("10", "-1"), "r.toml:3: [[window]] size_s"),
-        ('\n[[window]]\nname = "w"\n', "r.toml:2: [[window]] size_s: this key is missing"),
-        (WINDOW.replace('"w"', '"W w"'), "r.toml:2: [[window]] name: “W w” is no name"),
+        (WINDOW + "sise_s = 5\n", "r.toml:4: unknown key “sise_s” in [window[0]]; did you mean “size_s”?"),
+        (WINDOW.replace("10", '"ten"'), "r.toml:3: window[0].size_s must be a number, not text in quotes"),
+        (WINDOW.replace("10", "0.00001"), "r.toml:3: window[0].size_s: 1e-05 is no whole number of milliseconds"),
+        (WINDOW.replace("10", "-1"), "r.toml:3: window[0].size_s"),
+        ('\n[[window]]\nname = "w"\n', "r.toml:2: window[0].size_s: this key is missing"),
+        (WINDOW.replace('"w"', '"W w"'), "r.toml:2: window[0].name must be at most 64 of a-z"),
         (
             WINDOW + 'every_field = ["mean", "maen"]\n',
-            "r.toml:4: [[window]] every_field: “maen” is not known; did you mean “mean”?",
+            "r.toml:4: window[0].every_field[1]: “maen” is not known; did you mean “mean”?",
         ),
-        (WINDOW + '[window.fields]\np = ["median"]\n', "r.toml:5: [[window]] fields.p: “median” is not"),
-        (WINDOW + 'kind = "hoping"\n', "r.toml:4: [[window]] kind: “hoping” is not known; did you mean “hopping”?"),
-        (WINDOW + 'kind = "hopping"\n', "r.toml:1: [[window]] every_s: this key is missing: a hopping window needs it"),
-        (HOPPING.replace("5", "20"), "r.toml:5: [[window]] every_s: 20.0 leaves readings between windows of 10.0 s"),
-        (HOPPING.replace("5", "0.0007"), "r.toml:5: [[window]] every_s: 0.0007 is no whole number of milliseconds"),
-        (HOPPING.replace("10", "36000.001"), "[[window]] every_s: a window would be put together from 36000001 panes"),
-        (WINDOW + "gap_s = 5\n", "r.toml:4: [[window]] gap_s: a tumbling window has no gap_s"),
-        (WINDOW + 'zone = "Europe/Berlin"\n', "r.toml:4: [[window]] zone: a tumbling window has no zone"),
-        (SESSION + "size_s = 5\n", "r.toml:5: [[window]] size_s: a session window has no size_s"),
-        (SESSION.replace("gap_s = 3\n", ""), "r.toml:1: [[window]] gap_s: this key is missing: a session window"),
+        (WINDOW + '[window.fields]\np = ["median"]\n', "r.toml:5: window[0].fields.p[0]: “median” is not"),
+        (WINDOW + 'kind = "hoping"\n', "r.toml:4: window[0].kind: “hoping” is not known; did you mean “hopping”?"),
+        (WINDOW + 'kind = "hopping"\n', "r.toml:1: window[0].every_s: this key is missing: a hopping window needs it"),
+        (HOPPING.replace("5", "20"), "r.toml:5: window[0].every_s: 20.0 leaves readings between windows of 10.0 s"),
+        (HOPPING.replace("5", "0.0007"), "r.toml:5: window[0].every_s: 0.0007 is no whole number of milliseconds"),
+        (HOPPING.replace("10", "36000.001"), "window[0].every_s: a window would be put together from 36000001 panes"),
+        (WINDOW + "gap_s = 5\n", "r.toml:4: window[0].gap_s: a tumbling window has no gap_s"),
+        (WINDOW + 'zone = "Europe/Berlin"\n', "r.toml:4: window[0].zone: a tumbling window has no zone"),
+        (SESSION + "size_s = 5\n", "r.toml:5: window[0].size_s: a session window has no size_s"),
+        (SESSION.replace("gap_s = 3\n", ""), "r.toml:1: window[0].gap_s: this key is missing: a session window"),
         (
             CALENDAR.replace("Berlin", "Berlim"),
-            "r.toml:5: [[window]] zone: “Europe/Berlim” is no time zone here; did you mean “Europe/Berlin”?",
+            "r.toml:5: window[0].zone: “Europe/Berlim” is no time zone here; did you mean “Europe/Berlin”?",
         ),
-        (CALENDAR.replace("day", "dya"), "r.toml:4: [[window]] calendar: “dya” is not known; did you mean “day”?"),
-        (CALENDAR.replace("day", "shifts"), '[[window]] shifts: calendar = "shifts" and the key shifts go together'),
-        (SHIFTS.replace("22:00", "25:00"), "r.toml:6: [[window]] shifts.night: “25:00” is no time of day"),
-        (SHIFTS.replace("22:00", "06:00"), "r.toml:6: [[window]] shifts: two shifts begin at the same time"),
-        (WINDOW + "every_field = []\n", "r.toml:1: [[window]] fields: nothing to compute"),
-        (WINDOW + WINDOW, "r.toml:5: [[window]] name: a second window is named “w”"),
-        (WINDOW + ALERT + ALERT, "r.toml:10: [[alert]] name: a second alert is named “hot”"),
+        (CALENDAR.replace("day", "dya"), "r.toml:4: window[0].calendar: “dya” is not known; did you mean “day”?"),
+        (CALENDAR.replace("day", "shifts"), 'window[0].shifts: calendar = "shifts" and the key shifts go together'),
+        (SHIFTS.replace("22:00", "25:00"), "r.toml:6: window[0].shifts.night: “25:00” is no time of day"),
+        (SHIFTS.replace("22:00", "06:00"), "r.toml:6: window[0].shifts: two shifts begin at the same time"),
+        (WINDOW + "every_field = []\n", "r.toml:4: window[0].every_field: nothing to compute"),
+        (WINDOW + WINDOW, "r.toml:5: window[1].name: a second window is named “w”; the first stands at r.toml:1"),
+        (WINDOW + ALERT + ALERT, "r.toml:10: alert[1].name: a second alert is named “hot”"),
         (
             WINDOW + ALERT.replace('"w"', '"v"'),
-            "r.toml:6: [[alert]] window: there is no window named “v”; there is w",
+            "r.toml:6: alert[0].window: there is no window named “v”; there is w",
         ),
-        (ALERT, "r.toml:3: [[alert]] window: there is no window named “w”; there is none at all"),
-        (WINDOW + ALERT.replace("fire_above = 85", ""), "[[alert]] fire_above: an alert has either"),
-        (WINDOW + ALERT + "fire_below = 3\n", "r.toml:8: [[alert]] fire_above: an alert has either"),
-        (WINDOW + ALERT + "clear_below = 90\n", "r.toml:9: [[alert]] clear_below: 90.0 must be at or below fire_above"),
+        (ALERT, "r.toml:3: alert[0].window: there is no window named “w”; there is none at all"),
+        (WINDOW + ALERT.replace("fire_above = 85", ""), "alert[0].fire_above: an alert has either"),
+        (WINDOW + ALERT + "fire_below = 3\n", "r.toml:8: alert[0].fire_above: an alert has either"),
+        (WINDOW + ALERT + "clear_below = 90\n", "r.toml:9: alert[0].clear_below: 90.0 must be at or below fire_above"),
         (
             WINDOW + ALERT + "clear_above = 70\n",
-            "r.toml:9: [[alert]] clear_above: an alert with fire_above is cleared by",
+            "r.toml:9: alert[0].clear_above: an alert with fire_above is cleared by",
         ),
-        (WINDOW + ALERT + 'aggregate = "sum"\n', "r.toml:9: [[alert]] aggregate: window “w” does not compute sum of t"),
+        (WINDOW + ALERT + 'aggregate = "sum"\n', "r.toml:9: alert[0].aggregate: window “w” does not compute sum of t"),
         (
             WINDOW + 'every_field = ["durations"]\n' + ALERT + 'aggregate = "durations"\n',
-            "r.toml:10: [[alert]] aggregate: durations are several numbers, an alert needs one",
+            "r.toml:10: alert[0].aggregate: durations are several numbers, an alert needs one",
         ),
-        ('[windows]\nname = "w"\n', "r.toml:1: “windows” is no kind of rule"),
-        ("title = 3\n", "r.toml:1: “title” is no kind of rule"),
+        (WINDOW + ALERT.replace("85", "nan"), "r.toml:8: alert[0].fire_above: nan is no number to count with"),
+        (WINDOW + "allowed_lateness_s = inf\n", "r.toml:4: window[0].allowed_lateness_s: inf is no number"),
+        ('[windows]\nname = "w"\n', "r.toml:1: unknown key “windows”; did you mean “window”?"),
+        ("title = 3\n", "r.toml:1: unknown key “title”; the nearest known one is “alert”"),
+        (WINDOW.replace("[[", "[").replace("]]", "]"), "r.toml:1: [window] is one of several: write [[window]]"),
+        ("[[window]]\nsize_s = 3\n", "r.toml:1: window[0] needs the key “name”"),
         ("[[window]]\nname = w\n", "r.toml:2: no valid TOML"),
+        ('[[window]]\nname = "w\n', "r.toml:2: no valid TOML"),
+        ("[[window]]\nname = 3 #\nx = [1,\n", "r.toml:3: no valid TOML"),
+        (WINDOW + "windows_max = " + "9" * 5000, "r.toml:4: no valid TOML: a number of thousands of digits"),
+        (WINDOW + "compute = " + "[" * 5000, "r.toml:4: no valid TOML: lists or tables within each other without end"),
     ],
 )
 def test_a_mistake_is_named_with_its_place(text: str, said: str) -> None:
@@ -99,11 +107,44 @@ def test_a_mistake_is_named_with_its_place(text: str, said: str) -> None:
     assert caught.value.hint
 
 
+def test_all_mistakes_of_all_files_are_named_at_once_in_their_order() -> None:
+    first = HOPPING.replace("10", '"ten"') + 'where = "power >"\nwindos_max = 3\n' + WINDOW.replace("name", "nane")
+    second = "\n" + WINDOW.replace('"w"', '"v"').replace("10", "-1") + ALERT + "clear_above = 3\nseverity = 'loud'\n"
+    with pytest.raises(UserError) as caught:
+        parse_rules([(first, "a.toml"), (second, "b.toml")])
+    found = caught.value.what.splitlines()
+    assert [line.split(": ")[0] for line in found] == [
+        *("a.toml:3", "a.toml:6", "a.toml:7", "a.toml:9", "b.toml:4", "b.toml:10", "b.toml:11")
+    ]
+    for line, key in zip(found, ("size_s", "where", "windos_max", "nane", "size_s", "clear", "sev"), strict=True):
+        assert key in line
+
+
+def test_one_mistake_makes_no_others() -> None:
+    """A window that is wrong itself is not called missing, nor what it would have computed."""
+    for text, count in (
+        (WINDOW.replace('"w"', "3") + ALERT, 1),
+        (WINDOW + 'kind = "sessoin"\ngap_s = 3\n', 1),
+        (WINDOW + 'every_field = ["maen"]\n' + ALERT, 1),
+        (WINDOW + ALERT.replace("85", '"85"'), 1),
+        (CALENDAR.replace('"day"', '"dya"') + 'shifts = { a = "01:00" }\n', 1),
+    ):
+        with pytest.raises(UserError) as caught:
+            parse_rules([(text, "r.toml")])
+        assert len(caught.value.what.splitlines()) == count, caught.value.what
+
+
+def test_a_hundred_mistakes_are_not_all_printed() -> None:
+    with pytest.raises(UserError) as caught:
+        parse_rules([(WINDOW + "".join(f"key{number} = 1\n" for number in range(100)), "r.toml")])
+    assert caught.value.what.splitlines()[-1] == "and 80 more"
+
+
 def test_names_and_files_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no rules named “wind-fram”") as caught:
         load_rules(["wind-fram"])
     assert "wind-farm" in caught.value.hint
-    with pytest.raises(UserError, match="No such file"):
+    with pytest.raises(UserError, match="there is no such file"):
         load_rules([str(tmp_path / "none.toml")])
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match="not UTF-8 at byte 0"):

@@ -1,0 +1,135 @@
+"""Rule files: TOML to `Rules`. All mistakes are named at once, each with file, line, key and the nearest known key.
+
+A rule file holds `[[window]]` and `[[alert]]` tables; docs/windows.md describes every key.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+import msgspec
+
+from headwater import resources
+from headwater.errors import UserError
+from headwater.toml.check import convert
+from headwater.toml.places import Path, show_path
+from headwater.toml.source import Source
+from processors.rule_checks import Finding, about_alert, about_window, about_window_of
+from processors.rules import AlertRule, Rules, WindowRule
+
+PROBLEMS_MAX = 20
+_AGGREGATES = (("fields",), ("every_field",))
+_HINT = "docs/windows.md shows every key with an example."
+
+
+class RuleFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a rule file says."""
+
+    window: tuple[WindowRule, ...] = ()
+    alert: tuple[AlertRule, ...] = ()
+
+
+def load_rules(names: Iterable[str]) -> Rules:
+    """Rules from files (names that end in `.toml`) and from rule sets that ship with Headwater (any other name).
+
+    Raises `UserError` with file, line and key of every mistake, or with the names that ship.
+    """
+    source = Source("rules")
+    unread: list[UserError] = []
+    for name in names:
+        try:
+            if name.endswith(".toml"):
+                source.add_file(name)
+            else:
+                source.add_text(f"rules {name}", _shipped(name))
+        except UserError as error:
+            unread.append(error)
+    return _rules(source, unread)
+
+
+def parse_rules(texts: Iterable[tuple[str, str]]) -> Rules:
+    """Rules from (text, name of the file) pairs. Raises `UserError` with file, line and key of every mistake."""
+    source = Source("rules")
+    unread: list[UserError] = []
+    for text, file in texts:
+        try:
+            source.add_text(file, text)
+        except UserError as error:
+            unread.append(error)
+    return _rules(source, unread)
+
+
+def _shipped(name: str) -> str:
+    try:
+        return resources.read_config("rules", f"{name}.toml")
+    except FileNotFoundError:
+        shipped = resources.config_names("rules")
+        hint = f"Write a path that ends in .toml, or one of: {', '.join(shipped) or 'none ships yet'}."
+        raise UserError(f"no rules named “{name}” ship with Headwater", hint=hint) from None
+
+
+def _rules(source: Source, unread: list[UserError]) -> Rules:
+    if unread:  # what stands in the others may refer to what stands in these
+        raise UserError("\n".join(error.what for error in unread), hint=unread[0].hint)
+    for kind in ("window", "alert"):
+        if isinstance(source.table.get(kind), dict):
+            source.problem((kind,), f"[{kind}] is one of several: write [[{kind}]], two brackets on either side")
+            del source.table[kind]
+    found = convert(source, RuleFile)
+    if found is not None:
+        are_whole = not any(path == ("window",) or path[2:] == ("name",) for path in source.faulty)
+        _check_windows(source, found.window)
+        _check_alerts(source, found, are_whole=are_whole)
+    if source.problems:
+        more = len(source.problems) - PROBLEMS_MAX
+        said = [*source.problems[:PROBLEMS_MAX], *([f"and {more} more"] if more > 0 else [])]
+        raise UserError("\n".join(said), hint=_HINT)
+    return Rules(windows=found.window, alerts=found.alert) if found is not None else Rules()
+
+
+def _check_windows(source: Source, rules: tuple[WindowRule, ...]) -> None:
+    places: dict[str, Path] = {}
+    for index, rule in enumerate(rules):
+        at: Path = ("window", index)
+        _tell(source, at, about_window(rule, kind_is_known=(*at, "kind") not in source.faulty))
+        _tell_double(source, at, rule.name, places)
+
+
+def _check_alerts(source: Source, file: RuleFile, *, are_whole: bool) -> None:
+    """`are_whole`: no window is missing for a mistake of its own."""
+    places: dict[str, Path] = {}
+    windows = {rule.name: (index, rule) for index, rule in enumerate(file.window)}
+    for number, rule in enumerate(file.alert):
+        at: Path = ("alert", number)
+        _tell(source, at, about_alert(rule))
+        _tell_double(source, at, rule.name, places)
+        if rule.window in windows:
+            index, window = windows[rule.window]
+            if not any(path[:2] == ("window", index) and path[2:3] in _AGGREGATES for path in source.faulty):
+                _tell(source, at, about_window_of(rule, window))
+        elif are_whole:
+            near = difflib.get_close_matches(rule.window, list(windows), n=1, cutoff=0.3)
+            said = f"did you mean “{near[0]}”?" if near else f"there is {', '.join(windows) or 'none at all'}"
+            _tell(source, at, [(("window",), f"there is no window named “{rule.window}”; {said}")])
+
+
+def _tell(source: Source, at: Path, findings: Iterable[Finding]) -> None:
+    """Findings about a rule, without those about a key that was found wrong before."""
+    for key, message in findings:
+        path = (*at, *key)
+        if not any(len(found) > len(at) and _meet(found, path) for found in source.faulty):
+            source.problem(path, f"{show_path(path)}: {message}")
+
+
+def _meet(one: Path, other: Path) -> bool:
+    """Whether one of two paths is the other or within it."""
+    length = min(len(one), len(other))
+    return one[:length] == other[:length]
+
+
+def _tell_double(source: Source, at: Path, name: str, places: dict[str, Path]) -> None:
+    first = places.setdefault(name, at)
+    if first is not at:
+        message = f"a second {at[0]} is named “{name}”; the first stands at {source.place(first)}"
+        _tell(source, at, [(("name",), message)])
