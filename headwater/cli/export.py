@@ -126,9 +126,7 @@ class _Range:
                 chosen = [
                     at
                     for at, (offset, time_ms) in enumerate(zip(block.offsets, block.timestamps, strict=True))
-                    if offset < known_end
-                    and start <= time_ms < end
-                    and (self._everything or not _of_the_node(block.keys[at]))
+                    if offset < known_end and start <= time_ms < end and self._takes(block.keys[at])
                 ]
                 progress.add(min(block.next_offset, known_end) - left[where])
                 left[where] = block.next_offset
