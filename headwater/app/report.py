@@ -61,11 +61,17 @@ class Reporter:
         """Where this node is reached: `host:port` by part; the page once the work process says that it is served."""
         core = self._core
         page = core.settings.page if core.work is not None and core.work.report.get("page") else None
-        return {
+        found: dict[str, str | None] = {
             "kafka": _address(core.kafka.address) if core.kafka is not None else None,
             "mqtt": _address(core.mqtt.address) if core.mqtt is not None else None,
-            "page": page.listen if page is not None else None,
         }
+        for door in core.kafka.doors.all if core.kafka is not None else ():
+            if door.address is not None and door.problem is None:
+                name = f"kafka {door.settings.protocol}"
+                found[name] = " ".join(filter(None, (found.get(name), _address(door.address))))
+        if core.mqtt is not None and (tls := core.mqtt.tls) is not None and tls.problem is None and tls.address:
+            found["mqtt TLS"] = _address(tls.address)
+        return found | {"page": page.listen if page is not None else None}
 
     def _mqtt_problem(self) -> dict[str, str]:
         """What keeps MQTT clients out although its listener runs."""

@@ -20,8 +20,11 @@ def check(file: str | None) -> None:
     parts = check_parts(settings)
     shown = masked(loaded)
     does = [f"serves Kafka on {shown['kafka']['listen']}"]
+    does += [f"serves Kafka by {each['protocol']} on {each['listen']}" for each in shown["kafka"]["listeners"]]
     if shown["mqtt"] is not None:
         does.append(f"takes MQTT on {shown['mqtt']['listen']}")
+        if shown["mqtt"]["tls"] is not None:
+            does.append(f"takes MQTT over TLS on {shown['mqtt']['tls']['listen']}")
     does += [f"reads the broker at {broker['address']}" for broker in shown["mqtt_client"]]
     does += [f"reads serial port {port['port']}" for port in shown["serial"]]
     if shown["central"] is not None:

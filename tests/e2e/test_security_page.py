@@ -100,9 +100,12 @@ def test_the_example_works_as_it_stands(tmp_path: Path) -> None:
     with node(central, tmp_path / "office"), node(edge, tmp_path / "shed"):
         status = until(lambda: read_status(str(tmp_path / "office")), "the central")
         assert "no user for Kafka yet" in " ".join(status["listeners"].values())
+        assert set(status["addresses"]) == {"kafka", "kafka SSL", "mqtt", "page"}
         made = headwater(["user", "add", "token", "--kafka", "--generate", "--config", str(central)])
         password = re.findall(r"shown this once: (\S+)", made.stdout)[0]
         until(lambda: not (read_status(str(tmp_path / "office")) or {"listeners": 1})["listeners"], "an open listener")
+        told = (read_status(str(tmp_path / "office")) or {})["addresses"]
+        assert told["kafka SASL_SSL"] == f"127.0.0.1:{ports[':9093']}"
         listed = headwater(["user", "list", "--config", str(central)])
         assert listed.stdout.split() == ["token", "Kafka"]
         subprocess.run(

@@ -66,6 +66,18 @@ def test_init_central_elsewhere_names_the_file_in_its_steps(headwater: Headwater
     assert "computes window" in checked.stdout
 
 
+def test_check_names_every_listener(headwater: Headwater, tmp_path: Path) -> None:
+    file = tmp_path / "headwater.toml"
+    file.write_text(
+        f'node = "n"\ndata_dir = "{tmp_path}"\n[mqtt.tls]\ncertificate_file = "a"\nkey_file = "b"\n'
+        '[[kafka.listeners]]\nlisten = ":9093"\nprotocol = "SASL_PLAINTEXT"\n'
+    )
+    checked = headwater("config", "check", str(file))
+    assert checked.returncode == 0, checked.stderr
+    assert "  serves Kafka by SASL_PLAINTEXT on :9093\n" in checked.stdout
+    assert "  takes MQTT over TLS on 127.0.0.1:8883\n" in checked.stdout
+
+
 def test_check_names_each_mistake_without_a_traceback(headwater: Headwater, tmp_path: Path) -> None:
     (tmp_path / "headwater.toml").write_text('node = "n"\n[mqtt]\nlisen = "x"\n')
     checked = headwater("config", "check")
