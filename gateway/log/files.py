@@ -126,5 +126,11 @@ class PartitionFiles:
             if name not in kept:
                 self.disk.remove(f"{self.directory}/{name}")
 
+    def remove_snapshots_beyond(self, end_offset: int) -> None:
+        """Those that know of batches which the log does not hold: other batches will get their offsets."""
+        for name in self.snapshot_names():
+            if name > f"{end_offset:020d}.snapshot":
+                self.disk.remove(f"{self.directory}/{name}")
+
     def snapshot_names(self) -> list[str]:
         return [name for name in self.disk.names(self.directory) if name.endswith(".snapshot")]

@@ -162,7 +162,11 @@ class PartitionLog(Readable, Upkept):
         repeated = self._state.check(fields, marker[1] if marker is not None and control else None, coordinator=control)
         if repeated is not None:
             return Appended(repeated.first_offset, repeated.last_offset + 1, True)  # noqa: FBT003
-        appended = self._write(data, [(fields, len(data), before)], self.log_end_offset + fields[12], chain)
+        try:
+            appended = self._write(data, [(fields, len(data), before)], self.log_end_offset + fields[12], chain)
+        except LogFailed:
+            self._state.producers.refused(fields[9], fields[10], fields[11])
+            raise
         aborted = self._state.apply(fields, appended.base_offset, now_ms, marker)
         if aborted is not None:
             self._active.aborted.append(aborted)
@@ -345,6 +349,7 @@ class PartitionLog(Readable, Upkept):
         self.epochs, self.leader_epoch = going.epochs, going.epochs[-1][0]
         if not self._chained:
             going.segment.chain = None
+        going.state.producers.refuse_others(self._state.producers)
         self._state, self._chain, self._active = going.state, going.segment.chain, going.segment
         self.log_end_offset = self.synced_offset
         self._snapshots = {going.segment.base_offset: going.state.snapshot()}

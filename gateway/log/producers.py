@@ -2,8 +2,9 @@
 
 A producer that is unknown is accepted at any sequence, for its state may have expired or lain in a quarantined range; a
 known one with a gap is refused, and a repeated batch is recognised by its sequence numbers and answered with its
-offsets. Behind a range that is gone, what is remembered on both sides of it still tells repeats; what lay between is
-taken when its producer sends it again.
+offsets. A repeat needs proof: older batches of a producer that was met in the middle may never have come, they are taken.
+Behind a range that is gone, what is remembered on both sides of it still tells repeats; what lay between is taken when
+its producer sends it again.
 The snapshot is Kafka's (`<offset>.snapshot`, ProducerSnapshot.json version 1).
 """
 
@@ -46,20 +47,23 @@ class _Producer:
         self.any_sequence = False
         # After a range that is gone: so many batches in a row end the doubt.
         self.doubtful = 0
-        self.rooted = False  # nothing older than `batches` was in that range
+        # Whatever is older than `batches` was in the log, or has long been answered: it can only be a repeat.
+        self.rooted = False
 
     def keep(self, batch: SequencedBatch) -> None:
         """Remember a batch in the order of sequences: in doubt, one that is sent again may belong before others."""
         batches = self.batches
         slot = len(batches)
-        if self.doubtful:
+        if self.doubtful or not self.rooted:
             while slot and _is_before(batch.last_sequence, batches[slot - 1].first_sequence):
                 slot -= 1
             in_a_row = slot and (batches[slot - 1].last_sequence + 1) % _SEQUENCES == batch.first_sequence
-            if in_a_row and slot == len(batches):
+            if self.doubtful and in_a_row and slot == len(batches):
                 self.doubtful -= 1
         batches.insert(slot, batch)
-        if len(batches) > BATCHES_KEPT:
+        if slot == 0 and batch.first_sequence == 0:
+            self.rooted = True
+        if len(batches) > BATCHES_KEPT:  # as many as may be under way at once
             del batches[0]
             self.rooted = True
 
@@ -80,11 +84,12 @@ class Producers:
     `pinned` are the ids with an open transaction: a snapshot without them would show what may yet be taken back.
     """
 
-    __slots__ = ("_known", "pinned")
+    __slots__ = ("_gap", "_known", "pinned")
 
     def __init__(self) -> None:
         self.pinned: Container[int] = ()
         self._known: dict[int, _Producer] = {}
+        self._gap = False  # before whatever comes from now on a range is gone
 
     def __len__(self) -> int:
         return len(self._known)
@@ -120,12 +125,13 @@ class Producers:
         expected = (producer.batches[-1].last_sequence + 1) % _SEQUENCES if producer.batches else 0
         if first == expected or (producer.any_sequence and not producer.batches):
             return None
-        # What overlaps one of the remembered batches is no repeat.
-        older = bool(producer.batches) and _is_before(last, producer.batches[0].first_sequence)
-        if older and (producer.rooted or not producer.doubtful):
+        batches = producer.batches
+        if batches and producer.rooted and _is_before(last, batches[0].first_sequence):
             raise DuplicateSequence(f"Producer {producer_id} repeats sequences {first} to {last}")
-        if producer.doubtful and not any(
-            first <= batch.last_sequence and batch.first_sequence <= last for batch in producer.batches
+        behind = bool(batches) and not producer.rooted and _is_before(last, batches[-1].first_sequence)
+        # What overlaps one of the remembered batches is no repeat.
+        if (producer.doubtful or behind) and not any(
+            first <= batch.last_sequence and batch.first_sequence <= last for batch in batches
         ):
             return None
         raise OutOfOrderSequence(f"Producer {producer_id} sends sequence {first} where {expected} is next")
@@ -149,7 +155,10 @@ class Producers:
 
     def note(self, producer_id: int, epoch: int, batch: SequencedBatch, timestamp: int) -> None:
         """Remember an appended batch."""
+        begins = batch.first_sequence == 0 and producer_id not in self._known
         producer = self._touch(producer_id, epoch)
+        if begins:
+            producer.doubtful = 0  # nothing of it lay in a range that is gone
         producer.keep(batch)
         producer.timestamp = timestamp
         producer.any_sequence = False
@@ -164,20 +173,33 @@ class Producers:
         """Remember a batch that a coordinator appended for a producer, without a sequence."""
         self._touch(producer_id, epoch).timestamp = timestamp
 
+    def refused(self, producer_id: int, epoch: int, first: int) -> None:
+        """The batch at sequence `first` did not get in. If it is a producer's very first, none may come before it."""
+        if first == 0 and producer_id not in self._known:
+            self._touch(producer_id, epoch)
+
+    def refuse_others(self, before: Producers) -> None:
+        """The same for each producer that only `before` knows: all its batches were taken back."""
+        for producer_id, producer in before._known.items():
+            if producer.batches:
+                self.refused(producer_id, producer.epoch, producer.batches[0].first_sequence)
+
     def forget_sequences(self) -> None:
         """A range is gone and nobody knows whose batches were in it: epochs still fence, any sequence may follow.
 
         Repeats of what is remembered are still told, for they are in the log.
         """
+        self._gap = True
         for producer in self._known.values():
             producer.any_sequence = not producer.batches
-            producer.rooted = bool(producer.batches)
             producer.doubtful = BATCHES_KEPT
 
     def _touch(self, producer_id: int, epoch: int) -> _Producer:
         producer = self._known.pop(producer_id, None)
         if producer is None:
             producer = _Producer(epoch)
+            producer.any_sequence = self._gap
+            producer.doubtful = BATCHES_KEPT if self._gap else 0
             if len(self._known) >= PRODUCERS_MAX:
                 silent = next((each for each in self._known if each not in self.pinned), None)
                 if silent is not None:
@@ -230,6 +252,7 @@ class Producers:
             if last >= 0:
                 first = (last - delta) % _SEQUENCES
                 producer.batches.append(SequencedBatch(first, last, last_offset - delta, last_offset))
+                producer.rooted = True
             else:
                 # Kafka's format does not tell forgotten sequences from none.
                 producer.any_sequence = True

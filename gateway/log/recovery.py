@@ -187,8 +187,8 @@ class Recoverer:
 
     def _is_gap(self, segment: Segment, next_base: int) -> bool:
         """Whether batches are lost before the next segment; compaction leaves gaps where none are."""
-        if segment.next_offset >= next_base:
-            return False
+        if segment.next_offset >= next_base or next_base <= self._log_start:
+            return False  # what had expired may go in any order
         return not self._compacted or self._disk.exists(self._bad_path(segment.next_offset, next_base))
 
     def _release(
@@ -338,6 +338,7 @@ class Recoverer:
             # Those of a clean stop describe less than what will be appended.
             if self._disk.exists(active.path + suffix):
                 self._disk.remove(active.path + suffix)
+        self._files.remove_snapshots_beyond(active.next_offset)
         self._disk.sync(active.handle)
         self._disk.sync_directory(self._directory)
         if self._damaged or self._begin_epoch:

@@ -39,6 +39,7 @@ def go_on_after_failure(
     while segments.all() and segments.active.base_offset >= synced_offset:
         files.remove_segment(segments.active)
         segments.pop()
+    files.remove_snapshots_beyond(synced_offset)
     files.disk.sync_directory(files.directory)
     chain: int | None = synced[0].chain
     if segments.all():

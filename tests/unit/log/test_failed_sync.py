@@ -3,11 +3,22 @@ from __future__ import annotations
 import pytest
 
 from gateway.log import records
-from gateway.log.errors import LogFailed
+from gateway.log.errors import LogFailed, OutOfOrderSequence
 from gateway.log.recovery import Outcome
 from headwater.clock import ManualClock
 from headwater.disk import ForgetfulDisk
-from tests.support.logs import NOW_MS, FlakyDisk, append, batch, marker, open_log, open_store, read_all, segment_path
+from tests.support.logs import (
+    DATA,
+    NOW_MS,
+    FlakyDisk,
+    append,
+    batch,
+    marker,
+    open_log,
+    open_store,
+    read_all,
+    segment_path,
+)
 
 EIO = OSError(5, "Input/output error")
 
@@ -148,3 +159,54 @@ def test_a_recovery_point_that_cannot_be_written_holds_back_what_comes_after_the
     assert (log.synced_offset, log.log_end_offset) == (1, 1)
     store.close()
     assert read_all(open_store(disk).topics["t"].partitions[0]) == [(0, b"kept")]
+
+
+@pytest.mark.parametrize("how", ["sync", "append"])
+def test_a_producers_second_batch_does_not_come_before_its_first_which_failed(how: str) -> None:
+    disk = ForgetfulDisk()
+    store, log = open_log(disk)
+    if how == "sync":
+        append(log, b"0", producer_id=7, producer_epoch=0, base_sequence=0)
+        disk.fail_next["sync"] = EIO
+        store.flush_now()
+    else:
+        disk.fail_next["append"] = EIO
+        with pytest.raises(LogFailed):
+            append(log, b"0", producer_id=7, producer_epoch=0, base_sequence=0)
+    with pytest.raises(OutOfOrderSequence):  # it was on its way already
+        append(log, b"1", producer_id=7, producer_epoch=0, base_sequence=1)
+    append(log, b"0", producer_id=7, producer_epoch=0, base_sequence=0)
+    append(log, b"1", producer_id=7, producer_epoch=0, base_sequence=1)
+
+
+def test_a_producer_that_was_met_in_the_middle_goes_on_there_after_a_failed_sync() -> None:
+    disk = ForgetfulDisk()
+    store, log = open_log(disk)
+    append(log, b"57", producer_id=7, producer_epoch=0, base_sequence=57)
+    disk.fail_next["sync"] = EIO
+    store.flush_now()
+    append(log, b"57", producer_id=7, producer_epoch=0, base_sequence=57)
+
+
+def test_snapshots_beyond_the_end_go_for_other_batches_will_have_their_offsets() -> None:
+    disk = FlakyDisk()
+    store, log = open_log(disk)
+    append(log, b"kept")
+    store.flush_now()
+    while log.segments_count == 1:
+        append(log, b"x" * 150, producer_id=7, producer_epoch=0, base_sequence=log.log_end_offset - 1)
+    disk.syncs_until_failure = 1  # the closed segment is finished, with a snapshot; the active one is not
+    store.flush_now()
+    assert log.log_end_offset == 1
+    assert [name for name in disk.names(f"{DATA}/log/t-0") if name.endswith(".snapshot")] == []
+
+
+def test_a_start_removes_snapshots_beyond_the_end() -> None:
+    disk = ForgetfulDisk()
+    store, log = open_log(disk)
+    append(log, b"kept")
+    store.flush_now()
+    disk.replace_file(f"{DATA}/log/t-0/{5:020d}.snapshot", b"of batches that are not there")
+    disk.power_cut()
+    open_log(disk)
+    assert not disk.exists(f"{DATA}/log/t-0/{5:020d}.snapshot")

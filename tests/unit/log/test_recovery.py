@@ -570,3 +570,54 @@ def test_a_batch_that_claims_a_later_offset_is_damaged_where_no_crc_looks() -> N
     flip(disk, segment_path(3), position_of(disk, 3, 4)[0] + 7)  # the last one: no batch after it bears it out
     store, log = open_log(disk)
     assert store.recovered[-1][2:5] == (Outcome.TORN_TAIL, 4, 4)
+
+
+def test_an_unacknowledged_batch_before_one_that_came_through_is_taken_when_it_is_sent_again() -> None:
+    disk = ForgetfulDisk()
+    store, log = open_log(disk)
+    for sequence in range(4):
+        append(log, b"%d" % sequence, producer_id=7, producer_epoch=3, base_sequence=sequence)
+    append(log, b"tail")
+    store.flush_now()
+    for offset in (0, 1):  # as a disk that wrote later sectors first leaves it: the producer was never met before these
+        flip(disk, segment_path(0), position_of(disk, 0, offset)[0] + 70)
+    store, log = open_log(disk)
+    assert outcomes(store) == [Outcome.QUARANTINED]
+    sequenced = {"producer_id": 7, "producer_epoch": 3}
+    assert not log.append(batch(b"0", base_sequence=0, **sequenced), now_ms=0).duplicate
+    assert not log.append(batch(b"1", base_sequence=1, **sequenced), now_ms=0).duplicate
+    assert log.append(batch(b"2", base_sequence=2, **sequenced), now_ms=0).duplicate
+    assert log.append(batch(b"3", base_sequence=3, **sequenced), now_ms=0).duplicate
+    assert not log.append(batch(b"4", base_sequence=4, **sequenced), now_ms=0).duplicate
+
+
+def test_a_producer_that_is_met_in_the_middle_may_still_send_what_came_before() -> None:
+    _, log = open_log(ForgetfulDisk())
+    sequenced = {"producer_id": 7, "producer_epoch": 3}
+    append(log, b"5", base_sequence=5, **sequenced)
+    append(log, b"3", base_sequence=3, **sequenced)
+    append(log, b"4", base_sequence=4, **sequenced)
+    for sequence in (3, 4, 5):
+        assert log.append(batch(b"%d" % sequence, base_sequence=sequence, **sequenced), now_ms=0).duplicate
+    with pytest.raises(OutOfOrderSequence):
+        append(log, b"7", base_sequence=7, **sequenced)
+    for sequence in range(6, 10):
+        append(log, b"%d" % sequence, base_sequence=sequence, **sequenced)
+    with pytest.raises(DuplicateSequence):  # as many came after it as may be under way: it has been answered
+        append(log, b"3", base_sequence=3, **sequenced)
+
+
+def test_a_segment_that_had_expired_and_went_before_the_older_ones_is_not_missed() -> None:
+    disk = ForgetfulDisk()
+    store, log = open_log(disk)
+    while log.segments_count < 4:
+        append(log, b"x" * 1_500)
+    store.flush_now()
+    bases = [each.base_offset for each in log.closed_segments()]
+    log.start_at(bases[2])
+    store.offsets.set_starts({("t", 0): bases[2]})
+    disk.power_cut()
+    disk.remove(segment_path(bases[1]))
+    store, log = open_log(disk)
+    assert outcomes(store) == [Outcome.CLEAN]
+    assert log.log_start_offset == bases[2]
