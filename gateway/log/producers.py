@@ -2,7 +2,7 @@
 
 A producer that is unknown is accepted at any sequence, for its state may have expired or lain in a quarantined range; a
 known one with a gap is refused, and a repeated batch is recognised by its sequence numbers and answered with its
-offsets. A repeat needs proof: older batches of a producer that was met in the middle may never have come, they are taken.
+offsets. A repeat needs proof: older batches of a producer met in the middle may never have come, and are taken.
 Behind a range that is gone, what is remembered on both sides of it still tells repeats; what lay between is taken when
 its producer sends it again.
 The snapshot is Kafka's (`<offset>.snapshot`, ProducerSnapshot.json version 1).
