@@ -72,6 +72,7 @@ class FieldState:
             self._columns |= {column.name: column for column in _NEEDS[aggregate]}
         self.arrays = {name: _empty(column, capacity) for name, column in self._columns.items()}
         self._samples_max = samples_max
+        self.full = False  # while memory is short no sample is kept
         asked = set(self.aggregates)
         self.samples = Pile(series.SAMPLE) if asked & set(series.AGGREGATES) else None
         self._buckets = Pile(sketches.BUCKET, sketches.squeeze) if asked & sketches.QUANTILES.keys() else None
@@ -119,7 +120,7 @@ class FieldState:
 
     def _add_samples(self, rows: Ints, values: Floats, times: Ints) -> int:
         assert self.samples is not None  # noqa: S101 - checked by the caller
-        room = self._samples_max - self.samples.held
+        room = 0 if self.full else self._samples_max - self.samples.held
         self.samples.add(rows[:room], series.samples_of(values[:room], times[:room]))
         if room < len(rows):
             self.arrays["spilt"][rows[room:]] = 1
@@ -156,14 +157,30 @@ class FieldState:
             spans = zip(rows.tolist(), starts.tolist(), ends.tolist(), lists["spilt"], strict=True)
             lists["samples"] = [None if spilt else (self.samples.get(row), *span) for row, *span, spilt in spans]
         if self._buckets is not None:
-            lists["buckets"] = [sketches.squeeze(self._buckets.get(row)) for row in rows.tolist()]
+            lists |= self._quantiles(rows)
         if self._hashes is not None:
-            lists["hashes"] = [sketches.squeeze_hashes(self._hashes.get(row)) for row in rows.tolist()]
+            items, sizes = self._hashes.squeezed(rows)
+            lists["hashes"] = np.split(items, np.cumsum(sizes)[:-1]) if len(sizes) else []
         columns = [_result(aggregate, lists) for aggregate in self.aggregates]
         return [
             dict(zip(self.aggregates, row, strict=True)) if count else None
             for count, row in zip(lists["n"], zip(*columns, strict=True), strict=True)
         ]
+
+    def _quantiles(self, rows: Ints) -> Lists:
+        assert self._buckets is not None  # noqa: S101 - checked by the caller
+        with_values = np.flatnonzero(self.arrays["n"][rows])
+        chosen = rows[with_values]
+        buckets, sizes = self._buckets.squeezed(chosen)
+        low, high = self.arrays["min"][chosen], self.arrays["max"][chosen]
+        lists: Lists = {}
+        for name in self.aggregates:
+            if (share := sketches.QUANTILES.get(name)) is not None:
+                found = np.full(len(rows), None, dtype=object)
+                if len(chosen):
+                    found[with_values] = sketches.quantiles(share, buckets, sizes, low, high).tolist()
+                lists[name] = found.tolist()
+        return lists
 
     def snapshot(self, rows: Ints) -> dict[str, Any]:
         arrays: dict[str, Any] = {name: pack(array[rows]) for name, array in self.arrays.items()}
@@ -219,10 +236,6 @@ def _of_samples(function: series.Aggregate) -> Callable[[Lists], list[Any]]:
     return results
 
 
-def _quantile(quantile: float) -> Callable[[Lists], list[Any]]:
-    return _by_row(lambda _, *row: sketches.quantile(quantile, *row), "buckets", "min", "max")
-
-
 def circular_mean(sine: float, cosine: float, count: int) -> float | None:
     """The mean direction in degrees, in [0, 360), of `count` directions from the sums of their sines and cosines.
 
@@ -254,7 +267,6 @@ _RESULTS: dict[str, Callable[[Lists], list[Any]]] = {
     "circular_spread": _by_row(lambda n, sine, cosine: circular_spread(sine, cosine, n), "sin", "cos"),
     "distinct": _by_row(lambda _, hashes: sketches.distinct(hashes), "hashes"),
     **{name: _of_samples(function) for name, function in series.AGGREGATES.items()},
-    **{name: _quantile(quantile) for name, quantile in sketches.QUANTILES.items()},
 }
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Container, Iterable, Mapping, Sequence
 from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
@@ -28,12 +27,12 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Texts = npt.NDArray[np.object_]
 
-KEYS_MAX = 200_000
 LANES_MAX = 100_000
 TIME_MAX_MS = 1 << 52  # beyond it a time is no time; also keeps window arithmetic inside int64
 _MARK = b"\x0ehw-mark"  # as an encoded header section holds the key: its length as a zigzag varint, then the key
 _COPY = b"\x04hw"
-_ONLY_COPY = re.compile(rb"\x02\x04hw[\x00-\x7f]([^/\x00]+/\d+/\d+)/(\d{1,15})\Z", re.DOTALL)
+_ONLY_COPY = re.compile(rb"\x02\x04hw[\x00-\x7f]([^/\x00]+/\d+/\d+)\Z", re.DOTALL)
+_DIGITS_MAX = 15
 _DECODER = msgspec.json.Decoder(dict)
 
 
@@ -69,7 +68,7 @@ class Columns(NamedTuple):
     """A block of readings, row for row.
 
     `key` is the number of the record's key in the partition's `KeyTable`, -1 for a record that is not windowed
-    (no key, a value that is no JSON object, an impossible time, one key too many). `time` is the record timestamp in
+    (no key, a value that is no JSON object, an impossible time). `time` is the record timestamp in
     ms. `backfill`: the record's place in its source log is below one seen before (design, section 8).
     """
 
@@ -100,7 +99,10 @@ class KeyTable:
         return len(self.names)
 
     def ids(self, keys: Sequence[bytes | None]) -> list[int]:
-        """The number of each key; -1 for None, for what is no key of a reading, and for one key too many."""
+        """The number of each key; -1 for None and for what is no key of a reading.
+
+        How many there may be is for `roster` to say, which takes out those that belong to nobody (`keep`).
+        """
         known = self._ids
         try:
             return [known[key] for key in keys]  # type: ignore[index]
@@ -113,7 +115,7 @@ class KeyTable:
         except UnicodeDecodeError:
             return -1
         node, slash, device = name.partition("/")
-        if not (node and slash and device) or len(self.names) >= KEYS_MAX:
+        if not (node and slash and device):
             return -1
         self._ids[key] = len(self.names)
         self.names.append(name)
@@ -132,6 +134,21 @@ class KeyTable:
         """Node and device name of a key."""
         node, _, device = self.names[key].partition("/")
         return node, device
+
+    def keep(self, known: Bools, nodes: Container[str]) -> tuple[Ints, Ints]:
+        """Keep these keys, their nodes, and of the other nodes those among `nodes`; all of them get new numbers.
+
+        Returns the new numbers of keys and nodes by their old ones, -1 for those that are gone.
+        """
+        kept = np.flatnonzero(known).tolist()
+        staying = {self.node_of[key] for key in kept}
+        new_of = np.where(known, np.cumsum(known) - 1, -1)
+        here = np.array([index in staying or node in nodes for index, node in enumerate(self.nodes)], dtype=np.bool_)
+        new_node_of = np.where(here, np.cumsum(here) - 1, -1)
+        names = [self.names[key] for key in kept]
+        stayed = [node for index, node in enumerate(self.nodes) if here[index]]
+        self.restore({"names": names, "nodes": stayed})
+        return new_of, new_node_of
 
     def snapshot(self) -> dict[str, Any]:
         return {"names": self.names, "nodes": self.nodes}
@@ -153,40 +170,67 @@ class Lanes:
     def backfill(self, headers: Sequence[bytes]) -> Bools:
         """For each record whether it is backfill; a record that is no copy never is."""
         found = np.zeros(len(headers), dtype=np.bool_)
-        if self._all_live(headers):
+        logs, which, offsets = _places(headers)
+        if len(self.highest) + len(logs) > LANES_MAX:
+            self._one_by_one(logs, which, offsets, found)
             return found
+        order = np.argsort(which, kind="stable") if len(logs) != 1 or which.min() < 0 else np.arange(len(which))
+        ends = np.searchsorted(which[order], np.arange(-1, len(logs)), side="right").tolist()
+        for log, begin, end in zip(logs, ends[:-1], ends[1:], strict=True):
+            rows = order[begin:end]
+            before = np.maximum.accumulate(np.concatenate([[self.highest.get(log, -1)], offsets[rows]]))
+            found[rows] = offsets[rows] < before[:-1]
+            self.highest[log] = int(before[-1])
+        return found
+
+    def _one_by_one(self, logs: list[bytes], which: Ints, offsets: Ints, found: Bools) -> None:
+        """The same where there may be one log too many: the one first seen is forgotten."""
         highest = self.highest
-        match = _ONLY_COPY.match
-        for row, blob in enumerate(headers):
-            if hit := match(blob):
-                log, offset = hit[1], int(hit[2])
-            elif (place := _copy_place(blob)) is not None:
-                log, offset = place
-            else:
+        for row, (index, offset) in enumerate(zip(which.tolist(), offsets.tolist(), strict=True)):
+            if index < 0:
                 continue
+            log = logs[index]
             if offset < highest.get(log, -1):
                 found[row] = True
                 continue
             if log not in highest and len(highest) >= LANES_MAX:
-                del highest[next(iter(highest))]  # the log first seen; its node's next epoch has another name
+                del highest[next(iter(highest))]  # its node's next epoch has another name
             highest[log] = offset
-        return found
 
-    def _all_live(self, headers: Sequence[bytes]) -> bool:
-        """The common case, several times faster: one source log, nothing but `hw`, rising offsets of equal length."""
-        if not headers or (hit := _ONLY_COPY.match(headers[0])) is None:
-            return False
-        pieces = b"".join(headers).split(headers[0][: hit.start(2)])
-        digits = len(headers[0]) - hit.start(2)
-        if len(pieces) != len(headers) + 1 or pieces[0] or set(map(len, pieces[1:])) != {digits}:
-            return False
-        if not b"".join(pieces).isdigit() or any(a >= b for a, b in pairwise(pieces[1:])):
-            return False  # digits of equal length are ordered as their numbers are
-        log = hit[1]
-        if log not in self.highest or int(hit[2]) < self.highest[log]:
-            return False
-        self.highest[log] = int(pieces[-1])
-        return True
+
+def _places(headers: Sequence[bytes]) -> tuple[list[bytes], Ints, Ints]:
+    """Source logs in the order in which they first appear; per record the index of its log, -1 for none, and its offset
+    there.
+
+    Nearly all records of a block have the same few beginnings of their headers, which end in the offset.
+    """
+    parts = [blob.rpartition(b"/") for blob in headers]
+    heads, tails = [part[0] for part in parts], [part[2] for part in parts]
+    log_of = {head: match[1] if (match := _ONLY_COPY.match(head)) else None for head in dict.fromkeys(heads)}
+    odd = {head for head, log in log_of.items() if log is None}
+    rows = [row for row, head in enumerate(heads) if head in odd] if odd else []
+    for row in rows:
+        heads[row], tails[row] = _replaced(headers[row], log_of)
+    if not (all(tails) and b"".join(tails).isdigit() and max(map(len, tails)) <= _DIGITS_MAX):
+        for row, tail in enumerate(tails):
+            if not tail.isdigit() or len(tail) > _DIGITS_MAX:
+                heads[row], tails[row] = _replaced(headers[row], log_of)
+    offsets = np.array(list(map(int, tails)), dtype=np.int64)
+    seen = dict.fromkeys(heads)
+    logs = list(dict.fromkeys(log for head in seen if (log := log_of[head]) is not None))
+    if len(seen) == len(logs) == 1:
+        return logs, np.zeros(len(heads), dtype=np.int64), offsets
+    number_of = {log: number for number, log in enumerate(logs)}
+    which = {head: -1 if (log := log_of[head]) is None else number_of[log] for head in seen}
+    return logs, np.array([which[head] for head in heads], dtype=np.int64), offsets
+
+
+def _replaced(blob: bytes, log_of: dict[bytes, bytes | None]) -> tuple[bytes, bytes]:
+    """What stands for headers that are not `hw` alone: a beginning that `log_of` knows from now on, and an offset."""
+    place = _copy_place(blob)
+    head = b"" if place is None else b"\0" + place[0]
+    log_of[head] = None if place is None else place[0]
+    return head, b"0" if place is None else b"%d" % place[1]
 
 
 def _copy_place(blob: bytes) -> tuple[bytes, int] | None:
@@ -213,7 +257,7 @@ def to_columns(records: Records, keys: KeyTable, lanes: Lanes, texts: frozenset[
     joined = b"".join(records.headers)
     copies = _COPY in joined
     backfill = lanes.backfill(records.headers) if copies else np.zeros(count, dtype=np.bool_)
-    marks = _marks(records) if _MARK in joined else []
+    marks = _marks(records, joined) if _MARK in joined else []
     wanted = {name: _text_column(documents, name) for name in texts}
     return Columns(ids, time, backfill, _field_columns(documents), marks, int((ids < 0).sum()), wanted)
 
@@ -291,13 +335,22 @@ def _number(value: Any) -> float:
     return float("nan")
 
 
-def _marks(records: Records) -> list[MarkAt]:
+def _rows_with(what: bytes, joined: bytes, blobs: Sequence[bytes]) -> list[int]:
+    """Which of the joined blobs hold `what`, of which there is little."""
+    places, at = [], joined.find(what)
+    while at >= 0:
+        places.append(at)
+        at = joined.find(what, at + 1)
+    ends = np.cumsum(np.fromiter(map(len, blobs), dtype=np.int64, count=len(blobs)))
+    rows = np.unique(np.searchsorted(ends, places, side="right")).tolist()
+    return [row for row in rows if what in blobs[row]]  # not where it began in one and ended in the next
+
+
+def _marks(records: Records, joined: bytes) -> list[MarkAt]:
     found = []
-    for row, blob in enumerate(records.headers):
-        if _MARK not in blob:
-            continue
+    for row in _rows_with(_MARK, joined, records.headers):
         try:
-            headers = dict(decode_headers(blob))
+            headers = dict(decode_headers(records.headers[row]))
             mark = parse_mark(headers.get("hw-mark") or b"")
         except (PeerError, ValueError):
             continue

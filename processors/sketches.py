@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Items = npt.NDArray[Any]
 
@@ -36,6 +37,7 @@ BUCKETS_MAX = 4096
 HASH = np.dtype("<u4")
 
 _SHIFT = 52 - 6
+_CODES, _CODE_MASK = 1 << 31, (1 << 32) - 1  # a code is a number below 2^32 once it is raised by 2^31
 _SPARSE_BITS, _DENSE_BITS = 25, 12
 _SPARSE_MAX = 1024
 _REGISTERS = 1 << _DENSE_BITS
@@ -56,27 +58,50 @@ def buckets_of(values: Floats) -> Items:
     return found
 
 
-def squeeze(buckets: Items) -> Items:
-    """One item per bucket, sorted. Beyond `BUCKETS_MAX` the lowest values fall into the lowest bucket that is left."""
-    codes, which = np.unique(buckets["code"], return_inverse=True)
-    counts = np.zeros(len(codes), dtype=np.int32)
-    np.add.at(counts, which, buckets["count"])
-    if len(codes) > BUCKETS_MAX:
-        counts[-BUCKETS_MAX] += counts[:-BUCKETS_MAX].sum()
-        codes, counts = codes[-BUCKETS_MAX:], counts[-BUCKETS_MAX:]
-    found = np.empty(len(codes), dtype=BUCKET)
-    found["code"], found["count"] = codes, counts
+def squeeze(buckets: Items, sizes: Ints) -> tuple[Items, Ints]:
+    """One item per row and bucket, sorted; `sizes`: how many buckets each row has.
+
+    Beyond `BUCKETS_MAX` the lowest values of a row fall into the lowest bucket that it has left.
+    """
+    rows = np.repeat(np.arange(len(sizes), dtype=np.int64), sizes)
+    names = (rows << 32) + (buckets["code"].astype(np.int64) + _CODES)
+    order = np.argsort(names, kind="stable")
+    names = names[order]
+    begins = np.flatnonzero(np.diff(names, prepend=-1))
+    counts = np.add.reduceat(buckets["count"][order], begins, dtype=np.int32) if len(begins) else buckets["count"]
+    found = np.empty(len(begins), dtype=BUCKET)
+    found["code"], found["count"] = (names[begins] & _CODE_MASK) - _CODES, counts
+    left = np.bincount(names[begins] >> 32, minlength=len(sizes)).astype(np.int64)
+    return _collapsed(found, left) if left.max(initial=0) > BUCKETS_MAX else (found, left)
+
+
+def _collapsed(buckets: Items, sizes: Ints) -> tuple[Items, Ints]:
+    pieces = []
+    for end, size in zip(np.cumsum(sizes).tolist(), sizes.tolist(), strict=True):
+        piece = buckets[end - size : end].copy()
+        if size > BUCKETS_MAX:
+            piece["count"][-BUCKETS_MAX] += piece["count"][:-BUCKETS_MAX].sum()
+            piece = piece[-BUCKETS_MAX:]
+        pieces.append(piece)
+    return np.concatenate(pieces), np.minimum(sizes, BUCKETS_MAX)
+
+
+def quantiles(share: float, buckets: Items, sizes: Ints, low: Floats, high: Floats) -> Floats:
+    """Per row the value of rank ⌊share × (n − 1)⌋, within `RELATIVE_ERROR`.
+
+    `buckets`: those of the rows one after the other, squeezed; `sizes`: how many each row has, at least one;
+    `low` and `high`: the least and greatest value of each.
+    """
+    ends = np.cumsum(buckets["count"], dtype=np.int64)
+    last = ends[np.cumsum(sizes) - 1]
+    before = np.concatenate([[0], last[:-1]])
+    ranks = np.floor(share * (last - before - 1)).astype(np.int64)
+    codes = buckets["code"][np.searchsorted(ends, before + ranks, side="right")].astype(np.int64)
+    edges = [((np.abs(codes) + more) << _SHIFT).view(np.float64) / 2 for more in (0, 1)]
+    middle = np.where(codes == 0, 0.0, np.copysign(edges[0] + edges[1], codes))
+    middle = np.where(low > middle, low, middle)
+    found: Floats = np.where(high < middle, high, middle)
     return found
-
-
-def quantile(share: float, buckets: Items, low: float, high: float) -> float:
-    """The value of rank ⌊share × (n − 1)⌋, within `RELATIVE_ERROR`; `low` and `high`: the least and greatest value."""
-    ends = np.cumsum(buckets["count"].astype(np.int64))
-    rank = math.floor(share * (int(ends[-1]) - 1))
-    code = int(buckets["code"][int(np.searchsorted(ends, rank, side="right"))])
-    edges = (np.array([abs(code), abs(code) + 1], dtype=np.int64) << _SHIFT).view(np.float64).tolist()
-    middle = edges[0] / 2 + edges[1] / 2 if code else 0.0
-    return min(max(math.copysign(middle, code), low), high)
 
 
 # distinct
@@ -106,8 +131,14 @@ def _rank(bits: npt.NDArray[np.uint64], width: int) -> npt.NDArray[np.uint64]:
     return rank
 
 
-def squeeze_hashes(items: Items) -> Items:
-    """One item per register, sorted; dense once there are more than 1,024 sparse ones."""
+def squeeze_hashes(items: Items, sizes: Ints) -> tuple[Items, Ints]:
+    """One item per row and register, sorted; dense in rows with more than 1,024 sparse ones."""
+    ends = np.cumsum(sizes).tolist()
+    pieces = [_registers(items[end - size : end]) for end, size in zip(ends, sizes.tolist(), strict=True)]
+    return np.concatenate([items[:0], *pieces]), np.array([len(piece) for piece in pieces], dtype=np.int64)
+
+
+def _registers(items: Items) -> Items:
     dense = items[items >= _DENSE_FLAG]
     sparse = _highest(items[items < _DENSE_FLAG])
     if not len(dense) and len(sparse) <= _SPARSE_MAX:
