@@ -17,6 +17,7 @@ from devices.profiles import Profile
 from headwater.errors import UserError
 
 DEVICES_MAX = 10_000
+Label = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
 _OF_FIELDS = ("unit", "min", "max", "description")
 
 
@@ -33,6 +34,8 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """The IANA time zone of its place, for example Europe/Berlin."""
     type: str = ""
     """What it is, for example wind turbine."""
+    labels: Annotated[dict[Label, str], msgspec.Meta(max_length=16)] = {}
+    """Whatever else rules should group by or compare: name to text, for example the line that it belongs to."""
 
 
 class DevicesSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,9 +79,21 @@ def describe(device: str, profile: Profile | None, section: DeviceSettings | Non
         told[key] = (getattr(section, key, "") or getattr(profile, key, "")) or None
     told["profile"] = profile.name if profile is not None else None
     told["expected_interval_ms"] = profile.expected_interval_ms if profile is not None else None
+    if section is not None and section.labels:
+        told["labels"] = section.labels
     fields = profile.fields.items() if profile is not None else ()
     told["fields"] = {
         name: {key: value for key in _OF_FIELDS if (value := getattr(spec, key)) not in ("", None)}
         for name, spec in fields
     }
     return msgspec.json.encode(told)
+
+
+FACTS = ("site", "zone", "type", "labels")
+"""What rules may compare and group by: these members go with a device's readings."""
+
+
+def facts(value: bytes) -> bytes:
+    """Of a device's record what goes with its readings, as JSON; `{}` when that is nothing."""
+    told = msgspec.json.decode(value, type=dict[str, Any])
+    return msgspec.json.encode({key: told[key] for key in FACTS if told.get(key)})

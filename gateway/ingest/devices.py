@@ -1,4 +1,8 @@
-"""The devices of a node: topic `devices` describes each, and an unknown one is taken, kept aside or refused."""
+"""The devices of a node: topic `devices` describes each, and an unknown one is taken, kept aside or refused.
+
+What rules may compare and group by also goes with the readings: header `hw-device` on a device's first reading of a
+run, and again now and then. So who reads a partition has it in the order of that partition.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +10,23 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from devices.description import DeviceSettings, DevicesSettings, check_devices, describe, section_of
+from devices.description import DeviceSettings, DevicesSettings, check_devices, describe, facts, section_of
 from devices.profiles import Profile
 from devices.reading import Reading, Undecodable
+from gateway.ingest.sections import joined
 from gateway.ingest.tail import tail_columns_from
 from gateway.log.partition import PartitionLog
-from gateway.log.records import NO_HEADERS, Record, decode_headers, encode_batch
+from gateway.log.records import NO_HEADERS, Record, decode_headers, encode_batch, encode_headers
+from gateway.log.rows import Rows
 from gateway.log.store import LogStore
-from headwater.errors import HeadwaterError, PeerError
+from headwater.errors import UNREADABLE, HeadwaterError, PeerError
 
 _log = logging.getLogger("headwater.ingest")
 
 DEVICES_TOPIC = "devices"
+FACTS_HEADER = "hw-device"
+STATE_EVERY_MS = 600_000
+"""It is said this often, so that any stretch of the log soon has it."""
 _UNKNOWN_MAX = 1_000
 _NAMED = 3
 
@@ -37,8 +46,11 @@ class Devices:
         self._sections = sections
         self._log = _devices_log(store)
         self._values: dict[bytes, bytes] = {}
+        self._facts: dict[bytes, bytes] = {}  # header section of each device that this run has met
+        self._unstated: dict[bytes, bytes] = {}  # those that wait for a reading to go with
         self._allowed: dict[str, bool] = {}
         self._unknown: dict[str, None] = {}
+        self._state_at_ms: float | None = None
         self._left_out = 0
         self.refused = 0
         self._read()
@@ -81,14 +93,18 @@ class Devices:
         records: list[Record] = []
         for device, profile in devices:
             key = f"{self._node}/{device}".encode()
-            value = describe(device, profile, section_of(device, self._sections))
-            if self._values.get(key) == value:
-                continue
-            if key not in self._values and len(self._values) >= self._settings.devices_max:
-                self._left_out += 1
-                continue
-            self._values[key] = value
-            records.append((wall_ms, key, value, NO_HEADERS))
+            if key not in self._facts:
+                value = describe(device, profile, section_of(device, self._sections))
+                known = self._values.get(key)
+                if known is None and len(self._values) >= self._settings.devices_max:
+                    self._left_out += 1
+                    continue
+                self._facts[key] = _facts_section(value, known)
+                if known != value:
+                    self._values[key] = value
+                    records.append((wall_ms, key, value, NO_HEADERS))
+            if self._facts[key] != NO_HEADERS:
+                self._unstated[key] = self._facts[key]
         if not records:
             return
         try:
@@ -96,7 +112,25 @@ class Devices:
         except (HeadwaterError, OSError) as error:
             _log.error("%d devices could not be described: %s", len(records), error)
             for device, _ in devices:
-                self._values.pop(f"{self._node}/{device}".encode(), None)
+                self._values.pop(key := f"{self._node}/{device}".encode(), None)
+                self._facts.pop(key, None)
+
+    def is_due(self, now_ms: float) -> bool:
+        """Whether all devices are to be met anew, so that their readings say again what they are."""
+        due = self._state_at_ms is not None and now_ms >= self._state_at_ms
+        if due or self._state_at_ms is None:
+            self._state_at_ms = now_ms + STATE_EVERY_MS
+        return due
+
+    def state(self, rows: Rows) -> None:
+        """Put what waits to be said of devices on their first readings in these rows."""
+        if not self._unstated.keys() & set(rows.keys):
+            return
+        for row, key in enumerate(rows.keys):
+            if (section := self._unstated.pop(key, None)) is not None:
+                rows.headers[row] = joined(rows.headers[row], section)
+                if not self._unstated:
+                    return
 
     def _read(self) -> None:
         own = f"{self._node}/".encode()
@@ -145,6 +179,20 @@ def _devices_log(store: LogStore) -> PartitionLog:
     partitions = len(readings.partitions) if readings is not None else 1
     topic = store.create_topic(DEVICES_TOPIC, partitions=partitions, config={"cleanup.policy": "compact"})
     return topic.partitions[0]
+
+
+def _facts_section(value: bytes, known: bytes | None) -> bytes:
+    """The header that says what a device is; that it is nothing any more is said too."""
+    told = facts(value)
+    was = b"{}" if known is None else _facts_of(known)
+    return NO_HEADERS if told == was == b"{}" else encode_headers([(FACTS_HEADER, told)])
+
+
+def _facts_of(stored: bytes) -> bytes:
+    try:
+        return facts(stored)
+    except UNREADABLE:
+        return b""  # somebody else's record: not what is said now
 
 
 def _is_copy(blob: bytes) -> bool:

@@ -338,8 +338,15 @@ class GroupBuilder:
             self.counts.suppressed += len(result) - len(news)
             results[index] = news
 
+    def forget_devices(self) -> None:
+        """Each device is met anew with its next reading."""
+        self._keys.clear()
+        for lane in self._lanes.values():
+            lane.topic_keys.clear()
+
     def forget_reports(self) -> None:
-        """The disk lost a group: what was taken for stored may not be."""
+        """The disk lost a group: what was taken for stored may not be, nor what its readings said of their devices."""
+        self.forget_devices()
         for lane in self._lanes.values():
             lane.reporter.forget_all()
 

@@ -236,9 +236,13 @@ class Ingest:
     def _records(self, entries: list[Entry], now_ms: float, wall_ms: int) -> tuple[Rows, list[Record]]:
         for entry in entries:
             entry.before_ms = entry.source.mark.newest_ms
+        if self._devices is not None and self._devices.is_due(now_ms):
+            self._builder.forget_devices()
         readings, dead = self._builder.build(entries)
-        if self._builder.met and self._devices is not None:
-            self._devices.met(self._builder.met, wall_ms)
+        if self._devices is not None:
+            if self._builder.met:
+                self._devices.met(self._builder.met, wall_ms)
+            self._devices.state(readings)
         if dead:
             self._teller.tell(dead, entries)
         for entry in entries:

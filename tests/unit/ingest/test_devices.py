@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass, field
 
 import msgspec
@@ -9,7 +10,7 @@ import pytest
 
 from devices.description import DeviceSettings, DevicesSettings, check_devices
 from devices.profile_text import load_profiles
-from gateway.ingest.devices import Devices
+from gateway.ingest.devices import STATE_EVERY_MS, Devices
 from gateway.ingest.pipeline import Ingest
 from headwater.errors import UserError
 from tests.support.ingest import Edge, stored
@@ -130,3 +131,62 @@ def test_sections_that_are_no_good_are_told() -> None:
         check_devices([DeviceSettings(device="a", zone="Europe/Nowhere")])
     with pytest.raises(UserError, match="“a” is there twice"):
         check_devices([DeviceSettings(device="a"), DeviceSettings(device="a")])
+
+
+# --- what goes with the readings
+
+NORTH = DeviceSettings(device="p?", site="north", labels={"line": "3"})
+
+
+def said(edge: Shed) -> list[tuple[str, dict[str, object] | None]]:
+    """(device, what its reading says of it) of each reading in the log."""
+    return [
+        (one.key, msgspec.json.decode(one.headers["hw-device"]) if "hw-device" in one.headers else None)
+        for one in edge.readings()
+    ]
+
+
+def test_a_devices_first_reading_says_what_it_is() -> None:
+    edge = shed(NORTH)
+    edge.say("shed/p1", "shed/p1", "plain", "shed/p2")
+    edge.say("shed/p1")
+    what = {"site": "north", "zone": "Europe/Berlin", "type": "water pump", "labels": {"line": "3"}}
+    assert sorted(said(edge)[:4], key=str) == sorted(
+        [("edge/p1", what), ("edge/p1", None), ("edge/plain", None), ("edge/p2", what)], key=str
+    )
+    assert said(edge)[4] == ("edge/p1", None)
+    assert dict(edge.told())["edge/p1"]["labels"] == {"line": "3"}
+
+
+def test_it_is_said_again_by_the_next_run_and_after_a_while() -> None:
+    edge = shed(NORTH)
+    edge.say("shed/p1")
+    edge.power_cut()
+    edge.say("shed/p1")
+    edge.clock.advance(STATE_EVERY_MS - 1)
+    edge.say("shed/p1")
+    edge.clock.advance(1)
+    edge.say("shed/p1")
+    assert [what is not None for _, what in said(edge)] == [True, True, False, True]
+
+
+def test_that_a_device_is_nothing_any_more_is_said_too() -> None:
+    edge = shed(DeviceSettings(device="other", site="north"))
+    edge.say("other")
+    edge.sections = ()
+    edge.power_cut()
+    edge.say("other")
+    assert said(edge) == [("edge/other", {"site": "north"}), ("edge/other", {})]
+
+
+def test_what_lost_readings_said_is_said_again() -> None:
+    edge = shed(NORTH)
+    edge.say("shed/p1")
+    edge.power_cut()  # from here on the topic devices has nothing new, so that the sync that fails is that of readings
+    edge.take(edge.attach("a"), ("shed/p1", b'{"flow":1.5}', 0, 0))
+    edge.ingest.commit()
+    edge.disk.fail_next["sync"] = OSError(errno.EIO, "Input/output error")
+    edge.sync()
+    assert edge.lost
+    edge.say("shed/p1")
+    assert said(edge)[-1][1] is not None
