@@ -27,7 +27,10 @@ class WindowState(WindowMemory):
     # what the kinds of windows do each in their own way
 
     def _place(self, key: Ints, time: Ints, nodes: Ints, rows: Ints, columns: Columns, begin: int, end: int) -> None:
-        """Put the matching rows of [begin, end) into their cells; `rows` are they, counted from `begin`."""
+        """Put the matching rows of [begin, end) into their cells; `rows` are they, counted from `begin`.
+
+        What comes too late is put into `_refused`, by its place in `rows`, with the window that would have had it.
+        """
         raise NotImplementedError
 
     def _prepare(self, index: int, before: int, watermark: int) -> list[WindowResult]:
@@ -60,6 +63,11 @@ class WindowState(WindowMemory):
         nodes = self._nodes_of[key]
         self.counters.late += int((time < self._watermark[nodes]).sum())
         self._place(key, time, nodes, rows, columns, begin, end)
+        if self._refused:
+            for row, *window in self._refused:
+                at = begin + int(rows[row])
+                self._refuse(at, int(key[row]), int(time[row]), window, backfill=bool(columns.backfill[at]))
+            self._refused.clear()
         self.counters.overflow += self.fields.overflow
         self.fields.overflow = 0
 

@@ -73,7 +73,7 @@ class HoppingWindows(WindowState):
                 last = start - start % self._hop  # the last window that it belongs to
                 late = last + self._size <= self._horizon(node)
                 if (late and not self._owed(node, start - self._size, last + self._size)) or last < self._begin:
-                    self.counters.too_late += 1
+                    self._refused.append((row, last, last + self._size))
                     continue
                 # Its end is that of its last window: until then it is needed.
                 pane = self._panes.make(int(key[row]), start, last + self._size)

@@ -31,7 +31,7 @@ from processors.checkpoint import (
     encode_checkpoint,
 )
 from processors.outputs import Log, Written
-from processors.processor import AGGREGATES, ALERTS, Output, PartitionProcessor
+from processors.processor import AGGREGATES, ALERTS, LATE, Output, PartitionProcessor
 from processors.rules import Rules
 from processors.settings import ProcessorSettings
 
@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 
 PARTITIONS_EVERY_MS = 10_000
 STATUS_EVERY_MS = 250
+LATE_BYTES_MAX = 64 << 20
+LATE_SHOWN = 10  # devices per rule in the status
 _DAY_MS = 86_400_000
 
 
@@ -143,9 +145,11 @@ class Processors:
 
     async def _make_topics(self, reader: Log) -> None:
         retention = str(int(self._settings.output_retention_days * _DAY_MS))
-        policies = {AGGREGATES: "compact,delete", ALERTS: "delete"}
+        policies = {AGGREGATES: "compact,delete", ALERTS: "delete", LATE: "delete"}
         for topic, policy in policies.items():
             config = {"cleanup.policy": policy, "retention.ms": retention}
+            if topic == LATE:
+                config["retention.bytes"] = str(LATE_BYTES_MAX)
             await reader.ensure_topic(topic, self._settings.output_partitions, config)
         counts = [await reader.partitions(topic) for topic in policies]
         self._output_partitions = max(1, min(counts))
@@ -274,6 +278,10 @@ class Processors:
         for processor in inputs.values():
             for name, count in processor.counters().items():
                 totals[name] += count
+        late: dict[str, dict[str, int]] = {}
+        for processor in inputs.values():
+            for rule, devices in processor.late(LATE_SHOWN).items():
+                late.setdefault(rule, {}).update(devices)
         ends = reader.ends if reader is not None else {}
         positions = {f"{topic}/{partition}": at for (topic, partition), at in getattr(self, "_positions", {}).items()}
         lag = sum(max(0, ends.get(where, at) - at) for where, at in getattr(self, "_positions", {}).items())
@@ -283,11 +291,16 @@ class Processors:
             "restarts": self._restarts,
             "rules": [rule.name for rule in self._rules.windows] + [rule.name for rule in self._rules.alerts],
             **totals,
+            "too_late_devices": {rule: _most(devices, LATE_SHOWN) for rule, devices in late.items()},
             "expired": self._expired_records,
             "alerts": [alert for processor in inputs.values() for alert in processor.alerts()][:1000],
             "positions": positions,
             "lag_records": lag,
         }
+
+
+def _most(devices: dict[str, int], count: int) -> dict[str, int]:
+    return dict(sorted(devices.items(), key=lambda item: (-item[1], item[0]))[:count])
 
 
 def make_processors(

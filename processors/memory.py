@@ -18,6 +18,7 @@ from processors.cells import Cells
 from processors.columns import Ints, KeyTable
 from processors.fields import FieldTable
 from processors.intervals import Bools, Interval, touching
+from processors.late import TooLateReadings
 from processors.results import NEVER, Counters
 from processors.rules import WindowRule
 
@@ -28,12 +29,17 @@ ROOMY = 3 / 4  # ... until this much is left in use
 class WindowMemory:
     """Cells and fields of one rule's windows, by key and start; times and bounds by node."""
 
+    _slack = 0
+    """A window that is not begun any more ends at least this far behind the horizon."""
+
     def __init__(self, rule: WindowRule, keys: KeyTable) -> None:
         self.rule = rule
         self.cells = Cells(rule.windows_max)
         self.fields = FieldTable(rule, self.cells.capacity)
         self.counters = Counters()
+        self.late = TooLateReadings()
         self._keys = keys
+        self._refused: list[tuple[int, int, int]] = []  # rows at hand that came too late, and the window of each
         self._matches: Bools = np.zeros(0, dtype=np.bool_)
         self._nodes_of: Ints = np.zeros(0, dtype=np.int64)
         # per node: its watermark, the time below which windows are forgotten, the last sweep
@@ -104,6 +110,17 @@ class WindowMemory:
         watermark = int(self._watermark[node])
         lateness = NEVER if watermark == NEVER else watermark - self.rule.allowed_lateness_ms
         return max(lateness, int(self._floor[node]))
+
+    def _refuse(self, row: int, key: int, time: int, window: Sequence[int], *, backfill: bool) -> None:
+        """A reading, row `row` of its block, would have begun `window`, which is not begun any more."""
+        self.counters.too_late += 1
+        if window[0] < self._begin:
+            return  # it is not late: the rule is younger than the window
+        node = int(self._nodes_of[key])
+        live = int(self._watermark[node])
+        forgotten = live == NEVER or window[1] - self._slack > live - self.rule.allowed_lateness_ms
+        cause = "memory" if forgotten else "backfill" if backfill else "device"
+        self.late.take(row, self._keys.names[key], time, window, live, cause)
 
     def _owed(self, node: int, start: int, end: int) -> bool:
         return any(start <= last and end > first for first, last in self._open.get(node, ()))
@@ -181,6 +198,7 @@ class WindowMemory:
             "swept": self._swept,
             "begin": self._begin,
             "open": self._open,
+            "late": self.late.snapshot(),
         }
 
     def restore(self, data: dict[str, Any]) -> None:
@@ -192,6 +210,8 @@ class WindowMemory:
 
     def _restore_rest(self, data: dict[str, Any]) -> None:
         self.counters = Counters(**data["counters"])
+        if "late" in data:
+            self.late.restore(data["late"])
         self._watermark = np.array(data["watermark"], dtype=np.int64)
         self._floor = np.array(data["floor"], dtype=np.int64)
         self._swept, self._begin = dict(data["swept"]), data["begin"]

@@ -16,9 +16,9 @@ from gateway.log.records import Record, decode_headers
 from headwater.errors import UNREADABLE, PeerError
 from processors.alerts import Instance
 from processors.checkpoint import Checkpoint, Writer
-from processors.processor import AGGREGATES, ALERTS, OUT_HEADER, Output
+from processors.processor import AGGREGATES, ALERTS, LATE, OUT_HEADER, Output
 
-TOPICS = (AGGREGATES, ALERTS)
+TOPICS = (AGGREGATES, ALERTS, LATE)
 _SEQUENCE_MASK = 0x7FFFFFFF  # sequence numbers go from 2^31 - 1 to 0 (KIP-98)
 _RECORDS_MAX = 500
 _BYTES_MAX = 256 << 10
@@ -80,6 +80,8 @@ class Written:
             node = key.partition(b"/")[0].decode(errors="replace")
             floors = self.floors.setdefault(source, {})
             floors[node] = max(floors.get(node, 0), block.timestamps[row])
+            return
+        if block.topic != ALERTS:
             return
         try:
             value: dict[str, Any] = msgspec.json.decode(block.values[row] or b"{}")

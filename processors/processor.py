@@ -15,15 +15,19 @@ import numpy as np
 from gateway.log.records import Record, encode_headers
 from processors.alerts import AlertState, Instance, Transition
 from processors.closing import WindowState
-from processors.columns import Columns, KeyTable, Lanes, MarkAt, Records, to_columns
+from processors.columns import Columns, KeyTable, Lanes, MarkAt, to_columns
 from processors.derive import Derivation
 from processors.kinds import window_state
+from processors.late import Placed
 from processors.marks import WatermarkTracker
 from processors.results import NEVER, WindowResult
 from processors.rules import AlertRule, Rules, WindowRule
 
 AGGREGATES = "aggregates"
 ALERTS = "alerts"
+LATE = "late"
+LATE_STREAM = ":late"
+"""Behind a window rule's version: what it says of late readings is numbered apart, since it goes to another topic."""
 OUT_HEADER = "hw-out"
 Place = Literal["edge", "central"]
 
@@ -73,9 +77,13 @@ class PartitionProcessor:
     @property
     def versions(self) -> list[str]:
         """The versions whose outputs come from here."""
-        return [version for rule in self._rules for version in (rule.version, *(name for name, _ in rule.alerts))]
+        return [
+            version
+            for rule in self._rules
+            for version in (rule.version, rule.version + LATE_STREAM, *(name for name, _ in rule.alerts))
+        ]
 
-    def process(self, block: Records) -> list[Output]:
+    def process(self, block: Placed) -> list[Output]:
         """Take in the next block; returns what it lets be said, without what `written` says is said already."""
         if not len(block.keys):
             return []
@@ -84,6 +92,8 @@ class PartitionProcessor:
         self.newest = max(self.newest, _newest(columns))
         seen = [(rule, rule.derive.apply(columns, self.keys) if rule.derive else columns) for rule in self._rules]
         outputs: list[Output] = []
+        for rule in self._rules:
+            rule.state.late.block = block
         begin = 0
         for at in columns.marks:
             for rule, mine in seen:
@@ -93,6 +103,8 @@ class PartitionProcessor:
         if begin < len(columns):
             for rule, mine in seen:
                 rule.state.add(mine, begin, len(columns))
+        for rule in self._rules:
+            rule.state.late.block = None
         return outputs
 
     def _mark(self, at: MarkAt, outputs: list[Output]) -> None:
@@ -106,6 +118,15 @@ class PartitionProcessor:
             for version, alerts in rule.alerts:
                 for transition in alerts.consume(results):
                     self._alert(alerts.rule, version, transition, outputs)
+            if at.mark.by is None and (watermark := node.watermark) is not None:
+                self._late(rule, at.mark.node, watermark, outputs)
+
+    def _late(self, rule: _Rule, node: str, watermark: int, outputs: list[Output]) -> None:
+        version = rule.version + LATE_STREAM
+        for group, value in rule.state.late.tell(node, watermark, rule.window.name):
+            if (number := self._number(version)) is not None:
+                # The node's time, not the reading's: a cluster deletes by it what seems old.
+                self._output(LATE, watermark, group, value, version, number, outputs)
 
     def _aggregate(self, rule: _Rule, result: WindowResult, outputs: list[Output]) -> None:
         if (number := self._number(rule.version)) is None:
@@ -217,6 +238,10 @@ class PartitionProcessor:
             for name, value in msgspec.structs.asdict(rule.state.counters).items():
                 total[name] = total.get(name, 0) + value
         return total
+
+    def late(self, count: int) -> dict[str, dict[str, int]]:
+        """Per rule with any the devices with the most readings that came too late, and how many these were."""
+        return {rule.window.name: dict(found) for rule in self._rules if (found := rule.state.late.top(count))}
 
     def alerts(self) -> list[dict[str, Any]]:
         """The instances that have ever been more than inactive."""

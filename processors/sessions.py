@@ -18,6 +18,7 @@ from processors.results import WindowResult
 from processors.rules import WindowRule
 
 _REFUSED = -1
+_TOO_LATE = -2
 
 
 class SessionWindows(WindowState):
@@ -26,6 +27,7 @@ class SessionWindows(WindowState):
     def __init__(self, rule: WindowRule, keys: KeyTable) -> None:
         super().__init__(rule, keys)
         self._gap = rule.gap_ms
+        self._slack = rule.gap_ms - 1
         self._of_key: dict[int, tuple[list[int], list[int]]] = {}
         self._taken_back: list[tuple[int, int, int, int]] = []  # key, start, end and next revision of those told
         self._newest: Ints = np.zeros(0, dtype=np.int64)  # per key the cell of its latest session, -1: none
@@ -53,6 +55,8 @@ class SessionWindows(WindowState):
                 done = row
                 self._merge(absorbed)
             cells[row] = absorbed[0]
+            if absorbed[0] == _TOO_LATE:
+                self._refused.append((row, int(time[row]), int(time[row]) + self._gap))
         self._take(columns, begin, end, rows[done:], cells[done:], backfill[done:])
 
     def _take(self, columns: Columns, begin: int, end: int, rows: Ints, cells: Ints, backfill: Any) -> None:
@@ -89,7 +93,7 @@ class SessionWindows(WindowState):
     def _join(self, key: int, time: int, node: int) -> list[int]:
         """The cells of the sessions that a reading belongs to, the earliest first; a new one when there is none.
 
-        The first one's bounds take the reading in; joining the others is left to `_merge`. [-1] when it is refused.
+        The first one's bounds take the reading in; joining the others is left to `_merge`. Negative when it is refused.
         """
         starts, cells = self._of_key.setdefault(key, ([], []))
         gap = self._gap
@@ -112,8 +116,7 @@ class SessionWindows(WindowState):
     def _begin_session(self, key: int, time: int, node: int, place: int) -> int:
         starts, cells = self._of_key[key]
         if time < self._horizon(node) and not self._owed(node, time - self._gap + 1, time + self._gap):
-            self.counters.too_late += 1
-            return _REFUSED
+            return _TOO_LATE
         cell = self.cells.make(key, time, time + self._gap)
         if cell < 0:
             self.counters.overflow += 1

@@ -50,7 +50,7 @@ class GridWindows(WindowState):
                 end = self._grid.end(start)
                 late = end <= self._horizon(node) and not self._owed(node, start, end)
                 if late or start < self._begin:
-                    self.counters.too_late += 1
+                    self._refused.append((row, start, end))
                     continue
                 cell = self.cells.make(int(key[row]), start, end)
                 if cell < 0:

@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from headwater.errors import UserError
 from processors.group.changelog import ChangelogView
 from processors.group.settings import GroupSettings
-from processors.processor import AGGREGATES, ALERTS
+from processors.processor import AGGREGATES, ALERTS, LATE
 
 ANSWER_S_MAX = 20.0
 READ_S_MAX = 120.0
@@ -41,6 +41,10 @@ class Topics:
                 {"cleanup.policy": "compact,delete", "retention.ms": retention},
             ),
             f"{settings.topic_prefix}{ALERTS}": (
+                settings.output_partitions,
+                {"cleanup.policy": "delete", "retention.ms": retention},
+            ),
+            f"{settings.topic_prefix}{LATE}": (
                 settings.output_partitions,
                 {"cleanup.policy": "delete", "retention.ms": retention},
             ),

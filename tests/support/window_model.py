@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from processors import late
 from tests.support.river import Row
 
 Window = dict[str, Any]
@@ -76,6 +78,8 @@ class Model:
         self.highest: dict[tuple[Any, ...], int] = {}
         self.swept: dict[str, int | None] = {}
         self.outputs: list[Window] = []
+        self.refused: dict[str, list[dict[str, Any]]] = {}
+        self.told_late: list[dict[str, Any]] = []
 
     def watermark(self, node: str) -> int | None:
         lives = self.lives.get(node, {})
@@ -88,6 +92,35 @@ class Model:
         watermark = self.watermark(node)
         late = watermark is not None and end <= watermark - self.lateness
         return late and not touches(start, end, self.owed(node))
+
+    def refuse(self, row: Row, start: int, end: int, *, backfill: bool) -> None:
+        live = self.watermark(row.node)
+        assert live is not None
+        told = {"group": f"{row.node}/{row.device}", "time": row.time, "start": start, "end": end, "live": live}
+        told |= {"behind_ms": live - row.time, "cause": "backfill" if backfill else "device", "reading": row.fields}
+        hour = live // late.HOUR_MS
+        self.refused.setdefault(row.node, []).append({"told": told, "hour": hour, "waits": True, "single": False})
+
+    def tell_late(self, node: str, watermark: int) -> None:
+        """Of each device and hour the first few one by one, the others as a sum when the hour is over."""
+        hours: dict[tuple[str, int], list[dict[str, Any]]] = {}
+        for one in self.refused.get(node, []):
+            of_hour = hours.setdefault((one["told"]["group"], one["hour"]), [])
+            of_hour.append(one)
+            one["single"] = len(of_hour) <= late.SINGLES
+            if one["single"] and one["waits"]:
+                one["waits"] = False
+                self.told_late.append(one["told"])
+        for (group, hour), of_hour in sorted(hours.items()):
+            rest = [one for one in of_hour if one["waits"] and not one["single"]]
+            if not rest or hour == watermark // late.HOUR_MS:
+                continue
+            for one in rest:
+                one["waits"] = False
+            times = [one["told"]["time"] for one in rest]
+            causes = Counter(one["told"]["cause"] for one in rest)
+            said = {"group": group, "count": len(rest), "first": min(times), "last": max(times)}
+            self.told_late.append({**said, "live": watermark, "causes": dict(causes)})
 
     def take(self, row: Row) -> None:
         backfill = False
@@ -134,6 +167,7 @@ class Model:
         self.take_back(node)
         for where in self.of(node, watermark):
             self.judge(where, node)
+        self.tell_late(node, watermark)
         self.outputs[before:] = sorted(self.outputs[before:], key=lambda said: (said["start"], said["group"]))
         if self.swept.get(node) != self.step(watermark):
             self.swept[node] = self.step(watermark)
@@ -204,6 +238,7 @@ class SideBySide(Model):
         where = (row.node, row.device, start)
         if where not in self.windows:
             if self.too_late(row.node, start, end):
+                self.refuse(row, start, end, backfill=backfill)
                 return
             self.windows[where] = self.new(start, end)
         window = self.windows[where]
@@ -234,8 +269,9 @@ class Overlapping(Model):
         where = (row.node, row.device, pane)
         if where not in self.panes:
             watermark = self.watermark(row.node)
-            late = watermark is not None and starts[-1] + self.size <= watermark - self.lateness
-            if late and not touches(pane - self.size, starts[-1] + self.size, self.owed(row.node)):
+            over = watermark is not None and starts[-1] + self.size <= watermark - self.lateness
+            if over and not touches(pane - self.size, starts[-1] + self.size, self.owed(row.node)):
+                self.refuse(row, starts[-1], starts[-1] + self.size, backfill=backfill)
                 return
         self.panes.setdefault(where, []).append(row)
         for start in starts:
@@ -281,8 +317,9 @@ class Silences(Model):
         )
         if not near:
             watermark = self.watermark(row.node)
-            late = watermark is not None and row.time < watermark - self.lateness
-            if late and not touches(row.time - self.gap + 1, row.time + self.gap, self.owed(row.node)):
+            over = watermark is not None and row.time < watermark - self.lateness
+            if over and not touches(row.time - self.gap + 1, row.time + self.gap, self.owed(row.node)):
+                self.refuse(row, row.time, row.time + self.gap, backfill=backfill)
                 return
         start = min([row.time, *(where[2] for where in near)])
         joined = self.new(start, max([row.time + self.gap, *(mine[where]["end"] for where in near)]))

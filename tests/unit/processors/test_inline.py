@@ -132,7 +132,7 @@ def test_a_run_that_is_killed_again_and_again_gets_there() -> None:
     whole = undisturbed()
     world = World()
     for life in range(200):
-        world.node.fail_at = world.node.calls + 14 + life % 7
+        world.node.fail_at = world.node.calls + 20 + life % 7
         world.node.how = ("before", "after", "late")[life % 3]
         try:
             world.run()

@@ -71,7 +71,8 @@ def test_panes_that_no_window_needs_any_more_are_forgotten() -> None:
     state = one._rules[0].state
     assert len(state.cells) <= 6
     assert len(state._panes) <= 8  # type: ignore[attr-defined]
-    assert one.process(river.block([at(1), health(1_996_000)])) == []
+    [late] = river.values(one.process(river.block([at(1), health(1_996_000)])), "late")
+    assert (late["start"], late["end"], late["cause"]) == (0, 20_000, "device")
     assert one.counters()["too_late"] == 1
 
 
