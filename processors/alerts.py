@@ -7,6 +7,7 @@ time in ms: `at` is the end of the window that caused a transition, `since` the 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -35,6 +36,8 @@ HELD: dict[tuple[State, Band], State] = {
     ("pending", "hot"): "firing",  # for_s
     ("recovering", "clear"): "resolved",  # keep_firing_s
 }
+# What a state becomes when its device is forgotten. A missing entry: there is nothing to say.
+ENDED: dict[State, State] = {"pending": "inactive", "firing": "resolved", "recovering": "resolved"}
 
 
 class Instance(msgspec.Struct):
@@ -77,6 +80,7 @@ class AlertState:
         self.rule = rule
         self.instances: dict[str, Instance] = {}
         self.retro = 0  # results closed by backfill, which the live state leaves alone
+        self.forgotten = 0  # the highest transition number of those forgotten: no number is used twice
         self.ignored = 0  # results older than one already consumed, and instances beyond the limit
 
     def consume(self, results: list[WindowResult]) -> list[Transition]:
@@ -103,7 +107,7 @@ class AlertState:
             if len(self.instances) >= INSTANCES_MAX:
                 self.ignored += 1
                 return
-            instance = self.instances[result.group] = Instance()
+            instance = self.instances[result.group] = Instance(transition=self.forgotten)
         if result.end <= instance.consumed:
             self.ignored += 1
             return
@@ -162,9 +166,34 @@ class AlertState:
             )
         )
 
+    def going_on(self) -> list[str]:
+        """Instances that have something to say yet, if nothing else then that it is over."""
+        return [name for name, one in self.instances.items() if one.state in ENDED]
+
+    def forget(self, names: Iterable[str], now: int) -> list[Transition]:
+        """Forget instances of devices that are heard no more; what was going on is over at `now`."""
+        found: list[Transition] = []
+        for name in names:
+            one = self.instances.pop(name, None)
+            if one is None:
+                continue
+            if (over := ENDED.get(one.state)) is not None:
+                one.transition += 1
+                cause = "the device was not heard of for so long that it is forgotten"
+                window = one.cause_start if one.cause_start is not None else now
+                found.append(Transition(name, one.transition, over, now, one.value, cause, now, window))
+            self.forgotten = max(self.forgotten, one.transition)
+        return found
+
     def snapshot(self) -> dict[str, Any]:
-        return {"instances": msgspec.to_builtins(self.instances), "retro": self.retro, "ignored": self.ignored}
+        return {
+            "instances": msgspec.to_builtins(self.instances),
+            "retro": self.retro,
+            "ignored": self.ignored,
+            "forgotten": self.forgotten,
+        }
 
     def restore(self, data: dict[str, Any]) -> None:
         self.instances = msgspec.convert(data["instances"], dict[str, Instance])
         self.retro, self.ignored = data["retro"], data["ignored"]
+        self.forgotten = data.get("forgotten", 0)

@@ -14,6 +14,8 @@ Bools = npt.NDArray[np.bool_]
 
 _NO_START = np.iinfo(np.int64).min
 _INTEGERS = ("key", "start", "end", "revision", "count")
+CELL_BYTES = 280
+"""What a cell takes as measured, its place in the table included; the arrays' room for more is not counted."""
 _FLAGS = ("live", "dirty", "settled", "complete", "told", "retro", "needs")
 
 
@@ -28,6 +30,7 @@ class Cells:
 
     def __init__(self, cells_max: int) -> None:
         self._max = cells_max
+        self.full = False
         self.capacity = min(64, cells_max)
         self.key: Ints
         self.start: Ints
@@ -82,8 +85,8 @@ class Cells:
         return self._where.get((key, start), -1)
 
     def make(self, key: int, start: int, end: int) -> int:
-        """A new, empty cell for [start, end); -1 when the limit is reached."""
-        if not self._free and not self._grow():
+        """A new, empty cell for [start, end); -1 when the limit is reached, or while none may be made (`full`)."""
+        if self.full or (not self._free and not self._grow()):
             return -1
         cell = self._free.pop()
         self._where[key, start] = cell
@@ -170,6 +173,16 @@ class Cells:
         stale = keys[known][self._last_cell[keys[known]] == cells[known]]
         self._last_start[stale] = _NO_START
         self.key[cells] = -1
+
+    def renumber(self, new_of: Ints) -> None:
+        """Keys have other numbers now: `new_of[old]`; every key that has a cell is among them."""
+        used = self.used()
+        self.key[used] = new_of[self.key[used]]
+        pairs = zip(self.key[used].tolist(), self.start[used].tolist(), strict=True)
+        self._where = dict(zip(pairs, used.tolist(), strict=True))
+        self._last_start = np.zeros(0, dtype=np.int64)
+        self._last_cell = np.zeros(0, dtype=np.int64)
+        self._learn(self.key[used])
 
     def snapshot(self, used: Ints) -> dict[str, Any]:
         integers = {name: pack(getattr(self, name)[used]) for name in _INTEGERS}

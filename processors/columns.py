@@ -150,6 +150,21 @@ class KeyTable:
         self.restore({"names": names, "nodes": stayed})
         return new_of, new_node_of
 
+    def keep(self, known: Bools, nodes: Container[str]) -> tuple[Ints, Ints]:
+        """Keep these keys, their nodes, and of the other nodes those among `nodes`; all of them get new numbers.
+
+        Returns the new numbers of keys and nodes by their old ones, -1 for those that are gone.
+        """
+        kept = np.flatnonzero(known).tolist()
+        staying = {self.node_of[key] for key in kept}
+        new_of = np.where(known, np.cumsum(known) - 1, -1)
+        here = np.array([index in staying or node in nodes for index, node in enumerate(self.nodes)], dtype=np.bool_)
+        new_node_of = np.where(here, np.cumsum(here) - 1, -1)
+        names = [self.names[key] for key in kept]
+        stayed = [node for index, node in enumerate(self.nodes) if here[index]]
+        self.restore({"names": names, "nodes": stayed})
+        return new_of, new_node_of
+
     def snapshot(self) -> dict[str, Any]:
         return {"names": self.names, "nodes": self.nodes}
 

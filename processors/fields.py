@@ -7,9 +7,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from processors import series, sketches
 from processors.aggregates import FieldState, Floats, Ints
 from processors.columns import Columns, FieldColumn
 from processors.rules import WindowRule
+
+ROW_BYTES = 160  # what a cell with samples or a sketch takes beside them, as measured
+BUCKETS_BYTES = 8 << 10  # of values over many powers of two a sketch can take up to eight times that
+HASHES_BYTES = 16 << 10
+_NO_BOUND = 1 << 62
 
 
 class FieldTable:
@@ -23,10 +29,29 @@ class FieldTable:
         self.states: dict[str, FieldState] = {}
         self.overflow = 0
         self._capacity = capacity
+        self._full = False
 
     def _new(self, name: str) -> FieldState:
         rule = self.rule
-        return FieldState(rule.aggregates_of(name), self._capacity, samples_max=rule.samples_max)
+        state = FieldState(rule.aggregates_of(name), self._capacity, samples_max=rule.samples_max)
+        state.full = self._full
+        return state
+
+    def set_full(self, *, full: bool) -> None:
+        """While memory is full no sample is kept; what windows under way lack is counted."""
+        self._full = full
+        for state in self.states.values():
+            state.full = full
+
+    def state_bytes(self, cells: Ints) -> Ints:
+        """What each of these cells takes, from what it was given: the same however that came in blocks."""
+        total = np.zeros(len(cells), dtype=np.int64)
+        for state in self.states.values():
+            total += 8 * len(state.arrays)
+            given = state.arrays["n"][cells]
+            for item_bytes, bytes_max in _kept_one_by_one(state.aggregates):
+                total += np.where(given > 0, ROW_BYTES + np.minimum(given * item_bytes, bytes_max), 0)
+        return total
 
     def grow(self, capacity: int) -> None:
         """Make room for cells numbered below `capacity`."""
@@ -87,6 +112,17 @@ class FieldTable:
         for name, arrays in data.items():
             self.states[name] = self._new(name)
             self.states[name].restore(arrays, count)
+
+
+def _kept_one_by_one(aggregates: tuple[str, ...]) -> list[tuple[int, int]]:
+    """Bytes per value and the most of them per cell, of what is kept beside the columns."""
+    asked = set(aggregates)
+    kept = (
+        (asked & series.AGGREGATES.keys(), series.SAMPLE.itemsize, _NO_BOUND),
+        (asked & sketches.QUANTILES.keys(), sketches.BUCKET.itemsize, BUCKETS_BYTES),
+        (asked & {"distinct"}, sketches.HASH.itemsize, HASHES_BYTES),
+    )
+    return [(item_bytes, bytes_max) for some, item_bytes, bytes_max in kept if some]
 
 
 def _chosen(column: FieldColumn, time: Ints, begin: int, end: int, cell_of: Ints) -> tuple[Ints, Floats, Ints, int]:

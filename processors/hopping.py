@@ -207,6 +207,9 @@ class HoppingWindows(WindowState):
     def _holding(self) -> tuple[Cells, Callable[[], Ints]]:
         return self._panes, self._resting_panes
 
+    def _tables(self) -> list[Cells]:
+        return [self._panes, self.cells]
+
     def _resting_panes(self) -> Ints:
         """Panes all of whose windows have been told, and to which nothing is owed."""
         panes = self._panes.resting()

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from processors.cells import Cells
+from processors.cells import CELL_BYTES, Cells
 from processors.columns import Ints, KeyTable
 from processors.fields import FieldTable
 from processors.intervals import Bools, Interval, touching
@@ -183,6 +183,50 @@ class WindowMemory:
         # Whole moments are forgotten, for all devices: then one time per node says what is refused from now on.
         for node in np.unique(self._nodes_of[keys]).tolist():
             self._floor[node] = max(int(self._floor[node]), last)
+
+    # the budget of all rules (`budget`)
+
+    def _tables(self) -> list[Cells]:
+        """All that has cells of keys; the first one's cells hold the fields."""
+        return [self.cells]
+
+    def state_bytes(self) -> int:
+        """What is held, counted by what was given and not by how it came in blocks."""
+        table = self._holding()[0]
+        return CELL_BYTES * sum(map(len, self._tables())) + int(self.fields.state_bytes(table.used()).sum())
+
+    def closed(self) -> tuple[Ints, Ints]:
+        """Ends and bytes of what may be forgotten."""
+        table, resting = self._holding()
+        cells = resting()
+        return table.end[cells], CELL_BYTES + self.fields.state_bytes(cells)
+
+    def forget_until(self, last: int) -> None:
+        """Forget what is closed and ended by then; later readings for it are refused."""
+        self._forget_until(last)
+
+    def set_full(self, *, full: bool) -> None:
+        """While memory is full no reading begins a window, and none is kept as a sample."""
+        self._holding()[0].full = full
+        self.fields.set_full(full=full)
+
+    def mark_keys(self, used: Bools) -> None:
+        """Set what belongs to keys of which something is held."""
+        for table in self._tables():
+            used[table.key[table.used()]] = True
+
+    def renumber(self, new_of: Ints, new_node_of: Ints) -> None:
+        """Keys and nodes have other numbers now; whatever else a kind keeps by them, it must change too."""
+        for table in self._tables():
+            table.renumber(new_of)
+        stayed = new_node_of[: len(self._watermark)] >= 0
+        self._watermark, self._floor = self._watermark[stayed], self._floor[stayed]
+        new = new_node_of.tolist()
+        self._swept = {new[node]: step for node, step in self._swept.items() if new[node] >= 0}
+        self._open = {new[node]: intervals for node, intervals in self._open.items() if new[node] >= 0}
+        self._lost = {new[node]: intervals for node, intervals in self._lost.items() if new[node] >= 0}
+        self._matches = np.zeros(0, dtype=np.bool_)
+        self._learn_keys()
 
     # checkpoints
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from gateway.log.records import Record, encode_headers
 from processors.alerts import AlertState, Instance, Transition
+from processors.budget import NO_LIMITS, Budget, Limits
 from processors.closing import WindowState
 from processors.columns import Columns, KeyTable, Lanes, MarkAt, to_columns
 from processors.derive import Derivation
@@ -54,7 +55,9 @@ class _Rule(NamedTuple):
 class PartitionProcessor:
     """The processors of one input partition. `place` picks the alert rules that run here."""
 
-    def __init__(self, rules: Rules, topic: str, partition: int, *, place: Place) -> None:
+    def __init__(
+        self, rules: Rules, topic: str, partition: int, *, place: Place, limits: Limits = NO_LIMITS
+    ) -> None:
         self.topic = topic
         self.partition = partition
         self.keys = KeyTable()
@@ -72,6 +75,7 @@ class PartitionProcessor:
             for rule in rules.windows
             if rule.topic == topic
         ]
+        self.budget = Budget(self.keys, self._rules, limits)
         self._texts = frozenset[str]().union(*(rule.derive.texts for rule in self._rules))
 
     @property
@@ -96,16 +100,24 @@ class PartitionProcessor:
             rule.state.late.block = block
         begin = 0
         for at in columns.marks:
-            for rule, mine in seen:
-                rule.state.add(mine, begin, at.row + 1)
+            self._add(columns, seen, begin, at.row + 1)
             begin = at.row + 1
             self._mark(at, outputs)
-        if begin < len(columns):
-            for rule, mine in seen:
-                rule.state.add(mine, begin, len(columns))
+        self._add(columns, seen, begin, len(columns))
+        self.budget.tidy(self.marks.nodes)
         for rule in self._rules:
             rule.state.late.block = None
         return outputs
+
+    def _add(self, columns: Columns, seen: list[tuple[_Rule, Columns]], begin: int, end: int) -> None:
+        for start, until in self.budget.pieces(begin, end):
+            refused = self.budget.admit(columns, start, until)
+            if refused:
+                self.refused += len(refused)
+                columns.key[refused] = -1
+            for rule, mine in seen:
+                mine.key[refused] = -1
+                rule.state.add(mine, start, until)
 
     def _mark(self, at: MarkAt, outputs: list[Output]) -> None:
         node = self.marks.apply(at.mark, copied=at.copied)
@@ -118,6 +130,8 @@ class PartitionProcessor:
             for version, alerts in rule.alerts:
                 for transition in alerts.consume(results):
                     self._alert(alerts.rule, version, transition, outputs)
+        if at.mark.by is None and node.watermark is not None:
+            self._sweep(at.mark.node, node.watermark, outputs)
             if at.mark.by is None and (watermark := node.watermark) is not None:
                 self._late(rule, at.mark.node, watermark, outputs)
 
@@ -127,6 +141,11 @@ class PartitionProcessor:
             if (number := self._number(version)) is not None:
                 # The node's time, not the reading's: a cluster deletes by it what seems old.
                 self._output(LATE, watermark, group, value, version, number, outputs)
+
+    def _sweep(self, node: str, watermark: int, outputs: list[Output]) -> None:
+        """Devices that were silent for too long are forgotten."""
+        for version, rule, transition in self.budget.sweep(node, watermark):
+            self._alert(rule, version, transition, outputs)
 
     def _aggregate(self, rule: _Rule, result: WindowResult, outputs: list[Output]) -> None:
         if (number := self._number(rule.version)) is None:
@@ -183,8 +202,9 @@ class PartitionProcessor:
     # checkpoints
 
     def snapshot(self) -> dict[str, Any]:
-        """Plain data and bytes: all that `restore` needs to go on exactly here."""
+        """Plain data and bytes: all that `restore` needs to go on exactly here. To be kept: see `Budget`."""
         return {
+            "budget": self.budget.snapshot(),
             "keys": self.keys.snapshot(),
             "lanes": self._lanes.highest,
             "marks": self.marks.snapshot(),
@@ -215,6 +235,7 @@ class PartitionProcessor:
                     alerts.restore(data["alerts"][version])
                 else:
                     fresh.append(version)
+        self.budget.restore(data.get("budget"), self.newest)
         return fresh
 
     def go_on_after(self, floors: dict[str, dict[str, int]], alerts: dict[str, dict[str, Instance]]) -> None:
@@ -250,7 +271,7 @@ class PartitionProcessor:
             for rule in self._rules
             for _, alerts in rule.alerts
             for name, one in alerts.instances.items()
-            if one.transition
+            if one.cause_start is not None
         ]
 
 

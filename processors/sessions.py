@@ -14,6 +14,7 @@ import numpy as np
 
 from processors.closing import WindowState
 from processors.columns import Columns, Ints, KeyTable
+from processors.intervals import Bools
 from processors.results import WindowResult
 from processors.rules import WindowRule
 
@@ -204,6 +205,15 @@ class SessionWindows(WindowState):
             self._newest[key] = of_key[-1] if of_key else -1
         super()._free(cells)
 
+    def mark_keys(self, used: Bools) -> None:
+        super().mark_keys(used)
+        used[[key for key, *_ in self._taken_back]] = True
+
+    def renumber(self, new_of: Ints, new_node_of: Ints) -> None:
+        super().renumber(new_of, new_node_of)
+        self._taken_back = [(int(new_of[key]), start, end, last) for key, start, end, last in self._taken_back]
+        self._sort_in()
+
     # checkpoints
 
     def snapshot(self) -> dict[str, Any]:
@@ -212,6 +222,11 @@ class SessionWindows(WindowState):
     def restore(self, data: dict[str, Any]) -> None:
         super().restore(data)
         self._taken_back = [(key, start, end, revision) for key, start, end, revision in data["taken_back"]]
+        self._sort_in()
+
+    def _sort_in(self) -> None:
+        """Which sessions each key has, by its cells."""
+        self._of_key = {}
         used = self.cells.used()
         self._newest = np.full(len(self._keys), -1, dtype=np.int64)
         for cell in used[np.lexsort((self.cells.start[used], self.cells.key[used]))].tolist():

@@ -9,6 +9,7 @@ import msgspec
 
 from gateway.consume.reader import Block
 from gateway.log.records import encode_headers
+from processors.budget import NO_LIMITS, Limits
 from processors.processor import Output, PartitionProcessor
 from processors.rules import AlertRule, Rules, WindowRule
 
@@ -66,9 +67,11 @@ def alert(**more: Any) -> AlertRule:
     return msgspec.convert({**base, **more}, AlertRule)
 
 
-def processor(*windows: WindowRule, alerts: Iterable[AlertRule] = (), partition: int = 0) -> PartitionProcessor:
+def processor(
+    *windows: WindowRule, alerts: Iterable[AlertRule] = (), partition: int = 0, limits: Limits = NO_LIMITS
+) -> PartitionProcessor:
     rules = Rules(windows=windows or (window(),), alerts=tuple(alerts))
-    return PartitionProcessor(rules, "readings", partition, place="central")
+    return PartitionProcessor(rules, "readings", partition, place="central", limits=limits)
 
 
 def values(outputs: Iterable[Output], topic: str = "aggregates") -> list[dict[str, Any]]:

@@ -95,9 +95,3 @@ def test_what_is_no_key_of_a_reading_has_no_number() -> None:
     other.restore(keys.snapshot())
     assert other.ids([b"m/b/c", b"n/a"]) == [1, 0]
     assert (other.node_of, other.nodes) == (keys.node_of, keys.nodes)
-
-
-def test_keys_beyond_the_limit_have_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("processors.columns.KEYS_MAX", 1)
-    keys = KeyTable()
-    assert keys.ids([b"n/a", b"n/b", b"n/a"]) == [0, -1, 0]
