@@ -150,21 +150,6 @@ class KeyTable:
         self.restore({"names": names, "nodes": stayed})
         return new_of, new_node_of
 
-    def keep(self, known: Bools, nodes: Container[str]) -> tuple[Ints, Ints]:
-        """Keep these keys, their nodes, and of the other nodes those among `nodes`; all of them get new numbers.
-
-        Returns the new numbers of keys and nodes by their old ones, -1 for those that are gone.
-        """
-        kept = np.flatnonzero(known).tolist()
-        staying = {self.node_of[key] for key in kept}
-        new_of = np.where(known, np.cumsum(known) - 1, -1)
-        here = np.array([index in staying or node in nodes for index, node in enumerate(self.nodes)], dtype=np.bool_)
-        new_node_of = np.where(here, np.cumsum(here) - 1, -1)
-        names = [self.names[key] for key in kept]
-        stayed = [node for index, node in enumerate(self.nodes) if here[index]]
-        self.restore({"names": names, "nodes": stayed})
-        return new_of, new_node_of
-
     def snapshot(self) -> dict[str, Any]:
         return {"names": self.names, "nodes": self.nodes}
 
@@ -265,19 +250,19 @@ def to_columns(records: Records, keys: KeyTable, lanes: Lanes, texts: frozenset[
     count = len(records.keys)
     ids = np.array(keys.ids(records.keys), dtype=np.int64)
     time = np.array(records.timestamps, dtype=np.int64)
-    documents, bad = _documents(records.values)
+    documents, bad = documents_of(records.values)
     if bad:
         ids[bad] = -1
     ids[(time < 0) | (time > TIME_MAX_MS)] = -1
     joined = b"".join(records.headers)
     copies = _COPY in joined
     backfill = lanes.backfill(records.headers) if copies else np.zeros(count, dtype=np.bool_)
-    marks = _marks(records, joined) if _MARK in joined else []
+    marks = marks_of(records, joined) if _MARK in joined else []
     wanted = {name: _text_column(documents, name) for name in texts}
     return Columns(ids, time, backfill, _field_columns(documents), marks, int((ids < 0).sum()), wanted)
 
 
-def _documents(values: Sequence[bytes | None]) -> tuple[list[dict[str, Any]], list[int]]:
+def documents_of(values: Sequence[bytes | None]) -> tuple[list[dict[str, Any]], list[int]]:
     """The decoded JSON objects, {} where there is none, and the rows of those."""
     try:
         joined = b"\n".join(values)  # type: ignore[arg-type]
@@ -361,7 +346,8 @@ def _rows_with(what: bytes, joined: bytes, blobs: Sequence[bytes]) -> list[int]:
     return [row for row in rows if what in blobs[row]]  # not where it began in one and ended in the next
 
 
-def _marks(records: Records, joined: bytes) -> list[MarkAt]:
+def marks_of(records: Records, joined: bytes) -> list[MarkAt]:
+    """The marks of a block; `joined`: its header sections, one behind the other."""
     found = []
     for row in _rows_with(_MARK, joined, records.headers):
         try:
