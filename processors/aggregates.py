@@ -73,7 +73,6 @@ class FieldState:
         self.arrays = {name: _empty(column, capacity) for name, column in self._columns.items()}
         self._samples_max = samples_max
         self.full = False  # while memory is short no sample is kept
-        self.full = False  # while memory is short no sample is kept
         asked = set(self.aggregates)
         self.samples = Pile(series.SAMPLE) if asked & set(series.AGGREGATES) else None
         self._buckets = Pile(sketches.BUCKET, sketches.squeeze) if asked & sketches.QUANTILES.keys() else None
