@@ -55,9 +55,7 @@ class _Rule(NamedTuple):
 class PartitionProcessor:
     """The processors of one input partition. `place` picks the alert rules that run here."""
 
-    def __init__(
-        self, rules: Rules, topic: str, partition: int, *, place: Place, limits: Limits = NO_LIMITS
-    ) -> None:
+    def __init__(self, rules: Rules, topic: str, partition: int, *, place: Place, limits: Limits = NO_LIMITS) -> None:
         self.topic = topic
         self.partition = partition
         self.keys = KeyTable()
@@ -130,10 +128,10 @@ class PartitionProcessor:
             for version, alerts in rule.alerts:
                 for transition in alerts.consume(results):
                     self._alert(alerts.rule, version, transition, outputs)
-        if at.mark.by is None and node.watermark is not None:
-            self._sweep(at.mark.node, node.watermark, outputs)
             if at.mark.by is None and (watermark := node.watermark) is not None:
                 self._late(rule, at.mark.node, watermark, outputs)
+        if at.mark.by is None and node.watermark is not None:
+            self._sweep(at.mark.node, node.watermark, outputs)
 
     def _late(self, rule: _Rule, node: str, watermark: int, outputs: list[Output]) -> None:
         version = rule.version + LATE_STREAM
