@@ -188,7 +188,7 @@ class UserDecoder:
     def _reading(self, message: Message, item: Any, device: str) -> Decoded:
         fields, time_ms = item, None
         if isinstance(item, Reading):
-            fields, device, time_ms = item.fields, item.device or device, _milliseconds(item.time)
+            fields, device, time_ms = item.fields, item.device or device, milliseconds(item.time)
         if not isinstance(fields, Mapping) or not isinstance(device, str):
             raise TypeError(f"the decoder gave {_kind(item)}; it should give Reading or dict")
         values = tree_values(self._shape, message.topic, _plain(fields))
@@ -203,7 +203,8 @@ def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _milliseconds(time: Any) -> int | None:
+def milliseconds(time: Any) -> int | None:
+    """A time that users' code gave as milliseconds since 1970; None stays. Raises `TypeError` for what is no time."""
     if time is None:
         return None
     if isinstance(time, datetime):

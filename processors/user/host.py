@@ -1,0 +1,57 @@
+"""What the two forms need of the partition that they work on."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple, Protocol
+
+from gateway.consume.reader import Block
+from headwater.errors import HeadwaterError
+from processors.columns import Bools
+from processors.user.settings import UserLimits
+
+DEADLETTER = "deadletter"
+INDEX_BITS = 24
+Record = tuple[str, int, bytes, bytes]
+"""(topic, event time, key, value) of an output"""
+
+
+class Failure(HeadwaterError):  # noqa: N818 - an event that the engine deals with
+    """The user's code raised, or was killed."""
+
+    def __init__(self, reason: str, weight: int = 1) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.weight = weight
+
+
+class Stopped(HeadwaterError):  # noqa: N818 - an event that the partition deals with
+    """Too many failures in a row; `offset` is where to go on."""
+
+    def __init__(self, offset: int, reason: str) -> None:
+        super().__init__(reason)
+        self.offset = offset
+        self.reason = reason
+
+
+class Rows(NamedTuple):
+    """A block, what its values say, its keys ("": not for this processor), and which rows are backfill."""
+
+    block: Block
+    documents: list[dict[str, Any]]
+    keys: list[str]
+    backfill: Bools | None
+
+
+class Host(Protocol):
+    """See `processors.user.partition.UserPartition`."""
+
+    limits: UserLimits
+    watermarks: dict[str, int]
+
+    def call(self, first: int, last: int) -> AbstractContextManager[None]: ...
+    def careful(self, offset: int) -> bool: ...
+    def emitted(self, value: Any, topic: str, key: str, time_ms: Any) -> Record: ...
+    def say(self, offset: int, said: list[Record]) -> None: ...
+    def well(self, count: int = 1) -> None: ...
+    def failed(self, failure: Failure, offset: int, time_ms: int, key: str, value: bytes, *, before: bool) -> None: ...
