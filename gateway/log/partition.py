@@ -349,7 +349,7 @@ class PartitionLog(Readable, Upkept):
         self.epochs, self.leader_epoch = going.epochs, going.epochs[-1][0]
         if not self._chained:
             going.segment.chain = None
-        going.state.producers.refuse_others(self._state.producers)
+        going.state.producers.took_back(self._state.producers)
         self._state, self._chain, self._active = going.state, going.segment.chain, going.segment
         self.log_end_offset = self.synced_offset
         self._snapshots = {going.segment.base_offset: going.state.snapshot()}

@@ -37,11 +37,12 @@ class SequencedBatch(NamedTuple):
 
 
 class _Producer:
-    __slots__ = ("any_sequence", "batches", "coordinator_epoch", "doubtful", "epoch", "rooted", "timestamp")
+    __slots__ = ("any_sequence", "batches", "begin", "coordinator_epoch", "doubtful", "epoch", "rooted", "timestamp")
 
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
         self.batches: list[SequencedBatch] = []
+        self.begin = 0  # the first sequence of this epoch that was met, or must come first
         self.timestamp = -1
         self.coordinator_epoch = -1
         self.any_sequence = False
@@ -49,6 +50,11 @@ class _Producer:
         self.doubtful = 0
         # Whatever is older than `batches` was in the log, or has long been answered: it can only be a repeat.
         self.rooted = False
+
+    @property
+    def in_log(self) -> bool:
+        """Whether the log holds anything of it; else it is here because its first batch was refused."""
+        return bool(self.batches) or self.any_sequence or self.timestamp >= 0 or self.coordinator_epoch >= 0
 
     def keep(self, batch: SequencedBatch) -> None:
         """Remember a batch in the order of sequences: in doubt, one that is sent again may belong before others."""
@@ -60,6 +66,8 @@ class _Producer:
             in_a_row = slot and (batches[slot - 1].last_sequence + 1) % _SEQUENCES == batch.first_sequence
             if self.doubtful and in_a_row and slot == len(batches):
                 self.doubtful -= 1
+        if not batches:
+            self.begin = batch.first_sequence
         batches.insert(slot, batch)
         if slot == 0 and batch.first_sequence == 0:
             self.rooted = True
@@ -122,13 +130,14 @@ class Producers:
         for batch in producer.batches:
             if batch.first_sequence == first and batch.last_sequence == last:
                 return batch
-        expected = (producer.batches[-1].last_sequence + 1) % _SEQUENCES if producer.batches else 0
-        if first == expected or (producer.any_sequence and not producer.batches):
-            return None
         batches = producer.batches
+        expected = (batches[-1].last_sequence + 1) % _SEQUENCES if batches else producer.begin
+        if first == expected or (producer.any_sequence and not batches):
+            return None
         if batches and producer.rooted and _is_before(last, batches[0].first_sequence):
             raise DuplicateSequence(f"Producer {producer_id} repeats sequences {first} to {last}")
-        behind = bool(batches) and not producer.rooted and _is_before(last, batches[-1].first_sequence)
+        newest = batches[-1].first_sequence if batches else producer.begin
+        behind = not producer.rooted and _is_before(last, newest)
         # What overlaps one of the remembered batches is no repeat.
         if (producer.doubtful or behind) and not any(
             first <= batch.last_sequence and batch.first_sequence <= last for batch in batches
@@ -174,15 +183,15 @@ class Producers:
         self._touch(producer_id, epoch).timestamp = timestamp
 
     def refused(self, producer_id: int, epoch: int, first: int) -> None:
-        """The batch at sequence `first` did not get in. If it is a producer's very first, none may come before it."""
-        if first == 0 and producer_id not in self._known:
-            self._touch(producer_id, epoch)
+        """The batch at sequence `first` did not get in: what an unknown producer sent after it must not come before."""
+        if first >= 0 and producer_id not in self._known:
+            self._touch(producer_id, epoch).begin = first
 
-    def refuse_others(self, before: Producers) -> None:
-        """The same for each producer that only `before` knows: all its batches were taken back."""
+    def took_back(self, before: Producers) -> None:
+        """The same for each producer that only `before` knows: all its batches since it was met were taken back."""
         for producer_id, producer in before._known.items():
-            if producer.batches:
-                self.refused(producer_id, producer.epoch, producer.batches[0].first_sequence)
+            if producer.batches or not producer.in_log:
+                self.refused(producer_id, producer.epoch, producer.begin)
 
     def forget_sequences(self) -> None:
         """A range is gone and nobody knows whose batches were in it: epochs still fence, any sequence may follow.
@@ -193,6 +202,10 @@ class Producers:
         for producer in self._known.values():
             producer.any_sequence = not producer.batches
             producer.doubtful = BATCHES_KEPT
+
+    def met_all(self) -> None:
+        """The log was read to its end: who comes now was not in a range that is gone."""
+        self._gap = False
 
     def _touch(self, producer_id: int, epoch: int) -> _Producer:
         producer = self._known.pop(producer_id, None)
@@ -207,6 +220,7 @@ class Producers:
         elif producer.epoch != epoch:
             producer.epoch = epoch
             producer.batches = []
+            producer.begin = 0
             producer.rooted = False
         self._known[producer_id] = producer
         return producer
@@ -215,6 +229,8 @@ class Producers:
         """A snapshot; `transactions` gives the first offset of each producer's open transaction."""
         entries = []
         for producer_id, producer in self._known.items():
+            if not producer.in_log:
+                continue
             # In doubt as if none were known: a start must not refuse what may follow.
             known = producer.batches and not producer.doubtful
             batch = producer.batches[-1] if known else SequencedBatch(-1, -1, -1, -1)

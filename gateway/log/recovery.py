@@ -111,6 +111,7 @@ class Recoverer:
         self._replay_segments([base for base in bases if base >= replay_from], replay)
         end_offset = self._finish_active(replay)
         replay.state.transactions.synced(end_offset)
+        replay.state.producers.met_all()
         if not self._findings:
             self._find(Outcome.CLEAN, self._segments[0].base_offset, end_offset, 0, "")
         return Recovered(self._segments, replay.state, self._base_snapshot, replay.chain, self._epochs, self._findings)

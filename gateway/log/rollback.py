@@ -35,15 +35,19 @@ def go_on_after_failure(
     synced: tuple[Segment, int],
     snapshots: dict[int, bytes],
 ) -> GoingOn:
-    """Drop what is beyond the synced end and start a segment there. Raises `OSError`, and may be called again then."""
-    while segments.all() and segments.active.base_offset >= synced_offset:
-        files.remove_segment(segments.active)
-        segments.pop()
+    """Drop what is beyond the synced end and start a segment there. Raises `OSError`, and may be called again then.
+
+    Until it works the segments stay listed, so that a log always has an active one; nobody reads that far.
+    """
+    held = segments.all()
+    doomed = sum(segment.base_offset >= synced_offset for segment in held)
+    for segment in held[len(held) - doomed :]:
+        files.remove_segment(segment)
     files.remove_snapshots_beyond(synced_offset)
     files.disk.sync_directory(files.directory)
     chain: int | None = synced[0].chain
-    if segments.all():
-        kept = segments.active
+    kept = held[-1 - doomed] if len(held) > doomed else None
+    if kept is not None:
         if kept is synced[0] and kept.handle != CLOSED:  # its indexes are in memory alone
             if kept.size != synced[1]:
                 _cut(files, kept, synced_offset, synced[1])
@@ -51,7 +55,7 @@ def go_on_after_failure(
             files.cache.adopt(kept)
         files.cache.use(kept)
         chain = chain_in(files.disk, kept, synced_offset)
-    state = _state_at(files, segments, synced_offset, snapshots)
+    state = _state_at(files, kept, synced_offset, snapshots)
     segment = files.create_segment(synced_offset)
     try:
         files.disk.sync_directory(files.directory)
@@ -63,6 +67,8 @@ def go_on_after_failure(
         files.disk.close(segment.handle)
         raise
     segment.chain = CHAIN_START if chain is None else chain
+    for _ in range(doomed):
+        segments.pop()
     segments.add(segment)
     return GoingOn(segment, state, epochs)
 
@@ -79,11 +85,10 @@ def _cut(files: PartitionFiles, segment: Segment, end_offset: int, size: int) ->
 
 
 def _state_at(
-    files: PartitionFiles, segments: Segments, synced_offset: int, snapshots: dict[int, bytes]
+    files: PartitionFiles, kept: Segment | None, synced_offset: int, snapshots: dict[int, bytes]
 ) -> PartitionState:
-    if synced_offset in snapshots:
+    if kept is None or synced_offset in snapshots:
         return PartitionState.restore(snapshots[synced_offset])
-    kept = segments.active
     replay = Replay(PartitionState.restore(snapshots[kept.base_offset]), None)
     scan_run(files.disk, kept.handle, 0, kept.size, kept.base_offset, synced_offset, replay.visit)
     replay.state.transactions.synced(synced_offset)

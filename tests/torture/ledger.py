@@ -58,6 +58,20 @@ class Ledger:
     remembered: int = 0
     positions: int = 0
 
+    def disconnect(self) -> None:
+        """Nobody knows any more what became of batches that were under way: they are sent again."""
+        for each in self.sent:
+            if not each.acked:
+                each.offset = None
+
+    def unacknowledged(self, topic: str, producer: int | None) -> list[Sent]:
+        """What a producer goes on sending, in its order."""
+        return [
+            each
+            for each in self.sent
+            if each.resend and not each.acked and each.topic == topic and each.producer == producer
+        ]
+
     def copy(self) -> Ledger:
         return copy.deepcopy(self)
 

@@ -45,6 +45,7 @@ TOPICS = {
     },
     "r": {"segment.bytes": "1024", "retention.ms": "3600000"},
 }
+UNDER_WAY_MAX = 5  # max.in.flight.requests.per.connection of an idempotent producer
 FINE = {Outcome.CLEAN, Outcome.TORN_TAIL, Outcome.UNSYNCED_CUT, Outcome.INDEX_REBUILT}
 REFUSED = (HeadwaterError, OSError)
 
@@ -56,6 +57,7 @@ class World:
         self.disk = disk
         self.data = data
         self.ledger = ledger if ledger is not None else Ledger()
+        self.ledger.disconnect()
         self.clock = ManualClock(wall_ms=wall_ms)
         self.alarms: list[str] = []
         self.store = LogStore.open(
@@ -100,7 +102,7 @@ class World:
     def append(
         self, topic: str, *, producer: int | None = None, transaction: Transaction | None = None, size: int = 150
     ) -> Sent:
-        """One record; a producer's is sent again until it is acknowledged."""
+        """One record; a producer's is sent again until it is acknowledged, and before anything that came after it."""
         ledger = self.ledger
         number = ledger.numbers
         ledger.numbers += 1
@@ -111,7 +113,21 @@ class World:
             ledger.sequences[topic, producer] = sent.sequence + 1
             sent.resend = transaction is None
         ledger.sent.append(sent)
-        self._send(sent)
+        if sent.resend:
+            self._send_in_order(topic, sent.producer)
+        else:
+            self._send(sent)
+        return sent
+
+    def _send_in_order(self, topic: str, producer: int | None) -> bool:
+        """What an idempotent producer has under way: its oldest five batches. Whether something new is."""
+        sent = False
+        for each in self.ledger.unacknowledged(topic, producer)[:UNDER_WAY_MAX]:
+            if each.offset is None:
+                self._send(each)
+                if each.offset is None and not each.acked:
+                    break
+                sent = True
         return sent
 
     def _send(self, sent: Sent) -> None:
@@ -256,10 +272,10 @@ class World:
             if transaction.ending is None:
                 transaction.ending = False
             self._mark(topic, producer, transaction)
-        for sent in self.ledger.sent:
-            if sent.resend and not sent.acked and sent.topic in self.store.topics:
-                self._send(sent)
         self.flush()
+        for topic, producer in self.ledger.sequences:
+            while topic in self.store.topics and self._send_in_order(topic, producer):
+                self.flush()
 
     def check_expiry(self) -> None:
         """Every record below a log's start is named by an event on disk, or by the next turns."""

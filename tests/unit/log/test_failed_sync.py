@@ -210,3 +210,30 @@ def test_a_start_removes_snapshots_beyond_the_end() -> None:
     disk.power_cut()
     open_log(disk)
     assert not disk.exists(f"{DATA}/log/t-0/{5:020d}.snapshot")
+
+
+def test_what_was_refused_is_no_part_of_the_log_when_the_next_sync_fails_too() -> None:
+    disk = ForgetfulDisk()
+    store, log = open_log(disk)
+    for _ in range(2):
+        append(log, b"0", producer_id=7, producer_epoch=0, base_sequence=0)
+        disk.fail_next["sync"] = EIO
+        store.flush_now()
+        with pytest.raises(OutOfOrderSequence):
+            append(log, b"1", producer_id=7, producer_epoch=0, base_sequence=1)
+    append(log, b"of another", producer_id=8, producer_epoch=0, base_sequence=7)
+    disk.fail_next["sync"] = EIO
+    store.flush_now()
+    with pytest.raises(OutOfOrderSequence):
+        append(log, b"1", producer_id=7, producer_epoch=0, base_sequence=1)
+
+
+def test_a_log_that_lost_every_segment_has_an_active_one_for_upkeep() -> None:
+    disk = ForgetfulDisk()
+    store, log = open_log(disk)
+    append(log, b"lost")
+    disk.fail_next |= {"sync": EIO, "open": EIO}
+    store.flush_now()
+    assert log.segment_sizes()
+    assert log.active_segment.base_offset == 0
+    assert read_all(log) == []
