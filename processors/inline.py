@@ -30,6 +30,7 @@ from processors.checkpoint import (
     decode_checkpoint,
     encode_checkpoint,
 )
+from processors.late import too_late_by_rule
 from processors.outputs import Log, Written
 from processors.processor import AGGREGATES, ALERTS, LATE, Output, PartitionProcessor
 from processors.rules import Rules
@@ -40,7 +41,6 @@ log = logging.getLogger(__name__)
 PARTITIONS_EVERY_MS = 10_000
 STATUS_EVERY_MS = 250
 LATE_BYTES_MAX = 64 << 20
-LATE_SHOWN = 10  # devices per rule in the status
 _DAY_MS = 86_400_000
 
 
@@ -278,10 +278,6 @@ class Processors:
         for processor in inputs.values():
             for name, count in processor.counters().items():
                 totals[name] += count
-        late: dict[str, dict[str, int]] = {}
-        for processor in inputs.values():
-            for rule, devices in processor.late(LATE_SHOWN).items():
-                late.setdefault(rule, {}).update(devices)
         ends = reader.ends if reader is not None else {}
         positions = {f"{topic}/{partition}": at for (topic, partition), at in getattr(self, "_positions", {}).items()}
         lag = sum(max(0, ends.get(where, at) - at) for where, at in getattr(self, "_positions", {}).items())
@@ -291,16 +287,12 @@ class Processors:
             "restarts": self._restarts,
             "rules": [rule.name for rule in self._rules.windows] + [rule.name for rule in self._rules.alerts],
             **totals,
-            "too_late_devices": {rule: _most(devices, LATE_SHOWN) for rule, devices in late.items()},
+            "too_late_by_rule": too_late_by_rule(inputs.values()),
             "expired": self._expired_records,
             "alerts": [alert for processor in inputs.values() for alert in processor.alerts()][:1000],
             "positions": positions,
             "lag_records": lag,
         }
-
-
-def _most(devices: dict[str, int], count: int) -> dict[str, int]:
-    return dict(sorted(devices.items(), key=lambda item: (-item[1], item[0]))[:count])
 
 
 def make_processors(

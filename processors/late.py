@@ -7,7 +7,7 @@ first mark of the next hour. All of it follows from the log alone, however its r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -17,6 +17,7 @@ from processors.results import NEVER
 
 SINGLES = 10
 HOUR_MS = 3_600_000
+SHOWN = 10  # devices of each rule that the status names
 WAITING_MAX = 10_000  # single readings between two marks; beyond it they are only counted
 READING_BYTES_MAX = 4096  # a longer reading is named by its place in the log alone
 
@@ -124,6 +125,26 @@ class TooLateReadings:
         self._waiting = msgspec.convert(data["waiting"], dict[str, list[TooLate]])
         self._waits = sum(map(len, self._waiting.values()))
         self._sums = msgspec.convert(data["sums"], dict[str, dict[str, Sum]])
+
+
+class Counting(Protocol):
+    """What has rules and partitions: `PartitionProcessor`."""
+
+    def late(self, count: int) -> dict[str, dict[str, Any]]: ...
+
+
+def too_late_by_rule(parts: Iterable[Counting]) -> dict[str, dict[str, Any]]:
+    """Over several partitions, per rule: `readings`, and the `devices` with the most of them."""
+    found: dict[str, dict[str, Any]] = {}
+    for part in parts:
+        for rule, more in part.late(SHOWN).items():
+            one = found.setdefault(rule, {"readings": 0, "devices": {}})
+            one["readings"] += more["readings"]
+            one["devices"] |= more["devices"]
+    for one in found.values():
+        most = sorted(one["devices"].items(), key=lambda item: (-item[1], item[0]))
+        one["devices"] = dict(most[:SHOWN])
+    return found
 
 
 def _single(rule: str, one: TooLate) -> dict[str, Any]:

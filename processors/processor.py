@@ -258,9 +258,14 @@ class PartitionProcessor:
                 total[name] = total.get(name, 0) + value
         return total
 
-    def late(self, count: int) -> dict[str, dict[str, int]]:
-        """Per rule with any the devices with the most readings that came too late, and how many these were."""
-        return {rule.window.name: dict(found) for rule in self._rules if (found := rule.state.late.top(count))}
+    def late(self, count: int) -> dict[str, dict[str, Any]]:
+        """Per rule with any: how many readings came too late, and the `devices` with the most of them."""
+        states = {rule.window.name: rule.state.late for rule in self._rules}
+        return {
+            name: {"readings": sum(late.counts.values()), "devices": dict(late.top(count))}
+            for name, late in states.items()
+            if late.counts
+        }
 
     def alerts(self) -> list[dict[str, Any]]:
         """The instances that have ever been more than inactive."""

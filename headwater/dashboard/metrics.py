@@ -61,6 +61,7 @@ class NodeCollector(Collector):
         yield from _brokers(status.get("brokers") or ())
         yield from _modbus(status.get("modbus") or ())
         yield from _sinks(((status.get("work") or {}).get("report") or {}).get("sinks") or {})
+        yield from _processors(((status.get("work") or {}).get("report") or {}).get("processors") or {})
         yield from _security(status.get("kafka") or {}, status.get("ingest") or {})
         yield from _disk(status)
 
@@ -223,6 +224,29 @@ def _sinks(sinks: dict[str, Any]) -> Iterator[Metric]:
         for name, sink in sinks.items():
             counter.add_metric([name], sink[key])
         yield counter
+
+
+_PROCESSOR_COUNTERS = {
+    "windows_emitted": "Results of windows, revisions too.",
+    "revisions": "Results that replaced an earlier one of their window.",
+    "late": "Readings behind their node's mark, as the rules met them.",
+    "overflow": "Readings and values for which there was no room.",
+}
+
+
+def _processors(processors: dict[str, Any]) -> Iterator[Metric]:
+    if not processors:
+        return
+    yield _gauge("headwater_processors_up", "1 while windows are computed.", processors.get("state") == "up")
+    yield _gauge("headwater_processors_lag_records", "Records not yet processed.", processors.get("lag_records", 0))
+    for key, text in _PROCESSOR_COUNTERS.items():
+        yield CounterMetricFamily(f"headwater_processors_{key}", text, value=processors.get(key, 0))
+    text = "Readings that no window took any more: topic late."
+    late = CounterMetricFamily("headwater_processors_too_late", text, labels=["rule"])
+    by_rule = processors.get("too_late_by_rule", {})
+    for rule in dict.fromkeys([*processors.get("windows", ()), *by_rule]):
+        late.add_metric([rule], by_rule.get(rule, {}).get("readings", 0))
+    yield late
 
 
 def _disk(status: dict[str, Any]) -> Iterator[Metric]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from gateway.consume.reader import Block
 from headwater.errors import UserError
 from processors.group.changelog import Snapshot, encode_snapshot
+from processors.late import too_late_by_rule
 from processors.processor import Output, PartitionProcessor, Place
 from processors.rules import Rules
 
@@ -143,7 +144,8 @@ class Member:
             for name, count in share.processor.counters().items():
                 totals[name] = totals.get(name, 0) + count
         positions = {f"{topic}/{partition}": share.position for (topic, partition), share in self._shares.items()}
-        return {**totals, "expired": self.expired, "positions": positions}
+        late = too_late_by_rule(share.processor for share in self._shares.values())
+        return {**totals, "too_late_by_rule": late, "expired": self.expired, "positions": positions}
 
 
 def _part(block: Block, begin: int, end: int) -> Block:

@@ -127,7 +127,7 @@ def central_examples() -> dict[str, str]:
     start = 1_700_000_000_000
     processor = PartitionProcessor(load_rules(("wind-farm",)), "readings", 0, place="central")
     outputs: list[Output] = []
-    for second in range(34):
+    for second in (*range(34), 180_000, 180_001):  # and two days later a reading of the beginning
         at = start + second * 1000
         mark = {
             "v": 1, "node": "edge", "epoch": 0, "partition": 0, "k": 1, "n": second + 1, "live": at - 2000,
@@ -135,11 +135,16 @@ def central_examples() -> dict[str, str]:
         }  # fmt: skip
         headers = encode_headers([("hw-mark", msgspec.json.encode(mark)), ("hw", b"edge/0/0/%d" % second)])
         value = msgspec.json.encode({"gearbox_temperature": 90.5, "wind_direction": 350.0})
-        block = Block("readings", 0, [second], [at], [b"edge/turbine-01"], [value], [headers], second + 1)
+        time = start if second == 180_001 else at
+        block = Block("readings", 0, [second], [time], [b"edge/turbine-01"], [value], [headers], second + 1)
         outputs += processor.process(block)
     first = {output.topic: output for output in reversed(outputs)}
     firing = next(o for o in outputs if o.topic == "alerts" and b'"firing"' in (o.record[2] or b""))
-    return {"aggregate": text_of(*first["aggregates"].record), "alert": text_of(*firing.record)}
+    return {
+        "aggregate": text_of(*first["aggregates"].record),
+        "late reading": text_of(*first["late"].record),
+        "alert": text_of(*firing.record),
+    }
 
 
 @pytest.fixture(scope="module")
