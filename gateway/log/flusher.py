@@ -3,6 +3,9 @@
 Appends write at once, in the loop. The first append to a clean log puts it into the dirty queue; the thread is woken
 when the loop has done what it is at, so that all of that is one group. A round syncs each dirty log once and reports in
 one call into the loop, which releases every waiter. No timer but the least interval.
+
+Without an interval, and while the disk is so quick that waking a thread takes longer, the loop runs the round itself;
+`quick_disk` decides. What then gathers does so in the sockets.
 """
 
 from __future__ import annotations
@@ -12,8 +15,9 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from queue import Empty, SimpleQueue
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from gateway.log.quick_disk import QuickDisk
 from gateway.log.segment import Segment
 from headwater.clock import Clock
 
@@ -73,7 +77,9 @@ class Flusher:
         self._thread: threading.Thread | None = None
         self._waiting_bytes = 0
         self._stopping = threading.Event()
+        self._quick = QuickDisk()
         self.rounds = 0
+        self.rounds_in_loop = 0
         self.last_round_ms = 0.0
         self.slowest_round_ms = 0.0
 
@@ -99,14 +105,31 @@ class Flusher:
                 self._wake.put(None)
             elif not self._waking:
                 self._waking = True
-                self._call_soon(self._wake_up)
+                self._call_soon(self._begin_round)
         elif self._waiting_bytes < self._hurry_bytes <= waiting:
             self._wake.put(None)
         self._waiting_bytes = waiting
 
-    def _wake_up(self) -> None:
+    def _begin_round(self) -> None:
+        """In the loop, which has done what it was at: sync here, or have it done."""
         self._waking = False
-        self._wake.put(None)
+        if self._interval_ms or self._thread is None or not self._sync_here():
+            self._wake.put(None)
+
+    def _sync_here(self) -> bool:
+        """A round in the loop, if it may have one; not while the thread is in its own."""
+        logs, now_ms = len(self._dirty), self._clock.monotonic_ms()
+        if not self._quick.may_sync(logs, now_ms) or not self._round_lock.acquire(blocking=False):
+            return False
+        try:
+            synced = self._sync_dirty(now_ms)
+        finally:
+            self._round_lock.release()
+        if synced:
+            self.rounds_in_loop += 1
+            self._quick.synced(synced, self.last_round_ms, now_ms + self.last_round_ms)
+        self._complete()
+        return True
 
     def between_rounds(self) -> AbstractContextManager[object]:
         """No round runs inside; for the rare repair that must not meet one."""
@@ -116,8 +139,18 @@ class Flusher:
         """Sync everything that is dirty and complete it before returning; called in the loop."""
         self._complete()
         while self._dirty:
-            self._done.extend(self._round())
+            with self._round_lock:
+                self._sync_dirty(self._clock.monotonic_ms())
             self._complete()
+
+    def status(self) -> dict[str, Any]:
+        """How syncing goes, for people and metrics."""
+        return {
+            "syncs": self.rounds,
+            "syncs_in_loop": self.rounds_in_loop,
+            "last_sync_ms": round(self.last_round_ms, 3),
+            "slowest_sync_ms": round(self.slowest_round_ms, 3),
+        }
 
     def _run(self) -> None:
         started_ms = float("-inf")
@@ -134,9 +167,9 @@ class Flusher:
             if self._stopping.is_set():
                 return
             started_ms = self._clock.monotonic_ms()
-            results = self._round()
-            if results:
-                self._done.extend(results)
+            with self._round_lock:
+                synced = self._sync_dirty(started_ms)
+            if synced:
                 try:
                     self._call_in_loop(self._complete)
                 except RuntimeError:
@@ -148,23 +181,23 @@ class Flusher:
             log, result = self._done.popleft()
             log.complete(result)
 
-    def _round(self) -> list[tuple[Syncable, SyncResult]]:
-        results = []
-        with self._round_lock:
-            started_ms = self._clock.monotonic_ms()
-            self._waiting_bytes = 0
-            for _ in range(len(self._dirty)):
-                try:
-                    log = self._dirty.popleft()
-                except IndexError:
-                    break
-                # Clean before its end is read: an append after that makes it dirty again.
-                log.dirty = False
-                result = log.sync_round()
-                if result is not None:
-                    results.append((log, result))
-            if results:
-                self.rounds += 1
-                self.last_round_ms = self._clock.monotonic_ms() - started_ms
-                self.slowest_round_ms = max(self.slowest_round_ms, self.last_round_ms)
-        return results
+    def _sync_dirty(self, started_ms: float) -> int:
+        """One round, whose results are in `_done` then; how many logs it synced. The caller has the lock."""
+        synced = 0
+        self._waiting_bytes = 0
+        for _ in range(len(self._dirty)):
+            try:
+                log = self._dirty.popleft()
+            except IndexError:
+                break
+            # Clean before its end is read: an append after that makes it dirty again.
+            log.dirty = False
+            result = log.sync_round()
+            if result is not None:
+                self._done.append((log, result))
+                synced += 1
+        if synced:
+            self.rounds += 1
+            self.last_round_ms = self._clock.monotonic_ms() - started_ms
+            self.slowest_round_ms = max(self.slowest_round_ms, self.last_round_ms)
+        return synced

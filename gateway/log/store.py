@@ -387,12 +387,7 @@ class LogStore:
 
     def status(self) -> dict[str, Any]:
         """For people and metrics: offsets and bytes per topic and partition, and how syncing goes."""
-        syncs = {
-            "syncs": self._flusher.rounds,
-            "last_sync_ms": round(self._flusher.last_round_ms, 3),
-            "slowest_sync_ms": round(self._flusher.slowest_round_ms, 3),
-            "stopped_cleanly": self.stopped_cleanly,
-        }
+        syncs = self._flusher.status() | {"stopped_cleanly": self.stopped_cleanly}
         return syncs | {"recovered": findings(self.recovered), "topics": topics_status(self._topics)}
 
 

@@ -12,7 +12,7 @@ from gateway.log.partition import PartitionLog
 from gateway.log.segment import Segment
 from gateway.log.settings import LogSettings
 from gateway.log.store import LogStore
-from headwater.clock import SystemClock
+from headwater.clock import ManualClock, SystemClock
 from headwater.disk import ForgetfulDisk
 from tests.support.logs import DATA, append, read_all
 
@@ -160,3 +160,124 @@ def test_a_closed_loop_ends_the_thread_quietly_and_close_does_the_rest() -> None
     append(log, b"b")
     store.close()
     assert log.synced_offset == 2
+
+
+class TimedLog:
+    """Syncs as quickly as the test says, and remembers by whom it was synced."""
+
+    def __init__(self, clock: ManualClock, takes_ms: float) -> None:
+        self.dirty = False
+        self.takes_ms = takes_ms
+        self.synced_by: SimpleQueue[str] = SimpleQueue()
+        self.completed = 0
+        self._clock = clock
+
+    def sync_round(self) -> SyncResult:
+        self._clock.advance(self.takes_ms)
+        self.synced_by.put(threading.current_thread().name)
+        return SyncResult(0, 0, Segment("/t-0", 0, 0), 0, [], None)
+
+    def complete(self, result: SyncResult) -> None:
+        self.completed += 1
+
+
+LOOP, THREAD = "MainThread", "log-flusher"
+
+
+def timed(interval_ms: int, takes_ms: float) -> tuple[ManualClock, Loop, TimedLog, Flusher]:
+    clock, loop = ManualClock(), Loop()
+    flusher = Flusher(
+        interval_ms=interval_ms, hurry_bytes=1 << 30, clock=clock, call_in_loop=loop.calls.put, call_soon=loop.calls.put
+    )
+    flusher.start()
+    return clock, loop, TimedLog(clock, takes_ms), flusher
+
+
+def test_the_loop_syncs_a_quick_disk_itself_and_a_slow_one_is_the_threads() -> None:
+    clock, loop, log, flusher = timed(0, 0.2)
+    for turn in range(1, 4):
+        flusher.written(log, 10)
+        flusher.written(log, 10)
+        loop.run_one()
+        assert log.synced_by.get_nowait() == LOOP
+        assert log.completed == turn  # in the same call: nobody was woken
+    log.takes_ms = 30.0
+    flusher.written(log, 10)
+    loop.run_one()
+    assert log.synced_by.get_nowait() == LOOP  # it could not be known
+    flusher.written(log, 10)
+    loop.run_one()
+    assert log.synced_by.get(timeout=WAIT_S) == THREAD
+    loop.run_one()
+    assert log.completed == 5
+    clock.advance(29.5 * 200)
+    log.takes_ms = 0.2
+    flusher.written(log, 10)
+    loop.run_one()
+    assert log.synced_by.get_nowait() == LOOP
+    flusher.stop()
+    assert (flusher.rounds, flusher.rounds_in_loop) == (6, 5)
+    assert loop.calls.empty()
+
+
+def test_with_an_interval_every_sync_is_the_threads() -> None:
+    clock, loop, log, flusher = timed(50, 0.1)
+    for _ in range(3):
+        clock.advance(50)
+        flusher.written(log, 10)
+        loop.run_one()
+        assert log.synced_by.get(timeout=WAIT_S) == THREAD
+        loop.run_one()
+    flusher.stop()
+    assert (log.completed, flusher.rounds_in_loop) == (3, 0)
+
+
+def test_while_the_thread_is_in_a_round_the_loop_does_not_wait_for_it() -> None:
+    loop, log = Loop(), FakeLog()
+    clock = ManualClock()
+    flusher = Flusher(
+        interval_ms=0, hurry_bytes=100, clock=clock, call_in_loop=loop.calls.put, call_soon=loop.calls.put
+    )
+    flusher.start()
+    log.written = 1
+    flusher.written(log, 10)
+    flusher.written(log, 200)  # so much that the thread begins in the middle of the loop's turn
+    assert log.syncing.acquire(timeout=WAIT_S)
+    other = TimedLog(clock, 0.1)
+    flusher.written(other, 10)
+    loop.run_one()
+    assert (log.completed, other.completed) == ([], 0)
+    log.go_on.release()
+    loop.run_one()
+    assert log.completed == [1]
+    assert other.synced_by.get(timeout=WAIT_S) == THREAD
+    loop.run_one()
+    assert other.completed == 1
+    flusher.stop()
+
+
+def test_a_sync_that_fails_in_the_loop_fails_as_one_of_the_threads_does() -> None:
+    loop, disk, heard = Loop(), ForgetfulDisk(), list[str]()
+    store = LogStore.open(
+        DATA,
+        node="edge-1",
+        settings=LogSettings(fsync_interval_ms=0),
+        disk=disk,
+        clock=ManualClock(),
+        call_in_loop=loop.calls.put,
+        call_soon=loop.calls.put,
+        alarm=heard.append,
+    )
+    log = store.create_topic("t").partitions[0]
+    append(log, b"lost")
+    log.when_synced(1, lambda: heard.append("acknowledged"), lambda: heard.append("failed"))
+    disk.fail_next["sync"] = OSError(5, "Input/output error")
+    loop.run_one()
+    assert [each.split(";")[0] for each in heard] == ["t-0: the disk failed (Input/output error)", "failed"]
+    append(log, b"kept")
+    log.when_synced(1, lambda: heard.append("acknowledged"))
+    loop.run_one()
+    assert heard[-1] == "acknowledged"
+    assert (log.leader_epoch, len(read_all(log))) == (1, 1)
+    assert store.status()["syncs_in_loop"] == 2
+    store.close()

@@ -1,0 +1,39 @@
+"""Whether the loop may sync by itself: only a disk that has proved quick, and never for more than a share of its time.
+
+To hand a sync to a thread and to hear of it wakes that thread and then the loop, which costs more than a quick disk's
+sync takes. A disk that is not quick, or not today, must not hold up the loop. Nothing but a sync tells which it is:
+so the loop tries one, and how long it was held decides when it may try again.
+"""
+
+from __future__ import annotations
+
+QUICK_MS = 0.5  # a sync that takes longer is a slow one
+HELD_MAX_MS = 1.0  # what the syncs of one round may be expected to take
+_SLOW_MS = 2.0  # what counts at most: one sync of a second is no worse than three of 2 ms
+_SAMPLES = 16
+_REST_QUICK = 3.0
+_REST_SLOW = 200.0
+
+
+class QuickDisk:
+    """Times of syncs in, decisions out. Until it is known better a disk is taken for a slow one.
+
+    After a sync that took T longer than QUICK_MS the loop syncs nothing for 3 T, and for 200 T on a disk that mostly is
+    slow: what is beyond quick takes at most a quarter, or a two-hundredth, of the loop's time, and one long sync.
+    """
+
+    def __init__(self) -> None:
+        self.typical_ms = _SLOW_MS
+        self.rests_until_ms = 0.0
+
+    def may_sync(self, logs: int, now_ms: float) -> bool:
+        """Whether the loop may sync this many files now."""
+        return now_ms >= self.rests_until_ms and (logs == 1 or logs * self.typical_ms < HELD_MAX_MS)
+
+    def synced(self, logs: int, took_ms: float, now_ms: float) -> None:
+        """The loop has synced so many files, which took so long in all and ended now."""
+        each_ms = took_ms / logs
+        self.typical_ms += (min(each_ms, _SLOW_MS) - self.typical_ms) / _SAMPLES
+        if each_ms > QUICK_MS:
+            rest = _REST_QUICK if self.typical_ms <= QUICK_MS else _REST_SLOW
+            self.rests_until_ms = now_ms + (took_ms - QUICK_MS * logs) * rest
