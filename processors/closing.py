@@ -9,7 +9,7 @@ Here: the close rule for all kinds. The kinds: `windows` (side by side), `hoppin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,8 +45,9 @@ class WindowState(WindowMemory):
         state = self.cells
         return state.count[cells], self.fields.results(cells, state.start[cells], state.end[cells])
 
-    def _label(self, start: int) -> dict[str, Any]:
-        return {}
+    def _labels(self, cells: Ints) -> Iterable[dict[str, Any]]:
+        """What else results say of these windows."""
+        return ({} for _ in range(len(cells)))
 
     # readings
 
@@ -149,7 +150,7 @@ class WindowState(WindowMemory):
         starts = state.start[cells].tolist()
         rows = zip(
             *(columns, starts, state.end[cells].tolist(), state.revision[cells].tolist(), complete.tolist(), causes),
-            *(retro.tolist(), first.tolist(), counts.tolist(), fields, map(self._label, starts)),
+            *(retro.tolist(), first.tolist(), counts.tolist(), fields, self._labels(cells)),
             strict=True,
         )
         results = [WindowResult(*row) for row in rows]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -14,27 +14,30 @@ from processors.expressions import (
     evaluate_number,
     evaluate_truth,
     fields_of,
+    is_of_device,
 )
+from processors.facts import DeviceFacts
 
 
 class Derivation:
-    """`where` ('' is everything) and `compute` of a rule, compiled. Raises `ExpressionError`."""
+    """`where` ('' is everything) and `compute` of a rule, compiled. Raises `ExpressionError`.
 
-    def __init__(self, where: str, compute: Mapping[str, str]) -> None:
+    `facts`: what of the device the rule wants to find in the columns' texts, such as `device.zone`.
+    """
+
+    def __init__(self, where: str, compute: Mapping[str, str], facts: Collection[str] = ()) -> None:
         self._where: Expression | None = compile_expression(where, wanted="truth") if where else None
         self._compute = {name: compile_expression(text, wanted="number") for name, text in compute.items()}
         used = [*self._compute.values(), *([self._where] if self._where is not None else [])]
         _, self.texts = fields_of(used)
+        self._facts = facts
 
-    def __bool__(self) -> bool:
-        return self._where is not None or bool(self._compute)
-
-    def apply(self, columns: Columns, keys: KeyTable) -> Columns:
+    def apply(self, columns: Columns, keys: KeyTable, facts: DeviceFacts) -> Columns:
         """The same rows: those that do not fit have key -1, computed fields stand beside the others.
 
         Computed fields see the reading's own fields and those computed before them; the filter sees all of them.
         """
-        if not len(columns):
+        if not len(columns) or not (self._where is not None or self._compute or self._facts):
             return columns
         cache: dict[str, Floats] = {}
 
@@ -46,6 +49,8 @@ class Derivation:
         def text(name: str) -> Texts:
             if name in ("device", "node"):
                 return _names(columns, keys, of_node=name == "node")
+            if is_of_device(name):
+                return facts.column(name, columns, keys)
             return columns.texts[name]
 
         table = Table(len(columns), number, text)
@@ -60,7 +65,8 @@ class Derivation:
         if self._where is not None:
             key = np.where(evaluate_truth(self._where, table), key, -1)
         # not `_replace`, which asks for the length that `Columns` gives another meaning
-        return Columns(key, columns.time, columns.backfill, fields, columns.marks, columns.refused, columns.texts)
+        texts = {**columns.texts, **{name: text(name) for name in self._facts}} if self._facts else columns.texts
+        return Columns(key, columns.time, columns.backfill, fields, columns.marks, columns.refused, texts)
 
 
 def _dense(column: FieldColumn | None, count: int) -> Floats:

@@ -4,7 +4,8 @@
     compute = { efficiency = "power / (0.6 * wind_speed ** 3)" }
 
 The text is parsed by Python's own parser and its tree is walked: only what `_Builder` knows exists, so an expression
-can compute and compare and nothing else. Names are fields (`a.b` for nested ones), `device` and `node`. A number that
+can compute and compare and nothing else. Names are fields (`a.b` for nested ones), `device`, `node` and what is known
+of the device (`device.site`). A number that
 a reading does not have is unknown: what is computed from it is absent, a comparison with it is false. Division by zero
 and numbers beyond all bounds are unknown too. docs/windows.md, "Filters and computed fields", is for users.
 """
@@ -29,6 +30,8 @@ TEXT_MAX = 1_000
 DEPTH_MAX = 40
 NODES_MAX = 2_000
 SPECIAL = ("device", "node")
+OF_DEVICE = ("device.site", "device.zone", "device.type")
+LABEL = "device.labels."
 
 
 class ExpressionError(ValueError):
@@ -42,7 +45,7 @@ class Table(NamedTuple):
     number: Callable[[str], Floats]
     """A field's numbers; NaN where it has none."""
     text: Callable[[str], Texts]
-    """A field's texts, `device` or `node`; None where there is none."""
+    """A field's texts, `device`, `node`, or what is known of the device; None where there is none."""
 
 
 class _Node(NamedTuple):
@@ -158,7 +161,11 @@ class _Builder:
         return node.of
 
     def _name(self, name: str, *, as_text: bool) -> _Node:
-        if as_text or name in SPECIAL:
+        if name.startswith("device.") and not is_of_device(name):
+            near = difflib.get_close_matches(name, [*OF_DEVICE, f"{LABEL}…"], n=1)
+            said = f"did you mean {near[0]}?" if near else f"there are {', '.join(OF_DEVICE)} and {LABEL}…"
+            raise ExpressionError(f"nothing is known as {name}; {said}")
+        if as_text or name in SPECIAL or is_of_device(name):
             self.texts.add(name)
             return _Node("text", lambda table: table.text(name))
         self.numbers.add(name)
@@ -252,8 +259,16 @@ class _Builder:
     def _has(self, arguments: Sequence[ast.expr]) -> _Node:
         if len(arguments) != 1 or not isinstance(arguments[0], ast.Name | ast.Attribute):
             raise ExpressionError("has takes the name of a field: has(power)")
-        of = self._name(_path(arguments[0]), as_text=False).of
+        node = self._name(_path(arguments[0]), as_text=False)
+        of = node.of
+        if node.type == "text":
+            return _Node("truth", lambda table: np.array([text is not None for text in of(table)], dtype=np.bool_))
         return _Node("truth", lambda table: ~np.isnan(of(table)))
+
+
+def is_of_device(name: str) -> bool:
+    """Whether a name is a text that is known of the device and not said by the reading."""
+    return name in OF_DEVICE or (name.startswith(LABEL) and "." not in name[len(LABEL) :] and len(name) > len(LABEL))
 
 
 def _constant(value: object) -> _Node:
@@ -281,7 +296,15 @@ def _path(tree: ast.expr) -> str:
 
 def _is_text(tree: ast.expr) -> bool:
     constant = isinstance(tree, ast.Constant) and isinstance(tree.value, str)
-    return constant or (isinstance(tree, ast.Name) and tree.id in SPECIAL)
+    return constant or (isinstance(tree, ast.Name) and tree.id in SPECIAL) or _begins_with_device(tree)
+
+
+def _begins_with_device(tree: ast.expr) -> bool:
+    while isinstance(tree, ast.Attribute):
+        tree = tree.value
+        if isinstance(tree, ast.Name) and tree.id == "device":
+            return True
+    return False
 
 
 def _known(compare: Any, one: Floats, other: Floats, count: int) -> Bools:
@@ -311,9 +334,9 @@ def evaluate_truth(expression: Expression, table: Table) -> Bools:
 
 
 def fields_of(expressions: Iterable[Expression]) -> tuple[frozenset[str], frozenset[str]]:
-    """(fields read as numbers, fields read as texts, `device` and `node` aside) of several."""
+    """(fields read as numbers, fields read as texts) of several; what no reading says itself aside."""
     numbers: frozenset[str] = frozenset()
     texts: frozenset[str] = frozenset()
     for expression in expressions:
         numbers, texts = numbers | expression.numbers, texts | expression.texts
-    return numbers, texts - frozenset(SPECIAL)
+    return numbers, frozenset(name for name in texts if name not in SPECIAL and not is_of_device(name))

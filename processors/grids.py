@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta
 from functools import lru_cache
 from typing import Any, Protocol
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
 import numpy.typing as npt
 
-from processors.rules import WindowRule
+from processors.rules import DEVICE_ZONE, WindowRule
 
 Ints = npt.NDArray[np.int64]
 
@@ -142,10 +142,19 @@ def _shown(zone: ZoneInfo, at: int) -> datetime:
 
 
 def grid_of(rule: WindowRule) -> Grid:
-    """The grid of a rule whose windows lie side by side."""
+    """The grid of a rule whose windows lie side by side; of one by devices' own zones that of its default zone."""
     if rule.kind == "calendar":
-        return _calendar(rule.calendar or "day", rule.zone, tuple(rule.shifts.items()))
+        zone = rule.default_zone if rule.zone == DEVICE_ZONE else rule.zone
+        return _calendar(rule.calendar or "day", zone, tuple(rule.shifts.items()))
     return EvenGrid(rule.size_ms)
+
+
+def zoned_grid(rule: WindowRule, zone: str) -> Grid | None:
+    """The grid of a calendar rule in a zone; None for what is no zone here."""
+    try:
+        return _calendar(rule.calendar or "day", zone, tuple(rule.shifts.items()))
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return None
 
 
 @lru_cache(maxsize=256)

@@ -18,6 +18,7 @@ from processors.budget import NO_LIMITS, Budget, Limits
 from processors.closing import WindowState
 from processors.columns import Columns, KeyTable, Lanes, MarkAt, to_columns
 from processors.derive import Derivation
+from processors.facts import DeviceFacts
 from processors.kinds import window_state
 from processors.late import Placed
 from processors.marks import WatermarkTracker
@@ -60,15 +61,17 @@ class PartitionProcessor:
         self.partition = partition
         self.keys = KeyTable()
         self.marks = WatermarkTracker()
+        self.facts = DeviceFacts()
         self.numbers: dict[str, int] = {}  # version -> number of its next output
         self.written: dict[str, int] = {}  # version -> outputs below this number are in their topic already
+        self.stopped_at: int | None = None  # rules never stop within a block
         self.refused = 0
         self.newest = NEVER
         self._lanes = Lanes()
         self._rules = [
             _Rule(
                 *(rule, rule.version, window_state(rule, self.keys), _alerts_of(rule, rules, place)),
-                Derivation(rule.where, rule.compute),
+                Derivation(rule.where, rule.compute, rule.facts),
             )
             for rule in rules.windows
             if rule.topic == topic
@@ -92,7 +95,8 @@ class PartitionProcessor:
         columns = to_columns(block, self.keys, self._lanes, self._texts)
         self.refused += columns.refused
         self.newest = max(self.newest, _newest(columns))
-        seen = [(rule, rule.derive.apply(columns, self.keys) if rule.derive else columns) for rule in self._rules]
+        self.facts.take(block)
+        seen = [(rule, rule.derive.apply(columns, self.keys, self.facts)) for rule in self._rules]
         outputs: list[Output] = []
         for rule in self._rules:
             rule.state.late.block = block
@@ -206,6 +210,7 @@ class PartitionProcessor:
             "keys": self.keys.snapshot(),
             "lanes": self._lanes.highest,
             "marks": self.marks.snapshot(),
+            "facts": self.facts.snapshot(),
             "numbers": self.numbers,
             "written": self.written | {v: max(n, self.written.get(v, 0)) for v, n in self.numbers.items()},
             "refused": self.refused,
@@ -223,6 +228,7 @@ class PartitionProcessor:
         self.refused, self.newest = data["refused"], data["newest"]
         fresh = []
         for rule in self._rules:
+        self.facts.restore(data.get("facts", []))
             if rule.version in data["windows"]:
                 rule.state.restore(data["windows"][rule.version])
             else:

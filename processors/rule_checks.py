@@ -13,13 +13,13 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from headwater.toml.places import Path
 from processors.expressions import SPECIAL, ExpressionError, compile_expression
-from processors.rules import AlertRule, WindowRule
+from processors.rules import DEVICE_ZONE, AlertRule, WindowRule
 
 Finding = tuple[Path, str]
 
 PANES_MAX = 10_000
 _OF_KIND = {"tumbling": ("size_s",), "hopping": ("size_s", "every_s"), "calendar": ("calendar",), "session": ("gap_s",)}
-_OF_CALENDARS = {"zone": "UTC", "shifts": {}}
+_OF_CALENDARS = {"zone": "UTC", "default_zone": "UTC", "shifts": {}}
 _SPANS = ("size_s", "every_s", "gap_s")
 
 
@@ -72,12 +72,11 @@ def _hops(rule: WindowRule) -> Iterator[Finding]:
 
 
 def _calendar(rule: WindowRule) -> Iterator[Finding]:
-    try:
-        ZoneInfo(rule.zone)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        near = difflib.get_close_matches(rule.zone, available_timezones(), n=1, cutoff=0.3)
-        said = f"; did you mean “{near[0]}”?" if near else "; names are as Europe/Berlin"
-        yield ("zone",), f"“{rule.zone}” is no time zone here{said}"
+    if rule.zone != DEVICE_ZONE:
+        yield from _zone("zone", rule.zone)
+        if rule.default_zone != "UTC":
+            yield ("default_zone",), f'only zone = "{DEVICE_ZONE}" has a default_zone'
+    yield from _zone("default_zone", rule.default_zone)
     if rule.calendar is not None and (rule.calendar == "shifts") != bool(rule.shifts):
         yield ("shifts",), 'calendar = "shifts" and the key shifts go together'
     for name, at in rule.shifts.items():
@@ -89,7 +88,16 @@ def _calendar(rule: WindowRule) -> Iterator[Finding]:
 
 def _expressions(rule: WindowRule) -> Iterator[Finding]:
     for name, text in rule.compute.items():
-        if name in SPECIAL or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]{0,99}", name):
+def _zone(key: str, name: str) -> Iterator[Finding]:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        near = difflib.get_close_matches(name, [*available_timezones(), DEVICE_ZONE], n=1, cutoff=0.3)
+        said = f"; did you mean “{near[0]}”?" if near else "; names are as Europe/Berlin"
+        yield (key,), f"“{name}” is no time zone here{said}"
+
+
+        if name in SPECIAL or name.startswith("device.") or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]{0,99}", name):
             yield ("compute", name), f"“{name}” cannot name a computed field"
         try:
             compile_expression(text, wanted="number")

@@ -27,6 +27,7 @@ Aggregate = Literal[
 AGGREGATES: tuple[str, ...] = get_args(Aggregate)
 Name = Annotated[str, msgspec.Meta(pattern=NAME)]
 Level = float | None
+DEVICE_ZONE = "device"
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=366 * 86400)]
 
 
@@ -44,7 +45,9 @@ class WindowRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Of session windows: the silence that ends one."""
     calendar: Literal["day", "week", "month", "year", "shifts"] | None = None
     zone: str = "UTC"
-    """Of calendar windows: an IANA time zone."""
+    """Of calendar windows: an IANA time zone; "device" for each device's own."""
+    default_zone: str = "UTC"
+    """With zone = "device": of devices that say none."""
     shifts: dict[str, str] = {}
     """Of calendar windows in shifts: name to local time HH:MM; each shift lasts until the next begins."""
     devices: tuple[str, ...] = ("*",)
@@ -96,6 +99,11 @@ class AlertRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     name: Name
     window: str
     field: str
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """What of the device its windows need, by the names that expressions have for it."""
+        return ("device.zone",) if self.zone == DEVICE_ZONE else ()
+
     aggregate: Aggregate = "mean"
     fire_above: Level = None
     fire_below: Level = None

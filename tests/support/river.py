@@ -17,7 +17,7 @@ SECOND = 1000
 
 
 class Row(NamedTuple):
-    """One record before it is encoded; `hw` is (epoch, source partition, offset) of a copy."""
+    """One record before it is encoded; `hw` is (epoch, source partition, offset) of a copy, `says` its `hw-device`."""
 
     device: str
     time: int
@@ -25,6 +25,7 @@ class Row(NamedTuple):
     mark: dict[str, Any] | None = None
     node: str = "n1"
     hw: tuple[int, int, int] | None = None
+    says: dict[str, Any] | None = None
 
 
 def mark(node: str = "n1", live: int | None = None, **more: Any) -> dict[str, Any]:
@@ -43,6 +44,8 @@ def block(rows: Sequence[Row], base: int = 0, partition: int = 0) -> Block:
         pairs: list[tuple[str, bytes | None]] = []
         if row.hw is not None:
             pairs.append(("hw", f"{row.node}/{row.hw[0]}/{row.hw[1]}/{row.hw[2]}".encode()))
+        if row.says is not None:
+            pairs.append(("hw-device", msgspec.json.encode(row.says)))
         if row.mark is not None:
             pairs.append(("hw-mark", msgspec.json.encode(row.mark)))
         headers.append(encode_headers(pairs))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from processors.columns import KeyTable, Lanes, to_columns
 from processors.derive import Derivation
 from processors.expressions import FUNCTIONS, ExpressionError, compile_expression
+from processors.facts import DeviceFacts
 from processors.rule_files import parse_rules
 from tests.support import river
 from tests.support.river import Row
@@ -32,7 +33,7 @@ def apply(readings: Sequence[dict[str, Any]], where: str = "", **compute: str) -
     """What the rule sees of each reading; None for one that it does not see."""
     derivation, keys = Derivation(where, compute), KeyTable()
     rows = [Row(f"d{number % 3}", number, reading) for number, reading in enumerate(readings)]
-    columns = derivation.apply(to_columns(river.block(rows), keys, Lanes(), derivation.texts), keys)
+    columns = derivation.apply(to_columns(river.block(rows), keys, Lanes(), derivation.texts), keys, DeviceFacts())
     found: list[dict[str, float] | None] = [None if key < 0 else {} for key in columns.key]
     for name, field in columns.fields.items():
         for at, value in zip(range(len(rows)) if field.rows is None else field.rows, field.values, strict=True):

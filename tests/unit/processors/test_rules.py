@@ -63,6 +63,27 @@ def test_a_file_by_path_and_two_files_together(tmp_path: Path) -> None:
             CALENDAR.replace("Berlin", "Berlim"),
             "r.toml:5: window[0].zone: “Europe/Berlim” is no time zone here; did you mean “Europe/Berlin”?",
         ),
+        (
+            CALENDAR.replace("Europe/Berlin", "devcie"),
+            "r.toml:5: window[0].zone: “devcie” is no time zone here; did you mean",
+        ),
+        (
+            CALENDAR.replace("Europe/Berlin", "device") + 'default_zone = "Mars"\n',
+            "r.toml:6: window[0].default_zone: “Mars” is no time zone here",
+        ),
+        (
+            CALENDAR + 'default_zone = "Europe/Rome"\n',
+            'r.toml:6: window[0].default_zone: only zone = "device" has a default_zone',
+        ),
+        (
+            WINDOW + 'default_zone = "Europe/Rome"\n',
+            "r.toml:4: window[0].default_zone: a tumbling window has no default",
+        ),
+        (
+            WINDOW + "where = \"device.sit == 'a'\"\n",
+            "r.toml:4: window[0].where: nothing is known as device.sit; did you mean device.site?",
+        ),
+        (WINDOW + "where = 'device.site > 3'\n", "r.toml:4: window[0].where: texts are compared with"),
         (CALENDAR.replace("day", "dya"), "r.toml:4: window[0].calendar: “dya” is not known; did you mean “day”?"),
         (CALENDAR.replace("day", "shifts"), 'window[0].shifts: calendar = "shifts" and the key shifts go together'),
         (SHIFTS.replace("22:00", "25:00"), "r.toml:6: window[0].shifts.night: “25:00” is no time of day"),

@@ -1,0 +1,126 @@
+"""What readings say of their devices (header `hw-device`), in the order of the partition. sans-IO.
+
+So what a rule joins a reading with depends on nothing but the partition: a replay, another owner and the other driver
+join the same (ADR 0020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from gateway.log.own_headers import read_place
+from gateway.log.records import decode_headers
+from headwater.errors import UNREADABLE, PeerError
+from processors.columns import Columns, KeyTable, Records, Texts
+
+PREFIX = "device."
+LABELS = "device.labels."
+MEMBERS = ("site", "zone", "type")
+DEVICES_MAX = 200_000
+_LABELS_MAX, _TEXT_MAX = 16, 256
+_HEADER = b"\x12hw-device"  # as an encoded header section holds it: its length as a zigzag varint, then the key
+_NOTHING: Mapping[str, str] = {}
+
+
+class _Told(msgspec.Struct):
+    """The value of the header; members that are not known are somebody else's."""
+
+    site: str | None = None
+    zone: str | None = None
+    type: str | None = None
+    labels: dict[str, str] = {}
+
+
+_DECODER = msgspec.json.Decoder(_Told)
+
+
+class _Known(NamedTuple):
+    """Facts by their names in expressions; of a copy also its leader epoch and offset at home."""
+
+    facts: dict[str, str]
+    place: tuple[int, int] | None
+
+
+class _Change(NamedTuple):
+    row: int
+    key: bytes
+    before: Mapping[str, str]
+
+
+class DeviceFacts:
+    """The devices of one partition. `take` a block, then ask for its `column`s, before the next one is taken."""
+
+    def __init__(self) -> None:
+        self._of: dict[bytes, _Known] = {}
+        self._changes: list[_Change] = []
+
+    def take(self, records: Records) -> None:
+        """What a block of records says. What a copy said later at home is not undone by one that came later here."""
+        self._changes = []
+        if _HEADER not in b"".join(records.headers):
+            return
+        for row, section in enumerate(records.headers):
+            if _HEADER not in section or (key := records.keys[row]) is None:
+                continue
+            key = bytes(key)
+            known = self._of.get(key)
+            if (told := _read(section)) is None or (known is not None and not _is_newer(told, known)):
+                continue
+            if known is None and len(self._of) >= DEVICES_MAX:
+                del self._of[next(iter(self._of))]
+            before = known.facts if known is not None else _NOTHING
+            if told.facts != before:
+                self._changes.append(_Change(row, key, before))
+            self._of[key] = told
+
+    def of(self, key: bytes) -> Mapping[str, str]:
+        """Facts of a device by their names in expressions, such as `device.site`."""
+        known = self._of.get(key)
+        return known.facts if known is not None else _NOTHING
+
+    def column(self, name: str, columns: Columns, keys: KeyTable) -> Texts:
+        """One fact for each row of the block, None where it is not known."""
+        used, rows = np.unique(columns.key, return_inverse=True)
+        names = [keys.names[key].encode() if key >= 0 else b"" for key in used.tolist()]
+        latest = np.empty(len(used), dtype=object)
+        latest[:] = [self.of(key).get(name) for key in names]
+        found: Texts = latest[rows]
+        at = {key: index for index, key in enumerate(names)} if self._changes else {}
+        for change in reversed(self._changes):  # from what holds behind the block back to its beginning
+            if (index := at.get(change.key)) is not None:
+                found[np.flatnonzero(rows[: change.row] == index)] = change.before.get(name)
+        return found
+
+    def snapshot(self) -> list[Any]:
+        """Plain data for a checkpoint."""
+        return [[key, known.facts, known.place] for key, known in self._of.items()]
+
+    def restore(self, data: list[Any]) -> None:
+        self._of = {key: _Known(facts, tuple(place) if place else None) for key, facts, place in data}
+
+
+def _is_newer(told: _Known, known: _Known) -> bool:
+    return told.place is None or known.place is None or told.place >= known.place
+
+
+def _read(section: bytes) -> _Known | None:
+    try:
+        headers = dict(decode_headers(section))
+        told = _DECODER.decode(headers.get("hw-device") or b"")
+    except (PeerError, *UNREADABLE):
+        return None
+    facts = {f"{PREFIX}{name}": value for name in MEMBERS if (value := getattr(told, name))}
+    facts |= {f"{LABELS}{name}": value for name, value in list(told.labels.items())[:_LABELS_MAX]}
+    return _Known({name: value[:_TEXT_MAX] for name, value in facts.items()}, _place(headers.get("hw")))
+
+
+def _place(identity: bytes | None) -> tuple[int, int] | None:
+    found = read_place(identity) if identity is not None else None
+    if found is None:
+        return None
+    epoch = found[0].split(b"/")[-2:-1]
+    return (int(epoch[0]), found[1]) if epoch and epoch[0].isdigit() and len(epoch[0]) < 10 else None
