@@ -7,7 +7,7 @@ records, on whatever machine and however often it is read. docs/windows.md has t
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -168,9 +168,10 @@ class Budget:
 
     # checkpoints and people
 
-    def snapshot(self) -> dict[str, Any]:
-        """Limits that are wanted are in force from here on."""
-        self.limits = self.wanted
+    def snapshot(self, *, caught_up: bool) -> dict[str, Any]:
+        """Limits that are wanted are in force from here on if nothing is written of what comes behind (`caught_up`)."""
+        if caught_up:
+            self.limits = self.wanted
         return {
             "limits": list(self.limits),
             "full": self.full,
@@ -185,16 +186,29 @@ class Budget:
         self._unchecked = 0 if data is None else data["unchecked"]
         self._set_full(full=data is not None and data["full"])
 
-    def status(self) -> dict[str, Any]:
-        """What is held, of what, by whom."""
-        return {
-            "bytes": self.total_bytes(),
-            "bytes_max": self.limits.state_bytes_max,
-            "rules": self.state_bytes(),
-            "devices": self.roster.alive,
-            "forgotten": self.roster.forgotten,
-            "full": self.full,
-        }
+
+class Kept(Protocol):
+    """What has a budget."""
+
+    @property
+    def budget(self) -> Budget: ...
+
+
+def memory_status(processors: Iterable[Kept]) -> dict[str, Any]:
+    """What the partitions of a process hold: `bytes` of `bytes_max`, `rules` by name, and how many of them are full."""
+    budgets = [one.budget for one in processors]
+    rules: dict[str, int] = {}
+    for budget in budgets:
+        for name, held in budget.state_bytes().items():
+            rules[name] = rules.get(name, 0) + held
+    return {
+        "bytes": sum(rules.values()) + sum(budget.roster.state_bytes for budget in budgets),
+        "bytes_max": sum(budget.limits.state_bytes_max for budget in budgets),
+        "rules": rules,
+        "devices": sum(budget.roster.alive for budget in budgets),
+        "forgotten": sum(budget.roster.forgotten for budget in budgets),
+        "full": sum(budget.full for budget in budgets),
+    }
 
 
 def _bytes_of_alerts(rule: Held) -> int:

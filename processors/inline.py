@@ -22,6 +22,7 @@ from headwater.disk import Disk
 from headwater.errors import HeadwaterError
 from headwater.net import Net
 from processors import outputs
+from processors.budget import NO_LIMITS, Limits, memory_status
 from processors.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -78,6 +79,7 @@ class Processors:
         self._positions: dict[tuple[str, int], int] = {}
         self._writers: dict[tuple[str, int], Writer] = {}
         self._output_partitions = 1
+        self._limits = NO_LIMITS
 
     # the outside
 
@@ -157,8 +159,15 @@ class Processors:
     async def _begin_all(self, reader: Log, written: Written) -> None:
         """Every input partition that is not at work yet; a new writer is on disk before its first write."""
         new_writers = 0
-        for topic in self._rules.topics:
-            for partition in range(await reader.partitions(topic)):
+        partitions = {topic: await reader.partitions(topic) for topic in self._rules.topics}
+        settings = self._settings
+        self._limits = Limits.of_partition(
+            settings.state_bytes_max, settings.forget_after_s, sum(partitions.values())
+        )
+        for processor in self._inputs.values():
+            processor.budget.wanted = self._limits
+        for topic, count in partitions.items():
+            for partition in range(count):
                 if (topic, partition) not in self._inputs:
                     new_writers += await self._begin(reader, topic, partition, written)
         if new_writers:
@@ -170,7 +179,9 @@ class Processors:
         """One input partition from the checkpoint, or from its start; whether its writer is a new one."""
         where = (topic, partition)
         writer: Writer | None = None
-        processor = PartitionProcessor(self._rules, topic, partition, place=self._settings.place)
+        processor = PartitionProcessor(
+            self._rules, topic, partition, place=self._settings.place, limits=self._limits
+        )
         found = {v: n for (v, p), n in written.counts.items() if p == partition}
         saved = self._checkpoint.inputs.get(f"{topic}/{partition}")
         start = await reader.offset(topic, partition, "earliest")
@@ -288,6 +299,7 @@ class Processors:
             "rules": [rule.name for rule in self._rules.windows] + [rule.name for rule in self._rules.alerts],
             **totals,
             "too_late_by_rule": too_late_by_rule(inputs.values()),
+            "memory": memory_status(inputs.values()),
             "expired": self._expired_records,
             "alerts": [alert for processor in inputs.values() for alert in processor.alerts()][:1000],
             "positions": positions,

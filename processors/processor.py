@@ -206,7 +206,7 @@ class PartitionProcessor:
     def snapshot(self) -> dict[str, Any]:
         """Plain data and bytes: all that `restore` needs to go on exactly here. To be kept: see `Budget`."""
         return {
-            "budget": self.budget.snapshot(),
+            "budget": self.budget.snapshot(caught_up=self._caught_up()),
             "keys": self.keys.snapshot(),
             "lanes": self._lanes.highest,
             "marks": self.marks.snapshot(),
@@ -218,6 +218,10 @@ class PartitionProcessor:
             "windows": {rule.version: rule.state.snapshot() for rule in self._rules},
             "alerts": {version: alerts.snapshot() for rule in self._rules for version, alerts in rule.alerts},
         }
+
+    def _caught_up(self) -> bool:
+        """Whether all that was written before has been computed again."""
+        return all(self.numbers.get(version, 0) >= self.written.get(version, 0) for version in self.versions)
 
     def restore(self, data: dict[str, Any]) -> list[str]:
         """Go on from a snapshot; returns the versions that it did not know: they begin here, with whole windows."""

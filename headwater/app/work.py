@@ -228,6 +228,7 @@ class Work:
                 *self._problems.values(),
                 *([slow] if slow else []),
                 *(self._decoders.problems() if self._decoders is not None else ()),
+                *self._memory_problems(),
             ],
             "decoders": self._decoders.status() if self._decoders is not None else {},
             "page": self._page_up,
@@ -236,6 +237,15 @@ class Work:
             "alerts": [alert for alert in alerts if alert["state"] not in ("inactive", "resolved")][:ALERTS_MAX],
             "nodes": self._nodes.rows() if self._nodes is not None else [],
         }
+
+    def _memory_problems(self) -> list[str]:
+        memory = (self._processors.status().get("memory") if self._processors is not None else None) or {}
+        if not memory.get("full"):
+            return []
+        return [
+            f"the rules' memory is full ({memory['bytes'] >> 20} MiB held, state_bytes_max under [processors] is"
+            f" {self._settings.processors.state_bytes_max >> 20} MiB): no new windows and devices are taken in"
+        ]
 
     def _processing(self) -> dict[str, Any] | None:
         if self._processors is None:

@@ -116,11 +116,22 @@ def lines(status: dict[str, Any]) -> list[tuple[str, str]]:
         work = status["work"]
         rows.append(("work process", f"{work['state']}, {words.count(work['restarts'], 'restart')}"))
         report = work.get("report") or {}
+        rows += _memory_lines((report.get("processors") or {}).get("memory"))
         rows += _sink_lines(report.get("sinks") or {}, now_ms)
         rows += [(f"decoder {name}", _decoder_line(one)) for name, one in (report.get("decoders") or {}).items()]
     addresses = {name: where for name, where in status["addresses"].items() if where}
     rows.append(("addresses", "  ".join(f"{name} {where}" for name, where in addresses.items())))
     return rows
+
+
+def _memory_lines(memory: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """What the rules hold in memory, the largest first."""
+    if not memory or not memory["bytes_max"]:
+        return []
+    largest = sorted(memory["rules"].items(), key=lambda item: -item[1])[:3]
+    said = ", ".join(f"{name} {words.size(held)}" for name, held in largest)
+    devices = words.count(memory["devices"], "device")
+    return [("rules' memory", f"{words.size(memory['bytes'])} of {words.size(memory['bytes_max'])}; {devices}; {said}")]
 
 
 def _decoder_line(one: dict[str, Any]) -> str:

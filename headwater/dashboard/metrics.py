@@ -61,7 +61,9 @@ class NodeCollector(Collector):
         yield from _brokers(status.get("brokers") or ())
         yield from _modbus(status.get("modbus") or ())
         yield from _sinks(((status.get("work") or {}).get("report") or {}).get("sinks") or {})
-        yield from _processors(((status.get("work") or {}).get("report") or {}).get("processors") or {})
+        processors = ((status.get("work") or {}).get("report") or {}).get("processors") or {}
+        yield from _processors(processors)
+        yield from _processor_memory(processors.get("memory"))
         yield from _security(status.get("kafka") or {}, status.get("ingest") or {})
         yield from _disk(status)
 
@@ -188,6 +190,20 @@ def _modbus(buses: Iterable[dict[str, Any]]) -> Iterator[Metric]:
             for key, counter in counters.items():
                 counter.add_metric(labels, sum(unit[key].values()) if key == "exceptions" else unit[key])
     yield from (up, backoff, *counters.values())
+
+
+def _processor_memory(memory: dict[str, Any] | None) -> Iterator[Metric]:
+    if not memory:
+        return
+    held = GaugeMetricFamily("headwater_processor_state_bytes", "What a window rule holds in memory.", labels=["rule"])
+    for name, size in memory["rules"].items():
+        held.add_metric([name], size)
+    yield held
+    text = "What all rules and devices may take in memory."
+    yield _gauge("headwater_processor_state_bytes_max", text, memory["bytes_max"])
+    yield _gauge("headwater_processor_devices", "Devices that the rules know.", memory["devices"])
+    text = "Input partitions that take in no new windows and devices, for want of memory."
+    yield _gauge("headwater_processor_full_partitions", text, memory["full"])
 
 
 def _security(kafka: dict[str, Any], ingest: dict[str, Any]) -> Iterator[Metric]:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from gateway.consume.reader import Block
 from headwater.errors import UserError
+from processors.budget import NO_LIMITS, Limits, memory_status
 from processors.group.changelog import Snapshot, encode_snapshot
 from processors.late import too_late_by_rule
 from processors.processor import Output, PartitionProcessor, Place
@@ -48,8 +49,9 @@ class _Share:
 class Member:
     """The partitions that this process has now."""
 
-    def __init__(self, rules: Rules, *, place: Place) -> None:
+    def __init__(self, rules: Rules, *, place: Place, limits: Limits = NO_LIMITS) -> None:
         self._rules = rules
+        self._limits = limits
         self._place: Place = place
         self._shares: dict[Source, _Share] = {}
         self.expired = 0
@@ -69,7 +71,7 @@ class Member:
                 hint="Start it once with --rebuild: it forgets its state and computes everything again from the"
                 " start of the log; results keep their keys. Or give the group another name.",
             )
-        processor = PartitionProcessor(self._rules, topic, partition, place=self._place)
+        processor = PartitionProcessor(self._rules, topic, partition, place=self._place, limits=self._limits)
         fresh, position = [], start
         if snapshot is not None:
             fresh = processor.restore(snapshot.state)
@@ -145,7 +147,8 @@ class Member:
                 totals[name] = totals.get(name, 0) + count
         positions = {f"{topic}/{partition}": share.position for (topic, partition), share in self._shares.items()}
         late = too_late_by_rule(share.processor for share in self._shares.values())
-        return {**totals, "too_late_by_rule": late, "expired": self.expired, "positions": positions}
+        memory = memory_status(share.processor for share in self._shares.values())
+        return {**totals, "too_late_by_rule": late, "memory": memory, "expired": self.expired, "positions": positions}
 
 
 def _part(block: Block, begin: int, end: int) -> Block:

@@ -15,6 +15,7 @@ from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException
 
 from gateway.log.headers import decode_headers
 from headwater.errors import HeadwaterError, UserError
+from processors.budget import Limits
 from processors.group.blocks import to_blocks
 from processors.group.changelog import ChangelogError
 from processors.group.core import Member, Source
@@ -91,8 +92,11 @@ class GroupProcessor:
 
     def _run_once(self) -> None:
         settings = self._settings
-        self._member = Member(self._rules, place=settings.place)
         self._topics.prepare()
+        limits = Limits.of_partition(
+            settings.state_bytes_max, settings.forget_after_s, sum(self._topics.partitions.values())
+        )
+        self._member = Member(self._rules, place=settings.place, limits=limits)
         self._producer = self._new_producer()
         self._consumer = self._new_consumer()
         self._open, self._problem = False, None

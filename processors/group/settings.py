@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from gateway.tls_settings import ClientSecuritySettings
+from processors.user.settings import UserLimits
 
 _PROTOCOLS = {"tls_ca_file": "ssl.ca.location", "tls_certificate_file": "ssl.certificate.location"}
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
@@ -34,6 +35,11 @@ class GroupSettings(ClientSecuritySettings, frozen=True, kw_only=True, forbid_un
     """How long `aggregates` and `alerts` keep what they hold, when this group makes them."""
     replication_factor: Annotated[int, msgspec.Meta(ge=1, le=16)] | None = None
     """Copies of the topics that this group makes; the cluster's default when left out."""
+    state_bytes_max: Annotated[int, msgspec.Meta(ge=1 << 20)] = 1 << 30
+    """What the states of all rules may take in the memory of a member that has all partitions; each partition has an
+    equal share, whoever has it. docs/windows.md says what gives way first."""
+    forget_after_s: Annotated[float, msgspec.Meta(ge=0, le=3660 * 86400)] = 30 * 86400.0
+    """A device that was not heard for so long, by its node's event time, is forgotten; 0: never."""
     commit_every_ms: Annotated[int, msgspec.Meta(ge=10, le=10_000)] = 100
     """Outputs and positions are committed together this often; nobody sees an output before."""
     snapshot_every_ms: Annotated[int, msgspec.Meta(ge=100)] = 15_000
@@ -46,6 +52,8 @@ class GroupSettings(ClientSecuritySettings, frozen=True, kw_only=True, forbid_un
     """Records taken at once; more are faster and need more memory."""
     queue_bytes_max: Annotated[int, msgspec.Meta(ge=1 << 20)] = 32 << 20
     """What is fetched ahead of the work."""
+    user: UserLimits = UserLimits()
+    """How much a user's own processor may take, and when it is paused."""
 
     @property
     def group_id(self) -> str:
