@@ -6,7 +6,7 @@ each (rule version, input partition); the driver computes the same outputs again
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -16,13 +16,14 @@ from gateway.log.records import Record, decode_headers
 from headwater.errors import UNREADABLE, PeerError
 from processors.alerts import Instance
 from processors.checkpoint import Checkpoint, Writer
-from processors.processor import AGGREGATES, ALERTS, LATE, OUT_HEADER, Output
+from processors.processor import AGGREGATES, ALERTS, OUT_HEADER, Output
 
-TOPICS = (AGGREGATES, ALERTS, LATE)
 _SEQUENCE_MASK = 0x7FFFFFFF  # sequence numbers go from 2^31 - 1 to 0 (KIP-98)
 _RECORDS_MAX = 500
 _BYTES_MAX = 256 << 10
 _OUT = OUT_HEADER.encode()
+INDEX_BITS = 24
+"""A number with a dot is `<offset of the input record> << INDEX_BITS | <which of its outputs>`."""
 
 
 class Log(Protocol):
@@ -52,10 +53,16 @@ class Written:
     """Outputs found in their topics: per (version, input partition) how many, how far and in what state.
 
     `floors` and `instances` are gathered only when the state must be rebuilt from a log whose start has expired.
+    `owns`: whether a version is of this job; others may write to the same topics.
     """
 
-    def __init__(self, *, whole: bool) -> None:
+    def __init__(self, *, whole: bool, owns: Callable[[str], bool]) -> None:
         self.whole = whole
+        self._owns = owns
+        self.records: dict[tuple[str, int], dict[tuple[str, int], int]] = {}
+        """How many outputs there are, of those whose numbers have gaps."""
+        self.is_torn = False
+        """Whether some output partition does not reach as far as the checkpoint says."""
         self.counts: dict[tuple[str, int], int] = {}
         self.floors: dict[tuple[str, int], dict[str, int]] = {}
         self.instances: dict[tuple[str, int], dict[str, Instance]] = {}
@@ -67,10 +74,15 @@ class Written:
         for row, headers in enumerate(block.headers):
             if _OUT not in headers or (found := _parse(headers)) is None:
                 continue
-            version, partition, number = found
+            version, partition, number, has_gaps = found
             source = (version, partition)
+            if not self._owns(version):
+                continue
             self.counts[source] = max(self.counts.get(source, 0), number + 1)
             counts[source] = max(counts.get(source, 0), number + 1)
+            if has_gaps:
+                records = self.records.setdefault((block.topic, block.partition), {})
+                records[source] = records.get(source, 0) + 1
             if self.whole:
                 self._remember(source, block, row)
 
@@ -94,31 +106,32 @@ class Written:
             return  # somebody else's record with our header: it changes nothing of ours
 
 
-def _parse(headers: bytes) -> tuple[str, int, int] | None:
+def _parse(headers: bytes) -> tuple[str, int, int, bool] | None:
+    """(version, input partition, number, whether numbers have gaps): `offset.index` is such a number."""
     try:
         text = (dict(decode_headers(headers)).get(OUT_HEADER) or b"").decode()
         version, partition, number = text.rsplit("/", 2)
-        return version, int(partition), int(number)
+        offset, dot, index = number.partition(".")
+        return version, int(partition), int(offset) << INDEX_BITS | int(index) if dot else int(offset), bool(dot)
     except (PeerError, ValueError):
         return None
 
 
-async def read_written(log: Log, checkpoint: Checkpoint, outputs: int, *, whole: bool) -> Written:
+async def read_written(log: Log, topics: Iterable[str], checkpoint: Checkpoint, outputs: int, written: Written) -> None:
     """Read the output topics from the checkpoint's ends to their ends; moves those there."""
-    written = Written(whole=whole)
-    for topic in TOPICS:
+    for topic in topics:
         for partition in range(outputs):
             end = checkpoint.ends.get(f"{topic}/{partition}", 0)
             earliest = await log.offset(topic, partition, "earliest")
             latest = await log.offset(topic, partition, "latest")
             position = end if earliest <= end <= latest else earliest
+            written.is_torn |= position != end
             while position < latest:
                 log.assign({(topic, partition): position})
                 for block in await log.poll(max_wait_ms=500):
                     written.take(block)
                     position = block.next_offset
             checkpoint.ends[f"{topic}/{partition}"] = position
-    return written
 
 
 def writer_after(saved: Writer, known: Mapping[str, int], written: Written, partition: int) -> Writer | None:
@@ -131,15 +144,20 @@ def writer_after(saved: Writer, known: Mapping[str, int], written: Written, part
         mine = {version: count for (version, source), count in counts.items() if source == partition}
         if not mine.keys() <= known.keys():
             return None  # other rules ran here for a while
-        fresh = sum(max(0, count - known[version]) for version, count in mine.items())
         name = f"{topic}/{output}"
+        if (records := written.records.get((topic, output))) is not None:
+            if written.is_torn:
+                return None
+            fresh = sum(count for (_, source), count in records.items() if source == partition)
+        else:
+            fresh = sum(max(0, count - known[version]) for version, count in mine.items())
         sequences[name] = (sequences.get(name, 0) + fresh) & _SEQUENCE_MASK
     return Writer(saved.producer, sequences)
 
 
-async def write(log: Log, ends: dict[str, int], writer: Writer, outputs: Iterable[Output], partition: int) -> None:
+async def write(log: Log, ends: dict[str, int], writer: Writer, outputs: Sequence[Output], partition: int) -> None:
     """Write outputs to output partition `partition`, in their order. All are on disk afterwards."""
-    for topic in TOPICS:
+    for topic in dict.fromkeys(output.topic for output in outputs):
         records = [output.record for output in outputs if output.topic == topic]
         name = f"{topic}/{partition}"
         for batch in _batches(records):

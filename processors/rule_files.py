@@ -1,11 +1,13 @@
 """Rule files: TOML to `Rules`. All mistakes are named at once, each with file, line, key and the nearest known key.
 
-A rule file holds `[[window]]` and `[[alert]]` tables; docs/windows.md describes every key.
+A rule file holds `[[window]]` and `[[alert]]` tables, docs/windows.md describes every key, and `[[processor]]` tables,
+which docs/processors.md describes.
 """
 
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
 
 import msgspec
@@ -17,6 +19,7 @@ from headwater.toml.places import Path, show_path
 from headwater.toml.source import Source
 from processors.rule_checks import Finding, about_alert, about_window, about_window_of
 from processors.rules import AlertRule, Rules, WindowRule
+from processors.user.rule import ProcessorRule
 
 PROBLEMS_MAX = 20
 _AGGREGATES = (("fields",), ("every_field",))
@@ -28,6 +31,7 @@ class RuleFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     window: tuple[WindowRule, ...] = ()
     alert: tuple[AlertRule, ...] = ()
+    processor: tuple[ProcessorRule, ...] = ()
 
 
 def load_rules(names: Iterable[str]) -> Rules:
@@ -72,20 +76,22 @@ def _shipped(name: str) -> str:
 def _rules(source: Source, unread: list[UserError]) -> Rules:
     if unread:  # what stands in the others may refer to what stands in these
         raise UserError("\n".join(error.what for error in unread), hint=unread[0].hint)
-    for kind in ("window", "alert"):
+    for kind in ("window", "alert", "processor"):
         if isinstance(source.table.get(kind), dict):
             source.problem((kind,), f"[{kind}] is one of several: write [[{kind}]], two brackets on either side")
             del source.table[kind]
     found = convert(source, RuleFile)
+    processors: tuple[ProcessorRule, ...] = ()
     if found is not None:
         are_whole = not any(path == ("window",) or path[2:] == ("name",) for path in source.faulty)
         _check_windows(source, found.window)
         _check_alerts(source, found, are_whole=are_whole)
+        processors = _check_processors(source, found.processor)
     if source.problems:
         more = len(source.problems) - PROBLEMS_MAX
         said = [*source.problems[:PROBLEMS_MAX], *([f"and {more} more"] if more > 0 else [])]
         raise UserError("\n".join(said), hint=_HINT)
-    return Rules(windows=found.window, alerts=found.alert) if found is not None else Rules()
+    return Rules(windows=found.window, alerts=found.alert, processors=processors) if found is not None else Rules()
 
 
 def _check_windows(source: Source, rules: tuple[WindowRule, ...]) -> None:
@@ -112,6 +118,23 @@ def _check_alerts(source: Source, file: RuleFile, *, are_whole: bool) -> None:
             near = difflib.get_close_matches(rule.window, list(windows), n=1, cutoff=0.3)
             said = f"did you mean “{near[0]}”?" if near else f"there is {', '.join(windows) or 'none at all'}"
             _tell(source, at, [(("window",), f"there is no window named “{rule.window}”; {said}")])
+
+
+def _check_processors(source: Source, rules: tuple[ProcessorRule, ...]) -> tuple[ProcessorRule, ...]:
+    """The same with the paths of their files made whole; none of their code is run."""
+    places: dict[str, Path] = {}
+    found = []
+    for index, rule in enumerate(rules):
+        at: Path = ("processor", index)
+        _tell_double(source, at, rule.name, places)
+        file = os.path.join(os.path.dirname(os.path.abspath(source.place(at).file)), rule.file)
+        file = os.path.normpath(file)
+        if not file.endswith(".py"):
+            _tell(source, at, [(("file",), f"“{rule.file}” is no Python file: its name ends in .py")])
+        elif not os.path.isfile(file):
+            _tell(source, at, [(("file",), f"there is no file {file}")])
+        found.append(msgspec.structs.replace(rule, file=file))
+    return tuple(found)
 
 
 def _tell(source: Source, at: Path, findings: Iterable[Finding]) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 
 from headwater.toml.check import NAME
+from processors.user.rule import ProcessorRule
 
 FORMAT = 2
 """Counts changes of the code that change what a rule's outputs say; part of every version."""
@@ -26,8 +27,8 @@ Aggregate = Literal[
 # fmt: on
 AGGREGATES: tuple[str, ...] = get_args(Aggregate)
 Name = Annotated[str, msgspec.Meta(pattern=NAME)]
-Level = float | None
 DEVICE_ZONE = "device"
+Level = float | None
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=366 * 86400)]
 
 
@@ -62,6 +63,10 @@ class WindowRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     fields: dict[str, tuple[Aggregate, ...]] = {}
     allowed_lateness_s: Annotated[float, msgspec.Meta(ge=0)] = 86400.0
     """How far behind the watermark a closed window may still be revised."""
+    lateness: Literal["time", "backfill"] = "time"
+    """`backfill`: what a node still owes of a time when its link was cut does not let later windows become too late."""
+    early_every_s: Seconds | None = None
+    """What there is of a window under way is told so often, by its node's watermark; not of hopping windows."""
     windows_max: Annotated[int, msgspec.Meta(ge=16, le=10_000_000)] = 50_000
     """Windows (of hopping ones also panes) kept in memory per input partition, closed ones included."""
     fields_max: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64
@@ -82,12 +87,22 @@ class WindowRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         return round((self.gap_s or 0.0) * 1000)
 
     @property
+    def early_every_ms(self) -> int:
+        """0: never."""
+        return round((self.early_every_s or 0.0) * 1000)
+
+    @property
     def allowed_lateness_ms(self) -> int:
         return round(self.allowed_lateness_s * 1000)
 
     @property
     def version(self) -> str:
         return _version(self.name, _told(self))
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """What of the device its windows need, by the names that expressions have for it."""
+        return ("device.zone",) if self.zone == DEVICE_ZONE else ()
 
     def aggregates_of(self, field: str) -> tuple[str, ...]:
         return self.fields.get(field, self.every_field)
@@ -99,11 +114,6 @@ class AlertRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     name: Name
     window: str
     field: str
-    @property
-    def facts(self) -> tuple[str, ...]:
-        """What of the device its windows need, by the names that expressions have for it."""
-        return ("device.zone",) if self.zone == DEVICE_ZONE else ()
-
     aggregate: Aggregate = "mean"
     fire_above: Level = None
     fire_below: Level = None
@@ -139,14 +149,16 @@ class AlertRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
-    """All rules of a node; names are unique among windows and among alerts."""
+    """All rules of a node; names are unique among windows, among alerts and among processors."""
 
     windows: tuple[WindowRule, ...] = ()
     alerts: tuple[AlertRule, ...] = ()
+    processors: tuple[ProcessorRule, ...] = ()
+    """Users' own; their drivers are apart from that of the others."""
 
     @property
     def topics(self) -> list[str]:
-        """The input topics, sorted."""
+        """The input topics of windows, sorted."""
         return sorted({rule.topic for rule in self.windows})
 
 

@@ -24,7 +24,7 @@ def run_group(file: str, *, instance: str, rebuild: bool, level: str, form: str)
     settings = load_group(file)
     rules = load_rules(settings.rules)
     try:
-        from processors.group.driver import GroupProcessor
+        from headwater.cli.process_member import Member
     except ModuleNotFoundError as error:
         raise UserError(
             f"`headwater process` needs the package {error.name}", hint="pip install 'headwater[process]'"
@@ -32,12 +32,9 @@ def run_group(file: str, *, instance: str, rebuild: bool, level: str, form: str)
     name = instance or settings.instance or socket.gethostname().split(".")[0]
     set_up_logging(name, level=level, form="json" if form == "json" else "text")
     gc.set_threshold(50_000, 20, 50)  # blocks of records are freed by reference counting
-    member = GroupProcessor(settings, rules, instance=name)
+    member = Member(settings, rules, instance=name, rebuild=rebuild)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: member.stop())
-    if rebuild:
-        member.rebuild()
-        log.info("the state of group %s is forgotten; everything is computed again", settings.group_id)
     log.info("member %s of group %s at %s", name, settings.group_id, settings.bootstrap_servers)
     member.run()
     log.info("stopped; everything that was said is committed")

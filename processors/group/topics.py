@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -11,7 +11,6 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from headwater.errors import UserError
 from processors.group.changelog import ChangelogView
 from processors.group.settings import GroupSettings
-from processors.processor import AGGREGATES, ALERTS, LATE
 
 ANSWER_S_MAX = 20.0
 READ_S_MAX = 120.0
@@ -23,9 +22,10 @@ _CHUNK, _CHUNK_S = 1_000, 0.02
 class Topics:
     """How many partitions the group's topics have. Raises `UserError` for a cluster that does not answer."""
 
-    def __init__(self, settings: GroupSettings, inputs: list[str]) -> None:
+    def __init__(self, settings: GroupSettings, inputs: list[str], made: Mapping[str, Mapping[str, str]]) -> None:
         self._settings = settings
         self._inputs = inputs
+        self._made = made
         self._admin = AdminClient(settings.client())
         self.partitions: dict[str, int] = {}
         self.outputs = 1
@@ -36,18 +36,13 @@ class Topics:
         self.look_up()
         retention = str(int(settings.output_retention_days * _DAY_MS))
         made = {
-            f"{settings.topic_prefix}{AGGREGATES}": (
-                settings.output_partitions,
-                {"cleanup.policy": "compact,delete", "retention.ms": retention},
-            ),
-            f"{settings.topic_prefix}{ALERTS}": (
-                settings.output_partitions,
-                {"cleanup.policy": "delete", "retention.ms": retention},
-            ),
-            f"{settings.topic_prefix}{LATE}": (
-                settings.output_partitions,
-                {"cleanup.policy": "delete", "retention.ms": retention},
-            ),
+            **{
+                f"{settings.topic_prefix}{topic}": (
+                    settings.output_partitions,
+                    {"retention.ms": retention, **config},
+                )
+                for topic, config in self._made.items()
+            },
             settings.changelog: (max(self.partitions.values()), {"cleanup.policy": "compact"}),
         }
         listed = self._list()

@@ -11,7 +11,6 @@ from processors.columns import Bools
 from processors.user.settings import UserLimits
 
 DEADLETTER = "deadletter"
-INDEX_BITS = 24
 Record = tuple[str, int, bytes, bytes]
 """(topic, event time, key, value) of an output"""
 

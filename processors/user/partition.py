@@ -22,10 +22,11 @@ from gateway.log.records import encode_headers
 from processors.columns import Lanes, MarkAt, documents_of, marks_of
 from processors.marks import WatermarkTracker
 from processors.memory import any_match
+from processors.outputs import INDEX_BITS
 from processors.processor import OUT_HEADER, Output
 from processors.user.column_form import ColumnProcessor
 from processors.user.columns_engine import ColumnEngine
-from processors.user.host import DEADLETTER, INDEX_BITS, Failure, Host, Rows, Stopped
+from processors.user.host import DEADLETTER, Failure, Host, Rows, Stopped
 from processors.user.loading import Loaded
 from processors.user.reading_form import Processor
 from processors.user.readings_engine import ReadingEngine
@@ -214,10 +215,6 @@ class UserPartition(Host):
     def alerts(self) -> list[dict[str, Any]]:
         """It has none."""
         return []
-
-    def late(self, count: int) -> dict[str, dict[str, int]]:
-        """It counts none."""
-        return {}
 
     def state_of(self, key: str) -> Any:
         """For a user's tests."""

@@ -6,7 +6,9 @@ from typing import Annotated, Any
 
 import msgspec
 
-Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
+from headwater.toml.check import NAME
+
+Name = Annotated[str, msgspec.Meta(pattern=NAME)]
 
 
 class ProcessorRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

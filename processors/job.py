@@ -1,0 +1,106 @@
+"""What a driver runs over the partitions of some topics: the rules, or one user's processor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from gateway.consume.reader import Block
+from processors.alerts import Instance
+from processors.budget import Limits, memory_status
+from processors.late import too_late_by_rule
+from processors.processor import AGGREGATES, ALERTS, LATE, Output, PartitionProcessor, Place
+from processors.rules import Rules
+
+LATE_BYTES_MAX = 64 << 20
+
+
+class PartitionWork(Protocol):
+    """One partition's part of a job; see `processors.processor.PartitionProcessor`."""
+
+    numbers: dict[str, int]
+    written: dict[str, int]
+    stopped_at: int | None
+    """Where it stopped within the last block and wants to go on when the driver begins anew; None: it did not."""
+
+    @property
+    def versions(self) -> list[str]: ...
+    def process(self, block: Block) -> list[Output]: ...
+    def snapshot(self) -> dict[str, Any]: ...
+    def restore(self, data: dict[str, Any]) -> list[str]: ...
+    def go_on_after(self, floors: dict[str, dict[str, int]], alerts: dict[str, dict[str, Instance]]) -> None: ...
+    def counters(self) -> dict[str, int]: ...
+    def alerts(self) -> list[dict[str, Any]]: ...
+
+
+class Job(Protocol):
+    """See `RuleJob`."""
+
+    @property
+    def names(self) -> list[str]:
+        """Of its rules, for people."""
+
+    @property
+    def topics(self) -> list[str]:
+        """What it reads."""
+
+    @property
+    def outputs(self) -> Mapping[str, Mapping[str, str]]:
+        """What it writes, each topic with its configuration beside the retention."""
+
+    def owns(self, version: str) -> bool:
+        """Whether outputs of this version are its own."""
+
+    def begin(self, topic: str, partition: int, limits: Limits) -> PartitionWork:
+        """Its part for one input partition, without state."""
+
+    def limit(self, parts: Iterable[PartitionWork], limits: Limits) -> None:
+        """There are more input partitions than before: each has this share."""
+
+    def about(self, parts: Iterable[PartitionWork]) -> dict[str, Any]:
+        """What the status tells beside the counters."""
+
+
+class RuleJob:
+    """Windows and alerts. `place` picks the alert rules that run here."""
+
+    outputs: Mapping[str, Mapping[str, str]] = {
+        AGGREGATES: {"cleanup.policy": "compact,delete"},
+        ALERTS: {"cleanup.policy": "delete"},
+        LATE: {"cleanup.policy": "delete", "retention.bytes": str(LATE_BYTES_MAX)},
+    }
+
+    def __init__(self, rules: Rules, *, place: Place) -> None:
+        self._rules = rules
+        self._place: Place = place
+
+    @property
+    def names(self) -> list[str]:
+        return [rule.name for rule in self._rules.windows] + [rule.name for rule in self._rules.alerts]
+
+    @property
+    def topics(self) -> list[str]:
+        return self._rules.topics
+
+    def owns(self, version: str) -> bool:
+        return True
+
+    def begin(self, topic: str, partition: int, limits: Limits) -> PartitionWork:
+        return PartitionProcessor(self._rules, topic, partition, place=self._place, limits=limits)
+
+    def limit(self, parts: Iterable[PartitionWork], limits: Limits) -> None:
+        for part in _rule_parts(parts):
+            part.budget.wanted = limits
+
+    def about(self, parts: Iterable[PartitionWork]) -> dict[str, Any]:
+        mine = _rule_parts(parts)
+        return {"too_late_by_rule": too_late_by_rule(mine), "memory": memory_status(mine)}
+
+
+def _rule_parts(parts: Iterable[PartitionWork]) -> list[PartitionProcessor]:
+    return [part for part in parts if isinstance(part, PartitionProcessor)]
+
+
+def as_job(what: Rules | Job, place: Place) -> Job:
+    """Rules as the job that they are."""
+    return RuleJob(what, place=place) if isinstance(what, Rules) else what
