@@ -228,11 +228,11 @@ class PartitionProcessor:
         self.keys.restore(data["keys"])
         self._lanes.highest = dict(data["lanes"])
         self.marks.restore(data["marks"])
+        self.facts.restore(data.get("facts", []))
         self.numbers, self.written = dict(data["numbers"]), dict(data["written"])
         self.refused, self.newest = data["refused"], data["newest"]
         fresh = []
         for rule in self._rules:
-        self.facts.restore(data.get("facts", []))
             if rule.version in data["windows"]:
                 rule.state.restore(data["windows"][rule.version])
             else:

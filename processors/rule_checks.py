@@ -86,8 +86,6 @@ def _calendar(rule: WindowRule) -> Iterator[Finding]:
         yield ("shifts",), "two shifts begin at the same time"
 
 
-def _expressions(rule: WindowRule) -> Iterator[Finding]:
-    for name, text in rule.compute.items():
 def _zone(key: str, name: str) -> Iterator[Finding]:
     try:
         ZoneInfo(name)
@@ -97,6 +95,8 @@ def _zone(key: str, name: str) -> Iterator[Finding]:
         yield (key,), f"“{name}” is no time zone here{said}"
 
 
+def _expressions(rule: WindowRule) -> Iterator[Finding]:
+    for name, text in rule.compute.items():
         if name in SPECIAL or name.startswith("device.") or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]{0,99}", name):
             yield ("compute", name), f"“{name}” cannot name a computed field"
         try:

@@ -45,7 +45,6 @@ class GridWindows(WindowState):
             self.cells.touch(cells, columns.backfill[begin:end] if everything else columns.backfill[begin:end][rows])
             self.fields.add(columns, begin, end, None if everything else rows, cells)
 
-    def _make(self, cells: Ints, key: Ints, starts: Ints, nodes: Ints) -> None:
     def _starts(self, time: Ints, columns: Columns, rows: Ints) -> Ints:
         """Where the windows of these rows of the columns begin."""
         return self._grid.starts(time)
@@ -54,6 +53,7 @@ class GridWindows(WindowState):
         """The end of the window that begins at `start`, the one of row `row` of those last given to `_starts`."""
         return self._grid.end(start)
 
+    def _make(self, cells: Ints, key: Ints, starts: Ints, nodes: Ints) -> None:
         """Find a place for windows seen first, in the order of the log; their rows stay -1 where none is allowed."""
         for row in np.flatnonzero(cells < 0).tolist():
             start, node = int(starts[row]), int(nodes[row])
@@ -68,8 +68,8 @@ class GridWindows(WindowState):
                 if cell < 0:
                     self.counters.overflow += 1
                     continue
-            cells[row] = cell
                 self._made(cell, row)
+            cells[row] = cell
         self.fields.grow(self.cells.capacity)
 
     def _made(self, cell: int, row: int) -> None:
