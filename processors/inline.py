@@ -22,7 +22,7 @@ from headwater.disk import Disk
 from headwater.errors import HeadwaterError
 from headwater.net import Net
 from processors import outputs
-from processors.budget import NO_LIMITS, Limits, memory_status
+from processors.budget import NO_LIMITS, Limits
 from processors.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -31,9 +31,9 @@ from processors.checkpoint import (
     decode_checkpoint,
     encode_checkpoint,
 )
-from processors.late import too_late_by_rule
+from processors.job import Job, PartitionWork, as_job
 from processors.outputs import Log, Written
-from processors.processor import AGGREGATES, ALERTS, LATE, Output, PartitionProcessor
+from processors.processor import Output
 from processors.rules import Rules
 from processors.settings import ProcessorSettings
 
@@ -41,7 +41,6 @@ log = logging.getLogger(__name__)
 
 PARTITIONS_EVERY_MS = 10_000
 STATUS_EVERY_MS = 250
-LATE_BYTES_MAX = 64 << 20
 _DAY_MS = 86_400_000
 
 
@@ -50,32 +49,36 @@ class _StaleCheckpointError(HeadwaterError):
 
 
 class Processors:
-    """The processors of one node. `run` in a loop and thread of its own; `status` and `stop` from any thread."""
+    """One job of a node. `run` in a loop and thread of its own; `status` and `stop` from any thread.
+
+    `name` is that of its checkpoint: each job has its own.
+    """
 
     def __init__(
         self,
         settings: ProcessorSettings,
-        rules: Rules,
+        rules: Rules | Job,
         *,
         connect: Callable[[], Awaitable[Log]],
         clock: Clock,
         data_dir: str,
         disk: Disk,
+        name: str = "processors",
     ) -> None:
         self._settings = settings
-        self._rules = rules
+        self._job = as_job(rules, settings.place)
         self._connect = connect
         self._clock = clock
         self._disk = disk
         self._folder = f"{data_dir}/work"
-        self._path = f"{self._folder}/processors.checkpoint"
+        self._path = f"{self._folder}/{name}.checkpoint"
         self._stopping = False
         self._forget = ""  # why the checkpoint must not be used, "" when it may be
         self._expired_records = 0
         self._restarts = 0
         self._status: dict[str, Any] = self._new_status("connecting")
         self._checkpoint: Checkpoint
-        self._inputs: dict[tuple[str, int], PartitionProcessor] = {}
+        self._inputs: dict[tuple[str, int], PartitionWork] = {}
         self._positions: dict[tuple[str, int], int] = {}
         self._writers: dict[tuple[str, int], Writer] = {}
         self._output_partitions = 1
@@ -141,31 +144,25 @@ class Processors:
         self._inputs, self._positions, self._writers = {}, {}, {}
         await self._make_topics(reader)
         # Numbers found in the outputs can only be matched when the log is whole: see `_begin`.
-        written = await outputs.read_written(reader, self._checkpoint, self._output_partitions, whole=rebuilt)
+        written = Written(whole=rebuilt, owns=self._job.owns)
+        await outputs.read_written(reader, self._job.outputs, self._checkpoint, self._output_partitions, written)
         await self._begin_all(reader, written)
         self._forget = ""
 
     async def _make_topics(self, reader: Log) -> None:
         retention = str(int(self._settings.output_retention_days * _DAY_MS))
-        policies = {AGGREGATES: "compact,delete", ALERTS: "delete", LATE: "delete"}
-        for topic, policy in policies.items():
-            config = {"cleanup.policy": policy, "retention.ms": retention}
-            if topic == LATE:
-                config["retention.bytes"] = str(LATE_BYTES_MAX)
-            await reader.ensure_topic(topic, self._settings.output_partitions, config)
-        counts = [await reader.partitions(topic) for topic in policies]
+        for topic, config in self._job.outputs.items():
+            await reader.ensure_topic(topic, self._settings.output_partitions, {"retention.ms": retention, **config})
+        counts = [await reader.partitions(topic) for topic in self._job.outputs]
         self._output_partitions = max(1, min(counts))
 
     async def _begin_all(self, reader: Log, written: Written) -> None:
         """Every input partition that is not at work yet; a new writer is on disk before its first write."""
         new_writers = 0
-        partitions = {topic: await reader.partitions(topic) for topic in self._rules.topics}
+        partitions = {topic: await reader.partitions(topic) for topic in self._job.topics}
         settings = self._settings
-        self._limits = Limits.of_partition(
-            settings.state_bytes_max, settings.forget_after_s, sum(partitions.values())
-        )
-        for processor in self._inputs.values():
-            processor.budget.wanted = self._limits
+        self._limits = Limits.of_partition(settings.state_bytes_max, settings.forget_after_s, sum(partitions.values()))
+        self._job.limit(self._inputs.values(), self._limits)
         for topic, count in partitions.items():
             for partition in range(count):
                 if (topic, partition) not in self._inputs:
@@ -179,9 +176,7 @@ class Processors:
         """One input partition from the checkpoint, or from its start; whether its writer is a new one."""
         where = (topic, partition)
         writer: Writer | None = None
-        processor = PartitionProcessor(
-            self._rules, topic, partition, place=self._settings.place, limits=self._limits
-        )
+        processor = self._job.begin(topic, partition, self._limits)
         found = {v: n for (v, p), n in written.counts.items() if p == partition}
         saved = self._checkpoint.inputs.get(f"{topic}/{partition}")
         start = await reader.offset(topic, partition, "earliest")
@@ -227,7 +222,8 @@ class Processors:
                 self._save()
                 changed, saved_at = False, now
             if now - looked_at >= PARTITIONS_EVERY_MS or not self._positions:
-                await self._begin_all(reader, Written(whole=False))  # topics may come, and be given more partitions
+                # Topics may come, and be given more partitions.
+                await self._begin_all(reader, Written(whole=False, owns=self._job.owns))
                 looked_at = now
         if changed:
             self._save()
@@ -252,7 +248,11 @@ class Processors:
             if made:
                 target = block.partition % self._output_partitions
                 await outputs.write(reader, self._checkpoint.ends, self._writers[where], made, target)
-            self._positions[where] = block.next_offset
+            stopped_at = self._inputs[where].stopped_at
+            self._positions[where] = block.next_offset if stopped_at is None else stopped_at
+            if stopped_at is not None:
+                self._stopping = True
+                break
         return bool(blocks)
 
     async def _find_way(self, reader: Log) -> None:
@@ -288,7 +288,7 @@ class Processors:
         totals = {"windows_emitted": 0, "revisions": 0, "late": 0, "too_late": 0, "overflow": 0, "refused": 0}
         for processor in inputs.values():
             for name, count in processor.counters().items():
-                totals[name] += count
+                totals[name] = totals.get(name, 0) + count
         ends = reader.ends if reader is not None else {}
         positions = {f"{topic}/{partition}": at for (topic, partition), at in getattr(self, "_positions", {}).items()}
         lag = sum(max(0, ends.get(where, at) - at) for where, at in getattr(self, "_positions", {}).items())
@@ -296,10 +296,9 @@ class Processors:
             "state": state,
             "error": None,
             "restarts": self._restarts,
-            "rules": [rule.name for rule in self._rules.windows] + [rule.name for rule in self._rules.alerts],
+            "rules": self._job.names,
             **totals,
-            "too_late_by_rule": too_late_by_rule(inputs.values()),
-            "memory": memory_status(inputs.values()),
+            **self._job.about(inputs.values()),
             "expired": self._expired_records,
             "alerts": [alert for processor in inputs.values() for alert in processor.alerts()][:1000],
             "positions": positions,
@@ -309,20 +308,22 @@ class Processors:
 
 def make_processors(
     settings: ProcessorSettings,
-    rules: Rules,
+    rules: Rules | Job,
     host: str,
     port: int,
     net: Net,
     clock: Clock,
     data_dir: str,
     disk: Disk,
+    *,
+    name: str = "processors",
 ) -> Processors:
     """The processors of the node whose Kafka listener is at `host:port`."""
 
     async def connect() -> Log:
         return await Reader.connect(net, host, port, client_id="headwater-processors", committed=True)
 
-    return Processors(settings, rules, connect=connect, clock=clock, data_dir=data_dir, disk=disk)
+    return Processors(settings, rules, connect=connect, clock=clock, data_dir=data_dir, disk=disk, name=name)
 
 
 async def run_processors(

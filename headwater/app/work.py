@@ -53,6 +53,7 @@ class Work:
         self._processors: Any = None
         self._sink: Any = None
         self._decoders: Any = None
+        self._users: Any = None
         self._nodes: NodeWatch | None = None
         self._page_up = False
         self._failed = False
@@ -73,7 +74,7 @@ class Work:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for part in (self._processors, self._sink, self._decoders):
+        for part in (self._processors, self._users, self._sink, self._decoders):
             if part is not None:
                 part.stop()
         for thread in threads:
@@ -102,36 +103,38 @@ class Work:
 
     def _start_threads(self, kafka: tuple[str, int]) -> list[threading.Thread]:
         if self._settings.rules:
-            self._processors = self._make_processors(kafka)
+            self._make_processors(kafka)
         if self._settings.influx is not None:
             self._sink = self._make_sink(kafka)
         self._decoders = self._make_decoders(kafka)
         loop = asyncio.get_running_loop()
         threads = [
             threading.Thread(target=self._run_part, args=(part, name, loop), name=name, daemon=True)
-            for part, name in ((self._processors, "processors"), (self._sink, "sink"), (self._decoders, "decoders"))
+            for part, name in (
+                (self._processors, "processors"),
+                (self._users, "users' processors"),
+                (self._sink, "sink"),
+                (self._decoders, "decoders"),
+            )
             if part is not None
         ]
         for thread in threads:
             thread.start()
         return threads
 
-    def _make_processors(self, kafka: tuple[str, int]) -> Any:
+    def _make_processors(self, kafka: tuple[str, int]) -> None:
         try:
+            from headwater.app.user_processors import inline_processors
             from processors.inline import make_processors
             from processors.rule_files import load_rules
         except ModuleNotFoundError as error:
             self._missing("processors", "the processors need", error.name)
-            return None
-        return make_processors(
-            self._settings.processors,
-            load_rules(self._settings.rules),
-            *kafka,
-            RealNet(),
-            SystemClock(),
-            self._settings.data_dir,
-            RealDisk(),
-        )
+            return
+        settings, data_dir, clock = self._settings.processors, self._settings.data_dir, SystemClock()
+        rules = load_rules(self._settings.rules)
+        if rules.windows:
+            self._processors = make_processors(settings, rules, *kafka, RealNet(), clock, data_dir, RealDisk())
+        self._users = inline_processors(rules.processors, settings, kafka, data_dir, clock)
 
     def _make_decoders(self, kafka: tuple[str, int]) -> Any:
         from headwater.app.decoders import configured_decoders
@@ -229,10 +232,12 @@ class Work:
                 *([slow] if slow else []),
                 *(self._decoders.problems() if self._decoders is not None else ()),
                 *self._memory_problems(),
+                *(self._users.problems() if self._users is not None else ()),
             ],
             "decoders": self._decoders.status() if self._decoders is not None else {},
             "page": self._page_up,
             "processors": self._processing(),
+            "user_processors": self._users.status() if self._users is not None else {},
             "sinks": {"influx": self._sink.status()} if self._sink is not None else {},
             "alerts": [alert for alert in alerts if alert["state"] not in ("inactive", "resolved")][:ALERTS_MAX],
             "nodes": self._nodes.rows() if self._nodes is not None else [],

@@ -119,6 +119,8 @@ def lines(status: dict[str, Any]) -> list[tuple[str, str]]:
         rows += _memory_lines((report.get("processors") or {}).get("memory"))
         rows += _sink_lines(report.get("sinks") or {}, now_ms)
         rows += [(f"decoder {name}", _decoder_line(one)) for name, one in (report.get("decoders") or {}).items()]
+        mine = report.get("user_processors") or {}
+        rows += [(f"processor {name}", _processor_line(one)) for name, one in mine.items()]
     addresses = {name: where for name, where in status["addresses"].items() if where}
     rows.append(("addresses", "  ".join(f"{name} {where}" for name, where in addresses.items())))
     return rows
@@ -138,6 +140,14 @@ def _decoder_line(one: dict[str, Any]) -> str:
     bad = one["rejected"] + one["failed"]
     return (
         f"{one['state']}, {words.count(one['lag_records'], 'record')} behind; {one['messages']:,} decoded, {bad:,} bad"
+    )
+
+
+def _processor_line(one: dict[str, Any]) -> str:
+    lag, taken, said = (one.get(key) or 0 for key in ("lag_records", "readings", "outputs"))
+    return (
+        f"{one['state']}, {words.count(lag, 'record')} behind; {taken:,} readings, {said:,} out,"
+        f" {one.get('failed') or 0:,} dead letters, {words.count(one.get('devices') or 0, 'device')}"
     )
 
 

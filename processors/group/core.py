@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 from gateway.consume.reader import Block
 from headwater.errors import UserError
-from processors.budget import NO_LIMITS, Limits, memory_status
+from processors.budget import NO_LIMITS, Limits
 from processors.group.changelog import Snapshot, encode_snapshot
-from processors.late import too_late_by_rule
-from processors.processor import Output, PartitionProcessor, Place
+from processors.job import Job, PartitionWork, as_job
+from processors.processor import Output, Place
 from processors.rules import Rules
 
 Source = tuple[str, int]  # topic without the prefix, partition
@@ -33,7 +33,7 @@ class Begun(NamedTuple):
 class _Share:
     """One partition in this member's hands."""
 
-    def __init__(self, processor: PartitionProcessor, position: int, committed: int) -> None:
+    def __init__(self, processor: PartitionWork, position: int, committed: int) -> None:
         self.processor = processor
         self.position = position
         self.committed = committed
@@ -49,10 +49,9 @@ class _Share:
 class Member:
     """The partitions that this process has now."""
 
-    def __init__(self, rules: Rules, *, place: Place, limits: Limits = NO_LIMITS) -> None:
-        self._rules = rules
+    def __init__(self, rules: Rules | Job, *, place: Place, limits: Limits = NO_LIMITS) -> None:
+        self._job = as_job(rules, place)
         self._limits = limits
-        self._place: Place = place
         self._shares: dict[Source, _Share] = {}
         self.expired = 0
 
@@ -71,7 +70,7 @@ class Member:
                 hint="Start it once with --rebuild: it forgets its state and computes everything again from the"
                 " start of the log; results keep their keys. Or give the group another name.",
             )
-        processor = PartitionProcessor(self._rules, topic, partition, place=self._place, limits=self._limits)
+        processor = self._job.begin(topic, partition, self._limits)
         fresh, position = [], start
         if snapshot is not None:
             fresh = processor.restore(snapshot.state)
@@ -93,11 +92,20 @@ class Member:
         if known:
             again = share.processor.process(_part(block, 0, known))
             made = [output for output in again if output.version in share.fresh]
+            if share.processor.stopped_at is not None:
+                share.position = share.processor.stopped_at
+                return made
         if known < len(block.offsets):
             made += share.processor.process(_part(block, known, len(block.offsets)))
             share.changed = share.unsaved = True
-        share.position = block.next_offset
+        stopped_at = share.processor.stopped_at
+        share.position = block.next_offset if stopped_at is None else stopped_at
         return made
+
+    @property
+    def wants_to_stop(self) -> bool:
+        """Whether a processor has come to where it does not go on: commit, and end."""
+        return any(share.processor.stopped_at is not None for share in self._shares.values())
 
     def positions(self) -> dict[Source, int]:
         """The offsets to commit: of partitions that have come further than what is committed."""
@@ -146,9 +154,8 @@ class Member:
             for name, count in share.processor.counters().items():
                 totals[name] = totals.get(name, 0) + count
         positions = {f"{topic}/{partition}": share.position for (topic, partition), share in self._shares.items()}
-        late = too_late_by_rule(share.processor for share in self._shares.values())
-        memory = memory_status(share.processor for share in self._shares.values())
-        return {**totals, "too_late_by_rule": late, "memory": memory, "expired": self.expired, "positions": positions}
+        about = self._job.about([share.processor for share in self._shares.values()])
+        return {**totals, **about, "expired": self.expired, "positions": positions}
 
 
 def _part(block: Block, begin: int, end: int) -> Block:

@@ -21,6 +21,7 @@ from processors.group.changelog import ChangelogError
 from processors.group.core import Member, Source
 from processors.group.settings import GroupSettings
 from processors.group.topics import ANSWER_S_MAX, Topics, read_changelog
+from processors.job import Job, as_job
 from processors.processor import Output
 from processors.rules import Rules
 
@@ -36,11 +37,11 @@ _FATAL = (KafkaError._FENCED, KafkaError.FENCED_INSTANCE_ID, KafkaError._FATAL)
 class GroupProcessor:
     """One member. `run` until `stop`; both `stop` and `status` from any thread."""
 
-    def __init__(self, settings: GroupSettings, rules: Rules, *, instance: str) -> None:
+    def __init__(self, settings: GroupSettings, rules: Rules | Job, *, instance: str) -> None:
         self._settings = settings
-        self._rules = rules
+        self._job = as_job(rules, settings.place)
         self._instance = instance
-        self._topics = Topics(settings, list(rules.topics))
+        self._topics = Topics(settings, self._job.topics, self._job.outputs)
         self._stopping = False
         self._status: dict[str, Any] = {"state": "connecting"}
         self._rebalances = self._restarts = self._transactions = 0
@@ -96,7 +97,7 @@ class GroupProcessor:
         limits = Limits.of_partition(
             settings.state_bytes_max, settings.forget_after_s, sum(self._topics.partitions.values())
         )
-        self._member = Member(self._rules, place=settings.place, limits=limits)
+        self._member = Member(self._job, place=settings.place, limits=limits)
         self._producer = self._new_producer()
         self._consumer = self._new_consumer()
         self._open, self._problem = False, None
@@ -105,7 +106,7 @@ class GroupProcessor:
         try:
             self._producer.init_transactions(ANSWER_S_MAX)
             self._consumer.subscribe(
-                [f"{settings.topic_prefix}{topic}" for topic in self._rules.topics],
+                [f"{settings.topic_prefix}{topic}" for topic in self._job.topics],
                 on_assign=self._assigned,
                 on_revoke=self._revoked,
                 on_lost=self._lost,
@@ -157,6 +158,7 @@ class GroupProcessor:
                 outputs = self._member.process(block)
                 if outputs:
                     self._write(outputs, block.partition % self._topics.outputs)
+            self._stopping |= self._member.wants_to_stop
             now_s = time.monotonic()
             if (now_s - self._committed_s) * 1000.0 >= self._settings.commit_every_ms:
                 self._commit(now_s)
