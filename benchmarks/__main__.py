@@ -18,6 +18,7 @@ BENCHMARKS = {
     "node-raw": "benchmarks.node_raw",
     "node-start": "benchmarks.node_start",
     "node-wear": "benchmarks.node_wear",
+    "windows": "benchmarks.windows",
 }
 
 

@@ -21,9 +21,13 @@ from benchmarks import (
     node_raw,
     node_start,
     node_wear,
+    windows,
 )
 from benchmarks.kafka_raw import Shape
 from benchmarks.kafka_servers import Servers, both
+from benchmarks.windows_load import Load as WindowsLoad
+from benchmarks.windows_load import Oracle, Story
+from tests.support.peers import Kafka
 
 
 @pytest.mark.peer("mosquitto")
@@ -130,3 +134,51 @@ def test_kill_compare_counts_what_was_acknowledged_and_is_gone(
     assert (ours["lost"], ours["twice"]) == ([0], [0])
     assert theirs["lost"] == theirs["acknowledged"] != [0]  # it keeps its queues in memory
     assert "of" in capsys.readouterr().out
+
+
+TINY = WindowsLoad(windows=3, devices=4, peer_windows=2)
+
+
+def check_windows(report: dict[str, Any], results: Path, printed: str) -> None:
+    """Results were compared with NumPy's on the way: a wrong one ends the benchmark."""
+    assert json.loads((results / "windows.json").read_text()) == json.loads(json.dumps(report))
+    for details in report["details"].values():
+        assert details["cpu_s_per_million"] > 0
+        assert details["rss_mib"] > 10
+    assert "at most 300 MiB" in printed
+
+
+@pytest.mark.peer("kafka")
+@pytest.mark.timeout(120)
+def test_windows_in_both_drivers(tmp_path: Path, kafka: Kafka, capsys: pytest.CaptureFixture[str]) -> None:
+    report = windows.main(load=TINY, rounds=1, results=tmp_path, node=("127.0.0.1", kafka.port), only=())
+    assert set(report["ratio"]) == {"inline"}
+    check_windows(report, tmp_path, capsys.readouterr().out)
+
+
+@pytest.mark.long("benchmarks")
+@pytest.mark.peer("kafka", "kafka-streams", "bytewax", "quix")
+@pytest.mark.timeout(300)
+def test_windows_run_beside_other_engines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = windows.main(load=TINY, rounds=2, results=tmp_path)
+    assert set(report["ratio"]) == {"inline", "kafka-streams", "bytewax", "quix"}
+    assert report["details"]["kafka-streams"]["warm"] > 0
+    check_windows(report, tmp_path, capsys.readouterr().out)
+
+
+def test_a_wrong_a_missing_and_a_repeated_result_end_the_windows_benchmark() -> None:
+    story = Story(TINY, 0)
+    right = {"count": 60, "mean": 0.0, "min": 0.0, "max": 0.0}
+    story.values[:] = 0
+    oracle = Oracle(story, 1)
+    assert not oracle.check("d0000", 60_000, right, p95=False)  # a window that is not asked for
+    for device in range(3):
+        assert oracle.check(f"d{device:04}", 0, right, p95=False)
+    for wrong in ({"count": 59}, {"mean": 0.1}, {"min": -0.1}, {"max": 1.0}):
+        with pytest.raises(SystemExit, match="d0003"):
+            oracle.check("d0003", 0, right | wrong, p95=False)
+    with pytest.raises(SystemExit, match="1 are missing and 0 told twice"):
+        oracle.finish("it")
+    oracle.check("d0002", 0, right, p95=False)
+    with pytest.raises(SystemExit, match="1 are missing and 1 told twice"):
+        oracle.finish("it")

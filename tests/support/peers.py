@@ -33,6 +33,9 @@ PEERS: dict[str, list[tuple[str, ...]]] = {
     "telegraf": [(str(BUILT / "telegraf"),)],
     "victoria-metrics": [(str(BUILT / "victoria-metrics"),)],
     "influxdb": [(str(BUILT / "influxd"),)],
+    "quix": [(str(BUILT / "quix" / "bin" / "python"),)],
+    "bytewax": [(str(BUILT / "bytewax" / "bin" / "python"),)],
+    "kafka-streams": [("java",), (str(BUILT / "kafka-streams" / "run"),)],
 }
 # How a peer is made that `make peers` alone does not bring.
 MADE_WITH = {"influxdb": "INFLUXDB=1 make peers"}
