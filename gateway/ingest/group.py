@@ -8,8 +8,10 @@ a time; a group that holds any other goes reading by reading.
 from __future__ import annotations
 
 import zlib
+from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import repeat
 
 from devices.decoders.json_plain import PlainReadings
 from devices.profiles import Profile
@@ -19,11 +21,13 @@ from gateway.ingest.counts import Counts
 from gateway.ingest.devices import Devices, Met
 from gateway.ingest.eventtime import FUTURE_MAX_MS
 from gateway.ingest.lanes import Lane, Results, Run, encode_fields, encode_results
+from gateway.ingest.messages import Message, Messages
 from gateway.ingest.mqtt.state import DUP, HELD, REFUSED
 from gateway.ingest.raw import Outcome, raw_record
 from gateway.ingest.repeats import NaturalMemory, companion
-from gateway.ingest.sections import add_header, dead_letter, joined, message_sections
-from gateway.ingest.sources import Entry, Message, Source
+from gateway.ingest.sections import add_header, dead_letter, joined
+from gateway.ingest.sources import Entry, Source
+from gateway.ingest.uses import Uses
 from gateway.log.records import NO_HEADERS, Record, encode_headers
 from gateway.log.rows import Rows
 
@@ -82,24 +86,24 @@ class GroupBuilder:
         """Each message to its lane, repeats by packet identifier left out."""
         messages, source = entry.messages, entry.source
         self.counts.received += len(messages)
-        topics, payloads, ids, flags = zip(*messages, strict=True)
-        is_noted = max(flags) >= DUP
+        is_noted = messages.any_flags >= DUP
         if is_noted:  # something among them is to be looked at one by one
-            messages = [message for message in messages if self._is_new(source, message)]
+            messages = messages.where(lambda message: self._is_new(source, message))
             if not messages:
                 return
-            topics, payloads, ids, _ = zip(*messages, strict=True)
+        topics, payloads = messages.topics, messages.payloads
+        starts: Iterable[int]
         if topics.count(topics[0]) == len(topics):
             lane, start = self._routes.get(topics[0]) or self._route(topics[0])
-            lanes, starts = [lane], [start] * len(topics)
+            lanes, starts = [lane], repeat(start, len(topics))
         else:
             routes = [self._routes.get(topic) or self._route(topic) for topic in topics]
             lanes, starts = [lane for lane, _ in routes], [start for _, start in routes]
-        sections = message_sections(source, payloads, ids, starts, is_noted=is_noted)
+        uses = _uses(source, messages, starts, is_noted=is_noted)
         if source.profile is not None:
             lanes = [self._lane(source.profile)]
         if lanes.count(lanes[0]) == len(lanes):
-            lanes[0].add(entry, topics, payloads, sections)
+            lanes[0].add(entry, topics, payloads, uses)
             return
         for lane in dict.fromkeys(lanes):
             mine = [index for index, other in enumerate(lanes) if other is lane]
@@ -107,7 +111,7 @@ class GroupBuilder:
                 entry,
                 [topics[index] for index in mine],
                 [payloads[index] for index in mine],
-                [sections[index] for index in mine],
+                uses.of(mine) if uses is not None else None,
             )
 
     def _is_new(self, source: Source, message: Message) -> bool:
@@ -148,6 +152,7 @@ class GroupBuilder:
             entry,
             [outcome.topic for outcome, _ in outcomes],
             [outcome.payload for outcome, _ in outcomes],
+            None,
             [section for _, section in outcomes],
         )
 
@@ -185,13 +190,12 @@ class GroupBuilder:
             self._any_records(lane, lane.runs, rows, dead)
 
     def _raw_records(self, lane: Lane, profile: Profile) -> None:
-        for entry, start, stop in lane.runs:
+        for run in lane.runs:
+            entry, here = run.entry, slice(run.start, run.stop)
             self.raw_from.append((profile.name, entry.source))
             self.raw += [
                 raw_record(profile, entry.source, entry.arrival_ms, *message)
-                for message in zip(
-                    lane.topics[start:stop], lane.payloads[start:stop], lane.sections[start:stop], strict=True
-                )
+                for message in zip(lane.topics[here], lane.payloads[here], run.sections(), strict=True)
             ]
 
     def _plain_records(self, lane: Lane, plain: PlainReadings, rows: Rows, dead: list[Record]) -> bool:
@@ -203,7 +207,10 @@ class GroupBuilder:
         if b"{}" in values:
             return False
         known = lane.topic_keys
-        keys = [known.get(topic) or self._topic_key(lane, topic) for topic in lane.topics]
+        try:
+            keys = list(map(known.__getitem__, lane.topics))
+        except KeyError:
+            keys = [known.get(topic) or self._topic_key(lane, topic) for topic in lane.topics]
         arrivals = [run.entry.arrival_ms for run in lane.runs]
         earliest_ms, latest_ms = max(0, max(arrivals) - lane.past_max_ms), min(arrivals) + FUTURE_MAX_MS
         if plain.claims is None or (min(plain.claims) >= earliest_ms and max(plain.claims) <= latest_ms):
@@ -230,7 +237,7 @@ class GroupBuilder:
     ) -> None:
         """Neighbouring runs whose times can be trusted; `keys` and `values` are the lane's."""
         whole = slice(runs[0].start, runs[-1].stop)
-        keys, values, sections = keys[whole], values[whole], lane.sections[whole]
+        keys, values = keys[whole], values[whole]
         if plain.claims is None:
             times = [run.entry.arrival_ms for run in runs for _ in range(run.start, run.stop)]
         else:
@@ -242,12 +249,18 @@ class GroupBuilder:
             repeats = self._natural.repeats(keys, plain.naturals[whole], companions)
             self.counts.natural_repeats += len(repeats)
             for index in reversed(repeats):
-                del times[index], keys[index], values[index], sections[index]
+                del times[index], keys[index], values[index]
                 counts[bisect_right(runs, index + whole.start, key=_start) - 1] -= 1
+        sections: list[bytes] = []
+        for run, count in zip(runs, counts, strict=True):
+            if count:
+                sections += [NO_HEADERS] * (count - 1)
+                sections.append(run.uses.together() if run.uses is not None else NO_HEADERS)
         rows.extend(times, keys, values, sections)
         if times and min(times) < self.live_ms:
             self.counts.late += sum([time_ms < self.live_ms for time_ms in times])
-        for (entry, _, _), count in zip(runs, counts, strict=True):
+        for run, count in zip(runs, counts, strict=True):
+            entry = run.entry
             start, stop = stop, stop + count
             newest_ms = entry.newest_ms
             if count:
@@ -281,14 +294,14 @@ class GroupBuilder:
         dead: list[Record],
     ) -> int:
         """The records of one entry's messages, a message's `hw-m` on its last; returns how far `values` is used up."""
-        entry, start, _ = run
+        entry, own = run.entry, run.sections()
         arrival_ms, newest_ms = entry.arrival_ms, entry.newest_ms
         earliest_ms, latest_ms = arrival_ms - lane.past_max_ms, arrival_ms + FUTURE_MAX_MS
         keys, is_repeat, limits = self._keys, self._natural.is_repeat, lane.limits
         before = len(rows)
-        for index, result in enumerate(results, start):
+        for index, result in enumerate(results):
             if isinstance(result, Undecodable):
-                dead.append(dead_letter(entry, lane, index, result))
+                dead.append(dead_letter(entry, lane, run.start + index, own[index], result))
                 continue
             first = len(rows)
             for device, fields, claim_ms, natural_key in result:
@@ -313,7 +326,7 @@ class GroupBuilder:
                 if limits and (quality := limits.quality(fields)):
                     add_header(rows, "hw-q", quality.encode())
             if len(rows) > first:
-                rows.headers[-1] = joined(rows.headers[-1], lane.sections[index])
+                rows.headers[-1] = joined(rows.headers[-1], own[index])
         self._note(lane, entry, newest_ms, len(rows) - before)
         return taken
 
@@ -356,6 +369,26 @@ class GroupBuilder:
         if stored or entry.suppressed:
             entry.source.mark.idle_ms = lane.idle_ms
             entry.source.mark.recorded = lane.profile is not None and lane.profile.recorded
+
+
+def _uses(source: Source, messages: Messages, starts: Iterable[int], *, is_noted: bool) -> Uses | None:
+    """Under which identifiers they came, where the client may send them again: noted, unless they are already.
+
+    `starts` are the CRC-32 of each one's topic and NUL.
+    """
+    ids, memory = messages.ids, source.memory
+    if memory is None or not any(ids):
+        return None
+    uses = Uses(source.client, ids, array("I", map(zlib.crc32, messages.payloads, starts)))
+    if is_noted:
+        return uses
+    if 0 not in ids:
+        memory.use_all(ids, uses.crcs)
+    else:
+        for packet_id, crc in zip(ids, uses.crcs, strict=True):
+            if packet_id:
+                memory.use(packet_id, crc)
+    return uses
 
 
 def _start(run: Run) -> int:

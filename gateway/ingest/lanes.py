@@ -15,27 +15,41 @@ from devices.profiles import EVENT_TIME_PAST_MAX_MS, Profile
 from devices.reading import Reading, Undecodable
 from devices.reporting import Reporter
 from gateway.ingest.sources import Entry
+from gateway.ingest.uses import Uses
+from gateway.log.records import NO_HEADERS
 
 _log = logging.getLogger("headwater.ingest")
 
 # what the keys of one message's readings may weigh: so much, or so many times the message
 _MESSAGE_KEYS_BYTES = 256 << 10
 _MESSAGE_KEYS_FACTOR = 64
+_RUN_MAX = 512  # messages: one header speaks of all of them
 _encoder = msgspec.json.Encoder()
 
 Results = list[list[Reading] | Undecodable]
 
 
 class Run(NamedTuple):
-    """The messages of one entry in a lane: its columns from `start` to `stop`."""
+    """Messages of one entry in a lane: its columns from `start` to `stop`, with what recognises them after a crash.
+
+    `own`: an entry that was decoded elsewhere brings header sections of its own.
+    """
 
     entry: Entry
     start: int
     stop: int
+    uses: Uses | None
+    own: list[bytes] | None = None
+
+    def sections(self) -> list[bytes]:
+        """A header section for each message."""
+        if self.own is not None:
+            return self.own
+        return self.uses.each() if self.uses is not None else [NO_HEADERS] * (self.stop - self.start)
 
 
 class Lane:
-    """What a profile needs to be decoded, and the group's messages for it. `sections` are their own header sections."""
+    """What a profile needs to be decoded, and the group's messages for it."""
 
     __slots__ = (
         "decode",
@@ -49,7 +63,6 @@ class Lane:
         "reporter",
         "results",
         "runs",
-        "sections",
         "topic_keys",
         "topics",
     )
@@ -72,17 +85,28 @@ class Lane:
         self.runs: list[Run] = []
         self.topics: list[str] = []
         self.payloads: list[bytes] = []
-        self.sections: list[bytes] = []
         if self.results is not None:
             self.results = []
 
-    def add(self, entry: Entry, topics: Sequence[str], payloads: Sequence[bytes], sections: Sequence[bytes]) -> None:
+    def add(
+        self,
+        entry: Entry,
+        topics: Sequence[str],
+        payloads: Sequence[bytes],
+        uses: Uses | None,
+        own: list[bytes] | None = None,
+    ) -> None:
         """One entry's messages, in order."""
         start = len(self.topics)
         self.topics += topics
         self.payloads += payloads
-        self.sections += sections
-        self.runs.append(Run(entry, start, start + len(topics)))
+        stop = start + len(topics)
+        if uses is None or len(topics) <= _RUN_MAX:
+            self.runs.append(Run(entry, start, stop, uses, own))
+            return
+        for first in range(0, len(topics), _RUN_MAX):
+            last = min(first + _RUN_MAX, len(topics))
+            self.runs.append(Run(entry, start + first, start + last, uses.part(first, last)))
 
     def decode_plain(self) -> PlainReadings | None:
         """All messages by columns, or None when some message needs another way."""

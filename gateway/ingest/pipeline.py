@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -33,11 +33,12 @@ from gateway.ingest.events import ensure_partition
 from gateway.ingest.group import GroupBuilder
 from gateway.ingest.loop import Loop
 from gateway.ingest.marks import MarkMaker, MarkSettings
+from gateway.ingest.messages import Message, Messages
 from gateway.ingest.raw import RAW_TOPIC, Outcome, RawSources
 from gateway.ingest.refused import no_messages
 from gateway.ingest.repeats import NaturalMemory
 from gateway.ingest.sections import add_header
-from gateway.ingest.sources import Done, Entry, Message, Source, Sources
+from gateway.ingest.sources import Done, Entry, Source, Sources
 from gateway.ingest.tail import TailReader
 from gateway.ingest.told import LINES_MAX, DeadLetterLines
 from gateway.log.records import NO_HEADERS, Record, encode_batch
@@ -147,17 +148,18 @@ class Ingest:
         """For a `done`: call back once, when the whole group is settled; acknowledgements go in few writes so."""
         self._after.append(callback)
 
-    def take(self, source: Source, messages: list[Message], done: Done, *, reasons: Sequence[str] = ()) -> None:
+    def take(self, source: Source, messages: Iterable[Message], done: Done, *, reasons: Sequence[str] = ()) -> None:
         """Messages of one source, in order; `done` is called in the loop when they are settled.
 
         `reasons`: none of them is a message, and why of each; their bytes go to the dead letters.
         """
         if self._closed:
             return
-        size_bytes = sum([len(message[0]) + len(message[1]) for message in messages]) + 64 * len(messages)
-        entry = Entry(source, messages, done, self.clock.wall_ms(), size_bytes)
+        columns = messages if isinstance(messages, Messages) else Messages(messages)
+        size_bytes = columns.size_bytes()
+        entry = Entry(source, columns, done, self.clock.wall_ms(), size_bytes)
         if reasons:
-            entry.outcomes = no_messages(messages, reasons, source.id)
+            entry.outcomes = no_messages(columns, reasons, source.id)
         self._waiting.append(entry)
         self._waiting_bytes += size_bytes
         self._held_bytes += size_bytes

@@ -26,6 +26,7 @@ import msgspec
 from devices.profiles import Profile
 from devices.reading import Reading, Undecodable
 from gateway.ingest.marks import MarkMaker, MarkSource
+from gateway.ingest.messages import Messages
 from gateway.ingest.replays import REPLAY_HEADER
 from gateway.ingest.sources import Done, Entry, Source, Sources
 from gateway.log.records import Record, decode_headers, encode_headers
@@ -246,7 +247,7 @@ def _entries(
     at = 0
     for run in _runs(outcomes):
         size_bytes = sum([len(one.payload) for one in run]) + 256 * sum([len(one.readings) or 1 for one in run])
-        entry = Entry(sources[run[0].source], [], _nothing, run[0].arrival_ms, size_bytes)
+        entry = Entry(sources[run[0].source], Messages(), _nothing, run[0].arrival_ms, size_bytes)
         entry.outcomes = list(zip(run, headers[at : at + len(run)], strict=True))
         at += len(run)
         entries.append(entry)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from gateway.ingest.messages import Message
 from gateway.ingest.raw import Outcome
-from gateway.ingest.sources import Message
 from gateway.log.records import NO_HEADERS
 
 DECODER = "framing"
 
 
-def no_messages(messages: Sequence[Message], reasons: Sequence[str], source_id: str) -> list[tuple[Outcome, bytes]]:
+def no_messages(messages: Iterable[Message], reasons: Sequence[str], source_id: str) -> list[tuple[Outcome, bytes]]:
     """An outcome for each of `messages`, none of which is one, with its reason."""
     return [
         (Outcome(0, source_id, 0, topic, reason=reason, decoder=DECODER, payload=payload), NO_HEADERS)

@@ -6,21 +6,17 @@
 
 from __future__ import annotations
 
-import re
 import zlib
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from hashlib import blake2b
-
-from gateway.log.varint import encode_varint
 
 USES_MAX = 1_024
 NATURAL_HORIZON = 509  # a prime, so that times a fixed interval apart use every slot
 NATURAL_DEVICES_MAX = 4_096
 
 _UNWRITTEN = -1.0
-_HW_M = re.compile(rb"([0-9]{1,5}):([0-9a-f]{8}):(.*)", re.DOTALL)
 
 
 class DupMemory:
@@ -55,7 +51,7 @@ class DupMemory:
         self._clear()
 
     def _clear(self) -> None:
-        self._unwritten: list[tuple[list[int], list[int]]] = []  # packet identifiers and CRCs that came together
+        self._unwritten: list[tuple[array[int], array[int]]] = []  # packet identifiers and CRCs that came together
         self._waiting = 0  # how many these are
         self._ids = array("H")  # of uses whose PUBACK was written, their CRCs, and when
         self._crcs = array("I")
@@ -101,13 +97,13 @@ class DupMemory:
     def use(self, packet_id: int, crc: int) -> None:
         """The message is being stored under this identifier."""
         latest = self._latest
-        self.use_all([packet_id], [crc])
+        self.use_all(array("H", (packet_id,)), array("I", (crc,)))
         if latest is not None:
             latest[packet_id] = (crc, _UNWRITTEN)
             self._latest = latest
 
-    def use_all(self, packet_ids: list[int], crcs: list[int]) -> None:
-        """`use` of each, in order; keeps the lists."""
+    def use_all(self, packet_ids: array[int], crcs: array[int]) -> None:
+        """`use` of each, in order; keeps the arrays, of types H and I."""
         self._latest = None
         self._unwritten.append((packet_ids, crcs))
         self._waiting += len(packet_ids)
@@ -116,7 +112,7 @@ class DupMemory:
             while self._waiting > self._uses_max and len(self._unwritten) > 1:
                 self._waiting -= len(self._unwritten.pop(0)[0])
 
-    def written(self, packet_ids: list[int], now_ms: float) -> None:
+    def written(self, packet_ids: array[int], now_ms: float) -> None:
         """Their PUBACKs were handed to the network. Uses too old to matter for any later end are let go."""
         start = 0
         while self._unwritten and start < len(packet_ids):  # in the order in which they came, as a rule
@@ -129,18 +125,15 @@ class DupMemory:
             start = stop
         if start < len(packet_ids):
             self._note_written(set(packet_ids[start:]), now_ms)
-        gone, oldest_ms = 0, now_ms - self._horizon_ms
-        while gone < len(self._times) and self._times[gone] <= oldest_ms:
-            gone += 1
-        if gone:
+        if gone := bisect_right(self._times, now_ms - self._horizon_ms):
             self._drop(gone)
         self._latest = None
 
-    def _keep(self, ids: list[int], crcs: list[int], now_ms: float) -> None:
+    def _keep(self, ids: array[int], crcs: array[int], now_ms: float) -> None:
         self._waiting -= len(ids)
-        self._ids.extend(array("H", ids))
-        self._crcs.extend(array("I", crcs))
-        self._times.extend(array("d", (now_ms,)) * len(ids))
+        self._ids += ids
+        self._crcs += crcs
+        self._times += array("d", (now_ms,)) * len(ids)
 
     def _drop(self, count: int) -> None:
         """Forget the oldest of those that were acknowledged."""
@@ -153,21 +146,22 @@ class DupMemory:
         self._ids, self._crcs, self._times = _columns(use for use in self._written() if use[0] not in packet_ids)
         for packet_id, crc, _ in again:
             self._waiting += 1
-            self._keep([packet_id], [crc], now_ms)
+            self._keep(array("H", (packet_id,)), array("I", (crc,)), now_ms)
         unwritten, self._unwritten = self._unwritten, []
         for ids, crcs in unwritten:
             for packet_id, crc in zip(ids, crcs, strict=True):
+                use = array("H", (packet_id,)), array("I", (crc,))
                 if packet_id in packet_ids:
-                    self._keep([packet_id], [crc], now_ms)
+                    self._keep(*use, now_ms)
                 else:
-                    self._unwritten.append(([packet_id], [crc]))
+                    self._unwritten.append(use)
 
-    def forget(self, packet_ids: list[int]) -> None:
+    def forget(self, packet_ids: Iterable[int]) -> None:
         """They were not stored after all: the disk failed."""
         lost = set(packet_ids)
         self._ids, self._crcs, self._times = _columns(use for use in self._written() if use[0] not in lost)
         self._unwritten = [
-            ([packet_id], [crc])
+            (array("H", (packet_id,)), array("I", (crc,)))
             for ids, crcs in self._unwritten
             for packet_id, crc in zip(ids, crcs, strict=True)
             if packet_id not in lost
@@ -183,42 +177,6 @@ def _columns(uses: Iterable[tuple[int, int, float]]) -> tuple[array[int], array[
         array("I", [use[1] for use in kept]),
         array("d", [use[2] for use in kept]),
     )
-
-
-def message_crc(topic: bytes, payload: bytes) -> int:
-    """CRC-32 of topic, NUL, payload: what `hw-m` carries."""
-    return zlib.crc32(payload, zlib.crc32(topic + b"\0"))
-
-
-def hw_m(packet_id: int, crc: int, client_id: bytes) -> bytes:
-    """The value of header `hw-m`: `<packet id>:<CRC-32, 8 hex digits>:<client id>`."""
-    return b"%d:%08x:%b" % (packet_id, crc, client_id)
-
-
-def hw_m_sections(packet_ids: Sequence[int], crcs: Sequence[int], client_id: bytes) -> list[bytes]:
-    """A header section with `hw-m` alone for each message of one client."""
-    templates = _templates(client_id)
-    digits = len(str(max(packet_ids)))
-    if min(packet_ids) >= 10 ** (digits - 1):
-        return list(map(templates[digits].__mod__, zip(packet_ids, crcs, strict=True)))
-    return [templates[len(str(use[0]))] % use for use in zip(packet_ids, crcs, strict=True)]
-
-
-@lru_cache(maxsize=1_024)
-def _templates(client_id: bytes) -> list[bytes]:
-    """The section for a packet identifier of as many digits as the index; its length depends on nothing else."""
-    heads = [b"\x02\x08hw-m" + encode_varint(digits + len(b":01234567:") + len(client_id)) for digits in range(6)]
-    tail = client_id.replace(b"%", b"%%")
-    return [head.replace(b"%", b"%%") + b"%d:%08x:" + tail for head in heads]
-
-
-def read_hw_m(value: bytes) -> tuple[int, int, str] | None:
-    """(packet id, CRC, client id) of an `hw-m` value; None when it is none."""
-    match = _HW_M.fullmatch(value)
-    try:
-        return (int(match[1]), int(match[2], 16), match[3].decode()) if match is not None else None
-    except UnicodeDecodeError:
-        return None
 
 
 class NaturalMemory:

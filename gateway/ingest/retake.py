@@ -8,7 +8,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
-from gateway.ingest.sources import Message, Source
+from gateway.ingest.messages import Message
+from gateway.ingest.sources import Source
 
 _log = logging.getLogger("headwater.ingest")
 

@@ -17,10 +17,11 @@ from devices.binary_framing import CobsFramer, LengthFramer
 from devices.framing import Framer, LineFramer
 from devices.profile_files import read_profiles
 from devices.profiles import Profile
+from gateway.ingest.messages import Message
 from gateway.ingest.retake import Retake
 from gateway.ingest.serial_line import SerialLine
 from gateway.ingest.serial_settings import SerialSettings
-from gateway.ingest.sources import Done, Message, Source
+from gateway.ingest.sources import Done, Source
 from headwater.clock import Clock
 
 _log = logging.getLogger("headwater.serial")

@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING, Any
 from devices.profiles import Profile
 from gateway.ingest.intervals import SILENT_AFTER
 from gateway.ingest.marks import MarkMaker, MarkSource
+from gateway.ingest.messages import Messages
 from gateway.ingest.repeats import DupMemory
 
 if TYPE_CHECKING:
     from gateway.ingest.raw import Outcome
 
-# (topic, payload, packet id or 0, flags): what a source gives; see `gateway.ingest.mqtt.session` for the flags.
-# A serial source writes (port name, frame, 0, 0).
-Message = tuple[str, bytes, int, int]
 Done = Callable[[bool], None]
 
 SOURCES_MAX = 10_000
@@ -236,7 +234,7 @@ class Entry:
         "suppressed",
     )
 
-    def __init__(self, source: Source, messages: list[Message], done: Done, arrival_ms: int, size_bytes: int) -> None:
+    def __init__(self, source: Source, messages: Messages, done: Done, arrival_ms: int, size_bytes: int) -> None:
         self.source = source
         self.messages = messages
         self.done = done

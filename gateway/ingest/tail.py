@@ -15,8 +15,9 @@ from devices.profiles import Profile
 from gateway.ingest.marks import MarkMaker
 from gateway.ingest.mqtt.sessions import Use
 from gateway.ingest.raw import MARK_PREFIX, RAW_HEADER, RawSources
-from gateway.ingest.repeats import NaturalMemory, companion, read_hw_m
+from gateway.ingest.repeats import NaturalMemory, companion
 from gateway.ingest.sources import SOURCES_MAX
+from gateway.ingest.uses import read_hw_m
 from gateway.log.errors import CorruptBatch
 from gateway.log.own_headers import read_own_mark, read_whole
 from gateway.log.partition import PartitionLog
@@ -165,11 +166,12 @@ class TailReader:
     def _use(self, topic: str, offset: int, content: bytes) -> None:
         if (found := read_hw_m(content)) is None:
             return
-        packet_id, crc, client_id = found
+        together, client_id = found
         uses = self.uses.setdefault(client_id, {})
-        old = uses.get(packet_id)
-        if old is None or old.arrival_ms <= self._arrival_ms:
-            uses[packet_id] = Use(crc, topic, offset, self._arrival_ms)
+        for packet_id, crc in together:
+            old = uses.get(packet_id)
+            if old is None or old.arrival_ms <= self._arrival_ms:
+                uses[packet_id] = Use(crc, topic, offset, self._arrival_ms)
 
 
 def headers_of(blob: bytes) -> dict[str, bytes]:

@@ -14,11 +14,12 @@ from pymodbus import FramerType
 from pymodbus.simulator import DataType, SimData, SimDevice
 
 from gateway.ingest.marks import MarkSettings
+from gateway.ingest.messages import Message
 from gateway.ingest.modbus.bus import ModbusBus
 from gateway.ingest.modbus.plan import bus_plan
 from gateway.ingest.modbus.settings import ModbusSettings, UnitSettings
 from gateway.ingest.pipeline import Ingest
-from gateway.ingest.sources import Done, Message, Source
+from gateway.ingest.sources import Done, Source
 from gateway.log.settings import LogSettings
 from gateway.log.store import LogStore
 from headwater.clock import SystemClock

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,9 +11,10 @@ import msgspec
 
 from devices.profiles import Profile
 from gateway.ingest.marks import MarkSettings
+from gateway.ingest.messages import Message
 from gateway.ingest.mqtt.sessions import Session, SessionRegistry
 from gateway.ingest.pipeline import Ingest
-from gateway.ingest.sources import Message, Source
+from gateway.ingest.sources import Source
 from gateway.log.partition import PartitionLog
 from gateway.log.records import decode_batch, decode_headers, split_batches
 from gateway.log.settings import LogSettings
@@ -112,7 +114,7 @@ class Edge:
         def done(stored: bool) -> None:
             (self.acks if stored else self.lost).append((source.id, ids))
             if source.memory is not None and stored:
-                source.memory.written(ids, self.clock.monotonic_ms())
+                source.memory.written(array("H", ids), self.clock.monotonic_ms())
             elif source.memory is not None:
                 source.memory.forget(ids)
 

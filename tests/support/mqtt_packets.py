@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from gateway.ingest.messages import Messages
 from gateway.ingest.mqtt import packets, packets5
 from gateway.ingest.mqtt.packets import Connect, PacketType, Publish, encode_packet, encode_text
 from gateway.ingest.mqtt.properties import encode_varint
@@ -51,7 +52,7 @@ def machine(level: int = 0, settings: MqttSettings | None = None) -> ServerSessi
         made.accept("dev", present=False, held=set())
         made.feed(GOOD[level] * 2)
         made.out.clear()
-        made.messages.clear()
+        made.messages = Messages()
     return made
 
 

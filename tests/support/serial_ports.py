@@ -10,9 +10,10 @@ from pathlib import Path
 
 from devices.profiles import Profile
 from gateway.ingest.marks import MarkSource
+from gateway.ingest.messages import Message
 from gateway.ingest.serial import port_profile, run_serial
 from gateway.ingest.serial_settings import SerialSettings
-from gateway.ingest.sources import Done, Message, Source
+from gateway.ingest.sources import Done, Source
 from headwater.clock import SystemClock
 
 WIND = b"$WIMWV,231.5,T,7.41,M,A*11"

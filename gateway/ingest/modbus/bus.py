@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from devices.decoders.modbus import encode_blocks
+from gateway.ingest.messages import Message
 from gateway.ingest.modbus.framing import LostFraming
 from gateway.ingest.modbus.plan import BusPlan, Device
 from gateway.ingest.modbus.poller import FOREVER_MS, Poll
 from gateway.ingest.retake import Retake
 from gateway.ingest.serial import Taker
 from gateway.ingest.serial_line import RETRY_FIRST_MS, SerialLine
-from gateway.ingest.sources import Message, Source
+from gateway.ingest.sources import Source
 from headwater.clock import Clock
 from headwater.net import Net
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from array import array
 from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
+from gateway.ingest.messages import Messages
 from gateway.ingest.mqtt.access import Rights
 from gateway.ingest.mqtt.credentials import Credentials
 from gateway.ingest.mqtt.packets import Connect, Will
@@ -19,7 +21,7 @@ from gateway.ingest.mqtt.session import ServerSession, acknowledge, windows_free
 from gateway.ingest.mqtt.sessions import Session
 from gateway.ingest.mqtt.settings import MqttSettings
 from gateway.ingest.mqtt.sparkplug import EdgeNode, command_packet
-from gateway.ingest.mqtt.state import Message, State, TopicCache
+from gateway.ingest.mqtt.state import RETAIN, State, TopicCache, retained
 from gateway.ingest.pipeline import Ingest
 from gateway.ingest.sources import Source
 from headwater.errors import PeerError
@@ -81,7 +83,7 @@ class Connection(asyncio.Protocol):
         self._paused = 0
         self._inflight = 0
         self._acks: list[bytes] = []
-        self._acked: list[int] = []
+        self._acked = array("H")
         self._since_ms = 0.0  # the last byte, or the accept
         self._stuck_ms: float | None = None
         self.peer = "?"
@@ -133,7 +135,7 @@ class Connection(asyncio.Protocol):
         # what was whole before an error still counts: a QoS 0 message would not come again
         if machine.messages:
             self._take(machine.messages)
-            machine.messages = []
+            machine.messages = Messages()
         self._write_answers()
         if problem is not None:
             self._listener.refused += 1
@@ -179,13 +181,12 @@ class Connection(asyncio.Protocol):
             source.problem = "it subscribes, and this listener delivers nothing: read the node over Kafka"
         self._listener.say(logging.WARNING, "%s: %s", self.name, source.problem)
 
-    def _take(self, messages: list[Message]) -> None:
+    def _take(self, messages: Messages) -> None:
         if self._source is None:
             return
         session = self._session  # also when this connection is gone by then
-        if self._machine.retained:
-            self._listener.retained += self._machine.retained
-            self._machine.retained = 0
+        if messages.any_flags & RETAIN:
+            self._listener.retained += retained(messages)
         self._inflight += len(messages)
         self._ingest.take(self._source, messages, lambda stored: self._done(session, messages, stored=stored))
         if self._inflight > self._settings.inflight_max:
@@ -194,7 +195,7 @@ class Connection(asyncio.Protocol):
             self._pause(FULL)
             self._ingest.when_room(lambda: self._resume(FULL))
 
-    def _done(self, session: Session | None, messages: list[Message], *, stored: bool) -> None:
+    def _done(self, session: Session | None, messages: Messages, *, stored: bool) -> None:
         """The messages are settled; acknowledgements wait for the end of this pass, to go in one write."""
         self._inflight -= len(messages)
         acks, ids = acknowledge(messages)
@@ -223,7 +224,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(b"".join(self._acks) if len(self._acks) > 1 else self._acks[0])
             if self._session is not None and self._session.memory is not None:
                 self._session.memory.written(self._acked, self._listener.now_ms())
-        self._acks, self._acked = [], []
+        self._acks, self._acked = [], array("H")
 
     def _pause(self, reason: int) -> None:
         if not self._paused and self._transport is not None and not self._transport.is_closing():

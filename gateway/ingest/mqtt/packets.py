@@ -6,6 +6,8 @@ else, on bytes that break one. What MQTT 5 does differently is in `packets5`.
 
 from __future__ import annotations
 
+import sys
+from array import array
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -308,6 +310,17 @@ def encode_connack(code: ConnectCode, *, session_present: bool = False) -> bytes
 def encode_acknowledgement(kind: PacketType, packet_id: int) -> bytes:
     """PUBACK, PUBREC, PUBREL, PUBCOMP or UNSUBACK."""
     return bytes((kind << 4 | (2 if kind == PacketType.PUBREL else 0), 2)) + packet_id.to_bytes(2, "big")
+
+
+def encode_pubacks(packet_ids: array[int]) -> bytes:
+    """A PUBACK for each (array type H), as 3.1.1 has it and MQTT 5 for success."""
+    if sys.byteorder == "little":
+        packet_ids = packet_ids[:]
+        packet_ids.byteswap()
+    pairs = packet_ids.tobytes()
+    pubacks = bytearray(b"\x40\x02\0\0") * len(packet_ids)
+    pubacks[2::4], pubacks[3::4] = pairs[::2], pairs[1::2]
+    return bytes(pubacks)
 
 
 def encode_suback(packet_id: int, codes: list[int]) -> bytes:

@@ -1,6 +1,6 @@
 """The server's side of one MQTT connection, 3.1.1 or 5, sans-IO.
 
-`feed` parses every packet of a readable event in one loop: PUBLISHes become tuples in `messages`, answers that need
+`feed` parses every packet of a readable event in one loop: PUBLISHes go into `messages`, answers that need
 nothing from outside become bytes in `out`; the caller empties both. CONNECT is the one packet that needs a decision
 (is there a session, may it come in): `connect` is set, parsing stops, and `accept` or `refuse` goes on.
 
@@ -11,20 +11,19 @@ PUBACK and PUBREC are not made here but by `acknowledge`, when the caller knows 
 
 from __future__ import annotations
 
-import sys
 from array import array
 
+from gateway.ingest.messages import Messages, numbered
 from gateway.ingest.mqtt import packets, packets5, version3, version5
 from gateway.ingest.mqtt.foreign import name_foreign
 from gateway.ingest.mqtt.packets import Header, PacketType
 from gateway.ingest.mqtt.properties import Property, Value
 from gateway.ingest.mqtt.reasons import CONNECT_CODES, MqttError, ReasonCode
 from gateway.ingest.mqtt.settings import MqttSettings
-from gateway.ingest.mqtt.state import QOS_2, REASON_SHIFT, REFUSED, Exchange, Message, State, TopicCache
+from gateway.ingest.mqtt.state import QOS_2, REASON_SHIFT, REFUSED, Exchange, State, TopicCache
 
 # each look into an Enum is a call: this is asked for every readable event
 _NEW, _DECIDING, _CONNECTED, _CLOSED = State.NEW, State.DECIDING, State.CONNECTED, State.CLOSED
-_PUBACK = 0x4002_0000  # and the packet identifier: a whole PUBACK, but that the bytes of an int may stand backwards
 
 
 class ServerSession(Exchange):
@@ -225,19 +224,13 @@ class ServerSession(Exchange):
         self._rest.clear()
 
 
-def acknowledge(messages: list[Message]) -> tuple[bytes, list[int]]:
+def acknowledge(messages: Messages) -> tuple[bytes, array[int]]:
     """The PUBACKs and PUBRECs of messages that are on disk, in the order in which they came, and their identifiers."""
-    ids = [message[2] for message in messages]
-    if not all(ids):
-        messages = [message for message in messages if message[2]]
-        ids = [message[2] for message in messages]
-    flags = {message[3] for message in messages}
-    if any(kind & (QOS_2 | REFUSED) for kind in flags):
-        return b"".join([_acknowledgement(packet_id, kind) for _, _, packet_id, kind in messages]), ids
-    pubacks = array("I", [_PUBACK | packet_id for packet_id in ids])
-    if sys.byteorder == "little":
-        pubacks.byteswap()
-    return pubacks.tobytes(), ids
+    ids = numbered(messages.ids)
+    if messages.any_flags & (QOS_2 | REFUSED):
+        acks = [_acknowledgement(packet_id, flags) for _, _, packet_id, flags in messages if packet_id]
+        return b"".join(acks), ids
+    return packets.encode_pubacks(ids), ids
 
 
 def _acknowledgement(packet_id: int, flags: int) -> bytes:
@@ -247,8 +240,10 @@ def _acknowledgement(packet_id: int, flags: int) -> bytes:
     return first + b"\x02" + packet_id.to_bytes(2, "big")
 
 
-def windows_freed(messages: list[Message]) -> int:
+def windows_freed(messages: Messages) -> int:
     """How many places in an MQTT 5 client's window `acknowledge` gives back: a QoS 2 message waits for its PUBREL."""
+    if not messages.any_flags & QOS_2:
+        return len(messages) - messages.ids.count(0)
     return sum([1 for _, _, packet_id, flags in messages if packet_id and (not flags & QOS_2 or flags & REFUSED)])
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
+from gateway.ingest.messages import Messages
 from gateway.ingest.mqtt.packets import Connect, Header, PacketType
 from gateway.ingest.mqtt.reasons import MqttError, ReasonCode
 from gateway.ingest.mqtt.settings import MqttSettings
@@ -14,14 +15,11 @@ from gateway.ingest.mqtt.sparkplug import NODES_MAX, EdgeNode, commanded, own_to
 if TYPE_CHECKING:
     from gateway.ingest.mqtt.access import Rights
 
-# (topic, payload, packet id or 0, flags); flags are PUBLISH's own low nibble, HELD and REFUSED
-Message = tuple[str, bytes, int, int]
+# of a message: PUBLISH's own low nibble, HELD and REFUSED
 RETAIN, QOS, QOS_2, DUP = 1, 6, 4, 8
 HELD = 16  # QoS 2: this packet identifier is waiting for its PUBREL, so the message is stored already
 REFUSED = 32  # not to be stored: its topic is not for this client; the reason code stands above, from REASON_SHIFT on
 REASON_SHIFT = 8
-# the first byte of a PUBLISH with QoS 0 or 1 and every legal flag, RETAIN apart
-PLAIN_PUBLISH, PLAIN_RETAINED = frozenset({0x30, 0x32, 0x3A}), frozenset({0x31, 0x33, 0x3B})
 
 TOPIC_LEVELS_MAX = 200  # as Mosquitto has it; nobody's plant is deeper, and matching costs by the level
 
@@ -50,9 +48,9 @@ class TopicCache:
             self.names[raw] = name
 
 
-def retained_since(messages: list[Message], start: int) -> int:
-    """How many of the messages from `start` on ask to be retained."""
-    return sum([flags & RETAIN for _, _, _, flags in messages[start:]])
+def retained(messages: Messages) -> int:
+    """How many ask to be kept for whoever subscribes."""
+    return sum([flags & (RETAIN | REFUSED) == RETAIN for flags in messages.flags]) if messages.any_flags & RETAIN else 0
 
 
 class Exchange:
@@ -65,12 +63,11 @@ class Exchange:
         self.level = 4  # of the protocol: 4 is 3.1.1
         self.connect: Connect | None = None
         self.client_id = ""
-        self.messages: list[Message] = []
+        self.messages = Messages()
         self.out: list[bytes] = []
         self.held: set[int] = set()  # QoS 2 packet identifiers between PUBLISH and PUBREL; the session's, not ours
         self.subscriptions_refused = 0
         self.edge_nodes: list[EdgeNode] = []  # whose Sparkplug commands it has subscribed to
-        self.retained = 0
         self.topic_refused: str | None = None
         self.rights: Rights | None = None  # None: any topic
         self.clean_end = False  # DISCONNECT came

@@ -2,75 +2,25 @@
 
 from __future__ import annotations
 
-from gateway.ingest.mqtt import packets
+from gateway.ingest.mqtt import packets, runs
 from gateway.ingest.mqtt.packets import Header, PacketType
 from gateway.ingest.mqtt.reasons import MqttError
 from gateway.ingest.mqtt.state import (
-    PLAIN_PUBLISH,
-    PLAIN_RETAINED,
-    QOS,
     REASON_SHIFT,
     REFUSED,
     Exchange,
     Table,
     no_body,
     on_ping,
-    retained_since,
 )
 
 _SUBSCRIBE_FAILURE = 0x80
+_UNBOUNDED = 1 << 62
 
 
 def read_run(x: Exchange, data: bytes, position: int, end: int) -> int:
-    """The run of plain PUBLISH packets at `position`: the hot path, with no call per packet.
-
-    Stops before anything unusual (QoS 2, a new topic, an error), which the table then treats by the book.
-    """
-    names, messages = x.topics.names, x.messages
-    length_max = x.settings.packet_bytes_max - 3  # one a byte or so larger is left to the table
-    before, has_retained = len(messages), False
-    first = flags = qos = 0  # of the packet before
-    name, head = "", b""  # the topic of the packet before, and its bytes with their length: the next is often the same
-    while position + 4 <= end:
-        if data[position] != first:
-            first = data[position]
-            if first not in PLAIN_PUBLISH and first not in PLAIN_RETAINED:
-                break
-            flags, qos = first & 15, first & QOS
-            has_retained |= first in PLAIN_RETAINED
-        length = data[position + 1]
-        body = position + 2
-        if length >= 0x80:
-            high = data[body]
-            if high >= 0x80:
-                break
-            length = length & 0x7F | high << 7
-            body += 1
-        stop = body + length
-        if stop > end or length > length_max:
-            break
-        if not head or not data.startswith(head, body):
-            if length < 4:
-                break
-            topic_end = body + 2 + (data[body] << 8 | data[body + 1])
-            known = names.get(data[body + 2 : topic_end])
-            if known is None:
-                break
-            name, head = known, data[body:topic_end]
-        at = body + len(head)
-        if at + 2 > stop:
-            break
-        if qos:
-            packet_id = data[at] << 8 | data[at + 1]
-            if not packet_id:
-                break
-            messages.append((name, data[at + 2 : stop], packet_id, flags))
-        else:
-            messages.append((name, data[at:stop], 0, flags))
-        position = stop
-    if has_retained:
-        x.retained += retained_since(messages, before)
-    return position
+    """The run of plain PUBLISH packets at `position`: any number of them may be on the way."""
+    return runs.read_run(x, data, position, end, _UNBOUNDED, 0)[0]
 
 
 def on_publish(x: Exchange, data: bytes, header: Header, position: int, end: int) -> None:
@@ -84,7 +34,6 @@ def on_publish(x: Exchange, data: bytes, header: Header, position: int, end: int
         flags |= REFUSED | reason << REASON_SHIFT
     else:
         x.topics.add(publish.topic.encode(), publish.topic)
-        x.retained += publish.retain
         if publish.qos == 2:
             flags |= x.hold(publish.packet_id)
     x.messages.append((publish.topic, publish.payload, publish.packet_id, flags))

@@ -6,20 +6,16 @@ a reading is stored at once, so nothing expires on its way, and nobody answers h
 
 from __future__ import annotations
 
-from gateway.ingest.mqtt import packets5
+from gateway.ingest.mqtt import packets5, runs
 from gateway.ingest.mqtt.packets import Header, PacketType
 from gateway.ingest.mqtt.properties import Properties, Property
 from gateway.ingest.mqtt.reasons import MqttError, ReasonCode
 from gateway.ingest.mqtt.state import (
-    PLAIN_PUBLISH,
-    PLAIN_RETAINED,
-    QOS,
     REASON_SHIFT,
     REFUSED,
     Exchange,
     Table,
     on_ping,
-    retained_since,
 )
 
 ALIASED_CHARACTERS_MAX = 65_536  # of all topics that one connection has given an alias
@@ -31,60 +27,9 @@ def receive_maximum(x: Exchange) -> int:
 
 
 def read_run(x: Exchange, data: bytes, position: int, end: int) -> int:
-    """The run of plain PUBLISH packets at `position`, with no call per packet; as `version3.read_run`.
-
-    Plain is one without properties; anything else is left to the table.
-    """
-    names, messages = x.topics.names, x.messages
-    length_max = x.settings.packet_bytes_max - 3  # one a byte or so larger is left to the table
-    before, has_retained = len(messages), False
-    first = flags = qos = 0  # of the packet before
-    room = receive_maximum(x) - x.unacknowledged
-    name, head = "", b""
-    while position + 5 <= end:
-        if data[position] != first:
-            first = data[position]
-            if first not in PLAIN_PUBLISH and first not in PLAIN_RETAINED:
-                break
-            flags, qos = first & 15, first & QOS
-            has_retained |= first in PLAIN_RETAINED
-        length = data[position + 1]
-        body = position + 2
-        if length >= 0x80:
-            high = data[body]
-            if high >= 0x80 or not high:
-                break
-            length = length & 0x7F | high << 7
-            body += 1
-        stop = body + length
-        if stop > end or length > length_max:
-            break
-        if not head or not data.startswith(head, body):
-            if length < 5:
-                break
-            topic_end = body + 2 + (data[body] << 8 | data[body + 1])
-            known = names.get(data[body + 2 : topic_end])
-            if known is None:
-                break
-            name, head = known, data[body:topic_end]
-        at = body + len(head)
-        if at + 3 > stop:
-            break
-        packet_id = 0
-        if qos:
-            packet_id = data[at] << 8 | data[at + 1]
-            at += 2
-            if not packet_id or room < 1:
-                break
-        if data[at]:
-            break
-        if packet_id:
-            room -= 1
-        messages.append((name, data[at + 1 : stop], packet_id, flags))
-        position = stop
-    x.unacknowledged = receive_maximum(x) - room
-    if has_retained:
-        x.retained += retained_since(messages, before)
+    """The run of plain PUBLISH packets at `position`, as far as the window goes; plain is one without properties."""
+    position, numbered = runs.read_run(x, data, position, end, receive_maximum(x) - x.unacknowledged, 1)
+    x.unacknowledged += numbered
     return position
 
 
@@ -105,7 +50,6 @@ def on_publish(x: Exchange, data: bytes, header: Header, position: int, end: int
         flags |= REFUSED | reason << REASON_SHIFT
     else:
         x.topics.add(topic.encode(), topic)
-        x.retained += publish.retain
         if publish.qos == 2:
             flags |= x.hold(publish.packet_id)
     x.messages.append((topic, publish.payload, publish.packet_id, flags))

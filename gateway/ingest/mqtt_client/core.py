@@ -302,7 +302,6 @@ def _on_publish(x: ClientSession, data: bytes, header: Header, position: int, en
         x.unreadable = topic
     else:
         x.topics.add(raw, topic)
-    x.retained += header.flags & 1
     x.messages.append((topic, data[position:end], packet_id, flags))
 
 

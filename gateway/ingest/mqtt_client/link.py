@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from array import array
 from collections.abc import Callable
 
+from gateway.ingest.messages import Messages
 from gateway.ingest.mqtt.sparkplug import command_packet
-from gateway.ingest.mqtt.state import HELD, QOS, QOS_2, RETAIN, Message
+from gateway.ingest.mqtt.state import HELD, QOS, QOS_2, RETAIN
 from gateway.ingest.mqtt_client.core import ClientSession, Phase
 from gateway.ingest.mqtt_client.packets import acknowledge
 from gateway.ingest.mqtt_client.rebirths import BrokerRebirths
 from gateway.ingest.pipeline import Ingest
-from gateway.ingest.repeats import DupMemory, message_crc
+from gateway.ingest.repeats import DupMemory
 from gateway.ingest.sources import Source
+from gateway.ingest.uses import message_crc
 from headwater.errors import PeerError
 
 _log = logging.getLogger("headwater.mqtt_client")
@@ -67,7 +70,7 @@ class Link(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._paused = 0
         self._acks: list[bytes] = []
-        self._acked: list[int] = []
+        self._acked = array("H")
         self._first = True  # no message with an identifier has come yet
         self._stuck_ms: float | None = None
         self._sweeper: asyncio.TimerHandle | None = None
@@ -96,7 +99,7 @@ class Link(asyncio.Protocol):
             self._on_phase(self)
         # what was whole before an error still counts: a QoS 0 message would not come again
         if machine.messages:
-            messages, machine.messages = machine.messages, []
+            messages, machine.messages = machine.messages, Messages()
             self._arrived(messages)
         self._write()
         if problem is not None:
@@ -124,20 +127,19 @@ class Link(asyncio.Protocol):
 
     # --- one pass
 
-    def _arrived(self, messages: list[Message]) -> None:
+    def _arrived(self, messages: Messages) -> None:
         if self._first:
             self._look_at_numbering(messages)
         kept = messages
-        if self.machine.retained:
+        if messages.any_flags & RETAIN:
             # a copy that the broker kept for whoever subscribes: how old it is, nobody knows
-            kept = [message for message in messages if not message[3] & RETAIN]
+            kept = messages.where(lambda message: not message[3] & RETAIN)
             self.retained += len(messages) - len(kept)
-            self.machine.retained = 0
         if self._rebirths is not None:
             kept = self._rebirths.without_own(kept)
         self._take(messages, kept)
 
-    def _look_at_numbering(self, messages: list[Message]) -> None:
+    def _look_at_numbering(self, messages: Messages) -> None:
         """A broker that numbers anew for each connection (RabbitMQ does) gives old identifiers to other messages.
 
         Such a one begins with 1. So does one that keeps identifiers while its very first message is unacknowledged:
@@ -152,11 +154,12 @@ class Link(asyncio.Protocol):
                 self._memory.connection_began(resumed=False)
                 self.machine.held.clear()
                 self.machine.held.update([message[2] for message in messages if message[3] & QOS == QOS_2])
-                messages[:] = [(topic, payload, each, flags & ~HELD) for topic, payload, each, flags in messages]
+                messages.flags = [flags & ~HELD for flags in messages.flags]
+                messages.any_flags &= ~HELD
             self._on_numbering()
             return
 
-    def _take(self, messages: list[Message], kept: list[Message]) -> None:
+    def _take(self, messages: Messages, kept: Messages) -> None:
         """Store `kept`; then acknowledge all `messages`, in their order [MQTT-4.6.0-2]."""
         if self.source is None:
             return
@@ -168,7 +171,7 @@ class Link(asyncio.Protocol):
             self._pause(FULL)
             self._ingest.when_room(lambda: self._resume(FULL))
 
-    def _done(self, messages: list[Message], *, stored: bool) -> None:
+    def _done(self, messages: Messages, *, stored: bool) -> None:
         """The messages are settled; acknowledgements wait for the end of this pass, to go in one write."""
         self.inflight -= len(messages)
         acks, ids = acknowledge(messages)
@@ -194,7 +197,7 @@ class Link(asyncio.Protocol):
             self._transport.write(b"".join(self._acks) if len(self._acks) > 1 else self._acks[0])
             self._memory.written(self._acked, now_ms)
             self.machine.sent(now_ms)
-        self._acks, self._acked = [], []
+        self._acks, self._acked = [], array("H")
 
     def _write(self) -> None:
         out = self.machine.out

@@ -6,14 +6,16 @@ statements of the OASIS standard of 7 March 2019. Reading raises `MqttError`, an
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from gateway.ingest.messages import Messages, numbered
 from gateway.ingest.mqtt import packets, packets5
 from gateway.ingest.mqtt.packets import Connect, PacketType, encode_packet, encode_text, read_packet_id
 from gateway.ingest.mqtt.properties import Place, Properties, Property, Value, encode_properties, read_properties
 from gateway.ingest.mqtt.reasons import MqttError, ReasonCode
-from gateway.ingest.mqtt.state import QOS_2, Message
+from gateway.ingest.mqtt.state import QOS_2
 
 PINGREQ = b"\xc0\x00"
 DISCONNECT = b"\xe0\x00"
@@ -151,19 +153,17 @@ def text_of(properties: Properties, key: Property) -> str:
     return value if isinstance(value, str) else ""
 
 
-def acknowledge(messages: list[Message]) -> tuple[bytes, list[int]]:
+def acknowledge(messages: Messages) -> tuple[bytes, array[int]]:
     """The PUBACKs and PUBRECs of messages that are settled, in the order in which they came, and their identifiers.
 
     Always success: what will never be stored must not come again and again.
     """
-    ids = [message[2] for message in messages if message[2]]
-    if not ids:
-        return b"", ids
-    if any(message[3] & QOS_2 for message in messages):
-        parts = [
-            (b"\x50\x02" if flags & QOS_2 else b"\x40\x02") + packet_id.to_bytes(2, "big")
-            for _, _, packet_id, flags in messages
-            if packet_id
-        ]
-        return b"".join(parts), ids
-    return b"\x40\x02" + b"\x40\x02".join([packet_id.to_bytes(2, "big") for packet_id in ids]), ids
+    ids = numbered(messages.ids)
+    if not messages.any_flags & QOS_2:
+        return packets.encode_pubacks(ids), ids
+    parts = [
+        (b"\x50\x02" if flags & QOS_2 else b"\x40\x02") + packet_id.to_bytes(2, "big")
+        for _, _, packet_id, flags in messages
+        if packet_id
+    ]
+    return b"".join(parts), ids

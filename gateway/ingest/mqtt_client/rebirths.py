@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 
 from devices.decoders.sparkplug import Rebirth
+from gateway.ingest.messages import Messages
 from gateway.ingest.mqtt.access import Rights
 from gateway.ingest.mqtt.sparkplug import WANTED_MAX, EdgeNode, Rebirths, own_topic
-from gateway.ingest.mqtt.state import Message
 from gateway.ingest.mqtt_client.settings import SHARE
 
 Publish = Callable[[str, bytes], None]
@@ -45,10 +45,10 @@ class BrokerRebirths:
 
         return self._rebirths.ask_by(way, now_ms, wall_ms)
 
-    def without_own(self, messages: list[Message]) -> list[Message]:
+    def without_own(self, messages: Messages) -> Messages:
         """Messages but for this client's own requests."""
         sent = self._sent
-        return [one for one in messages if sent.get(one[0]) != one[1]] if sent else messages
+        return messages.where(lambda one: sent.get(one[0]) != one[1]) if sent else messages
 
 
 def _plain(name: str) -> str:

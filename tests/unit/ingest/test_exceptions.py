@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 
 from devices.profile_text import parse_profile
-from gateway.ingest.sources import Message
+from gateway.ingest.messages import Message
 from tests.support.ingest import Edge
 
 TANK = parse_profile(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.ingest.messages import Message, Messages
 from gateway.ingest.mqtt import packets, packets5
 from gateway.ingest.mqtt.packets import Connect, PacketType, Publish, Will
 from gateway.ingest.mqtt.properties import Property, Value
 from gateway.ingest.mqtt.reasons import MqttError, ReasonCode
 from gateway.ingest.mqtt.session import ServerSession, acknowledge, windows_freed
 from gateway.ingest.mqtt.settings import MqttSettings
-from gateway.ingest.mqtt.state import HELD, REASON_SHIFT, REFUSED, Message, State, TopicCache
+from gateway.ingest.mqtt.state import HELD, REASON_SHIFT, REFUSED, State, TopicCache
 
 SETTINGS = MqttSettings(packet_bytes_max=10_000, connect_bytes_max=400, inflight_max=4, topic_aliases_max=3)
 CONNECT = packets5.encode_connect(Connect(5, "dev", clean=False, keep_alive_s=10))
@@ -43,7 +44,7 @@ def run(machine: ServerSession, chunks: list[bytes]) -> tuple[list[Message], byt
         if machine.state is State.DECIDING:
             machine.accept(machine.client_id, present=True, held=set())
             machine.feed(b"")
-    return machine.messages, b"".join(machine.out)
+    return list(machine.messages), b"".join(machine.out)
 
 
 def refused(machine: ServerSession, data: bytes) -> tuple[str, ReasonCode]:
@@ -118,7 +119,7 @@ def test_connack_names_what_the_client_left_open() -> None:
 def test_the_receive_window_is_enforced_and_given_back() -> None:
     machine = connected()
     machine.feed(b"".join(publish(packet_id=number) for number in range(1, 5)))
-    machine.unacknowledged -= windows_freed(machine.messages[:1])
+    machine.unacknowledged -= windows_freed(Messages([machine.messages[0]]))
     machine.feed(publish(packet_id=5) + publish(qos=0))
     assert refused(machine, publish(packet_id=6))[1] == ReasonCode.RECEIVE_MAXIMUM_EXCEEDED
     assert [message[2] for message in machine.messages] == [1, 2, 3, 4, 5, 0]
@@ -196,7 +197,7 @@ def test_goodbyes() -> None:
         machine = connected()
         machine.feed(packets.encode_packet(PacketType.DISCONNECT, 0, body) + publish())
         assert (machine.state, machine.clean_end, machine.keeps_will) == (State.CLOSED, True, keeps_will)
-        assert machine.messages == []
+        assert not machine.messages
 
 
 def test_disconnect_may_change_the_sessions_end_but_not_give_it_one() -> None:

@@ -115,7 +115,7 @@ def test_messages_come_out_the_same_however_they_are_cut(level: int, size: int) 
     acks, ids = acknowledge(x.messages)
     assert acks.startswith(b"\x40\x02\x00\x09\x40\x02\x00\x01")
     assert acks.endswith(b"\x50\x02\x00\x07" * 3)
-    assert ids == [9, *range(1, 21), 7, 7, 7]
+    assert list(ids) == [9, *range(1, 21), 7, 7, 7]
 
 
 def test_a_broker_may_change_keep_alive_and_expiry() -> None:

@@ -233,7 +233,7 @@ def test_a_frame_that_is_cut_waits_and_takes_nothing(level: int) -> None:
         for cut in range(1, len(data)):
             session = machine(level if data is GOOD[level] else 0)
             session.feed(data[:cut])
-            assert (session.messages, session.out) == ([], [])
+            assert (list(session.messages), session.out) == ([], [])
 
 
 @given(st.data(), st.sampled_from([4, 5]))

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import random
+from array import array
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.ingest.messages import Message, Messages
 from gateway.ingest.mqtt import packets
 from gateway.ingest.mqtt.packets import Connect, Header, PacketType, Publish
 from gateway.ingest.mqtt.reasons import MqttError, ReasonCode
 from gateway.ingest.mqtt.session import ServerSession, acknowledge
 from gateway.ingest.mqtt.settings import MqttSettings
-from gateway.ingest.mqtt.state import HELD, Message, State, TopicCache
+from gateway.ingest.mqtt.state import HELD, State, TopicCache
 
 SETTINGS = MqttSettings(packet_bytes_max=10_000, connect_bytes_max=200)
 CONNECT = packets.encode_connect(Connect(4, "dev", clean=False, keep_alive_s=10))
@@ -43,7 +45,7 @@ def run(machine: ServerSession, chunks: list[bytes]) -> tuple[list[Message], byt
         if machine.state is State.DECIDING:
             machine.accept(machine.client_id, present=True, held=set())
             machine.feed(b"")
-    return machine.messages, b"".join(machine.out)
+    return list(machine.messages), b"".join(machine.out)
 
 
 STREAM = (
@@ -163,8 +165,8 @@ def test_qos_2_is_taken_once_until_its_pubrel() -> None:
 
 def test_acknowledgements_are_one_piece_in_order() -> None:
     messages = [("t", b"", 258, 2), ("t", b"", 0, 0), ("t", b"", 3, 10)]
-    assert acknowledge(messages) == (b"\x40\x02\x01\x02\x40\x02\x00\x03", [258, 3])
-    assert acknowledge([("t", b"", 0, 0)]) == (b"", [])
+    assert acknowledge(Messages(messages)) == (b"\x40\x02\x01\x02\x40\x02\x00\x03", array("H", [258, 3]))
+    assert acknowledge(Messages([("t", b"", 0, 0)])) == (b"", array("H"))
 
 
 class ImaginaryClient:
@@ -210,8 +212,8 @@ def test_two_machines_on_a_wire_that_breaks_and_splits(seed: int) -> None:
             messages, answers = run(server, [upward[:size]])
             upward = upward[size:]
             stored |= {payload for _, payload, _, _ in messages}
-            downward += answers + acknowledge(messages)[0]
-            server.messages, server.out = [], []
+            downward += answers + acknowledge(Messages(messages))[0]
+            server.messages, server.out = Messages(), []
             size = dice.randint(0, len(downward)) // 4 * 4  # the imaginary client reads whole packets
             upward += client.receive(downward[:size])
             downward = downward[size:]

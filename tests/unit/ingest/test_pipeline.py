@@ -11,9 +11,10 @@ from devices.profile_files import read_profiles
 from devices.profile_text import parse_profile
 from devices.profiles import Profile
 from gateway.ingest.events import EVENTS_TOPIC, Events
+from gateway.ingest.messages import Message
 from gateway.ingest.mqtt.state import HELD
 from gateway.ingest.pipeline import GROUP_BYTES
-from gateway.ingest.sources import Message, Source
+from gateway.ingest.sources import Source
 from gateway.ingest.tail import tail_columns
 from headwater.disk import ForgetfulDisk
 from tests.support.ingest import Edge, stored

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from devices.decoders.sparkplug import Rebirth
+from gateway.ingest.messages import Messages
 from gateway.ingest.mqtt.access import Rights
 from gateway.ingest.mqtt.packets import Connect
 from gateway.ingest.mqtt.settings import MqttSettings
@@ -102,8 +103,8 @@ def test_behind_a_broker_only_nodes_that_are_heard_through_it_are_asked(monkeypa
     assert (hall.asked, yard.asked, [topic for topic, _ in sent]) == (1, 0, ["spBv1.0/g/NCMD/n"])
     [(topic, payload)] = sent
     own, other = (topic, payload, 0, 0), (topic, b"of another host", 0, 0)
-    assert hall.without_own([own, other]) == [other]
-    assert yard.without_own([own, other]) == [own, other]
+    assert list(hall.without_own(Messages([own, other]))) == [other]
+    assert list(yard.without_own(Messages([own, other]))) == [own, other]
     wanted.append(first)
     assert ask(hall, "spBv1.0/g/NBIRTH/n", ASK_EVERY_MS - 1) == []
     assert ask(hall, "spBv1.0/g/NBIRTH/n", ASK_EVERY_MS) == [first]

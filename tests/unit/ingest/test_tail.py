@@ -6,7 +6,6 @@ import msgspec
 import pytest
 
 from devices.profile_files import read_profiles
-from gateway.ingest.repeats import read_hw_m
 from gateway.log.records import Record, encode_batch, encode_headers
 from tests.support.ingest import Edge
 
@@ -69,11 +68,6 @@ def test_only_this_nodes_own_marks_are_taken_up() -> None:
     copied = encode_headers([("hw-mark", msgspec.json.encode(BESIDE)), ("hw", b"edge/0/0/4")])
     edge = restarted(with_mark(node="mast"), with_mark(partition=1), copied)
     assert (edge.ingest.marks.n, edge.ingest.marks.live) == (0, 0)
-
-
-@pytest.mark.parametrize("value", [b"9" * 5_000 + b":00000000:a", b"1:" + b"f" * 20 + b":a", b"-1:00000000:a", b"1:0"])
-def test_a_message_header_of_somebody_else_is_none_of_ours(value: bytes) -> None:
-    assert read_hw_m(value) is None
 
 
 def test_a_group_that_a_defect_stops_is_given_back_and_the_next_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,116 @@
+"""The run of plain PUBLISH packets: the hot path of listener and client, with no call per packet. Sans-IO.
+
+Plain is a PUBLISH of QoS 0 or 1 to a topic that is known, in MQTT 5 without properties. A run stops before anything
+unusual (QoS 2, a new topic, an error), which the version's table then treats by the book.
+
+Packets of one device often differ in nothing but identifier and payload, and the payloads in nothing but their digits.
+What looks so is cut all at once, in a fifth of the loop's time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from struct import Struct
+from typing import TYPE_CHECKING, Any
+
+from gateway.ingest.mqtt.state import QOS
+
+if TYPE_CHECKING:
+    from gateway.ingest.mqtt.state import Exchange
+
+# the first byte of a PUBLISH with QoS 0 or 1 and every legal flag
+PLAIN = frozenset({0x30, 0x31, 0x32, 0x33, 0x3A, 0x3B})
+EQUAL_MIN = 4  # packets; fewer are as quick one by one
+
+
+def read_run(x: Exchange, data: bytes, position: int, end: int, room: int, properties: int) -> tuple[int, int]:
+    """The run at `position`; returns where it ends, and how many of its messages have an identifier: `room` at most.
+
+    `properties`: the bytes that these take in a plain packet; 0 in MQTT 3.1.1, and 1, a length of 0, in MQTT 5.
+    """
+    names, messages = x.topics.names, x.messages
+    left = room
+    length_max = x.settings.packet_bytes_max - 3  # one a byte or so larger is left to the table
+    first = flags = number_bytes = 0  # of the packet before: the next is often the same
+    name, head = "", b""  # its topic, and the bytes of that with their length
+    ids: list[int] = []  # and of all that were like it, not among `messages` yet
+    payloads: list[bytes] = []
+    looked = False  # for packets of equal length
+    while position + 4 <= end:
+        length = data[position + 1]
+        body = position + 2
+        if length >= 0x80:
+            high = data[body]
+            if high >= 0x80 or (properties and not high):
+                break
+            length = length & 0x7F | high << 7
+            body += 1
+        stop = body + length
+        if stop > end or length > length_max:
+            break
+        if data[position] != first or not data.startswith(head, body):
+            topic_end = body + 2 + (data[body] << 8 | data[body + 1]) if length >= 4 else end
+            known = names.get(data[body + 2 : topic_end])
+            if known is None or data[position] not in PLAIN:
+                break
+            if ids:
+                messages.extend(name, payloads, ids, flags)
+                ids, payloads = [], []
+            first, name, head = data[position], known, data[body:topic_end]
+            flags, number_bytes = first & 15, 2 if first & QOS else 0
+        at = body + len(head)
+        if at + 2 + properties > stop:
+            break
+        if not looked and (size := stop - position) * EQUAL_MIN <= end - position:
+            looked = True
+            count = (end - position) // size
+            equal = _equal_packets(data, position, size, at - position, count, number_bytes, properties)
+            if equal is not None and (not number_bytes or count <= left):
+                ids += equal[0]
+                payloads += equal[1]
+                left -= count if number_bytes else 0
+                position += count * size
+                continue
+        packet_id = 0
+        if number_bytes:
+            packet_id = data[at] << 8 | data[at + 1]
+            if not packet_id or left < 1:
+                break
+        at += number_bytes
+        if properties and data[at]:
+            break
+        left -= packet_id > 0
+        ids.append(packet_id)
+        payloads.append(data[at + properties : stop])
+        position = stop
+    if ids:
+        messages.extend(name, payloads, ids, flags)
+    return position, room - left
+
+
+def _equal_packets(
+    data: bytes, position: int, size: int, head: int, count: int, number_bytes: int, properties: int
+) -> tuple[list[int], list[bytes]] | None:
+    """Identifiers and payloads of `count` packets of `size` bytes, or None when some differs in more than those.
+
+    `head`: how many bytes stand before the identifier, and are the same in all of them.
+    """
+    stop = position + count * size
+    if not data.startswith(data[position : position + head], stop - size):
+        return None  # the last one is not where it would be
+    if properties and data[position + head + number_bytes : stop : size].count(0) != count:
+        return None
+    columns: list[Any] = list(zip(*_cutter(head, size, number_bytes, properties)(data[position:stop]), strict=True))
+    if columns[0].count(columns[0][0]) != count:
+        return None
+    if not number_bytes:
+        return [0] * count, list(columns[1])
+    return None if 0 in columns[1] else (list(columns[1]), list(columns[2]))
+
+
+@lru_cache(maxsize=1_024)
+def _cutter(head: int, size: int, number_bytes: int, properties: int) -> Callable[[bytes], Iterator[Sequence[Any]]]:
+    """Cuts packets of one layout into head, identifier and payload."""
+    middle = ("H" if number_bytes else "") + "x" * properties
+    return Struct(f">{head}s{middle}{size - head - number_bytes - properties}s").iter_unpack
