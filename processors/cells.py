@@ -16,7 +16,7 @@ _NO_START = np.iinfo(np.int64).min
 _INTEGERS = ("key", "start", "end", "revision", "count")
 CELL_BYTES = 280
 """What a cell takes as measured, its place in the table included; the arrays' room for more is not counted."""
-_FLAGS = ("live", "dirty", "settled", "complete", "told", "retro", "needs")
+_FLAGS = ("live", "dirty", "settled", "complete", "told", "retro", "needs", "early")
 
 
 class Cells:
@@ -25,7 +25,7 @@ class Cells:
     `revision` is -1 before anything was emitted. `live`: it holds a reading that did not come as backfill. `dirty`: it
     took a reading since its last emission. `settled`: its last emission is not awaiting a better one. `complete`: what
     that said. `told`: some emission said complete. `retro`: an owed interval touched it when its time came.
-    `needs`: a mark may have something to say about it.
+    `needs`: a mark may have something to say about it. `early`: its last emission came before its time was over.
     """
 
     def __init__(self, cells_max: int) -> None:
@@ -44,6 +44,7 @@ class Cells:
         self.told: Bools
         self.retro: Bools
         self.needs: Bools
+        self.early: Bools
         for name in _INTEGERS:
             setattr(self, name, np.zeros(self.capacity, dtype=np.int64))
         for name in _FLAGS:
@@ -197,6 +198,8 @@ class Cells:
         for name, column in columns.items():
             getattr(self, name)[:count] = column
         for name in _FLAGS:
+            if name not in data:
+                continue  # of a snapshot from before there was such a thing
             bits = np.unpackbits(np.frombuffer(data[name], dtype=np.uint8), count=count)
             getattr(self, name)[:count] = bits.astype(np.bool_)
         pairs = zip(self.key[:count].tolist(), self.start[:count].tolist(), strict=True)

@@ -9,20 +9,28 @@ Here: the close rule for all kinds. The kinds: `windows` (side by side), `hoppin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from processors.columns import Columns, Ints
+from processors.columns import Columns, Ints, KeyTable
 from processors.intervals import Bools, touching
 from processors.marks import Mark, NodeMarks
 from processors.memory import WindowMemory
-from processors.results import WindowResult
+from processors.results import NEVER, WindowResult
+from processors.rules import WindowRule
+
+EVER = 1 << 62
+"""Behind every event time."""
 
 
 class WindowState(WindowMemory):
     """The windows of one rule. `add` and `close` are called in the order of the log."""
+
+    def __init__(self, rule: WindowRule, keys: KeyTable) -> None:
+        super().__init__(rule, keys)
+        self._early_ms = rule.early_every_ms
 
     # what the kinds of windows do each in their own way
 
@@ -39,11 +47,6 @@ class WindowState(WindowMemory):
 
     def _prepare_pending(self, index: int, end_max: int) -> None:
         """Have all windows of a node that end by then in cells."""
-
-    def _contents(self, cells: Ints) -> tuple[Ints, list[dict[str, dict[str, Any]]]]:
-        """Readings and fields of windows."""
-        state = self.cells
-        return state.count[cells], self.fields.results(cells, state.start[cells], state.end[cells])
 
     def _labels(self, cells: Ints) -> Iterable[dict[str, Any]]:
         """What else results say of these windows."""
@@ -91,17 +94,30 @@ class WindowState(WindowMemory):
         self._lost[index] = list(node.lost)
         results = self._prepare(index, before, watermark)
         results += self._close(index, watermark, node, everything=everything)
+        if self._early_ms and before // self._early_ms != watermark // self._early_ms:
+            results += self._foretell(index, watermark)
         self._forget(index, watermark)
         results.sort(key=lambda result: (result.start, result.group))
         return results
 
     def _silence(self, index: int, mark: Mark) -> list[WindowResult]:
         """The owner of the partition found the node silent: say what there is of pending windows, once, incomplete."""
-        end_max = (1 << 62) if mark.live is None else mark.live
+        end_max = EVER if mark.live is None else mark.live
         self._prepare_pending(index, end_max)
         cells = self._of_node(self.cells.needing(), index, end_max)
-        cells = cells[self.cells.revision[cells] < 0]
+        state = self.cells
+        cells = cells[(state.revision[cells] < 0) | (state.early[cells] & state.dirty[cells])]
+        self._silent_until = max(self._silent_until, int(state.end[cells].max(initial=NEVER)))
         return self._emit(cells, np.zeros(len(cells), dtype=np.bool_), ["silent"] * len(cells), settled=False)
+
+    def _foretell(self, index: int, watermark: int) -> list[WindowResult]:
+        """What there is by now of windows that are under way."""
+        state = self.cells
+        cells = self._of_node(state.needing(), index, EVER)
+        cells = cells[(state.start[cells] <= watermark) & (state.end[cells] > watermark) & state.dirty[cells]]
+        found = self._emit(cells, np.zeros(len(cells), dtype=np.bool_), ["early"] * len(cells), settled=False)
+        state.early[cells] = True
+        return found
 
     def _close(self, index: int, watermark: int, node: NodeMarks, *, everything: bool) -> list[WindowResult]:
         state = self.cells
@@ -114,11 +130,12 @@ class WindowState(WindowMemory):
         # What was lost once stays lost, though its interval may be forgotten by now.
         lost = touching(starts, ends, node.lost) | (settled & ~complete)
         state.retro[cells[owed & ~settled]] = True
-        early = cells[owed & (state.revision[cells] < 0) & state.live[cells]]
+        partial = cells[owed & ((state.revision[cells] < 0) | state.early[cells]) & state.live[cells]]
         changed = ~settled | state.dirty[cells] | (complete & lost)
         final = ~owed & changed
         causes = [self._cause(int(cell), lost=bool(gone)) for cell, gone in zip(cells[final], lost[final], strict=True)]
-        results = self._emit(early, np.zeros(len(early), dtype=np.bool_), ["backfill"] * len(early), settled=False)
+        unfinished = np.zeros(len(partial), dtype=np.bool_)
+        results = self._emit(partial, unfinished, ["backfill"] * len(partial), settled=False)
         results += self._emit(cells[final], ~lost[final], causes, settled=True)
         state.rest(cells[~owed])
         state.need(cells[owed & changed])
@@ -136,13 +153,14 @@ class WindowState(WindowMemory):
         if not len(cells):
             return []
         state, names = self.cells, self._keys.names
+        foretold = state.early[cells] | (state.revision[cells] < 0)
         state.revision[cells] += 1
         first = complete & ~state.told[cells]
         retro = state.retro[cells]
         state.told[cells] |= complete
         state.complete[cells] = complete
         state.settled[cells] = settled
-        state.dirty[cells] = False
+        state.dirty[cells] = state.early[cells] = False
         self.counters.windows_emitted += len(cells)
         self.counters.revisions += int((state.revision[cells] > 0).sum())
         counts, fields = self._contents(cells)
@@ -150,9 +168,19 @@ class WindowState(WindowMemory):
         starts = state.start[cells].tolist()
         rows = zip(
             *(columns, starts, state.end[cells].tolist(), state.revision[cells].tolist(), complete.tolist(), causes),
-            *(retro.tolist(), first.tolist(), counts.tolist(), fields, self._labels(cells)),
+            *(retro.tolist(), first.tolist(), counts.tolist(), fields, self._more(cells, counts, fields, foretold)),
             strict=True,
         )
         results = [WindowResult(*row) for row in rows]
         results.sort(key=lambda result: (result.start, result.group))
         return results
+
+    def _more(self, cells: Ints, counts: Ints, fields: Sequence[Any], first: Bools) -> Iterator[dict[str, Any]]:
+        """What else results say: of a revision (but of `first` results) what was told before."""
+        rows = zip(cells.tolist(), counts.tolist(), fields, first.tolist(), self._labels(cells), strict=True)
+        for cell, count, found, none, label in rows:
+            if none:
+                yield label
+                continue
+            was_count, was = self._told.pop(cell, (count, found))
+            yield {**label, "before": {"count": was_count, "fields": was}}

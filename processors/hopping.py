@@ -60,10 +60,29 @@ class HoppingWindows(WindowState):
             self._make(panes, key, starts, nodes)
             kept = np.flatnonzero(panes >= 0)
             if len(kept) < len(panes):
-                rows, panes = rows[kept], panes[kept]
+                rows, panes, nodes = rows[kept], panes[kept], nodes[kept]
         if len(rows):
+            self._keep_told_of(panes, nodes)
             self._panes.touch(panes, columns.backfill[begin:end][rows])
             self.fields.add(columns, begin, end, None if len(rows) == end - begin else rows, panes)
+
+    def _keep_told_of(self, panes: Ints, nodes: Ints) -> None:
+        """Of the windows that these panes belong to: panes take readings, windows are told."""
+        until = np.maximum(self._watermark[nodes], self._silent_until)
+        old = panes[self._first(self._panes.start[panes]) + self._size <= until]
+        if not len(old):
+            return
+        old = np.unique(old)
+        starts = self._panes.start[old]
+        spans = zip(self._panes.key[old].tolist(), self._first(starts).tolist(), starts.tolist(), strict=True)
+        windows = [
+            cell
+            for key, first, start in spans
+            for window in range(first, start + 1, self._hop)
+            if (cell := self.cells.get(key, window)) >= 0
+        ]
+        if windows:
+            self._keep_told(np.array(windows, dtype=np.int64))
 
     def _make(self, panes: Ints, key: Ints, starts: Ints, nodes: Ints) -> None:
         for row in np.flatnonzero(panes < 0).tolist():
@@ -72,7 +91,9 @@ class HoppingWindows(WindowState):
             if pane < 0:
                 last = start - start % self._hop  # the last window that it belongs to
                 late = last + self._size <= self._horizon(node)
-                if (late and not self._owed(node, start - self._size, last + self._size)) or last < self._begin:
+                if (late and not self._owed(node, start - self._size, last + self._size)) or last < self._begin_of(
+                    key[row]
+                ):
                     self._refused.append((row, last, last + self._size))
                     continue
                 # Its end is that of its last window: until then it is needed.
@@ -105,7 +126,7 @@ class HoppingWindows(WindowState):
     def _have_fresh(self, index: int, before: int, until: int) -> Ints:
         """Have the windows of panes with new readings; returns those."""
         fresh = self._mine(self._panes.needing(), index)
-        lateness = NEVER if before == NEVER else before - self.rule.allowed_lateness_ms
+        lateness = self._lateness(before, self._open_was)
         self._have_windows(fresh, NEVER, until, max(lateness, int(self._floor[index])))
         return fresh
 
@@ -116,7 +137,7 @@ class HoppingWindows(WindowState):
         """Have the windows of panes that end in (after, until] in cells, as such that have something to say."""
         hop, size = self._hop, self._size
         starts = self._panes.start[panes]
-        low = np.maximum(self._first(starts), self._begin)
+        low = np.maximum(self._first(starts), self._begin_of(self._panes.key[panes]))
         if after != NEVER:
             low = np.maximum(low, (after - size) // hop * hop + hop)
         high = np.minimum(starts - starts % hop, (until - size) // hop * hop)
@@ -161,6 +182,7 @@ class HoppingWindows(WindowState):
         starts = self.cells.start[cells]
         order, low, counts = self._panes_of(self.cells.key[cells], starts)
         table = FieldTable(self.rule, len(cells))
+        table.begins = self.fields.begins
         for name, state in self.fields.states.items():
             table.states[name] = FieldState(state.aggregates, len(cells), samples_max=self.rule.samples_max)
         readings = np.zeros(len(cells), dtype=np.int64)
@@ -198,11 +220,19 @@ class HoppingWindows(WindowState):
     # memory
 
     def _free(self, cells: Ints) -> None:
+        self._drop_told(cells)
         self.cells.free(cells)
 
     def _free_panes(self, panes: Ints) -> None:
         self.fields.clear(panes)
         self._panes.free(panes)
+
+    def _free_all_of(self, keys: Bools) -> None:
+        super()._free_all_of(keys)
+        used = self._panes.used()
+        gone = used[keys[self._panes.key[used]]]
+        self._panes.rest_of(gone)
+        self._free_panes(gone)
 
     def _holding(self) -> tuple[Cells, Callable[[], Ints]]:
         return self._panes, self._resting_panes
@@ -247,6 +277,5 @@ class HoppingWindows(WindowState):
     def restore(self, data: dict[str, Any]) -> None:
         self.cells.restore(data["cells"])
         count = self._panes.restore(data["panes"])
-        self.fields = FieldTable(self.rule, self._panes.capacity)
-        self.fields.restore(data["fields"], count)
+        self._restore_fields(data["fields"], self._panes.capacity, count)
         self._restore_rest(data)

@@ -16,11 +16,15 @@ import numpy as np
 
 from processors.cells import CELL_BYTES, Cells
 from processors.columns import Ints, KeyTable
+from processors.evolution import WindowChange
 from processors.fields import FieldTable
 from processors.intervals import Bools, Interval, touching
 from processors.late import TooLateReadings
 from processors.results import NEVER, Counters
 from processors.rules import WindowRule
+
+Told = tuple[int, dict[str, dict[str, Any]]]
+"""Readings and fields."""
 
 FULL = 7 / 8  # of a bound: above it closed windows are forgotten early ...
 ROOMY = 3 / 4  # ... until this much is left in use
@@ -47,6 +51,11 @@ class WindowMemory:
         self._floor: Ints = np.zeros(0, dtype=np.int64)
         self._swept: dict[int, int] = {}
         self._begin = NEVER
+        self._young: dict[int, int] = {}  # keys whose windows begin later, since the rule names them only since then
+        self._begins: Ints | None = None
+        self._fresh: tuple[frozenset[str], int] | None = None  # while a changed rule's state is restored
+        self._told: dict[int, Told] = {}  # of cells that have changed since: what was told of them last
+        self._silent_until = NEVER  # the latest end of a window told of a silent node: it may be ahead of watermarks
         self._open: dict[int, list[Interval]] = {}
         self._lost: dict[int, list[Interval]] = {}
 
@@ -56,6 +65,19 @@ class WindowMemory:
         """
         if newest != NEVER:
             self._begin = self._begin_behind(newest)
+
+    def _begin_of(self, keys: Any) -> Any:
+        """The least start that windows of these keys (an array, or one number of an array) may have."""
+        if self._begins is None:
+            return self._begin
+        known = keys < len(self._begins)
+        return np.where(known, self._begins[np.where(known, keys, 0)], self._begin)
+
+    def _learn_young(self) -> None:
+        self._begins = None
+        if self._young:
+            self._begins = np.full(max(self._young) + 1, self._begin, dtype=np.int64)
+            self._begins[list(self._young)] = np.maximum(list(self._young.values()), self._begin)
 
     def refuse_below(self, floors: dict[str, int]) -> None:
         """Windows of these nodes that end at or before these times are told already: refuse readings in them."""
@@ -78,9 +100,36 @@ class WindowMemory:
         """The times in which a reading would change what windows say, as [start, end)."""
         return self.cells.start[cells], self.cells.end[cells]
 
+    def _contents(self, cells: Ints) -> tuple[Ints, list[dict[str, dict[str, Any]]]]:
+        """Readings and fields of windows."""
+        state = self.cells
+        return state.count[cells], self.fields.results(cells, state.start[cells], state.end[cells])
+
     def _free(self, cells: Ints) -> None:
+        self._drop_told(cells)
         self.fields.clear(cells)
         self.cells.free(cells)
+
+    # what a revision was before
+
+    def _keep_told(self, cells: Ints) -> None:
+        """These (some perhaps twice) are about to change: keep what was told of them, if anything was.
+
+        Nothing changed since it was told, or it would be kept already. Early results are not: they change all the time.
+        """
+        state = self.cells
+        told = cells[(state.revision[cells] >= 0) & ~state.early[cells]]
+        if not len(told):
+            return
+        fresh = np.array([cell for cell in np.unique(told).tolist() if cell not in self._told], dtype=np.int64)
+        if len(fresh):
+            counts, fields = self._contents(fresh)
+            self._told.update(zip(fresh.tolist(), zip(counts.tolist(), fields, strict=True), strict=True))
+
+    def _drop_told(self, cells: Ints) -> None:
+        if self._told:
+            for cell in cells.tolist():
+                self._told.pop(cell, None)
 
     # keys and nodes
 
@@ -103,22 +152,29 @@ class WindowMemory:
 
     def _match(self, key: int) -> bool:
         node, device = self._keys.device(key)
-        return any_match(self.rule.nodes, node) and any_match(self.rule.devices, device)
+        return _fits(self.rule, node, device)
 
     def _horizon(self, node: int) -> int:
         """Windows of a node that end at or before this are not begun any more."""
-        watermark = int(self._watermark[node])
-        lateness = NEVER if watermark == NEVER else watermark - self.rule.allowed_lateness_ms
-        return max(lateness, int(self._floor[node]))
+        return max(self._lateness(int(self._watermark[node]), self._open.get(node, ())), int(self._floor[node]))
+
+    def _lateness(self, watermark: int, owed: Sequence[Interval]) -> int:
+        """What ended by then has had its time to be revised; with lateness "backfill" not while a node owes data."""
+        if watermark == NEVER:
+            return NEVER
+        horizon = watermark - self.rule.allowed_lateness_ms
+        if self.rule.lateness == "backfill" and owed:
+            return min(horizon, *(first for first, _ in owed))
+        return horizon
 
     def _refuse(self, row: int, key: int, time: int, window: Sequence[int], *, backfill: bool) -> None:
         """A reading, row `row` of its block, would have begun `window`, which is not begun any more."""
         self.counters.too_late += 1
-        if window[0] < self._begin:
+        if window[0] < self._begin_of(np.int64(key)):
             return  # it is not late: the rule is younger than the window
         node = int(self._nodes_of[key])
         live = int(self._watermark[node])
-        forgotten = live == NEVER or window[1] - self._slack > live - self.rule.allowed_lateness_ms
+        forgotten = live == NEVER or window[1] - self._slack > self._lateness(live, self._open.get(node, ()))
         cause = "memory" if forgotten else "backfill" if backfill else "device"
         self.late.take(row, self._keys.names[key], time, window, live, cause)
 
@@ -127,7 +183,8 @@ class WindowMemory:
 
     def _of_node(self, cells: Ints, index: int, end_max: int) -> Ints:
         mine = self._nodes_of[self.cells.key[cells]] == index if len(cells) else np.zeros(0, dtype=np.bool_)
-        return cells[mine & (self.cells.end[cells] <= end_max) & (self.cells.start[cells] >= self._begin)]
+        begin = self._begin_of(self.cells.key[cells])
+        return cells[mine & (self.cells.end[cells] <= end_max) & (self.cells.start[cells] >= begin)]
 
     # memory
 
@@ -136,7 +193,7 @@ class WindowMemory:
         step = self._step(watermark)
         if self._swept.get(index, NEVER) != step:
             self._swept[index] = step
-            self._sweep(index, watermark - self.rule.allowed_lateness_ms)
+            self._sweep(index, self._lateness(watermark, self._open.get(index, ())))
         floor = self._pressed()
         if floor is not None:
             self._forget_until(floor)
@@ -225,6 +282,9 @@ class WindowMemory:
         self._swept = {new[node]: step for node, step in self._swept.items() if new[node] >= 0}
         self._open = {new[node]: intervals for node, intervals in self._open.items() if new[node] >= 0}
         self._lost = {new[node]: intervals for node, intervals in self._lost.items() if new[node] >= 0}
+        numbers = new_of.tolist()
+        self._young = {numbers[key]: begin for key, begin in self._young.items() if numbers[key] >= 0}
+        self._learn_young()
         self._matches = np.zeros(0, dtype=np.bool_)
         self._learn_keys()
 
@@ -233,34 +293,74 @@ class WindowMemory:
     def snapshot(self) -> dict[str, Any]:
         """Plain data and bytes, from which `restore` makes the same state."""
         self._learn_nodes()
+        used = self.cells.used()
         return {
-            "cells": self.cells.snapshot(self.cells.used()),
+            "cells": self.cells.snapshot(used),
             "fields": self.fields.snapshot(self._holding()[0].used()),
             "counters": msgspec.structs.asdict(self.counters),
             "watermark": self._watermark.tolist(),
             "floor": self._floor.tolist(),
             "swept": self._swept,
             "begin": self._begin,
+            "young": self._young,
             "open": self._open,
             "late": self.late.snapshot(),
+            "told": [[int(np.searchsorted(used, cell)), *told] for cell, told in self._told.items()],
+            "silent_until": self._silent_until,
         }
 
     def restore(self, data: dict[str, Any]) -> None:
         """The key table must have been restored before."""
         count = self.cells.restore(data["cells"])
-        self.fields = FieldTable(self.rule, self.cells.capacity)
-        self.fields.restore(data["fields"], count)
+        self._restore_fields(data["fields"], self.cells.capacity, count)
         self._restore_rest(data)
+
+    def restore_changed(self, data: dict[str, Any], change: WindowChange, newest: int) -> None:
+        """`restore` for a state that another definition of this rule has made, after records of times up to `newest`.
+
+        What is new begins with windows that cannot have begun yet.
+        """
+        begin = NEVER if newest == NEVER else self._begin_behind(newest)
+        self._fresh = (change.fresh, begin)
+        self.restore(data)
+        self._fresh = None
+        had = np.array([_fits(change.old, *self._keys.device(key)) for key in range(len(self._keys))], dtype=np.bool_)
+        has = self._matches[:-1]
+        for key in np.flatnonzero(has & ~had).tolist() if begin != NEVER else ():
+            self._young[key] = begin
+        self._learn_young()
+        if (had & ~has).any():
+            self._free_all_of(had & ~has)
+
+    def _restore_fields(self, data: dict[str, Any], capacity: int, count: int) -> None:
+        self.fields = FieldTable(self.rule, capacity)
+        fresh, begin = self._fresh or (frozenset[str](), None)
+        self.fields.restore(data, count, fresh=fresh, begin=begin)
+
+    def _free_all_of(self, keys: Bools) -> None:
+        """Give up all windows of these keys."""
+        used = self.cells.used()
+        gone = used[keys[self.cells.key[used]]]
+        self.cells.rest_of(gone)
+        self._free(gone)
 
     def _restore_rest(self, data: dict[str, Any]) -> None:
         self.counters = Counters(**data["counters"])
+        self._told = {cell: (count, fields) for cell, count, fields in data.get("told", ())}
+        self._silent_until = data.get("silent_until", NEVER)
         if "late" in data:
             self.late.restore(data["late"])
         self._watermark = np.array(data["watermark"], dtype=np.int64)
         self._floor = np.array(data["floor"], dtype=np.int64)
         self._swept, self._begin = dict(data["swept"]), data["begin"]
+        self._young = dict(data.get("young", {}))
+        self._learn_young()
         self._open = {node: [(start, end) for start, end in intervals] for node, intervals in data["open"].items()}
         self._learn_keys()
+
+
+def _fits(rule: WindowRule, node: str, device: str) -> bool:
+    return any_match(rule.nodes, node) and any_match(rule.devices, device)
 
 
 def any_match(patterns: Sequence[str], name: str) -> bool:

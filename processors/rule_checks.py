@@ -28,10 +28,12 @@ def about_window(rule: WindowRule, *, kind_is_known: bool = True) -> Iterator[Fi
     yield from _endless(rule)
     if kind_is_known:
         yield from _of_kind(rule)
-    for key in _SPANS:
+    for key in (*_SPANS, "early_every_s"):
         seconds = getattr(rule, key)
         if seconds is not None and (seconds * 1000 < 1 or abs(round(seconds * 1000) - seconds * 1000) > 1e-6):
             yield (key,), f"{seconds} is no whole number of milliseconds"
+    if rule.kind == "hopping" and rule.early_every_s is not None:
+        yield ("early_every_s",), "hopping windows have no early results: a shorter every_s tells more often"
     if rule.kind == "hopping" and rule.size_ms and rule.every_ms:
         yield from _hops(rule)
     if rule.kind == "calendar":

@@ -46,6 +46,7 @@ class SessionWindows(WindowState):
 
     def _place(self, key: Ints, time: Ints, nodes: Ints, rows: Ints, columns: Columns, begin: int, end: int) -> None:
         """Rows that only prolong the latest session of their key are placed together, others one by one."""
+        self._keep_told_near(key, time, nodes)
         cells = self._prolonging(key, time)
         backfill = columns.backfill[begin:end][rows]
         done = 0
@@ -59,6 +60,18 @@ class SessionWindows(WindowState):
             if absorbed[0] == _TOO_LATE:
                 self._refused.append((row, int(time[row]), int(time[row]) + self._gap))
         self._take(columns, begin, end, rows[done:], cells[done:], backfill[done:])
+
+    def _keep_told_near(self, key: Ints, time: Ints, nodes: Ints) -> None:
+        """Of the sessions that these rows may change."""
+        told = []
+        for row in np.flatnonzero(time < np.maximum(self._watermark[nodes], self._silent_until)).tolist():
+            starts, cells = self._of_key.get(int(key[row]), ((), ()))
+            for place in range(bisect_left(starts, int(time[row]) + self._gap) - 1, -1, -1):
+                if self.cells.end[cells[place]] <= time[row]:
+                    break
+                told.append(cells[place])
+        if told:
+            self._keep_told(np.array(told, dtype=np.int64))
 
     def _take(self, columns: Columns, begin: int, end: int, rows: Ints, cells: Ints, backfill: Any) -> None:
         kept = np.flatnonzero(cells >= 0)
@@ -131,6 +144,7 @@ class SessionWindows(WindowState):
         """A session turns out to have begun earlier: it has another name, and what was told is taken back."""
         state = self.cells
         self._take_back(cell)
+        self._told.pop(cell, None)
         state.move(cell, start)
         state.revision[cell] = -1
         state.settled[cell] = state.complete[cell] = state.told[cell] = False
@@ -160,6 +174,7 @@ class SessionWindows(WindowState):
             del starts[place], cells[place]
             self._newest[int(state.key[into])] = cells[-1]
         gone = np.array(others)
+        self._drop_told(gone)
         state.rest_of(gone)
         self.fields.clear(gone)
         state.free(gone)
@@ -192,7 +207,8 @@ class SessionWindows(WindowState):
         # Sessions that may have begun before this rule did are never told.
         used = self.cells.used()
         mine = used[self._nodes_of[self.cells.key[used]] == index]
-        partial = mine[(self.cells.start[mine] < self._begin) & (self.cells.end[mine] <= horizon)]
+        begin = self._begin_of(self.cells.key[mine])
+        partial = mine[(self.cells.start[mine] < begin) & (self.cells.end[mine] <= horizon)]
         if len(partial):
             self.cells.rest_of(partial)
             self._free(partial)

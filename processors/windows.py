@@ -41,6 +41,7 @@ class GridWindows(WindowState):
             if len(kept) < len(cells):
                 rows, cells = rows[kept], cells[kept]
         if len(rows):
+            self._keep_told(cells)
             everything = len(rows) == end - begin
             self.cells.touch(cells, columns.backfill[begin:end] if everything else columns.backfill[begin:end][rows])
             self.fields.add(columns, begin, end, None if everything else rows, cells)
@@ -61,7 +62,7 @@ class GridWindows(WindowState):
             if cell < 0:
                 end = self._end(row, start)
                 late = end <= self._horizon(node) and not self._owed(node, start, end)
-                if late or start < self._begin:
+                if late or start < self._begin_of(key[row]):
                     self._refused.append((row, start, end))
                     continue
                 cell = self.cells.make(int(key[row]), start, end)

@@ -22,7 +22,6 @@ from tests.support.window_model import Model, Overlapping, SideBySide, Silences
 
 FIXTURES = (HealthCheck.function_scoped_fixture,)  # it is the same for all examples
 SIZE = 10_000
-LATENESS = 60_000
 CIRCULAR = ("dir",)
 RULE = river.window(fields={"dir": ["count", "mean", "min", "max", "circular_mean"]}, allowed_lateness_s=60)
 
@@ -83,15 +82,17 @@ def by(bounds: list[int]) -> Callable[[int], tuple[int, int]]:
 
 
 def model_of(rule: WindowRule) -> Model:
+    lateness = rule.allowed_lateness_ms
+    more: dict[str, Any] = {"early_every": rule.early_every_ms, "until_backfilled": rule.lateness == "backfill"}
     match rule.kind:
         case "hopping":
-            return Overlapping(rule.size_ms, rule.every_ms, LATENESS)
+            return Overlapping(rule.size_ms, rule.every_ms, lateness, **more)
         case "session":
-            return Silences(rule.gap_ms, LATENESS)
+            return Silences(rule.gap_ms, lateness, **more)
         case "calendar":
             # The first shifts of 1970 in Berlin, UTC+1: 00:00:30, 00:01 and 00:01:30 are as near as minutes allow.
-            return SideBySide(by([-86_340_000, 0, 60_000, 120_000, 180_000, 10**12]), LATENESS)
-    return SideBySide(lambda time: (time // SIZE * SIZE, time // SIZE * SIZE + SIZE), LATENESS, CIRCULAR)
+            return SideBySide(by([-86_340_000, 0, 60_000, 120_000, 180_000, 86_400_000, 10**12]), lateness, **more)
+    return SideBySide(lambda time: (time // SIZE * SIZE, time // SIZE * SIZE + SIZE), lateness, CIRCULAR, **more)
 
 
 RULES = {
@@ -107,6 +108,17 @@ RULES = {
         allowed_lateness_s=60,
     ),
 }
+EARLY = {
+    name: msgspec.structs.replace(rule, early_every_s=15)
+    for name, rule in RULES.items()
+    if name in ("tumbling", "session")
+}
+UNTIL_BACKFILLED = {
+    name: msgspec.structs.replace(RULES[name], allowed_lateness_s=0, lateness="backfill")
+    for name in ("tumbling", "hopping")
+}
+RULES |= {f"{name}, early": rule for name, rule in EARLY.items()}
+RULES |= {f"{name}, until backfill is done": rule for name, rule in UNTIL_BACKFILLED.items()}
 kinds = pytest.mark.parametrize("kind", RULES)
 
 
@@ -139,7 +151,7 @@ def few_single_readings_and_short_hours(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @kinds
-@settings(max_examples=100, deadline=None, suppress_health_check=FIXTURES)
+@settings(max_examples=70, deadline=None, suppress_health_check=FIXTURES)
 @given(rows=rivers)
 def test_windows_say_what_a_naive_recomputation_says(kind: str, rows: list[Row]) -> None:
     model = model_of(RULES[kind])
@@ -151,7 +163,7 @@ def test_windows_say_what_a_naive_recomputation_says(kind: str, rows: list[Row])
 
 
 @kinds
-@settings(max_examples=40, deadline=None, suppress_health_check=FIXTURES)
+@settings(max_examples=25, deadline=None, suppress_health_check=FIXTURES)
 @given(rows=rivers, data=st.data())
 def test_any_split_into_blocks_gives_the_same_bytes(kind: str, rows: list[Row], data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.sets(st.integers(0, len(rows)), max_size=6)))
@@ -159,7 +171,7 @@ def test_any_split_into_blocks_gives_the_same_bytes(kind: str, rows: list[Row], 
 
 
 @kinds
-@settings(max_examples=25, deadline=None, suppress_health_check=FIXTURES)
+@settings(max_examples=15, deadline=None, suppress_health_check=FIXTURES)
 @given(rows=rivers, data=st.data())
 def test_a_restart_between_blocks_changes_no_byte(kind: str, rows: list[Row], data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.sets(st.integers(0, len(rows)), max_size=3)))

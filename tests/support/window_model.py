@@ -67,8 +67,12 @@ class Model:
     What a reading's windows are is the business of the subclasses.
     """
 
-    def __init__(self, lateness: int, circular: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, lateness: int, circular: tuple[str, ...] = (), *, early_every: int = 0, until_backfilled: bool = False
+    ) -> None:
         self.lateness = lateness
+        self.early_every = early_every
+        self.until_backfilled = until_backfilled
         self.circular = circular
         self.windows: dict[tuple[str, str, int], Window] = {}
         self.lives: dict[str, dict[int, int]] = {}
@@ -77,6 +81,7 @@ class Model:
         self.lost: dict[str, list[list[int]]] = {}
         self.highest: dict[tuple[Any, ...], int] = {}
         self.swept: dict[str, int | None] = {}
+        self.passed: dict[str, int | None] = {}
         self.outputs: list[Window] = []
         self.refused: dict[str, list[dict[str, Any]]] = {}
         self.told_late: list[dict[str, Any]] = []
@@ -88,9 +93,16 @@ class Model:
     def owed(self, node: str) -> list[list[int]]:
         return [interval for part in self.open.get(node, {}).values() for interval in part]
 
-    def too_late(self, node: str, start: int, end: int) -> bool:
+    def horizon(self, node: str) -> int:
+        """What ended by then has had its time."""
         watermark = self.watermark(node)
-        late = watermark is not None and end <= watermark - self.lateness
+        if watermark is None:
+            return -(1 << 60)
+        owed = [first for first, _ in self.owed(node)] if self.until_backfilled else []
+        return min([watermark - self.lateness, *owed])
+
+    def too_late(self, node: str, start: int, end: int) -> bool:
+        late = end <= self.horizon(node)
         return late and not touches(start, end, self.owed(node))
 
     def refuse(self, row: Row, start: int, end: int, *, backfill: bool) -> None:
@@ -145,13 +157,14 @@ class Model:
 
     def new(self, start: int, end: int) -> Window:
         empty: Window = {"rows": [], "said": None, "settled": False, "live": False, "retro": False, "revision": -1}
-        return {**empty, "fresh": False, "start": start, "end": end}
+        return {**empty, "fresh": False, "start": start, "end": end, "early": False, "was": None}
 
     def hear(self, mark: dict[str, Any], *, copied: bool) -> None:
         node = mark["node"]
         if mark.get("by") == "central":
             for where in self.of(node, mark["live"]):
-                if self.windows[where]["revision"] < 0:
+                window = self.windows[where]
+                if window["revision"] < 0 or (window["early"] and window["fresh"]):
                     self.say(where, complete=False, settled=False)
             return
         part = mark["partition"] if copied else 0
@@ -160,18 +173,28 @@ class Model:
         lives[part] = max(mark["live"], lives.get(part, mark["live"]))
         self.open.setdefault(node, {})[part] = mark.get("open", [])
         self.lost.setdefault(node, []).extend(mark.get("lost", []))
-        watermark = self.watermark(node)
+        passed = self.passed.get(node)
+        self.passed[node] = watermark = self.watermark(node)
         if watermark is None:
             return
         before = len(self.outputs)
         self.take_back(node)
         for where in self.of(node, watermark):
             self.judge(where, node)
+        if self.early_every and (passed is None or passed // self.early_every != watermark // self.early_every):
+            self.foretell(node, watermark)
         self.tell_late(node, watermark)
         self.outputs[before:] = sorted(self.outputs[before:], key=lambda said: (said["start"], said["group"]))
         if self.swept.get(node) != self.step(watermark):
             self.swept[node] = self.step(watermark)
-            self.sweep(node, watermark - self.lateness)
+            self.sweep(node, self.horizon(node))
+
+    def foretell(self, node: str, watermark: int) -> None:
+        """What there is of windows under way, if it is new."""
+        for where, window in self.windows.items():
+            if where[0] == node and where[2] <= watermark < window["end"] and window["fresh"]:
+                self.say(where, complete=False, settled=False)
+                window["early"] = True
 
     def take_back(self, node: str) -> None:
         """Say what was told of windows that are no more."""
@@ -189,7 +212,7 @@ class Model:
         window = self.windows[where]
         if touches(*self.reach(window), self.owed(node)):
             window["retro"] |= not window["settled"]
-            if window["revision"] < 0 and window["live"]:
+            if (window["revision"] < 0 or window["early"]) and window["live"]:
                 self.say(where, complete=False, settled=False)
             return
         lost = touches(*self.reach(window), self.lost[node]) or (window["settled"] and not window["said"])
@@ -201,7 +224,8 @@ class Model:
 
     def say(self, where: tuple[str, str, int], *, complete: bool, settled: bool) -> None:
         window = self.windows[where]
-        window.update(revision=window["revision"] + 1, said=complete, settled=settled, fresh=False)
+        before = window["was"] if window["revision"] >= 0 and not window["early"] else None
+        window.update(revision=window["revision"] + 1, said=complete, settled=settled, fresh=False, early=False)
         fields: dict[str, dict[str, Any]] = {}
         rows = self.rows_of(where)
         for name in sorted({name for row in flat(rows) for name in row.fields}):
@@ -209,6 +233,7 @@ class Model:
             names = ["count", "mean", "min", "max"] + (["circular_mean"] if name in self.circular else [])
             if flat(numbers):
                 fields[name] = {aggregated: aggregate(aggregated, numbers) for aggregated in names}
+        window["was"] = {"count": len(flat(rows)), "fields": fields}
         self.outputs.append(
             {
                 "group": f"{where[0]}/{where[1]}",
@@ -219,6 +244,7 @@ class Model:
                 "count": len(flat(rows)),
                 "fields": fields,
                 **({"retro": True} if window["retro"] else {}),
+                **({"before": before} if before is not None else {}),
             }
         )
 
@@ -226,8 +252,10 @@ class Model:
 class SideBySide(Model):
     """Windows between bounds: a reading is in one."""
 
-    def __init__(self, bounds: Callable[[int], tuple[int, int]], lateness: int, circular: tuple[str, ...] = ()) -> None:
-        super().__init__(lateness, circular)
+    def __init__(
+        self, bounds: Callable[[int], tuple[int, int]], lateness: int, circular: tuple[str, ...] = (), **more: Any
+    ) -> None:
+        super().__init__(lateness, circular, **more)
         self.bounds = bounds
 
     def step(self, watermark: int) -> int:
@@ -250,8 +278,8 @@ class SideBySide(Model):
 class Overlapping(Model):
     """Windows of `size` that begin every `hop`. Readings are kept by panes; a window is whatever its panes hold."""
 
-    def __init__(self, size: int, hop: int, lateness: int) -> None:
-        super().__init__(lateness)
+    def __init__(self, size: int, hop: int, lateness: int, **more: Any) -> None:
+        super().__init__(lateness, **more)
         self.size, self.hop, self.pane = size, hop, math.gcd(size, hop)
         self.panes: dict[tuple[str, str, int], list[Row]] = {}
 
@@ -268,8 +296,7 @@ class Overlapping(Model):
         starts = self.starts(pane)
         where = (row.node, row.device, pane)
         if where not in self.panes:
-            watermark = self.watermark(row.node)
-            over = watermark is not None and starts[-1] + self.size <= watermark - self.lateness
+            over = starts[-1] + self.size <= self.horizon(row.node)
             if over and not touches(pane - self.size, starts[-1] + self.size, self.owed(row.node)):
                 self.refuse(row, starts[-1], starts[-1] + self.size, backfill=backfill)
                 return
@@ -299,8 +326,8 @@ class Overlapping(Model):
 class Silences(Model):
     """Sessions: a device's readings, sorted and cut wherever `gap` ms lie between two of them."""
 
-    def __init__(self, gap: int, lateness: int) -> None:
-        super().__init__(lateness)
+    def __init__(self, gap: int, lateness: int, **more: Any) -> None:
+        super().__init__(lateness, **more)
         self.gap = gap
         self.gone: list[tuple[str, str, Window]] = []
 
@@ -316,8 +343,7 @@ class Silences(Model):
             where for where, one in mine.items() if row.time < one["end"] and one["start"] < row.time + self.gap
         )
         if not near:
-            watermark = self.watermark(row.node)
-            over = watermark is not None and row.time < watermark - self.lateness
+            over = row.time < self.horizon(row.node)
             if over and not touches(row.time - self.gap + 1, row.time + self.gap, self.owed(row.node)):
                 self.refuse(row, row.time, row.time + self.gap, backfill=backfill)
                 return
@@ -329,7 +355,7 @@ class Silences(Model):
             joined["live"] |= old["live"]
             joined["retro"] |= old["retro"]
             if where[2] == start:
-                joined |= {name: old[name] for name in ("said", "settled", "revision")}
+                joined |= {name: old[name] for name in ("said", "settled", "revision", "early", "was")}
             elif old["revision"] >= 0:
                 self.gone.append((row.node, row.device, old))
         joined["rows"].append(row)
