@@ -10,8 +10,12 @@ from gateway.log import checkpoints
 from gateway.log.aborted_sums import AbortedSums
 from gateway.log.chain import encode_anchors
 from gateway.log.segment import Segment, SegmentCache
+from gateway.log.state import PartitionState
 from gateway.log.transactions import encode_aborted
-from headwater.disk import Disk
+from headwater.disk import Disk, read_or_none
+
+NOBODY = PartitionState().snapshot()
+"""A snapshot without producers: what a missing one at a log's beginning means."""
 
 
 class Closing(NamedTuple):
@@ -81,11 +85,14 @@ class PartitionFiles:
         self.disk.sync_directory(self.directory)
         self.set_recovery_point(closing.next_base)
 
-    def finish_clean(self, active: Segment, snapshot: bytes, anchors: dict[int, int]) -> None:
+    def finish_clean(self, active: Segment, base_snapshot: bytes, snapshot: bytes, anchors: dict[int, int]) -> None:
         """The same for the active segment, at a clean stop; it stays the active one."""
         with contextlib.suppress(OSError):
             self.write_aborted(active)
             self._write_indexes(active)
+            path = f"{self.directory}/{active.base_offset:020d}.snapshot"
+            if (read_or_none(self.disk, path) or NOBODY) != base_snapshot:
+                self.disk.replace_file(path, base_snapshot)  # a start that recovered the segment had none
             self._write_snapshot(active.next_offset, snapshot, keep=active.base_offset)
             self.disk.replace_file(self.chain_path, encode_anchors(anchors))
 
@@ -125,6 +132,12 @@ class PartitionFiles:
         for name in self.snapshot_names():
             if name not in kept:
                 self.disk.remove(f"{self.directory}/{name}")
+
+    def remove_indexes(self, active: Segment) -> None:
+        """Those that a clean stop wrote describe less than what will be appended."""
+        for suffix in (".index", ".timeindex", ".txnindex"):
+            if self.disk.exists(active.path + suffix):
+                self.disk.remove(active.path + suffix)
 
     def remove_snapshots_beyond(self, end_offset: int) -> None:
         """Those that know of batches which the log does not hold: other batches will get their offsets."""

@@ -14,7 +14,7 @@ from gateway.log.state import PartitionState
 from gateway.log.swap import INDEXES
 from headwater.disk import Disk, read_or_none
 
-_LEFTOVERS = (".tmp", ".deleted", ".cleaned", ".swap")
+LEFTOVERS = (".tmp", ".deleted", ".cleaned", ".swap")
 
 
 def remove_leftovers(disk: Disk, directory: str) -> None:
@@ -22,7 +22,7 @@ def remove_leftovers(disk: Disk, directory: str) -> None:
     names = set(disk.names(directory))
     for name in sorted(names):
         orphan = name.endswith(INDEXES) and name[:20] + ".log" not in names
-        if name.endswith(_LEFTOVERS) or orphan:
+        if name.endswith(LEFTOVERS) or orphan:
             disk.remove(f"{directory}/{name}")
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from gateway.log.chain import CHAIN_START
+from gateway.log.clean_stop import CleanEnd, close_cleanly
 from gateway.log.errors import CorruptBatch, LogFailed
 from gateway.log.files import Closing, PartitionFiles
 from gateway.log.flusher import Flusher, SyncResult
@@ -372,14 +373,17 @@ class PartitionLog(Readable, Upkept):
         """Call `callback` in the loop after each advance of the synced end; returns what ends that."""
         return self._waiters.subscribe(callback)
 
-    def close(self) -> None:
+    def close(self) -> CleanEnd | None:
         """Write what Kafka writes at a clean stop and give back every handle; the caller has flushed before."""
         if self.closed:
-            return
+            return None
+        end = None
         if self._failure is None and self.synced_offset == self.log_end_offset:
-            self._files.finish_clean(self._active, self._state.snapshot(), self._segments.chain_anchors())
+            base_snapshot = self._snapshots[self._active.base_offset]
+            end = close_cleanly(self._files, self._segments, self._state, base_snapshot, self._chain, self.leader_epoch)
         self.closed = self._unready = True
         self._segments.close()
+        return end if self.trusted_at_stop else None
 
     def abandon(self) -> None:
         """The topic goes away: nothing more is synced or read; the caller removes the files."""

@@ -102,6 +102,11 @@ class Producers:
     def __len__(self) -> int:
         return len(self._known)
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether more is known of a producer's batches than a snapshot can say."""
+        return any(each.batches and (each.doubtful or not each.rooted) for each in self._known.values())
+
     def epoch(self, producer_id: int) -> int | None:
         producer = self._known.get(producer_id)
         return None if producer is None else producer.epoch

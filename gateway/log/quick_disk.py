@@ -7,9 +7,9 @@ so the loop tries one, and how long it was held decides when it may try again.
 
 from __future__ import annotations
 
-QUICK_MS = 0.5  # a sync that takes longer is a slow one
+QUICK_MS = 1.0  # the loop's work comes in slices of about that; a sync that takes longer is a slow one
 HELD_MAX_MS = 1.0  # what the syncs of one round may be expected to take
-_SLOW_MS = 2.0  # what counts at most: one sync of a second is no worse than three of 2 ms
+_SLOW_MS = 2.0  # what counts at most: one sync of a second says no more than one of 2 ms
 _SAMPLES = 16
 _REST_QUICK = 3.0
 _REST_SLOW = 200.0

@@ -335,10 +335,7 @@ class Recoverer:
             active = self._files.create_segment(self._point)
             active.chain = replay.chain
             self._segments.append(active)
-        for suffix in (".index", ".timeindex", ".txnindex"):
-            # Those of a clean stop describe less than what will be appended.
-            if self._disk.exists(active.path + suffix):
-                self._disk.remove(active.path + suffix)
+        self._files.remove_indexes(active)
         self._files.remove_snapshots_beyond(active.next_offset)
         self._disk.sync(active.handle)
         self._disk.sync_directory(self._directory)

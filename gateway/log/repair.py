@@ -46,6 +46,7 @@ def _open(disk: Disk, data_dir: str, node: str, clock: Clock) -> LogStore:
         clock=clock,
         call_in_loop=lambda callback: callback(),
         flusher="manual",
+        trust_clean_stop=False,
     )
 
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import errno
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal
 
-from gateway.log import checkpoints
+from gateway.log import checkpoints, clean_stop
 from gateway.log.adoption import find_unlisted
 from gateway.log.catalog import Catalog, TopicEntry, check_partitions, check_topic_name, new_id, write_properties
 from gateway.log.errors import InvalidTopic, LogFailed, TopicExists
@@ -20,7 +21,8 @@ from gateway.log.flusher import CallInLoop, Flusher
 from gateway.log.lock import DirectoryLock
 from gateway.log.offset_files import OffsetFiles, log_start
 from gateway.log.partition import PartitionLog
-from gateway.log.recovery import Outcome, Recoverer, Recovery
+from gateway.log.proofread import Unread
+from gateway.log.recovery import Outcome, Recovery
 from gateway.log.reserve import release_when_full
 from gateway.log.segment import SegmentCache
 from gateway.log.segments import Segments
@@ -74,6 +76,8 @@ class LogStore:
         self.directory_id = ""
         self.node = ""
         self.stopped_cleanly = False
+        self._clean_ends: clean_stop.Ends = {}
+        self.unread: deque[Unread] = deque()  # active segments that were taken on trust
         self.recovered: list[Recovery] = []
 
     @classmethod
@@ -89,12 +93,14 @@ class LogStore:
         call_soon: CallInLoop | None = None,
         flusher: Literal["thread", "manual"] = "thread",
         alarm: Callable[[str], None] | None = None,
+        trust_clean_stop: bool = True,
     ) -> LogStore:
         """Recover every partition, whatever state the last stop left; `recovered` says what was found.
 
         `call_in_loop` is for the flusher's thread, `call_soon` for the loop itself: a sync begins after what it is at.
-        `manual` leaves syncing to `flush_now`. `alarm` hears, in the loop, of disks that fail. Raises `UserError` when
-        the directory is another node's, in use, not writable, of a newer format, or not Headwater's.
+        `manual` leaves syncing to `flush_now`. `alarm` hears, in the loop, of disks that fail. Without
+        `trust_clean_stop` active segments are read whole after a clean stop too. Raises `UserError` when the directory
+        is another node's, in use, not writable, of a newer format, or not Headwater's.
         """
         store = cls(
             data_dir.rstrip("/"),
@@ -107,6 +113,8 @@ class LogStore:
         )
         try:
             store._prepare(node)
+            if not trust_clean_stop:
+                store._clean_ends = {}
             store._recover_all()
         except OSError as error:
             store._release()
@@ -137,11 +145,7 @@ class LogStore:
         disk.make_directory(self._log_dir)
         for folder in _BESIDE:
             disk.make_directory(f"{self._node_dir}/{folder}")
-        clean = f"{self._log_dir}/{checkpoints.CLEAN_SHUTDOWN}"
-        self.stopped_cleanly = disk.exists(clean)
-        if self.stopped_cleanly:
-            disk.remove(clean)
-            disk.sync_directory(self._log_dir)
+        self.stopped_cleanly, self._clean_ends = clean_stop.take(disk, self._log_dir, self._node_dir)
         write_properties(disk, self._log_dir, identity, self._clock.wall_ms())
 
     def _recover_all(self) -> None:
@@ -203,13 +207,14 @@ class LogStore:
         start = self._offsets.starts.get(key, 0)
         config = lenient_config(entry.config)
         compacted = config.compact or key in self._offsets.cleaned
-        found = Recoverer(
+        found, on_trust = clean_stop.recover(
             files,
+            self._clean_ends.get(key),
             recovery_point=self._offsets.recovery_points.get(key, 0),
             log_start_offset=start,
             quarantine=f"{self._node_dir}/quarantine",
             compacted=compacted,
-        ).recover()
+        )
         self.recovered += found.findings
         for finding in found.findings:
             if finding.outcome is not Outcome.CLEAN:
@@ -230,6 +235,7 @@ class LogStore:
             alarm=self._alarm,
             compacted=compacted,
         )
+        self.unread += [Unread(log)] if on_trust else []
         self._offsets.recovery_points[key] = log.log_end_offset
         return log
 
@@ -368,12 +374,10 @@ class LogStore:
         self._flusher.stop()
         try:
             self.flush_now()
-            for topic in self._topics.values():
-                for log in topic.partitions:
-                    log.close()
+            logs = [log for topic in self._topics.values() for log in topic.partitions]
+            ends = {(log.topic, log.index): end for log in logs if (end := log.close()) is not None}
             self._write_checkpoints()
-            clean = f"{self._log_dir}/{checkpoints.CLEAN_SHUTDOWN}"
-            self._disk.replace_file(clean, checkpoints.CLEAN_SHUTDOWN_BYTES)
+            clean_stop.leave(self._disk, self._log_dir, self._node_dir, ends)
         except OSError as error:
             self._alarm(f"The log could not be closed cleanly: {error.strerror or error}")
         finally:

@@ -18,6 +18,7 @@ from gateway.log.cleaner import Cleaner
 from gateway.log.errors import LogFailed
 from gateway.log.expiries import Emit, Expired, Expiries, times_of
 from gateway.log.partition import PartitionLog
+from gateway.log.proofread import Proofreader
 from gateway.log.reserve import RELEASE_BELOW_BYTES, make_reserve, release_when_full, reserve_path
 from gateway.log.retention import DISK, LEFT, Held, Key, Rule, choose_for_disk, expired
 from gateway.log.segment import Segment
@@ -69,6 +70,7 @@ class Upkeep:
         self._next_compaction: dict[Key, float] = {}
         self._compactions = self._records_compacted = 0
         self._failures: dict[str, str] = {}
+        self._proofreader = Proofreader(self._disk, store.unread, self._say_damaged)
 
     def status(self) -> dict[str, Any]:
         """For people: what expired, what compaction did, and what does not work."""
@@ -103,6 +105,10 @@ class Upkeep:
                 if count:
                     yield from self._give_up(log, held[count - 1].end_offset, rule, cause)
             yield None
+        try:
+            yield from self._proofreader.turn()
+        except OSError as error:
+            self._fail("reading again", error)
         self._arrivals.forget_others(set(logs))
         if self._arrivals.changed:
             yield from self._try("arrivals", partial(self._arrivals.save, self._arrivals.encode()))
@@ -267,6 +273,13 @@ class Upkeep:
             self._next_compaction[key] = self._clock.monotonic_ms() + _AFTER_FAILURE_MS
             self._fail(name, error)
 
+    # -- what a start took on trust
+
+    def _say_damaged(self, log: PartitionLog, what: str) -> None:
+        self._fail(f"{log.topic}-{log.index}", what)
+        with contextlib.suppress(HeadwaterError, OSError):
+            self._emit("damage", topic=log.topic, partition=log.index, what=what)
+
     # -- failures
 
     def _try(self, name: str, blocking: Callable[[], object]) -> Steps:
@@ -276,8 +289,8 @@ class Upkeep:
         except OSError as error:
             self._fail(name, error)
 
-    def _fail(self, name: str, error: HeadwaterError | OSError) -> None:
-        what = error.what if isinstance(error, HeadwaterError) else error.strerror or str(error)
+    def _fail(self, name: str, error: HeadwaterError | OSError | str) -> None:
+        what = error.what if isinstance(error, HeadwaterError) else getattr(error, "strerror", None) or str(error)
         if self._failures.get(name) != what:
             _log.error("%s: %s", name, what)
         self._failures[name] = what

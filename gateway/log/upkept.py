@@ -33,6 +33,8 @@ class Upkept(ABC):
     _chained: bool
     _chain: int | None
 
+    trusted_at_stop = True  # whether the next start may take the active segment on trust
+
     @property
     def files(self) -> PartitionFiles:
         return self._files
@@ -65,6 +67,10 @@ class Upkept(ABC):
     @property
     def active_segment(self) -> Segment:
         return self._segments.active
+
+    def consists_of(self, segment: Segment) -> bool:
+        """Whether it is still one of the log's segments."""
+        return any(each is segment for each in self._segments.all())
 
     def closed_segments(self) -> list[Segment]:
         """Segments that are finished on disk and that neither appends nor syncs touch any more, oldest first."""

@@ -15,6 +15,7 @@ from gateway.log import checkpoints
 from gateway.log.adoption import partition_of
 from gateway.log.catalog import TopicEntry, read_entries
 from gateway.log.chain import CHAIN_START, chain_next, decode_anchors
+from gateway.log.clean_stop import CleanEnd, peek
 from gateway.log.errors import CorruptBatch
 from gateway.log.index import OffsetIndex, TimeIndex
 from gateway.log.layout import HEADER_BYTES
@@ -76,6 +77,7 @@ def verify_data(disk: Disk, data_dir: str) -> Iterator[Verified]:
     points = _offsets(disk, f"{log_dir}/{checkpoints.RECOVERY_POINTS}")
     starts = _offsets(disk, f"{log_dir}/{checkpoints.LOG_STARTS}")
     cleaned = _offsets(disk, f"{log_dir}/{checkpoints.CLEANED}")
+    ends = peek(disk, node_dir)
     for name in disk.names(log_dir):
         key = partition_of(name)
         if key is None:
@@ -87,7 +89,7 @@ def verify_data(disk: Disk, data_dir: str) -> Iterator[Verified]:
             point=points.get(key, 0),
             start=starts.get(key, 0),
             compacted=key in cleaned or _compacted(entries, key[0]),
-            anchors=_anchors(disk, f"{node_dir}/chain/{name}"),
+            anchors=_anchors(disk, f"{node_dir}/chain/{name}") | _chain_at_stop(ends.get(key)),
             quarantine=f"{node_dir}/quarantine/{name}",
         ).verify()
 
@@ -106,6 +108,10 @@ def _anchors(disk: Disk, path: str) -> dict[int, int]:
     with contextlib.suppress(FileNotFoundError, CorruptBatch):
         return decode_anchors(disk.read_file(path))
     return {}
+
+
+def _chain_at_stop(end: CleanEnd | None) -> dict[int, int]:
+    return {} if end is None or end.chain is None else {end.end: end.chain}
 
 
 class _Partition:
@@ -150,6 +156,7 @@ class _Partition:
             end = self._segment(base, following, names)
             if following is not None:
                 self._check_gap(base, end, following)
+        self._check_chain(end)
         if bases and end < self._point:
             self._fault(MISSING, f"{bases[-1]:020d}.log", end, self._point, -1, "records that were acknowledged")
         start = max(self._start, bases[0]) if bases else self._start
@@ -204,7 +211,9 @@ class _Partition:
     def _scan(self, handle: int, size: int, base: int, following: int | None, name: str) -> int:
         position, expected = 0, base
         while True:
-            found = scan_run(self._disk, handle, position, size, expected, following, partial(self._visit, base))
+            visit = partial(self._visit, base)
+            gapless = following is None or not self._compacted
+            found = scan_run(self._disk, handle, position, size, expected, following, visit, gapless=gapless)
             position, expected = found.position, found.next_offset
             if found.stop is not Stop.BAD:
                 if found.stop is Stop.SUCCESSOR:
@@ -240,7 +249,7 @@ class _Partition:
         noted = self._anchors.get(base)
         if noted is not None and self._chain is not None and noted != self._chain:
             what = f"its headers give {self._chain:016x}, noted is {noted:016x}"
-            self._fault(CHAIN, f"before {base:020d}.log", -1, base, -1, what)
+            self._fault(CHAIN, f"before offset {base}", -1, base, -1, what)
         self._chain = noted if noted is not None else self._chain
 
     def _check_indexes(self, base: int, size: int, names: list[str]) -> None:
