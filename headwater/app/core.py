@@ -136,6 +136,7 @@ class Core:
             clock=clock,
             trusted=lambda: trusts(clock),
             emit=self.events.emit,
+            when_synced=self.events.when_synced,
             settled=self._settled,
         )
         if settings.wants_work or decoders:

@@ -176,8 +176,8 @@ class UserProcessor:
         if len(self._tries) >= KILLERS_MAX:
             self._tries.clear()
         tries = self._tries[at] = self._tries.get(at, 0) + 1
-        where = f"{self._hello.rule.topic or 'readings'}/{at.partition} at offset {at.first}"
-        log.warning("processor %s: the reading %s killed it: %s", self.name, where, why)
+        what = f"the reading at offset {at.first}" if at.first >= 0 else "a timer or mark"
+        log.warning("processor %s: %s of partition %d killed it: %s", self.name, what, at.partition, why)
         if tries >= self._limits.tries:
             self._killers.setdefault(at.partition, {})[at.first] = why
         return ""

@@ -133,7 +133,11 @@ class Replay:
 
     def is_ours(self, one: DeadLetter) -> bool:
         """Whether it is a message that this node took in and that no replay has settled."""
-        if one.source.startswith("sink:") or "hw" in one.headers or not one.key.startswith(f"{self._node}/"):
+        if (
+            one.source.startswith(("sink:", "processor:"))
+            or "hw" in one.headers
+            or not one.key.startswith(f"{self._node}/")
+        ):
             self.foreign += 1
             return False
         if _is_in(one.offset, self._done):

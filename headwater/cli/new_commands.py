@@ -1,4 +1,4 @@
-"""`headwater new decoder`: declarations only, as in `main`."""
+"""`headwater new decoder|processor`: declarations only, as in `main`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,10 @@ from typing import Annotated
 import typer
 
 new_app = typer.Typer(
-    help="Begin code of your own: a decoder, with its profile and its test.",
+    help="Begin code of your own: a decoder or a processor, with its test.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-
-
-@new_app.callback()
-def _group() -> None:
-    """Keeps `new` a group while it has one command."""
 
 
 @new_app.command("decoder")
@@ -32,3 +27,19 @@ def new_decoder(
     from headwater.cli.new import write_decoder
 
     write_decoder(name, folder)
+
+
+@new_app.command("processor")
+def new_processor(
+    name: Annotated[str, typer.Argument(help="Small letters, digits and _: blocked_pump.")],
+    folder: Annotated[str, typer.Option("--dir", metavar="DIR", help="Where to write.")] = ".",
+) -> None:
+    """Write NAME.py, NAME.toml (its rule) and test_NAME.py; the test passes at once.
+
+    \b
+    Example:
+      headwater new processor blocked_pump
+    """
+    from headwater.cli.new import write_processor
+
+    write_processor(name, folder)

@@ -38,3 +38,26 @@ def process(
     from headwater.cli.process import run_group
 
     raise typer.Exit(run_group(config, instance=instance, rebuild=rebuild, level=log_level, form=log_format))
+
+
+@process_app.command("test")
+def try_processor(
+    file: Annotated[str, typer.Argument(help="Your processor's file, or its rule file (with its settings).")],
+    readings: Annotated[
+        str | None, typer.Argument(metavar="[READINGS]", help="JSON lines or CSV; made up when left out.")
+    ] = None,
+    name: Annotated[str, typer.Option("--name", help="Which one, where the file has several.")] = "",
+    count: Annotated[int, typer.Option("--count", min=1, max=1_000_000, help="How many to make up.")] = 5_000,
+    seed: Annotated[int, typer.Option("--seed", help="Of those that are made up.")] = 1,
+    show: Annotated[bool, typer.Option("--show", help="Print the first outputs.")] = False,
+) -> None:
+    """Run a processor twice, whole and cut into pieces with restarts: any difference fails and is named.
+
+    \b
+    Examples:
+      headwater process test pump.py
+      headwater export readings --from 2026-03-28 --csv day.csv && headwater process test pump.toml day.csv
+    """
+    from headwater.cli.process_test import run_test
+
+    raise typer.Exit(run_test(file, readings, name=name, count=count, seed=seed, show=show))

@@ -9,7 +9,7 @@ import numpy as np
 from headwater.errors import UserError
 from processors.columns import TIME_MAX_MS
 from processors.user.column_form import ColumnMark, ColumnProcessor, ColumnState, Readings, Said, arrays, grow
-from processors.user.host import Failure, Host, Record, Rows
+from processors.user.host import Failure, Host, Record, Rows, call_of
 
 
 class ColumnEngine:
@@ -121,7 +121,8 @@ class ColumnEngine:
         kept = {name: array.copy() for name, array in self._arrays().items()}
         devices = np.array(self._nodes.get(node, []), dtype=np.int64)
         try:
-            with self._host.call(at, at):
+            call = call_of(node, "$mark", watermark_ms)
+            with self._host.call(call, call):
                 mark = ColumnMark(node, watermark_ms, devices, self._keys)
                 self._processor.on_mark(mark, self._state)
                 self._arrays()

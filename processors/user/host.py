@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
@@ -42,8 +43,13 @@ class Rows(NamedTuple):
     backfill: Bools | None
 
 
+def call_of(whose: str, what: str, time_ms: int) -> int:
+    """The name, for `Host.call`, of a call that is no reading's: a number below -1, the same each time."""
+    return -2 - zlib.crc32(f"{whose}\0{what}\0{time_ms}".encode())
+
+
 class Host(Protocol):
-    """See `processors.user.partition.UserPartition`."""
+    """See `processors.user.partition.UserPartition`. A call is known by its reading's offset, else by `call_of`."""
 
     limits: UserLimits
     watermarks: dict[str, int]

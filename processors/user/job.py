@@ -45,6 +45,13 @@ class UserJob:
     def outputs(self) -> Mapping[str, Mapping[str, str]]:
         return {topic: {"cleanup.policy": "delete"} for topic in self._loaded.topics}
 
+    @property
+    def relays(self) -> Mapping[str, str]:
+        return {}
+
+    def know(self, partitions: Mapping[str, int]) -> None:
+        """What it writes does not depend on that."""
+
     def owns(self, version: str) -> bool:
         return version.startswith(f"{self._loaded.rule.name}@")
 

@@ -128,7 +128,7 @@ class UserPartition(Host):
         joined = b"".join(block.headers)
         lanes = dict(self._lanes.highest)
         late = self._lanes.backfill(block.headers) if _COPY in joined else None
-        found, bad = documents_of(block.values)
+        found, bad = self.documents(block.values)
         keys = self._keys(block.keys, bad)
         rows = Rows(block, found, keys, late)
         try:
@@ -145,6 +145,10 @@ class UserPartition(Host):
         finally:
             self._watch.end()
         return outputs
+
+    def documents(self, values: list[bytes | None]) -> tuple[list[dict[str, Any]], list[int]]:
+        """What the values say, and the rows of those that say nothing."""
+        return documents_of(values)
 
     def _keys(self, keys: list[bytes | None], bad: list[int]) -> list[str]:
         """For each record its key as text; "" for one that is not for this processor."""

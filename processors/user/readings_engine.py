@@ -9,7 +9,7 @@ import msgspec
 
 from headwater.errors import UserError
 from processors.columns import TIME_MAX_MS
-from processors.user.host import Failure, Host, Record, Rows
+from processors.user.host import Failure, Host, Record, Rows, call_of
 from processors.user.reading_form import Device, Mark, Processor, StoredReading, Timer
 from processors.user.states import Codec, Pending, StateError, States
 
@@ -54,16 +54,20 @@ class ReadingEngine:
         time_ms, offset, key, value, headers = pending
         reading = StoredReading(fields, time_ms, late=late, offset=offset, headers=headers)
         try:
-            self._with_device(key.decode(), time_ms, at, lambda device: self._processor.on_reading(reading, device))
+            self._with_device(
+                *(key.decode(), time_ms, at, offset), lambda device: self._processor.on_reading(reading, device)
+            )
         except Failure as failure:
             self._host.failed(failure, at, time_ms, key.decode(), value, before=at == offset)
         else:
             self._host.well()
 
-    def _with_device(self, key: str, time_ms: int, at: int, method: Any, timers: dict[str, int] | None = None) -> None:
+    def _with_device(
+        self, key: str, time_ms: int, at: int, call: int, method: Any, timers: dict[str, int] | None = None
+    ) -> None:
         """Call a method with a device, then keep what it did. Raises `Failure`; then nothing of it was done."""
         said: list[Record] = []
-        with self._host.call(at, at):
+        with self._host.call(call, call):
             before = self._states.timers.get(key, {}) if timers is None else timers
             emit = self._emitter(said)
             device: Device[Any] = Device(key, time_ms, self._states.get(key), before, emit)
@@ -92,7 +96,8 @@ class ReadingEngine:
     def _timer(self, time_ms: int, key: str, name: str, at: int) -> None:
         timer, left = Timer(time_ms, name), self._states.take_timer(key, name)
         try:
-            self._with_device(key, time_ms, at, lambda device: self._processor.on_timer(timer, device), left)
+            call = call_of(key, name, time_ms)
+            self._with_device(key, time_ms, at, call, lambda device: self._processor.on_timer(timer, device), left)
         except Failure as failure:
             self._states.put(key, self._states.states.get(key, self._codec.empty), left)
             value = msgspec.json.encode({"timer": name, "time_ms": time_ms})
@@ -102,7 +107,8 @@ class ReadingEngine:
         said: list[Record] = []
         devices = _Devices(self._states, watermark_ms, self._emitter(said))
         try:
-            with self._host.call(at, at):
+            call = call_of(node, "$mark", watermark_ms)
+            with self._host.call(call, call):
                 self._processor.on_mark(Mark(node, watermark_ms, devices, self._emitter(said)))
                 kept = [
                     (device.key, self._codec.encode(device.state), device.changed_timers()) for device in devices.seen

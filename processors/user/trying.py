@@ -13,7 +13,7 @@ from gateway.consume.reader import Block
 from gateway.log.records import encode_headers
 from processors.user.loading import Loaded, of_instance
 from processors.user.names import Base, Output
-from processors.user.partition import UserPartition, decoded
+from processors.user.partition import UserPartition, Watch, decoded
 from processors.user.say import encode_any
 from processors.user.settings import UserLimits
 
@@ -128,18 +128,21 @@ def run(
     return driver.outputs
 
 
-def whole(loaded: Loaded, rows: list[Given], cuts: list[int], *, restarts: bool) -> list[Output]:
+def whole(
+    loaded: Loaded, rows: list[Given], cuts: list[int], *, restarts: bool, watch: Watch | None = None
+) -> list[Output]:
     """What a processor says upon rows cut into blocks at `cuts`; dead letters too, with the reason in their value.
 
     `restarts`: between two blocks another object goes on from the snapshot.
     """
-    partition = UserPartition(loaded, 0, limits=UserLimits(failures_max=1 << 30))
+    limits = UserLimits(failures_max=1 << 30)
+    partition = UserPartition(loaded, 0, limits=limits, watch=watch)
     made: list[Output] = []
     for begin, end in zip([0, *cuts], [*cuts, len(rows)], strict=True):
         block = block_of(rows[begin:end], loaded.rule.topic, begin)
         made += [Output(*decoded(output)) for output in partition.process(block)]
         if restarts:
             saved = msgspec.msgpack.decode(msgspec.msgpack.encode(partition.snapshot()))
-            partition = UserPartition(loaded, 0, limits=UserLimits(failures_max=1 << 30))
+            partition = UserPartition(loaded, 0, limits=limits, watch=watch)
             partition.restore(saved)
     return made
