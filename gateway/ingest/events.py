@@ -28,9 +28,9 @@ class Events:
         value = msgspec.json.encode({"kind": kind, "at": now_ms, **detail})
         self._log.append(encode_batch([(now_ms, self._key, value, NO_HEADERS)]), now_ms=now_ms, verify=False)
 
-    def when_synced(self, callback: Callable[[], None]) -> None:
-        """Call back once everything emitted so far is on disk."""
-        self._log.when_synced(self._log.log_end_offset, callback)
+    def when_synced(self, callback: Callable[[], None], failed: Callable[[], None] | None = None) -> None:
+        """Call back once everything emitted so far is on disk; `failed` instead where a failed sync has lost it."""
+        self._log.when_synced(self._log.log_end_offset, callback, failed)
 
 
 def ensure_partition(store: LogStore, topic: str) -> PartitionLog:

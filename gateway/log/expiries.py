@@ -6,6 +6,7 @@ Kept in `<data>/node/expired.json`, so that a restart does not forget that data 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -18,6 +19,8 @@ from headwater.errors import UNREADABLE, HeadwaterError
 RANGES_MAX = 16
 WAITING_MAX = 64
 Emit = Callable[..., None]
+WhenSynced = Callable[[Callable[[], None], Callable[[], None]], None]
+"""(done, failed): one of them is called once what was emitted so far is on disk, or is lost."""
 
 
 class Expired(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,12 +58,14 @@ class _File(msgspec.Struct, kw_only=True):
 class Expiries:
     """The books of expiry of one node."""
 
-    def __init__(self, disk: Disk, path: str, emit: Emit) -> None:
+    def __init__(self, disk: Disk, path: str, emit: Emit, when_synced: WhenSynced) -> None:
         """`emit(kind, **detail)` writes an event; it may raise, and is tried again later."""
         self._disk = disk
         self._path = path
         self._emit = emit
+        self._when_synced = when_synced
         self._waiting: list[Expired] = []
+        self.under_way = 0  # events that are written and not yet on disk
         self._file = self._read()
 
     def note(self, expired: Expired) -> None:
@@ -81,9 +86,18 @@ class Expiries:
                 self._emit("expiry", **msgspec.to_builtins(self._waiting[0]))
             except (HeadwaterError, OSError):
                 break
-            del self._waiting[0]
+            one = self._waiting.pop(0)
+            self.under_way += 1
+            self._when_synced(self._is_told, partial(self._is_lost, one))
         if len(self._waiting) > WAITING_MAX:
             self._waiting = _merged(self._waiting)
+
+    def _is_told(self) -> None:
+        self.under_way -= 1
+
+    def _is_lost(self, one: Expired) -> None:
+        self.under_way -= 1
+        self._waiting.append(one)
 
     def encode(self) -> bytes:
         return msgspec.json.encode(self._file)

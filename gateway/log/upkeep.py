@@ -16,7 +16,7 @@ from typing import Any
 from gateway.log.arrivals import Arrivals
 from gateway.log.cleaner import Cleaner
 from gateway.log.errors import LogFailed
-from gateway.log.expiries import Emit, Expired, Expiries, times_of
+from gateway.log.expiries import Emit, Expired, Expiries, WhenSynced, times_of
 from gateway.log.partition import PartitionLog
 from gateway.log.proofread import Proofreader
 from gateway.log.reserve import RELEASE_BELOW_BYTES, make_reserve, release_when_full, reserve_path
@@ -50,9 +50,13 @@ class Upkeep:
         clock: Clock,
         trusted: Callable[[], bool],
         emit: Emit = lambda kind, **detail: None,
+        when_synced: WhenSynced = lambda done, failed: done(),
         settled: Settled = lambda topic, partition: None,
     ) -> None:
-        """`trusted` says whether the wall clock is right; `emit(kind, **detail)` writes an event and may raise."""
+        """`trusted` says whether the wall clock is right; `emit(kind, **detail)` writes an event and may raise.
+
+        `when_synced` tells what became of the events written so far.
+        """
         self._store = store
         self._disk = store.disk
         self._settings = store.settings
@@ -62,7 +66,7 @@ class Upkeep:
         self._settled = settled
         self._emit = emit
         self._arrivals = Arrivals(self._disk, f"{self._node_dir}/arrivals")
-        self._books = Expiries(self._disk, f"{self._node_dir}/expired.json", emit)
+        self._books = Expiries(self._disk, f"{self._node_dir}/expired.json", emit, when_synced)
         self._doomed: list[Segment] = []
         self._now_ms: int | None = None
         self._full = False
@@ -86,8 +90,8 @@ class Upkeep:
     def turn(self) -> Steps:
         """Everything that is due. A failure concerns one log or one file, is logged, and is tried again later."""
         self._now_ms = self._clock.wall_ms() if self._trusted() else None
-        yield from self._remove_doomed()
         self._books.tell()
+        yield from self._remove_doomed()
         logs = self._logs()
         for key, (log, config) in logs.items():
             self._arrivals.observe(key, log.segment_sizes(), self._now_ms)
@@ -195,6 +199,8 @@ class Upkeep:
         yield from self._try("books", partial(self._books.save, self._books.encode()))
 
     def _remove_doomed(self) -> Steps:
+        if self._books.under_way and not self._full:
+            return  # first the word that they are gone, on the disk
         doomed, self._doomed = self._doomed, []
         if doomed:
             yield from self._try("removal", partial(remove_segments, self._disk, doomed))

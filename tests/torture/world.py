@@ -74,7 +74,13 @@ class World:
             if name not in self.store.topics:
                 self.store.create_topic(name, config=config)
         self.events = Events(self.store, node="edge-1", clock=self.clock)
-        self.upkeep = Upkeep(self.store, clock=self.clock, trusted=lambda: True, emit=self.events.emit)
+        self.upkeep = Upkeep(
+            self.store,
+            clock=self.clock,
+            trusted=lambda: True,
+            emit=self.events.emit,
+            when_synced=self.events.when_synced,
+        )
         self.sessions = SessionRegistry(
             disk, f"{data}/node/sessions", tail={}, sessions_max=20, horizon_ms=1_000, now_ms=0.0
         )
