@@ -100,6 +100,14 @@ class WindowState(WindowMemory):
         results.sort(key=lambda result: (result.start, result.group))
         return results
 
+    def everything(self) -> list[WindowResult]:
+        """All windows as they are by now, of a state that never saw a mark."""
+        self._learn_keys()
+        for index in range(len(self._keys.nodes)):
+            self._prepare_pending(index, EVER)
+        cells = self.cells.used()
+        return self._emit(cells, np.ones(len(cells), dtype=np.bool_), ["recompute"] * len(cells), settled=True)
+
     def _silence(self, index: int, mark: Mark) -> list[WindowResult]:
         """The owner of the partition found the node silent: say what there is of pending windows, once, incomplete."""
         end_max = EVER if mark.live is None else mark.live

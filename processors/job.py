@@ -94,7 +94,8 @@ class RuleJob:
 
     def about(self, parts: Iterable[PartitionWork]) -> dict[str, Any]:
         mine = _rule_parts(parts)
-        return {"too_late_by_rule": too_late_by_rule(mine), "memory": memory_status(mine)}
+        begins = {f"{part.topic}/{part.partition}": begins for part in mine if (begins := part.begins())}
+        return {"begins": begins, "too_late_by_rule": too_late_by_rule(mine), "memory": memory_status(mine)}
 
 
 def _rule_parts(parts: Iterable[PartitionWork]) -> list[PartitionProcessor]:

@@ -22,7 +22,7 @@ from processors.facts import DeviceFacts
 from processors.kinds import window_state
 from processors.late import Placed
 from processors.marks import WatermarkTracker
-from processors.results import NEVER, WindowResult
+from processors.results import NEVER, WindowResult, aggregate_value
 from processors.rules import AlertRule, Rules, WindowRule
 
 AGGREGATES = "aggregates"
@@ -152,20 +152,7 @@ class PartitionProcessor:
     def _aggregate(self, rule: _Rule, result: WindowResult, outputs: list[Output]) -> None:
         if (number := self._number(rule.version)) is None:
             return
-        value: dict[str, Any] = {
-            "rule": rule.window.name,
-            "group": result.group,
-            "start": result.start,
-            "end": result.end,
-            "revision": result.revision,
-            "complete": result.complete,
-            "cause": result.cause,
-            "count": result.readings,
-            "fields": result.fields,
-        }
-        if result.retro:
-            value["retro"] = True
-        value |= result.more
+        value = aggregate_value(rule.window.name, result)
         key = f"{result.group}/{rule.window.name}/{result.start}"
         self._output(AGGREGATES, result.end, key, value, rule.version, number, outputs)
 
@@ -267,6 +254,14 @@ class PartitionProcessor:
             for name, value in msgspec.structs.asdict(rule.state.counters).items():
                 total[name] = total.get(name, 0) + value
         return total
+
+    def everything(self) -> list[tuple[str, WindowResult]]:
+        """Of a partition that was fed without marks: all windows, with the names of their rules."""
+        return [(rule.window.name, result) for rule in self._rules for result in rule.state.everything()]
+
+    def begins(self) -> dict[str, int]:
+        """Since when rules that are younger than the log have whole windows."""
+        return {rule.window.name: begin for rule in self._rules if (begin := rule.state.begin) != NEVER}
 
     def late(self, count: int) -> dict[str, dict[str, Any]]:
         """Per rule with any: how many readings came too late, and the `devices` with the most of them."""

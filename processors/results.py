@@ -30,6 +30,24 @@ class WindowResult(NamedTuple):
     more: dict[str, Any] = {}  # noqa: RUF012 - a NamedTuple's default; nobody writes into it
 
 
+def aggregate_value(rule: str, result: WindowResult) -> dict[str, Any]:
+    """The value of its record in topic `aggregates`."""
+    value: dict[str, Any] = {
+        "rule": rule,
+        "group": result.group,
+        "start": result.start,
+        "end": result.end,
+        "revision": result.revision,
+        "complete": result.complete,
+        "cause": result.cause,
+        "count": result.readings,
+        "fields": result.fields,
+    }
+    if result.retro:
+        value["retro"] = True
+    return value | result.more
+
+
 class Counters(msgspec.Struct):
     """What a window rule has counted on one partition since its start, in results (the first two) and readings."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ async def list_results(
     config: str | None, *, rule: str, group: str, number: int, incomplete: bool, as_json: bool
 ) -> None:
     """Print the newest results, of each window the latest revision. Raises UserError."""
-    reader = await _connect(need_status(config))
+    reader = await connect(need_status(config))
     try:
         found = await latest(reader, rule, group, incomplete=incomplete)
     finally:
@@ -58,7 +58,7 @@ async def list_results(
 async def latest(reader: Log, rule: str, group: str, *, incomplete: bool = False) -> list[dict[str, Any]]:
     """The latest revision of each window among the last records of topic `aggregates`, by the ends of the windows."""
     found: dict[tuple[str, str, int], dict[str, Any]] = {}
-    async for block in _blocks(reader, "aggregates", back=LOOK_BACK):
+    async for block in blocks(reader, "aggregates", back=LOOK_BACK):
         for value in block.values:
             try:
                 one = json.loads(value or b"null")
@@ -87,7 +87,7 @@ async def why(config: str | None, key: str, *, at: str, rule: str, as_json: bool
     ref, status = find_node(config), need_status(config)
     rules = load_rules(load_settings(ref.config).settings.rules)
     time_ms = parse_time(at, "--at", 0) if at else None
-    reader = await _connect(status)
+    reader = await connect(status)
     try:
         found = await explain(reader, rules, key, time_ms, rule=rule, status=status, now_ms=round(time.time() * 1000))
     finally:
@@ -108,12 +108,12 @@ async def explain(
     found = []
     for topic, window in windows:
         trace = Trace(window)
-        async for block in _blocks(reader, "aggregates", since=window.start):
+        async for block in blocks(reader, "aggregates", since=window.start):
             trace.take_results(block.values)
         if trace.results:  # a session is as long as it was last told to be
             end = max(trace.window.end, trace.results[-1]["end"])
             trace.window = trace.window._replace(end=end)
-        async for block in _blocks(reader, topic, since=max(0, window.start - BEFORE_MS)):
+        async for block in blocks(reader, topic, since=max(0, window.start - BEFORE_MS)):
             trace.take(block)
         found.append(_document(trace, topic, group, status, now_ms))
     return found
@@ -154,7 +154,7 @@ def _parts(key: str, rules: list[str]) -> tuple[str, str, int | None]:
 
 async def _newest(reader: Log, topic: str, group: str) -> int:
     newest = None
-    async for block in _blocks(reader, topic, back=LOOK_BACK):
+    async for block in blocks(reader, topic, back=LOOK_BACK):
         for at, key in zip(block.timestamps, block.keys, strict=True):
             if key == group.encode():
                 newest = at if newest is None else max(newest, at)
@@ -166,23 +166,32 @@ async def _newest(reader: Log, topic: str, group: str) -> int:
     return newest
 
 
-async def _connect(status: dict[str, Any]) -> Log:
+async def connect(status: dict[str, Any]) -> Log:
+    """The running node's topics, as committed."""
     from gateway.consume.reader import Reader
     from headwater.net import RealNet
 
     return await Reader.connect(RealNet(), *kafka_address(status), client_id="headwater-aggregates", committed=True)
 
 
-async def _blocks(
-    reader: Log, topic: str, *, since: int | None = None, back: int | None = None
+async def blocks(
+    reader: Log,
+    topic: str,
+    *,
+    since: int | None = None,
+    back: int | None = None,
+    ends: Mapping[tuple[str, int], int] | None = None,
 ) -> AsyncIterator[Block]:
-    """A topic's records as of now: from the first at or after a time on, or the last `back` of each partition."""
-    left, ends = {}, {}
+    """A topic's records as of now: from the first at or after a time on, or the last `back` of each partition.
+
+    With `ends`, up to about there instead, however many these are.
+    """
+    left, until = {}, {}
     for one in range(await reader.partitions(topic)):
-        ends[topic, one] = end = await reader.offset(topic, one, "latest")
+        until[topic, one] = end = ends[topic, one] if ends is not None else await reader.offset(topic, one, "latest")
         first = await reader.offset(topic, one, "earliest")
         begin = await reader.offset(topic, one, since) if since is not None else first
-        begin = max(first, begin, end - (back or RECORDS_MAX))
+        begin = max(first, begin, 0 if ends is not None else end - (back or RECORDS_MAX))
         if begin < end:
             left[topic, one] = begin
     while left:
@@ -190,7 +199,7 @@ async def _blocks(
         for block in await reader.poll(max_wait_ms=500, max_bytes=4 << 20):
             left[block.topic, block.partition] = block.next_offset
             yield block
-        left = {where: offset for where, offset in left.items() if offset < ends[where]}
+        left = {where: offset for where, offset in left.items() if offset < until[where]}
 
 
 # what is found

@@ -1,4 +1,4 @@
-"""`headwater aggregates list|why`: declarations only, as in `main`."""
+"""`headwater aggregates list|why|recompute`: declarations only, as in `main`."""
 
 from __future__ import annotations
 
@@ -58,6 +58,31 @@ def aggregates_why(
     from headwater.cli.aggregates import why
 
     _run(why(config, key, at=at, rule=rule, as_json=as_json))
+
+
+@aggregates_app.command("recompute")
+def aggregates_recompute(
+    since: Annotated[
+        str, typer.Option("--from", metavar="TIME", help="Windows that begin then or later (ISO 8601, UTC).")
+    ],
+    until: Annotated[str, typer.Option("--to", metavar="TIME", help="And before this time.")],
+    config: Config = None,
+    rule: _Rule = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing, say what differs.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compute windows anew from the log; those that differ get a revision with cause "recompute".
+
+    \b
+    Windows that may still be revised by the running processors are left to them. What is written stands when this is
+    interrupted; running it again writes the rest.
+    Examples:
+      headwater aggregates recompute --from 2026-03-28T14:00 --to 2026-03-28T16:00 --dry-run
+      headwater aggregates recompute --from 2026-03-28 --to 2026-03-29 --rule farm_10s
+    """
+    from headwater.cli.recompute import recompute
+
+    _run(recompute(config, since=since, until=until, rule=rule, dry_run=dry_run, as_json=as_json))
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

@@ -54,6 +54,7 @@ CORES = (
     "processors/closing.py",
     "processors/late.py",
     "processors/memory.py",
+    "processors/recompute.py",
     "processors/aggregates.py",
     "processors/alerts.py",
     "processors/marks.py",

@@ -1,0 +1,184 @@
+"""`headwater aggregates recompute`: windows computed anew from a running node's log, beside its processors."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from headwater.cli import words
+from headwater.cli.aggregates import blocks, connect, iso
+from headwater.cli.find import find_node, need_status
+from headwater.errors import UserError
+
+if TYPE_CHECKING:
+    from processors.outputs import Log
+    from processors.recompute import Finding
+    from processors.rules import Rules, WindowRule
+
+WAIT_S = 60.0
+NAMED = 10
+_LEFT = {
+    "open": "may still be revised by the processors themselves: their allowed lateness is not over",
+    "owed": "wait for backfill that their node still owes",
+    "readings expired": "cannot be made anew: readings of that time have left the log",
+    "results expired": "cannot be numbered: results of that time have left topic aggregates",
+}
+
+
+async def recompute(config: str | None, *, since: str, until: str, rule: str, dry_run: bool, as_json: bool) -> None:
+    """Compare windows with the log, and write a revision of those that differ. Raises UserError."""
+    from headwater.cli.export import parse_time
+    from headwater.settings.load import load_settings
+    from processors.rule_files import load_rules
+
+    ref, status = find_node(config), need_status(config)
+    rules = chosen(load_rules(load_settings(ref.config).settings.rules), rule)
+    span = (parse_time(since, "--from", 0), parse_time(until, "--to", round(time.time() * 1000)))
+    if span[0] >= span[1]:
+        raise UserError(f"--from {since} is not before --to {until}", hint="--to is excluded.")
+    reader = await connect(status)
+    try:
+        ends = await _ends(reader, sorted({one.topic for one in rules}))
+        status = await _caught_up(config, ends)
+        found, windows = await compare(reader, rules, span, _processors(status), ends)
+        if not dry_run:
+            await write(reader, found)
+    finally:
+        await reader.close()
+    tell(found, windows, dry_run=dry_run, as_json=as_json)
+
+
+def chosen(rules: Rules, name: str) -> list[WindowRule]:
+    """The window rules that are meant. Raises UserError."""
+    found = [one for one in rules.windows if name in ("", one.name)]
+    if not found:
+        names = ", ".join(one.name for one in rules.windows) or "none"
+        raise UserError(f"there is no window rule{f' “{name}”' if name else ''} here", hint=f"The node's: {names}.")
+    alone = [one for one in found if not one.group_by]
+    if not alone:
+        hint = "Only windows of single devices can be made anew."
+        raise UserError(f"the windows of “{found[0].name}” are put together across devices", hint=hint)
+    return alone
+
+
+async def _ends(reader: Log, topics: Sequence[str]) -> dict[tuple[str, int], int]:
+    return {
+        (topic, one): await reader.offset(topic, one, "latest")
+        for topic in topics
+        for one in range(await reader.partitions(topic))
+    }
+
+
+async def _caught_up(config: str | None, ends: dict[tuple[str, int], int]) -> dict[str, Any]:
+    """The node's status as soon as its processors have passed these offsets: then they are done with old windows."""
+    until_s = time.monotonic() + WAIT_S
+    while True:
+        status = need_status(config)
+        found = _processors(status)
+        if not found:
+            hint = "Start the node, or see `headwater status` for what is wrong with its work process."
+            raise UserError(
+                "the node's processors do not run, so nobody knows which windows they are done with", hint=hint
+            )
+        positions = found.get("positions", {})
+        behind = sum(max(0, end - positions.get(f"{topic}/{one}", 0)) for (topic, one), end in ends.items())
+        if not behind:
+            return status
+        if time.monotonic() > until_s:
+            raise UserError(
+                f"the node's processors are {words.count(behind, 'record')} behind the log",
+                hint="Wait until they have caught up (`headwater status`), and run this again.",
+            )
+        await asyncio.sleep(0.25)
+
+
+def _processors(status: dict[str, Any]) -> dict[str, Any]:
+    return ((status.get("work") or {}).get("report") or {}).get("processors") or {}
+
+
+async def compare(
+    reader: Log,
+    rules: Sequence[WindowRule],
+    span: tuple[int, int],
+    processors: dict[str, Any],
+    ends: dict[tuple[str, int], int],
+) -> tuple[list[Finding], int]:
+    """What differs of the windows that begin in `span`, and how many were looked at. Raises UserError."""
+    from processors.recompute import Recomputation, Standings
+
+    standings = Standings()
+    async for block in blocks(reader, "aggregates", since=span[0]):
+        standings.take(block)
+    results = range(await reader.partitions("aggregates"))
+    whole = not any([await reader.offset("aggregates", one, "earliest") for one in results])
+    found: list[Finding] = []
+    windows = 0
+    for topic in sorted({one.topic for one in rules}):
+        job = Recomputation([one for one in rules if one.topic == topic], topic, begin=span[0], end=span[1])
+        parts = [one for name, one in ends if name == topic]
+        expired = {one for one in parts if await reader.offset(topic, one, "earliest") > 0}
+        # What is gone, and what was said of devices before, only the whole of the log tells.
+        since = None if expired or job.facts else max(0, job.read_from)
+        async for block in blocks(reader, topic, since=since, ends=ends):
+            job.take(block)
+        if job.too_many:
+            raise UserError("these are more windows than there is room for", hint="Choose a shorter span, or --rule.")
+        begins = {
+            (rule, int(where.rpartition("/")[2])): begin
+            for where, ones in processors.get("begins", {}).items()
+            if where.rpartition("/")[0] == topic
+            for rule, begin in ones.items()
+        }
+        found += job.findings(standings.latest, begins=begins, expired=expired, whole=whole)
+        windows += job.windows
+    return found, windows
+
+
+async def write(reader: Log, found: Sequence[Finding]) -> None:
+    """Write the revisions, in order; what is written before a failure stands, and is not written again."""
+    from collections import defaultdict
+
+    from processors import outputs
+    from processors.checkpoint import Writer
+    from processors.processor import AGGREGATES, Output
+
+    made: dict[int, list[Output]] = {}
+    for one in found:
+        if one.record is not None:
+            made.setdefault(one.partition, []).append(Output(AGGREGATES, one.record, "", 0))
+    if not made:
+        return
+    writer = Writer(await reader.init_producer())
+    ends: dict[str, int] = defaultdict(int)
+    for partition, records in sorted(made.items()):
+        await outputs.write(reader, ends, writer, records, partition)
+
+
+def tell(found: Sequence[Finding], windows: int, *, dry_run: bool, as_json: bool) -> None:
+    """Print what was found."""
+    if as_json:
+        for one in found:
+            document = {name: value for name, value in one._asdict().items() if name not in ("record", "partition")}
+            sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+        return
+    counts = Counter(one.verdict for one in found)
+    same = windows - len(found)
+    done = "would be revised" if dry_run else "revised"
+    lines = [f"{words.count(windows, 'window')}: {same:,} as the log says, {counts['revised']:,} {done}"]
+    for verdict in ("revised", *_LEFT):
+        mine = [one for one in found if one.verdict == verdict]
+        if verdict != "revised" and mine:
+            lines.append(f"{len(mine):,} {_LEFT[verdict]}")
+        for one in mine[:NAMED]:
+            was = f"{one.readings_before:,}" if one.readings_before is not None else "none"
+            lines.append(
+                f"  {one.rule} of {one.group}, {iso(one.start)} to {iso(one.end)}: {was} → {one.readings:,} readings"
+            )
+        if len(mine) > NAMED:
+            lines.append(f"  and {len(mine) - NAMED:,} more (--json names all)")
+    sys.stdout.write("\n".join(lines) + "\n")

@@ -1,0 +1,269 @@
+"""Windows computed anew from the log, held against what stands in topic `aggregates`. sans-IO.
+
+Only windows that the processors have done with are revised: they end beyond the allowed lateness, or began before the
+rule did. So no number of a revision is given twice, and doing it again changes nothing: what was written then stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from gateway.consume.reader import Block
+from gateway.log.records import Record, decode_headers, encode_headers
+from headwater.errors import UNREADABLE, PeerError
+from processors.closing import EVER
+from processors.columns import marks_of
+from processors.marks import WatermarkTracker
+from processors.processor import PartitionProcessor
+from processors.results import NEVER, WindowResult, aggregate_value
+from processors.rules import Rules, WindowRule
+
+AHEAD_MS = 300_000  # how far ahead of the clock of its node a reading's time may be (design, section 4)
+WINDOWS_MAX = 1_000_000
+_LATENESS_S = 1e9
+_YEAR_MS = 367 * 86_400_000  # the longest window of a calendar
+_MARK = b"\x0ehw-mark"
+
+Verdict = Literal["revised", "open", "owed", "readings expired", "results expired"]
+Key = tuple[str, str, int]
+"""Rule, group, start."""
+
+
+class Standing(msgspec.Struct):
+    """The latest revision of a window; `partition` is the one of topic `aggregates` that holds it."""
+
+    rule: str
+    group: str
+    start: int
+    end: int
+    revision: int
+    complete: bool
+    cause: str
+    count: int
+    fields: dict[str, dict[str, Any]]
+    partition: int = 0
+
+
+class Finding(NamedTuple):
+    """A window that is not what the log says; `record` is what to write (into `partition`) when it may be revised."""
+
+    verdict: Verdict
+    rule: str
+    group: str
+    start: int
+    end: int
+    partition: int
+    readings_before: int | None
+    readings: int
+    record: Record | None
+
+
+class _Clock(msgspec.Struct):
+    clock: int | None = None
+
+
+_DECODE_STANDING = msgspec.json.Decoder(Standing)
+_DECODE_CLOCK = msgspec.json.Decoder(_Clock)
+
+
+class Standings:
+    """What stands: fed with topic `aggregates` in the order of each of its partitions."""
+
+    def __init__(self) -> None:
+        self.latest: dict[Key, Standing] = {}
+
+    def take(self, block: Block) -> None:
+        for value in block.values:
+            try:
+                found = _DECODE_STANDING.decode(value or b"")
+            except UNREADABLE:
+                continue
+            found.partition = block.partition
+            self.latest[found.rule, found.group, found.start] = found
+
+
+class Recomputation:
+    """Windows of rules over one topic that begin in [`begin`, `end`) ms. `take` its blocks, then ask for `findings`."""
+
+    def __init__(self, rules: Sequence[WindowRule], topic: str, *, begin: int, end: int) -> None:
+        self.rules = {rule.name: rule for rule in rules}
+        self.topic = topic
+        self.begin, self.end = begin, end
+        self.read_from, self.read_until = _span(rules, begin, end)
+        self.windows = 0
+        self._anew = Rules(windows=tuple(map(_patient, rules)))
+        self._parts: dict[int, PartitionProcessor] = {}
+        self._marks: dict[int, WatermarkTracker] = {}
+        self._first_clock: dict[str, int] = {}  # node -> its clock at the first mark that is read
+
+    @property
+    def facts(self) -> bool:
+        """Whether the windows depend on what was said of devices, perhaps long before."""
+        return any("device." in "".join((*one.facts, one.where, *one.compute.values())) for one in self.rules.values())
+
+    def take(self, block: Block) -> None:
+        """Records of the topic, in the order of each partition."""
+        tracker = self._marks.setdefault(block.partition, WatermarkTracker())
+        for at in marks_of(block, b"".join(block.headers)):
+            tracker.apply(at.mark, copied=at.copied)
+            if at.mark.by is None and at.mark.node not in self._first_clock:
+                self._first_clock[at.mark.node] = _clock(block.headers[at.row])
+        chosen = [row for row, time in enumerate(block.timestamps) if self.read_from <= time < self.read_until]
+        if chosen:
+            part = self._parts.get(block.partition)
+            if part is None:
+                part = PartitionProcessor(self._anew, self.topic, block.partition, place="central")
+                self._parts[block.partition] = part
+            part.process(_without_marks(block, chosen))
+
+    @property
+    def too_many(self) -> bool:
+        """More windows than there is room for: choose a shorter span."""
+        return any(part.counters()["overflow"] for part in self._parts.values())
+
+    def findings(
+        self, standing: Mapping[Key, Standing], *, begins: Mapping[tuple[str, int], int], expired: set[int], whole: bool
+    ) -> list[Finding]:
+        """Windows that differ from what stands.
+
+        `begins`: per (rule, partition) since when the processors have whole windows; `expired`: partitions whose
+        first records are gone; `whole`: whether topic `aggregates` still has its first record.
+        """
+        found: list[Finding] = []
+        left = {key: one for key, one in standing.items() if key[0] in self.rules and self._asked(key[2])}
+        for partition, part in self._parts.items():
+            for rule, result in part.everything():
+                if not self._asked(result.start):
+                    continue
+                self.windows += 1
+                old = left.pop((rule, result.group, result.start), None)
+                if old is None or not _same(old, result):
+                    begin = begins.get((rule, partition), NEVER)
+                    found.append(self._judge(rule, result, old, begin, expired, whole=whole))
+        for (rule, group, start), old in left.items():
+            self.windows += 1
+            if old.count:
+                gone = WindowResult(
+                    *(group, start, old.end),
+                    revision=0,
+                    complete=True,
+                    cause="recompute",
+                    retro=False,
+                    first_complete=False,
+                    readings=0,
+                    fields={},
+                )
+                begin = max((begins.get((rule, one), NEVER) for one in self._marks), default=NEVER)
+                found.append(self._judge(rule, gone, old, begin, expired, whole=whole))
+        return sorted(found, key=lambda one: (one.start, one.group, one.rule))
+
+    def _asked(self, start: int) -> bool:
+        return self.begin <= start < self.end
+
+    def _judge(
+        self, rule: str, result: WindowResult, old: Standing | None, begin: int, expired: set[int], *, whole: bool
+    ) -> Finding:
+        partition, node = self._node(result.group.partition("/")[0])
+        reach = self.rules[rule].gap_ms - 1 if self.rules[rule].kind == "session" else 0
+        about = (rule, result.group, result.start, result.end)
+        counts = (old.count if old is not None else None, result.readings)
+
+        def left(verdict: Verdict) -> Finding:
+            return Finding(verdict, *about, 0, *counts, None)
+
+        if node is None or node.watermark is None:
+            return left("open")
+        first, last = result.start - reach, max(result.end, old.end if old is not None else 0)
+        if any(first <= to and last > since for since, to in node.open):
+            return left("owed")
+        if last > _horizon(self.rules[rule], node.watermark, node.open) and result.start >= begin:
+            return left("open")
+        if partition in expired and first < self._first_clock.get(node_name(result.group), EVER) + AHEAD_MS:
+            return left("readings expired")
+        if old is None and not whole:
+            return left("results expired")
+        lost = any(first <= to and last > since for since, to in node.lost)
+        lost |= old is not None and old.cause == "lost"
+        more = dict(result.more)
+        if old is not None:
+            more["before"] = {"count": old.count, "fields": old.fields}
+        revision = old.revision + 1 if old is not None else 0
+        said = result._replace(revision=revision, complete=not lost, cause="recompute", more=more)
+        value = msgspec.json.encode(aggregate_value(rule, said))
+        record = (result.end, f"{result.group}/{rule}/{result.start}".encode(), value, encode_headers([]))
+        output = old.partition if old is not None else partition
+        return Finding("revised", *about, output, *counts, record)
+
+    def _node(self, name: str) -> tuple[int, Any]:
+        for partition, tracker in self._marks.items():
+            if name in tracker.nodes:
+                return partition, tracker.nodes[name]
+        return 0, None
+
+
+def node_name(group: str) -> str:
+    """The node of `<node>/<device>`."""
+    return group.partition("/")[0]
+
+
+def _span(rules: Iterable[WindowRule], begin: int, end: int) -> tuple[int, int]:
+    """The times of readings that such windows may hold; of sessions a reading anywhere may belong to one."""
+    until = begin
+    for rule in rules:
+        if rule.kind == "session":
+            return 0, EVER
+        until = max(until, end + (rule.size_ms or _YEAR_MS))
+    return begin, until
+
+
+def _patient(rule: WindowRule) -> WindowRule:
+    """The same windows, which take whatever comes, and say nothing before they are asked."""
+    return msgspec.structs.replace(
+        rule,
+        allowed_lateness_s=_LATENESS_S,
+        lateness="time",
+        early_every_s=None,
+        windows_max=WINDOWS_MAX,
+        samples_max=100_000_000,
+        fields_max=1024,
+    )
+
+
+def _horizon(rule: WindowRule, watermark: int, owed: Sequence[tuple[int, int]]) -> int:
+    horizon = watermark - rule.allowed_lateness_ms
+    return min([horizon, *(first for first, _ in owed)]) if rule.lateness == "backfill" else horizon
+
+
+def _same(old: Standing, result: WindowResult) -> bool:
+    if (old.count, old.end) != (result.readings, result.end):
+        return False
+    return bool(msgspec.json.decode(msgspec.json.encode(result.fields)) == old.fields)
+
+
+def _clock(headers: bytes) -> int:
+    try:
+        return _DECODE_CLOCK.decode(dict(decode_headers(headers)).get("hw-mark") or b"").clock or EVER
+    except (*UNREADABLE, PeerError):
+        return EVER
+
+
+def _without_marks(block: Block, rows: Sequence[int]) -> Block:
+    headers = []
+    for row in rows:
+        blob = block.headers[row]
+        if _MARK in blob:
+            blob = encode_headers([pair for pair in decode_headers(blob) if pair[0] != "hw-mark"])
+        headers.append(blob)
+    return Block(
+        topic=block.topic,
+        partition=block.partition,
+        offsets=[block.offsets[row] for row in rows],
+        timestamps=[block.timestamps[row] for row in rows],
+        keys=[block.keys[row] for row in rows],
+        values=[block.values[row] for row in rows],
+        headers=headers,
+        next_offset=block.next_offset,
+    )
