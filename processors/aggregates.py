@@ -172,6 +172,8 @@ class FieldState:
         with_values = np.flatnonzero(self.arrays["n"][rows])
         chosen = rows[with_values]
         buckets, sizes = self._buckets.squeezed(chosen)
+        if not sizes.all():  # values from before the rule asked for quantiles: nothing is told of them
+            with_values, chosen, sizes = with_values[sizes > 0], chosen[sizes > 0], sizes[sizes > 0]
         low, high = self.arrays["min"][chosen], self.arrays["max"][chosen]
         lists: Lists = {}
         for name in self.aggregates:
@@ -187,11 +189,19 @@ class FieldState:
         return arrays | {name: pile.snapshot(rows) for name, pile in self._piles.items()}
 
     def restore(self, data: dict[str, Any], count: int) -> None:
-        """Put a snapshot's rows into the first `count` rows."""
+        """Put a snapshot's rows into the first `count` rows; what it lacks stays empty."""
         for name, array in self.arrays.items():
-            array[:count] = unpack(data[name], array.dtype.str[1:])
+            if name in data:
+                array[:count] = unpack(data[name], array.dtype.str[1:])
         for name, pile in self._piles.items():
-            pile.restore(data[name])
+            if name in data:
+                pile.restore(data[name])
+
+
+def kept_for(aggregate: str) -> set[str]:
+    """What of a state an aggregate needs, by the names in its snapshot."""
+    piles = {"samples": set(series.AGGREGATES), "buckets": set(sketches.QUANTILES), "hashes": {"distinct"}}
+    return {column.name for column in _NEEDS[aggregate]} | {name for name, those in piles.items() if aggregate in those}
 
 
 def _add_first(arrays: dict[str, Any], rows: Ints, values: Floats, times: Ints) -> None:

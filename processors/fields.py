@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from processors import series, sketches
-from processors.aggregates import FieldState, Floats, Ints
+from processors.aggregates import FieldState, Floats, Ints, kept_for
 from processors.columns import Columns, FieldColumn
+from processors.evolution import WindowChange
 from processors.rules import WindowRule
 
 ROW_BYTES = 160  # what a cell with samples or a sketch takes beside them, as measured
@@ -30,6 +31,8 @@ class FieldTable:
         self.overflow = 0
         self._capacity = capacity
         self._full = False
+        self.begins: dict[str, dict[str, int]] = {}
+        """By field, aggregates that windows that start before a time lack: the rule had not asked for them then."""
 
     def _new(self, name: str) -> FieldState:
         rule = self.rule
@@ -98,20 +101,55 @@ class FieldTable:
 
     def results(self, cells: Ints, starts: Ints, ends: Ints) -> list[dict[str, dict[str, Any]]]:
         """Per cell its fields by name, sorted, and their aggregates; a field without a value in a cell is left out."""
-        fields = [(name, self.states[name].results(cells, starts, ends)) for name in sorted(self.states)]
+        fields = [(name, self._results(name, cells, starts, ends)) for name in sorted(self.states)]
         return [
             {name: found for name, column in fields if (found := column[row]) is not None} for row in range(len(cells))
         ]
 
-    def snapshot(self, used: Ints) -> dict[str, Any]:
-        return {name: state.snapshot(used) for name, state in self.states.items()}
+    def _results(self, name: str, cells: Ints, starts: Ints, ends: Ints) -> list[dict[str, Any] | None]:
+        found = self.states[name].results(cells, starts, ends)
+        begins = self.begins.get(name)
+        if not begins:
+            return found
+        for row, start in enumerate(starts.tolist()):
+            one = found[row]
+            young = [aggregate for aggregate, begin in begins.items() if start < begin]
+            if one is not None and young:
+                found[row] = {**one, **dict.fromkeys(young)} if len(young) < len(one) else None
+        return found
 
-    def restore(self, data: dict[str, Any], count: int) -> None:
-        """Put a snapshot's cells into the first `count` ones."""
-        self.states = {}
+    def snapshot(self, used: Ints) -> dict[str, Any]:
+        return {
+            name: state.snapshot(used) | ({"begins": self.begins[name]} if name in self.begins else {})
+            for name, state in self.states.items()
+        }
+
+    def restore(self, data: dict[str, Any], count: int, change: WindowChange | None = None, begin: int = 0) -> None:
+        """Put a snapshot's cells into the first `count` ones.
+
+        After a `change` of the rule windows before `begin` lack what is new: aggregates of which the snapshot has no
+        state, and all of the fields that are fresh.
+        """
+        fresh = frozenset[str]() if change is None else change.fresh
+        self.states, self.begins = {}, {}
         for name, arrays in data.items():
-            self.states[name] = self._new(name)
-            self.states[name].restore(arrays, count)
+            if name in fresh or not self.rule.aggregates_of(name):
+                continue
+            state = self.states[name] = self._new(name)
+            state.restore(arrays, count)
+            before = arrays.get("begins", {})
+            begins = {aggregate: time for aggregate, time in before.items() if aggregate in state.aggregates}
+            had = state.aggregates if change is None else change.old.aggregates_of(name)
+            for aggregate in set(state.aggregates) - set(had) - set(before):
+                # beside what is young itself nothing can be told to be old
+                if before or not kept_for(aggregate) <= arrays.keys():
+                    begins[aggregate] = begin
+            if begins:
+                self.begins[name] = begins
+        for name in sorted(fresh):
+            if self.rule.aggregates_of(name) and len(self.states) < self.rule.fields_max:
+                self.states[name] = self._new(name)
+                self.begins[name] = dict.fromkeys(self.states[name].aggregates, begin)
 
 
 def _kept_one_by_one(aggregates: tuple[str, ...]) -> list[tuple[int, int]]:

@@ -53,7 +53,7 @@ class WindowMemory:
         self._begin = NEVER
         self._young: dict[int, int] = {}  # keys whose windows begin later, since the rule names them only since then
         self._begins: Ints | None = None
-        self._fresh: tuple[frozenset[str], int] | None = None  # while a changed rule's state is restored
+        self._change: tuple[WindowChange | None, int] = (None, NEVER)  # while a changed rule's state is restored
         self._told: dict[int, Told] = {}  # of cells that have changed since: what was told of them last
         self._silent_until = NEVER  # the latest end of a window told of a silent node: it may be ahead of watermarks
         self._open: dict[int, list[Interval]] = {}
@@ -183,8 +183,8 @@ class WindowMemory:
 
     def _of_node(self, cells: Ints, index: int, end_max: int) -> Ints:
         mine = self._nodes_of[self.cells.key[cells]] == index if len(cells) else np.zeros(0, dtype=np.bool_)
-        begin = self._begin_of(self.cells.key[cells])
-        return cells[mine & (self.cells.end[cells] <= end_max) & (self.cells.start[cells] >= begin)]
+        begun: Bools = self.cells.start[cells] >= self._begin_of(self.cells.key[cells])
+        return cells[mine & (self.cells.end[cells] <= end_max) & begun]
 
     # memory
 
@@ -321,9 +321,9 @@ class WindowMemory:
         What is new begins with windows that cannot have begun yet.
         """
         begin = NEVER if newest == NEVER else self._begin_behind(newest)
-        self._fresh = (change.fresh, begin)
+        self._change = (change, begin)
         self.restore(data)
-        self._fresh = None
+        self._change = (None, NEVER)
         had = np.array([_fits(change.old, *self._keys.device(key)) for key in range(len(self._keys))], dtype=np.bool_)
         has = self._matches[:-1]
         for key in np.flatnonzero(has & ~had).tolist() if begin != NEVER else ():
@@ -334,8 +334,7 @@ class WindowMemory:
 
     def _restore_fields(self, data: dict[str, Any], capacity: int, count: int) -> None:
         self.fields = FieldTable(self.rule, capacity)
-        fresh, begin = self._fresh or (frozenset[str](), None)
-        self.fields.restore(data, count, fresh=fresh, begin=begin)
+        self.fields.restore(data, count, *self._change)
 
     def _free_all_of(self, keys: Bools) -> None:
         """Give up all windows of these keys."""

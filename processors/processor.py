@@ -19,6 +19,15 @@ from processors.closing import WindowState
 from processors.columns import Columns, KeyTable, Lanes, MarkAt, to_columns
 from processors.derive import Derivation
 from processors.facts import DeviceFacts
+from processors.evolution import (
+    Change,
+    Definitions,
+    alert_change,
+    definitions,
+    preview,
+    read_definitions,
+    window_change,
+)
 from processors.kinds import window_state
 from processors.late import Placed
 from processors.marks import WatermarkTracker
@@ -65,6 +74,7 @@ class PartitionProcessor:
         self.numbers: dict[str, int] = {}  # version -> number of its next output
         self.written: dict[str, int] = {}  # version -> outputs below this number are in their topic already
         self.stopped_at: int | None = None  # rules never stop within a block
+        self.changes: list[Change] = []  # what became of rules that differ from those of the snapshot
         self.refused = 0
         self.newest = NEVER
         self._lanes = Lanes()
@@ -193,6 +203,7 @@ class PartitionProcessor:
     def snapshot(self) -> dict[str, Any]:
         """Plain data and bytes: all that `restore` needs to go on exactly here. To be kept: see `Budget`."""
         return {
+            "definitions": definitions(self._defined()),
             "budget": self.budget.snapshot(caught_up=self._caught_up()),
             "keys": self.keys.snapshot(),
             "lanes": self._lanes.highest,
@@ -206,6 +217,11 @@ class PartitionProcessor:
             "alerts": {version: alerts.snapshot() for rule in self._rules for version, alerts in rule.alerts},
         }
 
+    def _defined(self) -> Rules:
+        """The rules that have states here."""
+        alerts = (state.rule for rule in self._rules for _, state in rule.alerts)
+        return Rules(windows=tuple(rule.window for rule in self._rules), alerts=tuple(alerts))
+
     def _caught_up(self) -> bool:
         """Whether all that was written before has been computed again."""
         return all(self.numbers.get(version, 0) >= self.written.get(version, 0) for version in self.versions)
@@ -218,20 +234,33 @@ class PartitionProcessor:
         self.facts.restore(data.get("facts", []))
         self.numbers, self.written = dict(data["numbers"]), dict(data["written"])
         self.refused, self.newest = data["refused"], data["newest"]
+        known = read_definitions(data.get("definitions"))
+        self.changes = preview(data, self._defined())
         fresh = []
         for rule in self._rules:
             if rule.version in data["windows"]:
                 rule.state.restore(data["windows"][rule.version])
             else:
-                rule.state.begin_after(self.newest)
+                self._restore_changed(rule, known, data["windows"])
                 fresh.append(rule.version)
             for version, alerts in rule.alerts:
-                if version in data["alerts"]:
-                    alerts.restore(data["alerts"][version])
-                else:
+                if version not in data["alerts"]:
                     fresh.append(version)
+                    was, old = known.alerts.get(alerts.rule.name, ("", alerts.rule))
+                    if was not in data["alerts"] or not alert_change(old, alerts.rule).kept:
+                        continue
+                    version = was
+                alerts.restore(data["alerts"][version])
         self.budget.restore(data.get("budget"), self.newest)
         return fresh
+
+    def _restore_changed(self, rule: _Rule, known: Definitions, states: dict[str, Any]) -> None:
+        was, old = known.windows.get(rule.window.name, ("", rule.window))
+        change = window_change(old, rule.window)
+        if was in states and not change.reason:
+            rule.state.restore_changed(states[was], change, self.newest)
+        else:
+            rule.state.begin_after(self.newest)
 
     def go_on_after(self, floors: dict[str, dict[str, int]], alerts: dict[str, dict[str, Instance]]) -> None:
         """Begin without a state behind outputs of an earlier one, of which `written` says how many there are.
