@@ -65,7 +65,7 @@ def _run(trial: Trial, watch: Watch) -> Told:
     asked: list[str] = []
     if trial.count:
         random = Random(trial.seed)  # noqa: S311 - the same each time is what is wanted
-        asked = names_asked(loaded, random)
+        asked = names_asked(loaded, random, watch)
         rows = generated(loaded.rule, asked, trial.count, random)
     else:
         rows = with_marks(trial.rows)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from processors.user.loading import Loaded
-from processors.user.partition import UserPartition
+from processors.user.partition import UserPartition, Watch
 from processors.user.rule import ProcessorRule
 from processors.user.settings import UserLimits
 from processors.user.trying import Given, block_of
@@ -51,12 +51,12 @@ class _AskedPartition(UserPartition):
         return [_Asked(one, self.names) for one in found], bad
 
 
-def names_asked(loaded: Loaded, random: Random) -> list[str]:
+def names_asked(loaded: Loaded, random: Random, watch: Watch) -> list[str]:
     """The fields that a processor asks for, found by letting it ask."""
     names: dict[str, None] = {}
     for _ in range(_ROUNDS):
         before = len(names)
-        partition = _AskedPartition(loaded, 0, limits=UserLimits(failures_max=1 << 30))
+        partition = _AskedPartition(loaded, 0, limits=UserLimits(failures_max=1 << 30), watch=watch)
         partition.names = names
         partition.process(block_of(generated(loaded.rule, list(names), _ASKED, random), loaded.rule.topic, 0))
         if len(names) == before:

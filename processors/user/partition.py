@@ -10,6 +10,7 @@ After `failures_max` in a row the processor stops before the next one (`stopped_
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
@@ -141,7 +142,8 @@ class UserPartition(Host):
         except Stopped as stop:
             self.stopped_at, self.problem = stop.offset, stop.reason
             self._lanes.highest = lanes  # as if the records behind had not been seen
-            self._lanes.backfill(block.headers[: sum(offset < stop.offset for offset in block.offsets)])
+            if late is not None and (seen := bisect_left(block.offsets, stop.offset)):
+                self._lanes.backfill(block.headers[:seen])
         finally:
             self._watch.end()
         return outputs
