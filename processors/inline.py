@@ -31,16 +31,18 @@ from processors.checkpoint import (
     decode_checkpoint,
     encode_checkpoint,
 )
-from processors.job import Job, PartitionWork, as_job
+from processors.job import RELAY_CONFIG, Job, PartitionWork, as_job
 from processors.outputs import Log, Written
 from processors.processor import Output
 from processors.rules import Rules
 from processors.settings import ProcessorSettings
+from processors.silence import SilenceWatch, silence_record
 
 log = logging.getLogger(__name__)
 
 PARTITIONS_EVERY_MS = 10_000
 STATUS_EVERY_MS = 250
+LISTEN_EVERY_MS = 1_000
 _DAY_MS = 86_400_000
 
 
@@ -66,7 +68,7 @@ class Processors:
         name: str = "processors",
     ) -> None:
         self._settings = settings
-        self._job = as_job(rules, settings.place)
+        self._job = as_job(rules, settings.place, name)
         self._connect = connect
         self._clock = clock
         self._disk = disk
@@ -81,6 +83,7 @@ class Processors:
         self._inputs: dict[tuple[str, int], PartitionWork] = {}
         self._positions: dict[tuple[str, int], int] = {}
         self._writers: dict[tuple[str, int], Writer] = {}
+        self._silences: dict[tuple[str, int], SilenceWatch] = {}
         self._output_partitions = 1
         self._limits = NO_LIMITS
 
@@ -142,24 +145,30 @@ class Processors:
         rebuilt = checkpoint is None
         self._checkpoint = checkpoint or Checkpoint()
         self._inputs, self._positions, self._writers = {}, {}, {}
-        await self._make_topics(reader)
+        relays = await self._make_topics(reader)
         # Numbers found in the outputs can only be matched when the log is whole: see `_begin`.
         written = Written(whole=rebuilt, owns=self._job.owns)
-        await outputs.read_written(reader, self._job.outputs, self._checkpoint, self._output_partitions, written)
+        topics = dict.fromkeys(self._job.outputs, self._output_partitions) | relays
+        await outputs.read_written(reader, topics, self._checkpoint, written)
         await self._begin_all(reader, written)
         self._forget = ""
 
-    async def _make_topics(self, reader: Log) -> None:
+    async def _make_topics(self, reader: Log) -> dict[str, int]:
+        """Returns the partitions of relay topics."""
         retention = str(int(self._settings.output_retention_days * _DAY_MS))
         for topic, config in self._job.outputs.items():
             await reader.ensure_topic(topic, self._settings.output_partitions, {"retention.ms": retention, **config})
         counts = [await reader.partitions(topic) for topic in self._job.outputs]
         self._output_partitions = max(1, min(counts))
+        for relay, topic in self._job.relays.items():
+            await reader.ensure_topic(relay, max(1, await reader.partitions(topic)), RELAY_CONFIG)
+        return {relay: await reader.partitions(relay) for relay in self._job.relays}
 
     async def _begin_all(self, reader: Log, written: Written) -> None:
         """Every input partition that is not at work yet; a new writer is on disk before its first write."""
         new_writers = 0
-        partitions = {topic: await reader.partitions(topic) for topic in self._job.topics}
+        partitions = {topic: await reader.partitions(topic) for topic in (*self._job.topics, *self._job.relays)}
+        self._job.know(partitions)
         settings = self._settings
         self._limits = Limits.of_partition(settings.state_bytes_max, settings.forget_after_s, sum(partitions.values()))
         self._job.limit(self._inputs.values(), self._limits)
@@ -209,7 +218,8 @@ class Processors:
 
     async def _work(self, reader: Log) -> None:
         settings, clock = self._settings, self._clock
-        saved_at = looked_at = clock.monotonic_ms()
+        saved_at = looked_at = listened_at = clock.monotonic_ms()
+        self._silences = {}
         told_at = -float(STATUS_EVERY_MS)
         changed = False
         while not self._stopping:
@@ -221,6 +231,9 @@ class Processors:
             if changed and now - saved_at >= settings.checkpoint_every_ms:
                 self._save()
                 changed, saved_at = False, now
+            if settings.silent_after_s and settings.place == "central" and now - listened_at >= LISTEN_EVERY_MS:
+                await self._speak_for_the_silent(reader, now)
+                listened_at = now
             if now - looked_at >= PARTITIONS_EVERY_MS or not self._positions:
                 # Topics may come, and be given more partitions.
                 await self._begin_all(reader, Written(whole=False, owns=self._job.owns))
@@ -228,6 +241,19 @@ class Processors:
         if changed:
             self._save()
         self._status = self._new_status("stopped", reader)
+
+    async def _speak_for_the_silent(self, reader: Log, now_ms: float) -> None:
+        """Write marks in the name of silent nodes, into partitions that are read to their end."""
+        wall_ms = self._clock.wall_ms()
+        for where, part in self._inputs.items():
+            if not isinstance(part, PartitionProcessor) or not isinstance(part.marks, WatermarkTracker):
+                continue
+            watch = self._silences.setdefault(where, SilenceWatch(self._settings.silent_after_s * 1000))
+            if self._positions[where] < reader.ends.get(where, 1 << 62):
+                continue
+            for node, silent_ms in watch.look(part.marks.nodes, part, now_ms=now_ms, wall_ms=wall_ms):
+                log.warning("processors: %s made no mark for %.0f s: marked as silent", node, silent_ms / 1000)
+                await reader.produce(*where, [silence_record(node, silent_ms, wall_ms)])
 
     async def _round(self, reader: Log) -> bool:
         """One poll, all of its outputs on disk; whether anything was read."""

@@ -10,9 +10,17 @@ from processors.alerts import Instance
 from processors.budget import Limits, memory_status
 from processors.late import too_late_by_rule
 from processors.processor import AGGREGATES, ALERTS, LATE, Output, PartitionProcessor, Place
+from processors.repartition import BYTES_MAX, Relay, relay_topic
 from processors.rules import Rules
 
 LATE_BYTES_MAX = 64 << 20
+RELAY_CONFIG = {
+    "cleanup.policy": "delete",
+    "retention.ms": "-1",  # its records are as old as the readings: a cluster would delete what backfill brings
+    "retention.bytes": str(BYTES_MAX),
+    "segment.bytes": str(BYTES_MAX // 16),
+}
+"""Of relay topics, beside what is due to outputs."""
 
 
 class PartitionWork(Protocol):
@@ -48,6 +56,13 @@ class Job(Protocol):
     def outputs(self) -> Mapping[str, Mapping[str, str]]:
         """What it writes, each topic with its configuration beside the retention."""
 
+    @property
+    def relays(self) -> Mapping[str, str]:
+        """Topics that it writes and reads, each with the one of `topics` after which it is cut into partitions."""
+
+    def know(self, partitions: Mapping[str, int]) -> None:
+        """How many partitions topics have; before `begin`."""
+
     def owns(self, version: str) -> bool:
         """Whether outputs of this version are its own."""
 
@@ -70,9 +85,11 @@ class RuleJob:
         LATE: {"cleanup.policy": "delete", "retention.bytes": str(LATE_BYTES_MAX)},
     }
 
-    def __init__(self, rules: Rules, *, place: Place) -> None:
+    def __init__(self, rules: Rules, *, place: Place, name: str) -> None:
         self._rules = rules
         self._place: Place = place
+        self._grouped = {relay_topic(name, rule): rule for rule in rules.windows if rule.group_by}
+        self._partitions: Mapping[str, int] = {}
 
     @property
     def names(self) -> list[str]:
@@ -82,11 +99,27 @@ class RuleJob:
     def topics(self) -> list[str]:
         return self._rules.topics
 
+    @property
+    def relays(self) -> Mapping[str, str]:
+        return {topic: rule.topic for topic, rule in self._grouped.items()}
+
+    def know(self, partitions: Mapping[str, int]) -> None:
+        self._partitions = dict(partitions)
+
     def owns(self, version: str) -> bool:
         return True
 
     def begin(self, topic: str, partition: int, limits: Limits) -> PartitionWork:
-        return PartitionProcessor(self._rules, topic, partition, place=self._place, limits=limits)
+        relays = [
+            Relay(rule, relay, self._partitions[relay]) for relay, rule in self._grouped.items() if rule.topic == topic
+        ]
+        return PartitionProcessor(
+            *(self._rules, topic, partition),
+            place=self._place,
+            limits=limits,
+            relays=relays,
+            group=self._grouped.get(topic),
+        )
 
     def limit(self, parts: Iterable[PartitionWork], limits: Limits) -> None:
         for part in _rule_parts(parts):
@@ -102,6 +135,6 @@ def _rule_parts(parts: Iterable[PartitionWork]) -> list[PartitionProcessor]:
     return [part for part in parts if isinstance(part, PartitionProcessor)]
 
 
-def as_job(what: Rules | Job, place: Place) -> Job:
-    """Rules as the job that they are."""
-    return RuleJob(what, place=place) if isinstance(what, Rules) else what
+def as_job(what: Rules | Job, place: Place, name: str) -> Job:
+    """Rules as the job that they are; `name` is part of its relay topics' names."""
+    return RuleJob(what, place=place, name=name) if isinstance(what, Rules) else what

@@ -29,6 +29,7 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
 
     `live`: every source has come this far. `open`: intervals that backfill still owes. `lost`: [from, to, count] of
     intervals that were given up. `by` = "central": written by the partition's owner in the name of a silent node.
+    `begin`: only in relay topics (`repartition`), where the first window may begin.
     """
 
     node: str
@@ -41,6 +42,7 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     open: tuple[tuple[Whole, Whole], ...] = ()
     lost: tuple[tuple[Whole, Whole, Whole], ...] = ()
     by: str | None = None
+    begin: Whole | None = None
 
 
 _DECODER = msgspec.json.Decoder(Mark)
@@ -67,6 +69,8 @@ class NodeMarks(msgspec.Struct):
     lost: list[tuple[int, int]] = []
     expected: int = 1
     n: int = 0
+    heard: int = 0  # how many marks came as copies
+    silent_until: int | None = None  # what the partition's owner said last in its name, if it said nothing since
 
     @property
     def watermark(self) -> int | None:
@@ -84,6 +88,7 @@ class WatermarkTracker:
 
     def __init__(self) -> None:
         self.nodes: dict[str, NodeMarks] = {}
+        self.begin: int | None = None  # only marks of a relay topic say where windows may begin
         self.ignored = 0
 
     def apply(self, mark: Mark, *, copied: bool) -> NodeMarks | None:
@@ -98,7 +103,10 @@ class WatermarkTracker:
                 return None
             node = self.nodes[mark.node] = NodeMarks()
         if mark.by is not None:
+            node.silent_until = mark.live
             return node
+        node.silent_until = None
+        node.heard += copied
         part = mark.partition if copied else 0
         expected = mark.k if copied else 1
         if expected != node.expected:
@@ -112,6 +120,11 @@ class WatermarkTracker:
             _add_lost(node, [(start, end) for start, end, _ in mark.lost])
         node.n = mark.n
         return node
+
+    def steps(self, mark: Mark, *, copied: bool) -> list[tuple[Mark, NodeMarks]]:
+        """What a mark lets be done: itself, with all that its node's marks have said."""
+        node = self.apply(mark, copied=copied)
+        return [] if node is None else [(mark, node)]
 
     def watermark(self, node: str) -> int | None:
         found = self.nodes.get(node)

@@ -88,6 +88,15 @@ class WindowMemory:
 
     # what the kinds of windows do each in their own way
 
+    @property
+    def begin(self) -> int:
+        """Windows that begin before it are not told."""
+        return self._begin
+
+    def begin_at(self, begin: int) -> None:
+        """What went before some other stage knows: tell no window that begins before `begin`."""
+        self._begin = max(self._begin, begin)
+
     def _begin_behind(self, newest: int) -> int:
         """The least beginning that a window may have when readings up to `newest` went before."""
         raise NotImplementedError

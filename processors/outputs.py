@@ -117,10 +117,10 @@ def _parse(headers: bytes) -> tuple[str, int, int, bool] | None:
         return None
 
 
-async def read_written(log: Log, topics: Iterable[str], checkpoint: Checkpoint, outputs: int, written: Written) -> None:
-    """Read the output topics from the checkpoint's ends to their ends; moves those there."""
-    for topic in topics:
-        for partition in range(outputs):
+async def read_written(log: Log, topics: Mapping[str, int], checkpoint: Checkpoint, written: Written) -> None:
+    """Read output topics (with their partitions) from the checkpoint's ends to their ends; moves those there."""
+    for topic, partitions in topics.items():
+        for partition in range(partitions):
             end = checkpoint.ends.get(f"{topic}/{partition}", 0)
             earliest = await log.offset(topic, partition, "earliest")
             latest = await log.offset(topic, partition, "latest")
@@ -156,13 +156,16 @@ def writer_after(saved: Writer, known: Mapping[str, int], written: Written, part
 
 
 async def write(log: Log, ends: dict[str, int], writer: Writer, outputs: Sequence[Output], partition: int) -> None:
-    """Write outputs to output partition `partition`, in their order. All are on disk afterwards."""
-    for topic in dict.fromkeys(output.topic for output in outputs):
-        records = [output.record for output in outputs if output.topic == topic]
-        name = f"{topic}/{partition}"
+    """Write outputs in their order, to output partition `partition` what names none. All are on disk afterwards."""
+    sorted_out: dict[tuple[str, int], list[Record]] = {}
+    for output in outputs:
+        target = partition if output.partition is None else output.partition
+        sorted_out.setdefault((output.topic, target), []).append(output.record)
+    for (topic, target), records in sorted_out.items():
+        name = f"{topic}/{target}"
         for batch in _batches(records):
             sequence = writer.sequences.get(name, 0)
-            offset = await log.produce(topic, partition, batch, producer=writer.producer, base_sequence=sequence)
+            offset = await log.produce(topic, target, batch, producer=writer.producer, base_sequence=sequence)
             writer.sequences[name] = (sequence + len(batch)) & _SEQUENCE_MASK
             ends[name] = max(ends[name], offset + len(batch))
 

@@ -7,6 +7,7 @@ outputs are numbered from 0 per input partition; header `hw-out` of an output is
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -30,7 +31,8 @@ from processors.evolution import (
 )
 from processors.kinds import window_state
 from processors.late import Placed
-from processors.marks import WatermarkTracker
+from processors.marks import Mark, NodeMarks, WatermarkTracker
+from processors.repartition import MergedMarks, Piece, Relay, group_node, second_stage
 from processors.results import NEVER, WindowResult, aggregate_value
 from processors.rules import AlertRule, Rules, WindowRule
 
@@ -46,12 +48,16 @@ _ENCODER = msgspec.json.Encoder()
 
 
 class Output(NamedTuple):
-    """A record to write to `topic`; `version` and `number` stand in its header too."""
+    """A record to write to `topic`; `version` and `number` stand in its header too.
+
+    `partition` None: the one that belongs to the input partition.
+    """
 
     topic: str
     record: Record
     version: str
     number: int
+    partition: int | None = None
 
 
 class _Rule(NamedTuple):
@@ -63,13 +69,28 @@ class _Rule(NamedTuple):
 
 
 class PartitionProcessor:
-    """The processors of one input partition. `place` picks the alert rules that run here."""
+    """The processors of one input partition. `place` picks the alert rules that run here.
 
-    def __init__(self, rules: Rules, topic: str, partition: int, *, place: Place, limits: Limits = NO_LIMITS) -> None:
+    `relays`: first stages of rules over groups of devices. `group`: the input is the relay topic of this rule.
+    """
+
+    def __init__(
+        self,
+        rules: Rules,
+        topic: str,
+        partition: int,
+        *,
+        place: Place,
+        limits: Limits = NO_LIMITS,
+        relays: Sequence[Relay] = (),
+        group: WindowRule | None = None,
+    ) -> None:
         self.topic = topic
         self.partition = partition
         self.keys = KeyTable()
-        self.marks = WatermarkTracker()
+        self.marks: WatermarkTracker | MergedMarks = (
+            WatermarkTracker() if group is None else MergedMarks(group_node(group))
+        )
         self.facts = DeviceFacts()
         self.numbers: dict[str, int] = {}  # version -> number of its next output
         self.written: dict[str, int] = {}  # version -> outputs below this number are in their topic already
@@ -78,16 +99,20 @@ class PartitionProcessor:
         self.refused = 0
         self.newest = NEVER
         self._lanes = Lanes()
+        self._relays = relays
+        mine = [(rule, rule) for rule in rules.windows if rule.topic == topic and not rule.group_by]
+        if group is not None:
+            mine = [(group, second_stage(group))]
         self._rules = [
             _Rule(
-                *(rule, rule.version, window_state(rule, self.keys), _alerts_of(rule, rules, place)),
-                Derivation(rule.where, rule.compute, rule.facts),
+                *(rule, rule.version, window_state(own, self.keys), _alerts_of(rule, rules, place)),
+                Derivation(own.where, own.compute, own.facts),
             )
-            for rule in rules.windows
-            if rule.topic == topic
+            for rule, own in mine
         ]
         self.budget = Budget(self.keys, self._rules, limits)
-        self._texts = frozenset[str]().union(*(rule.derive.texts for rule in self._rules))
+        derivations = [*(rule.derive for rule in self._rules), *(relay.derive for relay in relays)]
+        self._texts = frozenset[str]().union(*(derive.texts for derive in derivations))
 
     @property
     def versions(self) -> list[str]:
@@ -96,7 +121,7 @@ class PartitionProcessor:
             version
             for rule in self._rules
             for version in (rule.version, rule.version + LATE_STREAM, *(name for name, _ in rule.alerts))
-        ]
+        ] + [version for relay in self._relays for version in relay.versions]
 
     def process(self, block: Placed) -> list[Output]:
         """Take in the next block; returns what it lets be said, without what `written` says is said already."""
@@ -107,15 +132,20 @@ class PartitionProcessor:
         self.newest = max(self.newest, _newest(columns))
         self.facts.take(block)
         seen = [(rule, rule.derive.apply(columns, self.keys, self.facts)) for rule in self._rules]
+        relayed = [(relay, relay.derive.apply(columns, self.keys, self.facts)) for relay in self._relays]
         outputs: list[Output] = []
         for rule in self._rules:
             rule.state.late.block = block
         begin = 0
-        for at in columns.marks:
-            self._add(columns, seen, begin, at.row + 1)
-            begin = at.row + 1
-            self._mark(at, outputs)
-        self._add(columns, seen, begin, len(columns))
+        for end, at in [*((at.row + 1, at) for at in columns.marks), (len(columns), None)]:
+            for relay, own in relayed:
+                self._relay(relay, relay.readings(own, self.keys, block, begin, end), outputs)
+            self._add(columns, seen, begin, end)
+            begin = end
+            if at is not None:
+                self._mark(at, outputs)
+                for relay in self._relays:
+                    self._relay(relay, relay.mark(at.mark, block.timestamps[at.row]), outputs)
         self.budget.tidy(self.marks.nodes)
         for rule in self._rules:
             rule.state.late.block = None
@@ -131,21 +161,32 @@ class PartitionProcessor:
                 mine.key[refused] = -1
                 rule.state.add(mine, start, until)
 
+    def _relay(self, relay: Relay, pieces: Iterable[Piece], outputs: list[Output]) -> None:
+        for target, time, key, value, headers in pieces:
+            version = relay.version(target)
+            if (number := self._number(version)) is not None:
+                section = encode_headers([*headers, (OUT_HEADER, f"{version}/{self.partition}/{number}".encode())])
+                outputs.append(Output(relay.topic, (time, key, value, section), version, number, target))
+
     def _mark(self, at: MarkAt, outputs: list[Output]) -> None:
-        node = self.marks.apply(at.mark, copied=at.copied)
-        if node is None:
-            return
+        for mark, node in self.marks.steps(at.mark, copied=at.copied):
+            if self.marks.begin is not None:
+                for rule in self._rules:
+                    rule.state.begin_at(self.marks.begin)
+            self._step(mark, node, outputs)
+
+    def _step(self, mark: Mark, node: NodeMarks, outputs: list[Output]) -> None:
         for rule in self._rules:
-            results = rule.state.close(at.mark, node)
+            results = rule.state.close(mark, node)
             for result in results:
                 self._aggregate(rule, result, outputs)
             for version, alerts in rule.alerts:
                 for transition in alerts.consume(results):
                     self._alert(alerts.rule, version, transition, outputs)
-            if at.mark.by is None and (watermark := node.watermark) is not None:
-                self._late(rule, at.mark.node, watermark, outputs)
-        if at.mark.by is None and node.watermark is not None:
-            self._sweep(at.mark.node, node.watermark, outputs)
+            if mark.by is None and (watermark := node.watermark) is not None:
+                self._late(rule, mark.node, watermark, outputs)
+        if mark.by is None and node.watermark is not None:
+            self._sweep(mark.node, node.watermark, outputs)
 
     def _late(self, rule: _Rule, node: str, watermark: int, outputs: list[Output]) -> None:
         version = rule.version + LATE_STREAM
@@ -213,6 +254,7 @@ class PartitionProcessor:
             "written": self.written | {v: max(n, self.written.get(v, 0)) for v, n in self.numbers.items()},
             "refused": self.refused,
             "newest": self.newest,
+            "relays": {relay.rule.relay_version: relay.begin for relay in self._relays},
             "windows": {rule.version: rule.state.snapshot() for rule in self._rules},
             "alerts": {version: alerts.snapshot() for rule in self._rules for version, alerts in rule.alerts},
         }
@@ -252,6 +294,16 @@ class PartitionProcessor:
                     version = was
                 alerts.restore(data["alerts"][version])
         self.budget.restore(data.get("budget"), self.newest)
+        return fresh + self._restore_relays(data.get("relays", {}))
+
+    def _restore_relays(self, begins: dict[str, int]) -> list[str]:
+        fresh = []
+        for relay in self._relays:
+            if relay.rule.relay_version in begins:
+                relay.begin = begins[relay.rule.relay_version]
+            else:
+                relay.begin_after(self.newest)
+                fresh += relay.versions
         return fresh
 
     def _restore_changed(self, rule: _Rule, known: Definitions, states: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from headwater.toml.places import Path
-from processors.expressions import SPECIAL, ExpressionError, compile_expression
+from processors.expressions import SPECIAL, ExpressionError, compile_expression, is_of_device
 from processors.rules import DEVICE_ZONE, AlertRule, WindowRule
 
 Finding = tuple[Path, str]
@@ -39,6 +39,7 @@ def about_window(rule: WindowRule, *, kind_is_known: bool = True) -> Iterator[Fi
     if rule.kind == "calendar":
         yield from _calendar(rule)
     yield from _expressions(rule)
+    yield from _groups(rule)
     if not rule.every_field and not rule.fields:
         yield ("every_field",), "nothing to compute: every_field is empty and fields names none"
 
@@ -86,6 +87,18 @@ def _calendar(rule: WindowRule) -> Iterator[Finding]:
             yield ("shifts", name), f"“{at}” is no time of day; write HH:MM in quotes"
     if len(set(rule.shifts.values())) < len(rule.shifts):
         yield ("shifts",), "two shifts begin at the same time"
+
+
+def _groups(rule: WindowRule) -> Iterator[Finding]:
+    for index, label in enumerate(rule.group_by):
+        if label != "node" and not is_of_device(f"device.{label}"):
+            near = difflib.get_close_matches(label, ["site", "zone", "type", "node", "labels."], n=1, cutoff=0.5)
+            said = f"did you mean {near[0]}?" if near else "there are site, zone, type, node and labels.NAME"
+            yield ("group_by", index), f"devices cannot be grouped by “{label}”; {said}"
+    if len(set(rule.group_by)) < len(rule.group_by):
+        yield ("group_by",), "a label stands there twice"
+    if rule.group_by and rule.zone == DEVICE_ZONE:
+        yield ("zone",), 'a group of devices has no zone of its own: group_by and zone = "device" exclude each other'
 
 
 def _zone(key: str, name: str) -> Iterator[Finding]:

@@ -54,6 +54,8 @@ class WindowRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     devices: tuple[str, ...] = ("*",)
     """Patterns of device names; `*` and `?` match no name that begins with `$` unless the pattern does."""
     nodes: tuple[str, ...] = ("*",)
+    group_by: tuple[str, ...] = ()
+    """Windows not of each device, but over all that have the same `site`, `zone`, `type`, `labels.NAME` or `node`."""
     where: str = ""
     """Only readings for which this expression holds are counted; docs/windows.md."""
     compute: dict[str, str] = {}
@@ -98,6 +100,11 @@ class WindowRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     @property
     def version(self) -> str:
         return _version(self.name, _told(self))
+
+    @property
+    def relay_version(self) -> str:
+        """Of what the first stage of a rule with `group_by` writes: a change of the rest leaves it alone."""
+        return _version(self.name, {key: value for key, value in _told(self).items() if key not in _SECOND_STAGE})
 
     @property
     def facts(self) -> tuple[str, ...]:
@@ -162,6 +169,9 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
         return sorted({rule.topic for rule in self.windows})
 
 
+_SECOND_STAGE = frozenset(
+    ("allowed_lateness_s", "lateness", "early_every_s", "windows_max", "fields_max", "samples_max")
+)
 _MAPPINGS_ADDED_LATER = ("compute",)
 """A mapping's default is made anew for each rule, so it would count as told even where nobody wrote one."""
 

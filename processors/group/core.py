@@ -50,7 +50,7 @@ class Member:
     """The partitions that this process has now."""
 
     def __init__(self, rules: Rules | Job, *, place: Place, limits: Limits = NO_LIMITS) -> None:
-        self._job = as_job(rules, place)
+        self._job = as_job(rules, place, "")
         self._limits = limits
         self._shares: dict[Source, _Share] = {}
         self.expired = 0

@@ -39,9 +39,9 @@ class GroupProcessor:
 
     def __init__(self, settings: GroupSettings, rules: Rules | Job, *, instance: str) -> None:
         self._settings = settings
-        self._job = as_job(rules, settings.place)
+        self._job = as_job(rules, settings.place, settings.name)
         self._instance = instance
-        self._topics = Topics(settings, self._job.topics, self._job.outputs)
+        self._topics = Topics(settings, self._job.topics, self._job.outputs, self._job.relays)
         self._stopping = False
         self._status: dict[str, Any] = {"state": "connecting"}
         self._rebalances = self._restarts = self._transactions = 0
@@ -94,6 +94,7 @@ class GroupProcessor:
     def _run_once(self) -> None:
         settings = self._settings
         self._topics.prepare()
+        self._job.know(self._topics.partitions)
         limits = Limits.of_partition(
             settings.state_bytes_max, settings.forget_after_s, sum(self._topics.partitions.values())
         )
@@ -106,7 +107,7 @@ class GroupProcessor:
         try:
             self._producer.init_transactions(ANSWER_S_MAX)
             self._consumer.subscribe(
-                [f"{settings.topic_prefix}{topic}" for topic in self._job.topics],
+                [f"{settings.topic_prefix}{topic}" for topic in (*self._job.topics, *self._job.relays)],
                 on_assign=self._assigned,
                 on_revoke=self._revoked,
                 on_lost=self._lost,
@@ -198,6 +199,7 @@ class GroupProcessor:
         self._rebalances += 1
         prefix = len(self._settings.topic_prefix)
         self._topics.look_up()
+        self._job.know(self._topics.partitions)
         views = read_changelog(self._settings, {at.partition for at in assigned})
         begin = []
         for offset in consumer.committed(assigned, ANSWER_S_MAX):
@@ -261,7 +263,8 @@ class GroupProcessor:
         prefix = self._settings.topic_prefix
         for output in outputs:
             timestamp, key, value, headers = output.record
-            self._produce(f"{prefix}{output.topic}", partition, key, value, timestamp, decode_headers(headers))
+            target = partition if output.partition is None else output.partition
+            self._produce(f"{prefix}{output.topic}", target, key, value, timestamp, decode_headers(headers))
 
     def _produce(
         self, topic: str, partition: int, key: bytes | None, value: bytes | None, timestamp: int, headers: Any = None

@@ -11,10 +11,12 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from headwater.errors import UserError
 from processors.group.changelog import ChangelogView
 from processors.group.settings import GroupSettings
+from processors.job import RELAY_CONFIG
 
 ANSWER_S_MAX = 20.0
 READ_S_MAX = 120.0
 RETRY_S = 1.0
+LISTED_S = 0.05
 _DAY_MS = 86_400_000
 _CHUNK, _CHUNK_S = 1_000, 0.02
 
@@ -22,10 +24,18 @@ _CHUNK, _CHUNK_S = 1_000, 0.02
 class Topics:
     """How many partitions the group's topics have. Raises `UserError` for a cluster that does not answer."""
 
-    def __init__(self, settings: GroupSettings, inputs: list[str], made: Mapping[str, Mapping[str, str]]) -> None:
+    def __init__(
+        self,
+        settings: GroupSettings,
+        inputs: list[str],
+        made: Mapping[str, Mapping[str, str]],
+        relays: Mapping[str, str],
+    ) -> None:
+        """`made`: outputs with their configuration; `relays`: written and read, each with the input it is cut like."""
         self._settings = settings
         self._inputs = inputs
         self._made = made
+        self._relays = relays
         self._admin = AdminClient(settings.client())
         self.partitions: dict[str, int] = {}
         self.outputs = 1
@@ -33,7 +43,7 @@ class Topics:
     def prepare(self) -> None:
         """Look the input topics up; make outputs and changelog where they are missing."""
         settings = self._settings
-        self.look_up()
+        inputs = self._look_up(self._inputs)
         retention = str(int(settings.output_retention_days * _DAY_MS))
         made = {
             **{
@@ -43,7 +53,11 @@ class Topics:
                 )
                 for topic, config in self._made.items()
             },
-            settings.changelog: (max(self.partitions.values()), {"cleanup.policy": "compact"}),
+            **{
+                f"{settings.topic_prefix}{relay}": (inputs[topic], dict(RELAY_CONFIG))
+                for relay, topic in self._relays.items()
+            },
+            settings.changelog: (max(inputs.values()), {"cleanup.policy": "compact"}),
         }
         listed = self._list()
         missing = [
@@ -57,25 +71,41 @@ class Topics:
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another member was quicker
                     raise UserError(f"topic {name} cannot be made: {error.args[0].str()}") from None
-        listed = self._list()
-        self.outputs = min(listed[name] for name in made if name != settings.changelog and name in listed)
+        listed = self._list_with(made)
+        self.look_up()
+        self.outputs = min((listed[f"{settings.topic_prefix}{topic}"] for topic in self._made), default=1)
         if listed.get(settings.changelog, 0) < max(self.partitions.values()):
             raise UserError(
                 f"{settings.changelog} has fewer partitions than {', '.join(self._inputs)}: they were given more",
                 hint="Start it once with --rebuild: state is made anew from the start of the log.",
             )
 
+    def _list_with(self, names: Iterable[str]) -> dict[str, int]:
+        """All topics, once these are listed: a cluster's brokers hear of a new one a moment after it was made."""
+        until_s = time.monotonic() + ANSWER_S_MAX
+        while not all((listed := self._list()).get(name) for name in names):
+            if time.monotonic() > until_s:
+                missing = ", ".join(name for name in names if not listed.get(name))
+                raise TimeoutError(f"{missing} was made, and is not listed {ANSWER_S_MAX:.0f} s later")
+            time.sleep(LISTED_S)
+        return listed
+
     def look_up(self) -> None:
-        """The partitions of the input topics, as they are now."""
+        """The partitions of what is read, as they are now."""
+        self.partitions = self._look_up([*self._inputs, *self._relays])
+
+    def _look_up(self, topics: Iterable[str]) -> dict[str, int]:
         listed = self._list()
-        for topic in self._inputs:
+        found = {}
+        for topic in topics:
             count = listed.get(f"{self._settings.topic_prefix}{topic}", 0)
             if not count:
                 raise UserError(
                     f"{self._settings.bootstrap_servers} has no topic {self._settings.topic_prefix}{topic}",
                     hint="It comes with the first edge that replicates there; or check topic_prefix.",
                 )
-            self.partitions[topic] = count
+            found[topic] = count
+        return found
 
     def _list(self) -> dict[str, int]:
         try:
@@ -98,8 +128,11 @@ class Topics:
             if time.monotonic() > until_s:
                 raise UserError(f"group {settings.group_id} still has members", hint="Stop them all first.")
             time.sleep(RETRY_S)
-        if settings.changelog in self._list():
-            self._admin.delete_topics([settings.changelog])[settings.changelog].result(ANSWER_S_MAX)
+        # What the first stages wrote into relay topics they write again.
+        made = {settings.changelog, *(f"{settings.topic_prefix}{relay}" for relay in self._relays)}
+        if gone := sorted(made & self._list().keys()):
+            for future in self._admin.delete_topics(gone).values():
+                future.result(ANSWER_S_MAX)
 
     def _forget_offsets(self) -> bool:
         """False while the group has members."""
