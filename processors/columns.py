@@ -204,6 +204,8 @@ def _places(headers: Sequence[bytes]) -> tuple[list[bytes], Ints, Ints]:
 
     Nearly all records of a block have the same few beginnings of their headers, which end in the offset.
     """
+    if (of_one := _offsets_of_one(headers)) is not None:
+        return [of_one[0]], np.zeros(len(headers), dtype=np.int64), of_one[1]
     parts = [blob.rpartition(b"/") for blob in headers]
     heads, tails = [part[0] for part in parts], [part[2] for part in parts]
     log_of = {head: match[1] if (match := _ONLY_COPY.match(head)) else None for head in dict.fromkeys(heads)}
@@ -211,7 +213,7 @@ def _places(headers: Sequence[bytes]) -> tuple[list[bytes], Ints, Ints]:
     rows = [row for row, head in enumerate(heads) if head in odd] if odd else []
     for row in rows:
         heads[row], tails[row] = _replaced(headers[row], log_of)
-    if not (all(tails) and b"".join(tails).isdigit() and max(map(len, tails)) <= _DIGITS_MAX):
+    if not (all(tails) and b"".join(tails).isdigit() and max(map(len, tails), default=0) <= _DIGITS_MAX):
         for row, tail in enumerate(tails):
             if not tail.isdigit() or len(tail) > _DIGITS_MAX:
                 heads[row], tails[row] = _replaced(headers[row], log_of)
@@ -223,6 +225,28 @@ def _places(headers: Sequence[bytes]) -> tuple[list[bytes], Ints, Ints]:
     number_of = {log: number for number, log in enumerate(logs)}
     which = {head: -1 if (log := log_of[head]) is None else number_of[log] for head in seen}
     return logs, np.array([which[head] for head in heads], dtype=np.int64), offsets
+
+
+def _offsets_of_one(headers: Sequence[bytes]) -> tuple[bytes, Ints] | None:
+    """The log and the offsets when they are all of one, in one pass; only records with marks have other headers too."""
+    head = headers[0].rpartition(b"/")[0] if headers else b""
+    if (match := _ONLY_COPY.match(head)) is None:
+        return None
+    joined = b"".join(headers)
+    odd = _rows_with(_MARK, joined, headers) if _MARK in joined else []
+    plain = list(headers)
+    for row in odd:
+        place = _copy_place(plain[row])
+        if place is None or place[0] != match[1]:
+            return None
+        plain[row] = b"%b/%d" % (head, place[1])
+    tails = b"".join(plain).split(head + b"/")
+    if len(tails) != len(headers) + 1 or tails[0] or not b"".join(tails).isdigit():
+        return None
+    del tails[0]
+    if not all(tails) or max(map(len, tails)) > _DIGITS_MAX:
+        return None
+    return match[1], np.array(list(map(int, tails)), dtype=np.int64)
 
 
 def _replaced(blob: bytes, log_of: dict[bytes, bytes | None]) -> tuple[bytes, bytes]:
