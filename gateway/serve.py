@@ -1,29 +1,21 @@
 """The Kafka listener: moves bytes between sockets and the broker, in the loop that ingest shares.
 
 One receive buffer per listener: requests are handled in the callback that received them, and only incomplete frames
-are copied out. Answers leave in the order of the requests, in one write per readable event. A connection is not read
-while too much of it is outstanding, and handles at most _SLICE requests before others get their turn.
+are copied out; `gateway.connection` is what becomes of one client's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-from collections import deque
-from typing import Any, cast
+from typing import Any
 
-from gateway.doors import NOBODY, Door, Doors, advertised, cannot_listen
+from gateway.connection import Connection
+from gateway.doors import NOBODY, Doors, advertised, cannot_listen
 from gateway.users import ANONYMOUS
 from gateway.wire.acl import Rights
 from gateway.wire.broker import Broker
-from gateway.wire.compiler import Body
-from gateway.wire.peer import Peer
-from gateway.wire.sasl import SaslGate
-from gateway.wire.schema import ApiKey
-from gateway.wire.session import Request, ServerSession, encode_response
 from gateway.wire.settings import KafkaSettings
-from headwater.errors import PeerError
 from headwater.net import Listener, Net, is_loopback
 
 __all__ = ["KafkaListener", "KafkaSettings", "serve_kafka"]
@@ -31,195 +23,6 @@ __all__ = ["KafkaListener", "KafkaSettings", "serve_kafka"]
 logger = logging.getLogger(__name__)
 
 _BUFFER_BYTES = 256 << 10
-_UNREAD_BYTES_MAX = 256 << 10
-_WRITE_BYTES_MAX = 1 << 20
-_OUTSTANDING_MAX = 1000
-_SLICE = 50
-
-
-class _Slot:
-    """One request's place in the order of answers; the broker calls it with the answer."""
-
-    __slots__ = ("api", "connection", "correlation_id", "done", "frame", "version")
-
-    def __init__(self, connection: _Connection, request: Request) -> None:
-        # Not the request itself: its body holds the receive buffer.
-        self.connection = connection
-        self.api = request.api
-        self.version = 0 if request.body is None else request.version
-        self.correlation_id = request.correlation_id
-        self.frame = b""
-        self.done = False
-
-    def __call__(self, body: Body | None) -> None:
-        if self.done or self.connection.transport is None:
-            return
-        if body is not None:
-            self.frame = encode_response(self.api, self.version, self.correlation_id, body)
-        self.done = True
-        self.connection.answered(self)
-
-
-class _Connection(asyncio.BufferedProtocol):
-    """One client."""
-
-    def __init__(self, listener: KafkaListener, door: Door | None = None) -> None:
-        self.listener = listener
-        self.door = door  # where its client has to show who it is
-        self.gate: SaslGate | None = None  # as long as it has not
-        self.transport: asyncio.Transport | None = None
-        self.peer = Peer("unknown", listener.advertised if door is None else door.advertised)
-        self.session = ServerSession(frame_bytes_max=listener.settings.frame_bytes_max)
-        self.slots: deque[_Slot] = deque()
-        self.blocking: _Slot | None = (
-            None  # a request other than Produce whose answer is due before the next is handled
-        )
-        self.unsent_bytes = 0
-        self.held_bytes = 0
-        self.writable = True
-        self.working = False
-        self.scheduled = False
-        self.reading = True
-        self.active = True
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
-        name = transport.get_extra_info("peername")
-        self.peer.name = f"{name[0]}:{name[1]}" if name else "unknown"
-        raw = transport.get_extra_info("socket")
-        if raw is not None:
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        self.transport.set_write_buffer_limits(high=_WRITE_BYTES_MAX)
-        self.listener.connected(self)
-        if self.door is not None:
-            self.door.arrived(self)
-        elif self.listener.strangers is not None and not (name and is_loopback(name[0])):
-            self.peer.principal, self.peer.rights = ANONYMOUS, self.listener.strangers
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self.transport is not None:
-            self.transport = None
-            self.slots.clear()
-            self.listener.disconnected(self)
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self.listener.buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self.active = True
-        self.session.feed(self.listener.buffer[:nbytes])
-        self.work()
-
-    def pause_writing(self) -> None:
-        self.writable = False
-
-    def resume_writing(self) -> None:
-        self.writable = True
-        self.schedule()
-
-    def work(self) -> None:
-        """Handle what is read, as far as it may be handled now; then send what is answered."""
-        if self.transport is None or self.transport.is_closing():
-            return
-        self.working = True
-        try:
-            for _ in range(_SLICE):
-                if self.blocking is not None or not self.writable or len(self.slots) >= _OUTSTANDING_MAX:
-                    break
-                request = self.session.next_request()
-                if request is None:
-                    break
-                self.handle(request)
-            else:
-                self.schedule()
-        except PeerError as error:
-            self.listener.broken += 1
-            logger.info("kafka connection from %s closed: %s", self.peer.name, error.what)
-            self.flush()
-            self.close()
-            return
-        except Exception:  # a fault of ours in one request must not take the loop, and all other clients, with it
-            logger.exception("kafka connection from %s closed", self.peer.name)
-            self.close()
-            return
-        finally:
-            self.working = False
-        self.session.keep()
-        self.flush()
-        self.regulate()
-        self.listener.hold(self, self.session.unread_bytes)
-
-    def handle(self, request: Request) -> None:
-        slot = _Slot(self, request)
-        self.slots.append(slot)
-        if self.gate is None:
-            self.listener.broker.handle(request, self.peer, slot)
-        else:
-            self.gate.handle(request, slot)
-        if not slot.done and request.api is not ApiKey.PRODUCE:
-            self.blocking = slot
-
-    def answered(self, slot: _Slot) -> None:
-        """An answer is there; when that is not within `work`, one flush for all of this turn of the loop follows."""
-        if slot is self.blocking:
-            self.blocking = None
-        self.unsent_bytes += len(slot.frame)
-        if not self.working:
-            self.schedule()
-        elif self.unsent_bytes > _WRITE_BYTES_MAX:
-            self.flush()  # finds out whether the client reads, before more is made for it
-
-    def schedule(self) -> None:
-        if not self.scheduled and self.transport is not None:
-            self.scheduled = True
-            self.listener.loop.call_soon(self.go_on)
-
-    def go_on(self) -> None:
-        self.scheduled = False
-        if self.transport is None:
-            return
-        if self.session.unread_bytes:
-            self.work()
-        else:
-            self.flush()
-            self.regulate()
-
-    def flush(self) -> None:
-        """Send the answers at the head of the queue in one write."""
-        slots = self.slots
-        frames = []
-        while slots and slots[0].done:
-            frames.append(slots.popleft().frame)
-        self.unsent_bytes -= sum(map(len, frames))
-        if frames and self.transport is not None:
-            self.transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
-
-    def regulate(self) -> None:
-        """Read on, or not: what a client sends into a closed gate fills its own buffers, not ours."""
-        if self.transport is None or self.transport.is_closing():
-            return
-        full = self.session.unread_bytes > _UNREAD_BYTES_MAX and not self.growing()
-        stop = full or len(self.slots) >= _OUTSTANDING_MAX or not self.writable
-        if stop and self.reading:
-            self.reading = False
-            self.transport.pause_reading()
-        elif not stop and not self.reading:
-            self.reading = True
-            self.transport.resume_reading()
-            self.schedule()
-
-    def growing(self) -> bool:
-        """Whether what is unread is one long frame whose end has not come, and not a queue of requests."""
-        return self.blocking is None and self.writable and not self.scheduled
-
-    def close(self) -> None:
-        if self.transport is not None:
-            self.transport.close()
-
-    def finish(self) -> None:
-        """Send what is answered, then close."""
-        self.flush()
-        self.close()
 
 
 class KafkaListener:
@@ -244,11 +47,11 @@ class KafkaListener:
         self.address = ("", 0)
         self.broken = 0
         users_file = settings.users_file or f"{broker.store.data_dir}/node/users"
-        self.doors = Doors(settings, users_file, lambda door: _Connection(self, door), reserved)
+        self.doors = Doors(settings, users_file, lambda door: Connection(self, door), reserved)
         self.strangers: Rights | None = None  # what clients from the network may do without a credential
         self.problem: str | None = None
         self._watch: asyncio.Task[None] | None = None
-        self._connections: set[_Connection] = set()
+        self._connections: set[Connection] = set()
         self._refused = 0
         self._accepted = 0
         self._listener: Listener | None = None
@@ -263,7 +66,7 @@ class KafkaListener:
                 logger.warning("kafka: %s", self.problem)
                 host = "::1" if ":" in host else "127.0.0.1"
         try:
-            self._listener = await net.listen(lambda: _Connection(self), host, port)
+            self._listener = await net.listen(lambda: Connection(self), host, port)
         except OSError as error:
             raise cannot_listen(host, port, error) from error
         self.address = self._listener.address
@@ -283,7 +86,7 @@ class KafkaListener:
                 logger.info("kafka connection from %s closed: its user changed", connection.peer.name)
                 connection.close()
 
-    def connected(self, connection: _Connection) -> None:
+    def connected(self, connection: Connection) -> None:
         self._accepted += 1
         if len(self._connections) >= self.settings.connections_max:
             self._refused += 1
@@ -299,7 +102,7 @@ class KafkaListener:
             return
         self._connections.add(connection)
 
-    def hold(self, connection: _Connection, size_bytes: int) -> None:
+    def hold(self, connection: Connection, size_bytes: int) -> None:
         """Note what lies unread in memory for a connection; with too much in all, the one with the most is closed."""
         self._held_bytes += size_bytes - connection.held_bytes
         connection.held_bytes = size_bytes
@@ -319,7 +122,7 @@ class KafkaListener:
         if largest.transport is not None:
             largest.transport.abort()
 
-    def disconnected(self, connection: _Connection) -> None:
+    def disconnected(self, connection: Connection) -> None:
         self._held_bytes -= connection.held_bytes
         connection.held_bytes = 0
         self._connections.discard(connection)

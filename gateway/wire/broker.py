@@ -15,6 +15,7 @@ from typing import Any
 
 from gateway.log.store import LogStore
 from gateway.wire import alterations, cluster, epochs, fetch, guard, offsets, produce, sasl, topics
+from gateway.wire.alike import Alike, Single
 from gateway.wire.compiler import Body
 from gateway.wire.coordinator import Coordinator
 from gateway.wire.groups import commits, listing, members
@@ -74,6 +75,12 @@ class Broker:
             guard.handle(self, request, peer, reply, _HANDLERS[request.api])
             return
         _HANDLERS[request.api](self, request, peer, reply)
+
+    def handle_alike(
+        self, alike: Alike, singles: list[Single], peer: Peer, reply: Callable[[list[int], Body], None]
+    ) -> bool:
+        """Have several Produces of one connection handled as one, if they may; see `produce.produce_alike`."""
+        return peer.rights is None and len(singles) > 1 and produce.produce_alike(self, alike, singles, reply)
 
     def disconnected(self, peer: Peer) -> None:
         """A connection has ended: its long polls end, its abandoned transactions will be aborted."""

@@ -7,9 +7,12 @@ A frame is never given room before its bytes are there, and one that is too long
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
+from typing import TypeVar
 
 from headwater.errors import LimitError
 
+Found = TypeVar("Found")
 Buffer = bytes | bytearray | memoryview
 
 _LENGTH = struct.Struct(">i")
@@ -71,6 +74,24 @@ class FrameReader:
             return None
         self._position = end
         return self._view[start:end]
+
+    def take_while(self, match: Callable[[memoryview], Found | None], count_max: int) -> list[Found]:
+        """What `match` makes of the next whole frames, up to the first of which it makes None; never raises."""
+        view, position, length_max = self._view, self._position, self.frame_bytes_max
+        end_max = len(view)
+        taken: list[Found] = []
+        while len(taken) < count_max and position + 4 <= end_max:
+            length = _LENGTH.unpack_from(view, position)[0]
+            end = position + 4 + length
+            if not 0 < length <= length_max or end > end_max:
+                break
+            found = match(view[position + 4 : end])
+            if found is None:
+                break
+            taken.append(found)
+            position = end
+        self._position = position
+        return taken
 
     def keep(self) -> None:
         """Copy what is not taken; the memory that was fed is free again."""

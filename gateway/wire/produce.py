@@ -7,6 +7,7 @@ Versions 0-2 are advertised and refused: older librdkafka compresses only for a 
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,12 @@ from gateway.log.errors import (
     OutOfOrderSequence,
 )
 from gateway.log.layout import PRODUCED_RECORDS_MAX
+from gateway.log.state import NO_PRODUCER
+from gateway.wire.alike import Alike, Single
 from gateway.wire.compiler import Body
 from gateway.wire.errors import ErrorCode, error_name
 from gateway.wire.peer import Peer, Reply
+from gateway.wire.schema import ApiKey
 from gateway.wire.session import Request
 from gateway.wire.timers import Timer, Timers
 from gateway.wire.topics import INTERNAL_TOPICS
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
 _LENGTH = struct.Struct(">i")
 _COUNT = struct.Struct(">i")
 _PRODUCER = struct.Struct(">qh")
+_PRODUCER_AND_COUNT = struct.Struct(">qhii")
 _LENGTH_AT, _MAGIC_AT, _ATTRIBUTES_AT, _PRODUCER_AT, _COUNT_AT, _HEADER_BYTES = 8, 16, 22, 43, 57, 61
 _TRANSACTIONAL, _CONTROL, _CODEC, _ZSTD = 0x10, 0x20, 0x07, 4
 _ZSTD_VERSION = 7  # KIP-110
@@ -61,7 +66,7 @@ class _Wait:
 
     __slots__ = ("answers", "deadline_ms", "left", "reply", "waits")
 
-    def __init__(self, reply: Reply, answers: Body, left: int, waits: Waits) -> None:
+    def __init__(self, reply: Callable[[Body], None], answers: Body, left: int, waits: Waits) -> None:
         self.reply = reply
         self.answers = answers
         self.left = left
@@ -154,6 +159,47 @@ def produce(broker: Broker, request: Request, peer: Peer, reply: Reply) -> None:
         broker.waits.add(wait, min(max(body["timeout_ms"], _SWEEP_MS), _TIMEOUT_MAX_MS))
 
 
+def produce_alike(
+    broker: Broker, alike: Alike, singles: list[Single], reply: Callable[[list[int], Body], None]
+) -> bool:
+    """Append the batches of several requests at once: one write, one wait, one answer, which is that to the first.
+
+    `reply` also gets how many records each has. Returns whether; when not, nothing has happened, and they are to be
+    handled one by one.
+    """
+    log = broker.store.partition(alike.topic, alike.index)
+    if log is None or alike.topic in INTERNAL_TOPICS:
+        return False
+    counts = []
+    for _, records in singles:
+        if _check_batch(broker, records, alike.version) or records[_ATTRIBUTES_AT] & (_CONTROL | _TRANSACTIONAL):
+            return False
+        producer_id, _, _, count = _PRODUCER_AND_COUNT.unpack_from(records, _PRODUCER_AT)
+        if producer_id != NO_PRODUCER:
+            return False
+        counts.append(count)
+    data = bytearray().join([records for _, records in singles])
+    try:
+        done = log.append(data, now_ms=broker.clock.wall_ms())
+    except HeadwaterError:
+        return False  # one of them, or the log: each is told by itself
+    broker.requests[ApiKey.PRODUCE] += len(singles)
+    broker.produced_batches += len(singles)
+    broker.produced_bytes += len(data)
+    answer = {
+        "index": alike.index,
+        "error_code": ErrorCode.NONE,
+        "base_offset": done.base_offset,
+        "log_start_offset": log.log_start_offset,
+    }
+    answered = {"responses": [{"name": alike.topic, "partition_responses": [answer]}]}
+    wait = _Wait(partial(reply, counts), answered, 1, broker.waits)
+    log.when_synced(done.next_offset, wait, partial(wait.failed, answer))
+    if wait.left:
+        broker.waits.add(wait, min(max(alike.body["timeout_ms"], _SWEEP_MS), _TIMEOUT_MAX_MS))
+    return True
+
+
 def _repeated(broker: Broker) -> tuple[int, Any, int, int]:
     """A partition named twice: the failure of a second batch could take the first one back, which nobody would hear."""
     broker.refused_batches += 1
@@ -194,18 +240,10 @@ def _check(
     body: dict[str, Any] = request.body or {}
     if body["acks"] not in {-1, 0, 1}:
         return ErrorCode.INVALID_REQUIRED_ACKS
-    if records is None or len(records) < _HEADER_BYTES or records[_MAGIC_AT] != 2:
-        return ErrorCode.CORRUPT_MESSAGE
-    if _LENGTH.unpack_from(records, _LENGTH_AT)[0] + 12 != len(records):
-        return ErrorCode.INVALID_RECORD  # Kafka takes exactly one batch per partition too
-    if (
-        len(records) > broker.settings.batch_bytes_max
-        or _COUNT.unpack_from(records, _COUNT_AT)[0] > PRODUCED_RECORDS_MAX
-    ):
-        return ErrorCode.MESSAGE_TOO_LARGE
+    if code := _check_batch(broker, records, request.version):
+        return code
+    assert records is not None  # noqa: S101 - else it had not passed
     attributes = records[_ATTRIBUTES_AT]
-    if attributes & _CODEC == _ZSTD and request.version < _ZSTD_VERSION:
-        return ErrorCode.UNSUPPORTED_COMPRESSION_TYPE
     if topic in INTERNAL_TOPICS:
         return ErrorCode.INVALID_TOPIC_EXCEPTION
     if attributes & (_CONTROL | _TRANSACTIONAL):
@@ -215,4 +253,19 @@ def _check(
             return ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
         producer_id, epoch = _PRODUCER.unpack_from(records, _PRODUCER_AT)
         return broker.transactions.check(body["transactional_id"], producer_id, epoch, (topic, index), peer)
+    return ErrorCode.NONE
+
+
+def _check_batch(broker: Broker, records: memoryview | None, version: int) -> ErrorCode:
+    if records is None or len(records) < _HEADER_BYTES or records[_MAGIC_AT] != 2:
+        return ErrorCode.CORRUPT_MESSAGE
+    if _LENGTH.unpack_from(records, _LENGTH_AT)[0] + 12 != len(records):
+        return ErrorCode.INVALID_RECORD  # Kafka takes exactly one batch per partition too
+    if (
+        len(records) > broker.settings.batch_bytes_max
+        or _COUNT.unpack_from(records, _COUNT_AT)[0] > PRODUCED_RECORDS_MAX
+    ):
+        return ErrorCode.MESSAGE_TOO_LARGE
+    if version < _ZSTD_VERSION and records[_ATTRIBUTES_AT] & _CODEC == _ZSTD:
+        return ErrorCode.UNSUPPORTED_COMPRESSION_TYPE
     return ErrorCode.NONE

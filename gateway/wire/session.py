@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from gateway.wire.alike import Alike, Single, learn
 from gateway.wire.compiler import Body, decoder, encoder
 from gateway.wire.errors import ErrorCode
 from gateway.wire.framing import Buffer, FrameReader, join_frame
@@ -75,6 +76,7 @@ class ServerSession:
         self._frames = FrameReader(frame_bytes_max=frame_bytes_max)
         self._served = served
         self.bare = False  # frames without a header: tokens, after SaslHandshake version 0
+        self.alike: Alike | None = None  # what the last Produce has in common with those that `next_alike` finds
         self.feed = self._frames.feed
         self.keep = self._frames.keep
 
@@ -104,6 +106,18 @@ class ServerSession:
             return Request(ApiKey.SASL_AUTHENTICATE, BARE, 0, None, {"auth_bytes": bytes(frame)})
         return self._decode(frame)
 
+    def next_alike(self, count_max: int) -> list[Single]:
+        """The next whole requests that are like the last Produce; call `next_request` when there are none."""
+        return [] if self.alike is None else self._frames.take_while(self.alike.match, count_max)
+
+    def whole(self, single: Single) -> Request:
+        """One of those that `next_alike` found, as `next_request` would have given it."""
+        alike = self.alike
+        assert alike is not None  # noqa: S101 - it found it
+        return Request(
+            ApiKey.PRODUCE, alike.version, single.correlation_id, alike.client_id, alike.whole(single.records)
+        )
+
     def _decode(self, frame: memoryview) -> Request:
         if len(frame) < _HEADER.size:
             raise MalformedError(f"a request of {len(frame)} bytes has no header")
@@ -123,6 +137,8 @@ class ServerSession:
             except IndexError:
                 raise MalformedError("request header: cut short") from None
         body, _ = decoder(_NAMES[key], version)(frame, position)
+        if api is ApiKey.PRODUCE:
+            self.alike = learn(frame, version, client_id, body)
         return Request(api, version, correlation_id, client_id, body)
 
 

@@ -23,6 +23,7 @@ CORES = (
     "gateway/wire/schema.py",
     "gateway/wire/compiler.py",
     "gateway/wire/session.py",
+    "gateway/wire/alike.py",
     "gateway/wire/framing.py",
     "gateway/wire/groups/*.py",
     "gateway/wire/acl.py",

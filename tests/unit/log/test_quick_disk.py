@@ -46,26 +46,26 @@ def test_one_stall_ends_it_at_once_and_for_long() -> None:
     disk = proven()
     disk.synced(1, 1_000.0, 5_000.0)
     assert not disk.may_sync(1, 5_000.0)
-    assert not disk.may_sync(1, 7_998.0)
-    assert disk.may_sync(1, 7_998.6)
+    assert not disk.may_sync(1, 7_996.0)
+    assert disk.may_sync(1, 7_997.1)
 
 
 def test_a_quick_disk_with_outliers_loses_a_quarter_of_the_time_at_most() -> None:
     random = Random(1)
     times = [4.0 if random.random() < 0.01 else 0.2 for _ in range(50_000)]
     lost_ms, here = held_ms(proven(), times, for_ms=10_000.0)
-    assert 500 < lost_ms <= 10_000 / 4 + 4.0
+    assert 300 < lost_ms <= 10_000 / 4 + 4.0
     assert here > 10_000_000 / 238 / 2  # and yet it is the loop that syncs most of the time
 
 
-def test_a_disk_that_turns_slow_is_known_after_three() -> None:
+def test_a_disk_that_turns_slow_is_known_after_ten() -> None:
     disk = proven()
     now_ms, rests_ms = 0.0, []
-    for _ in range(4):
+    for _ in range(12):
         now_ms = max(now_ms, disk.rests_until_ms) + 4.0
         disk.synced(1, 4.0, now_ms)
         rests_ms.append(round(disk.rests_until_ms - now_ms))
-    assert rests_ms == [10, 10, 700, 700]
+    assert rests_ms == [9] * 9 + [600] * 3
 
 
 def test_a_slow_disk_that_turns_quick_is_synced_by_the_loop_again() -> None:
@@ -81,8 +81,8 @@ def test_many_files_are_synced_by_the_loop_only_when_that_is_short() -> None:
     assert not proven(0.2).may_sync(int(HELD_MAX_MS / 0.2) + 1, 1.0)
     assert not QuickDisk().may_sync(2, 1.0)  # unproved: one file is the trial
     disk = proven()
-    disk.synced(4, 1.6, 10.0)  # 0.4 ms each
+    disk.synced(4, 3.6, 10.0)  # 0.9 ms each
     assert disk.may_sync(1, 10.0)
-    disk.synced(4, 4.0, 20.0)  # 1 ms each: 2 ms too long
+    disk.synced(4, 6.0, 20.0)  # 1.5 ms each: 2 ms too long
     assert not disk.may_sync(1, 25.9)
     assert disk.may_sync(1, 26.0)
