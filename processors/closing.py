@@ -100,6 +100,12 @@ class WindowState(WindowMemory):
         results.sort(key=lambda result: (result.start, result.group))
         return results
 
+    def pends(self, index: int, after: int, until: int) -> bool:
+        """Whether a window of a node that nothing was told of ended in (`after`, `until`]."""
+        state = self.cells
+        cells = self._of_node(state.needing(), index, until)
+        return bool(((state.revision[cells] < 0) & (state.end[cells] > after)).any())
+
     def everything(self) -> list[WindowResult]:
         """All windows as they are by now, of a state that never saw a mark."""
         self._learn_keys()

@@ -123,6 +123,16 @@ class HoppingWindows(WindowState):
         self._have_fresh(index, before, end_max)
         self._have_windows(self._mine(self._panes.used(), index), before, end_max, int(self._floor[index]))
 
+    def pends(self, index: int, after: int, until: int) -> bool:
+        panes = self._mine(self._panes.used(), index)
+        if not len(panes):
+            return False
+        starts = self._panes.start[panes]
+        # the last of a pane's windows that is over by then
+        ends = (np.minimum(until, self._panes.end[panes]) - self._size) // self._hop * self._hop + self._size
+        told = max(after, int(self._watermark[index]))
+        return bool(((ends > told) & (ends >= self._first(starts) + self._size)).any())
+
     def _have_fresh(self, index: int, before: int, until: int) -> Ints:
         """Have the windows of panes with new readings; returns those."""
         fresh = self._mine(self._panes.needing(), index)

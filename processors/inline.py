@@ -33,14 +33,17 @@ from processors.checkpoint import (
 )
 from processors.job import RELAY_CONFIG, Job, PartitionWork, as_job
 from processors.outputs import Log, Written
-from processors.processor import Output
+from processors.marks import WatermarkTracker
+from processors.processor import Output, PartitionProcessor
 from processors.rules import Rules
 from processors.settings import ProcessorSettings
+from processors.silence import SilenceWatch, silence_record
 
 log = logging.getLogger(__name__)
 
 PARTITIONS_EVERY_MS = 10_000
 STATUS_EVERY_MS = 250
+LISTEN_EVERY_MS = 1_000
 _DAY_MS = 86_400_000
 
 
@@ -81,6 +84,7 @@ class Processors:
         self._inputs: dict[tuple[str, int], PartitionWork] = {}
         self._positions: dict[tuple[str, int], int] = {}
         self._writers: dict[tuple[str, int], Writer] = {}
+        self._silences: dict[tuple[str, int], SilenceWatch] = {}
         self._output_partitions = 1
         self._limits = NO_LIMITS
 
@@ -215,7 +219,8 @@ class Processors:
 
     async def _work(self, reader: Log) -> None:
         settings, clock = self._settings, self._clock
-        saved_at = looked_at = clock.monotonic_ms()
+        saved_at = looked_at = listened_at = clock.monotonic_ms()
+        self._silences = {}
         told_at = -float(STATUS_EVERY_MS)
         changed = False
         while not self._stopping:
@@ -227,6 +232,9 @@ class Processors:
             if changed and now - saved_at >= settings.checkpoint_every_ms:
                 self._save()
                 changed, saved_at = False, now
+            if settings.silent_after_s and settings.place == "central" and now - listened_at >= LISTEN_EVERY_MS:
+                await self._speak_for_the_silent(reader, now)
+                listened_at = now
             if now - looked_at >= PARTITIONS_EVERY_MS or not self._positions:
                 # Topics may come, and be given more partitions.
                 await self._begin_all(reader, Written(whole=False, owns=self._job.owns))
@@ -234,6 +242,19 @@ class Processors:
         if changed:
             self._save()
         self._status = self._new_status("stopped", reader)
+
+    async def _speak_for_the_silent(self, reader: Log, now_ms: float) -> None:
+        """Write marks in the name of silent nodes, into partitions that are read to their end."""
+        wall_ms = self._clock.wall_ms()
+        for where, part in self._inputs.items():
+            if not isinstance(part, PartitionProcessor) or not isinstance(part.marks, WatermarkTracker):
+                continue
+            watch = self._silences.setdefault(where, SilenceWatch(self._settings.silent_after_s * 1000))
+            if self._positions[where] < reader.ends.get(where, 1 << 62):
+                continue
+            for node, silent_ms in watch.look(part.marks.nodes, part, now_ms=now_ms, wall_ms=wall_ms):
+                log.warning("processors: %s made no mark for %.0f s: marked as silent", node, silent_ms / 1000)
+                await reader.produce(*where, [silence_record(node, silent_ms, wall_ms)])
 
     async def _round(self, reader: Log) -> bool:
         """One poll, all of its outputs on disk; whether anything was read."""

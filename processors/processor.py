@@ -336,6 +336,11 @@ class PartitionProcessor:
                 total[name] = total.get(name, 0) + value
         return total
 
+    def pends(self, node: str, after: int, until: int) -> bool:
+        """Whether a window of a node that nothing was told of ended in (`after`, `until`]."""
+        index = self.keys.node_id(node)
+        return any(rule.state.pends(index, after, until) for rule in self._rules)
+
     def everything(self) -> list[tuple[str, WindowResult]]:
         """Of a partition that was fed without marks: all windows, with the names of their rules."""
         return [(rule.window.name, result) for rule in self._rules for result in rule.state.everything()]

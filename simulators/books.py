@@ -96,7 +96,7 @@ class ReadingsBook:
     def _mark(self, content: bytes) -> None:
         mark = _decode(content)
         node, live = mark.get("node"), mark.get("live")
-        if isinstance(node, str) and isinstance(live, int):
+        if isinstance(node, str) and isinstance(live, int) and mark.get("by") is None:
             self.live[node] = max(live, self.live.get(node, live))
 
 

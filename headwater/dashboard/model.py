@@ -32,6 +32,7 @@ class _Mark(msgspec.Struct):
     n: int = 0
     live: int = 0
     clock: int = 0
+    by: str | None = None
 
 
 _decode_mark = msgspec.json.Decoder(_Mark).decode
@@ -170,6 +171,8 @@ class PageModel:
                     mark = _decode_mark(value)
                 except UNREADABLE:
                     continue  # whoever may produce may write anything; what is no mark tells nothing
+                if mark.by is not None:
+                    continue  # the owner of the partition wrote it, because the node itself is silent
                 node = self._node(mark.node)
                 clock = mark.clock or now_ms
                 node |= {"mark": mark.n, "live_ms": mark.live}
