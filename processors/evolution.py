@@ -49,10 +49,12 @@ class Change(NamedTuple):
 def window_change(old: WindowRule, new: WindowRule) -> WindowChange:
     """What becomes of the state of a window rule."""
     differing = _differing(old, new)
-    others = [key for key in differing if key not in KEEPS_ALL | COMPARED_BY_FIELD]
+    # What a group's readings are made of depends on all that its first stage does (`repartition`).
+    keeps = KEEPS_ALL - {"devices", "nodes"} if new.group_by else KEEPS_ALL | COMPARED_BY_FIELD
+    others = [key for key in differing if key not in keeps]
     if others:
         return WindowChange(old, new, f"{_said(others)} changed")
-    if getattr(new, "group_by", ""):
+    if new.group_by:
         return WindowChange(old, new, "a window over groups of devices keeps nothing when it changes")
     if not old.every_field and new.every_field:
         return WindowChange(old, new, "every_field was empty, so that the state lacks fields without a name")
@@ -117,6 +119,13 @@ def definitions(rules: Rules) -> dict[str, Any]:
             if window.name == rule.window
         },
     }
+
+
+def of_topic(rules: Rules, topic: str, place: str) -> Rules:
+    """Those that have a state at a partition of a topic; `place`: where alerts run."""
+    windows = {rule.name: rule for rule in rules.windows if rule.topic == topic and not rule.group_by}
+    alerts = (alert for alert in rules.alerts if alert.window in windows and alert.runs == place)
+    return Rules(windows=tuple(windows.values()), alerts=tuple(alerts))
 
 
 class Definitions(NamedTuple):

@@ -87,6 +87,7 @@ class Processors:
         self._silences: dict[tuple[str, int], SilenceWatch] = {}
         self._output_partitions = 1
         self._limits = NO_LIMITS
+        self._said: set[str] = set()  # what became of changed rules: logged once
 
     # the outside
 
@@ -179,6 +180,10 @@ class Processors:
                     new_writers += await self._begin(reader, topic, partition, written)
         if new_writers:
             self._save()
+        for said in self._job.about(self._inputs.values()).get("changes", ()):
+            if said not in self._said:
+                log.info("processors: %s", said)
+            self._said.add(said)
         if self._positions:
             reader.assign(self._positions)
 

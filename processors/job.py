@@ -128,7 +128,9 @@ class RuleJob:
     def about(self, parts: Iterable[PartitionWork]) -> dict[str, Any]:
         mine = _rule_parts(parts)
         begins = {f"{part.topic}/{part.partition}": begins for part in mine if (begins := part.begins())}
-        return {"begins": begins, "too_late_by_rule": too_late_by_rule(mine), "memory": memory_status(mine)}
+        changes = sorted({str(change) for part in mine for change in part.changes})
+        told = {"too_late_by_rule": too_late_by_rule(mine), "memory": memory_status(mine)}
+        return {"begins": begins, "changes": changes, **told}
 
 
 def _rule_parts(parts: Iterable[PartitionWork]) -> list[PartitionProcessor]:

@@ -57,6 +57,8 @@ def notes(document: Mapping[str, Any]) -> list[str]:
             found.append(f"{source['id']}: last error {ago} ago: {source['last_error']}")
     for part in ("kafka", "mqtt"):
         found += (document.get(part) or {}).get("security_notes", ())
+    processors = ((document.get("work") or {}).get("report") or {}).get("processors") or {}
+    found += [f"since the last start: {change}" for change in processors.get("changes", ())]
     return found
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Any
 
 from headwater.cli.find import need_config
 from headwater.settings.load import load_settings, masked
+from headwater.settings.model import Settings
 from headwater.settings.schema import settings_schema
 
 
@@ -38,6 +40,32 @@ def check(file: str | None) -> None:
         print(f"  {line}")
     for line in warnings(settings):
         print(f"warning: {line}")
+    for line in rule_changes(settings):
+        print(f"at the next start {line}")
+
+
+def rule_changes(settings: Settings) -> list[str]:
+    """What would become of the states that the node's processors have, by their checkpoint."""
+    if not settings.rules:
+        return []
+    from processors.checkpoint import CheckpointError, decode_checkpoint
+    from processors.evolution import of_topic, preview
+    from processors.rule_files import load_rules
+
+    path = os.path.join(settings.data_dir, "work", "processors.checkpoint")
+    try:
+        with open(path, "rb") as file:
+            checkpoint = decode_checkpoint(file.read())
+    except (OSError, CheckpointError):
+        return []  # there is none yet, or it will be made anew
+    rules = load_rules(settings.rules)
+    found: dict[str, None] = {}
+    for name, saved in checkpoint.inputs.items():
+        topic = name.rpartition("/")[0]
+        if topic in rules.topics:
+            changes = preview(saved.state, of_topic(rules, topic, settings.processors.place))
+            found |= dict.fromkeys(map(str, changes))
+    return list(found)
 
 
 def show(file: str | None, *, as_json: bool) -> None:

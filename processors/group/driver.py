@@ -43,6 +43,7 @@ class GroupProcessor:
         self._instance = instance
         self._topics = Topics(settings, self._job.topics, self._job.outputs, self._job.relays)
         self._stopping = False
+        self._told: set[str] = set()  # what became of changed rules: logged once
         self._status: dict[str, Any] = {"state": "connecting"}
         self._rebalances = self._restarts = self._transactions = 0
         self._member: Member
@@ -217,6 +218,10 @@ class GroupProcessor:
                 committed=None if offset.offset == OFFSET_INVALID or offset.offset < 0 else offset.offset,
                 start=start,
             )
+            for said in self._member.status().get("changes", ()):
+                if said not in self._told:
+                    log.info("%s", said)
+                self._told.add(said)
             for version in begun.fresh:
                 log.info("%s/%d: new or changed from here on: %s", *source, version)
             if begun.expired:
