@@ -2,6 +2,9 @@
 
 A record counts when its acknowledgement has come; the topic's end then says that it is there. Ours has fsynced it by
 then, Kafka has not. Two reports: records of 100 bytes (`node-produce`) and of 1 KiB (`node-produce-1k`).
+
+`null` is the same client with a server that acknowledges at once and stores nothing: no server can be quicker. Its
+`store_cpu_us` is what `write` and `fdatasync` alone cost for as many records: no server that syncs can need less CPU.
 """
 
 from __future__ import annotations
@@ -17,7 +20,18 @@ from typing import Any
 from confluent_kafka import KafkaError, Producer
 
 from benchmarks.harness import RESULTS, Run, compare
-from benchmarks.kafka_servers import OURS, Server, Servers, both, create_topic, kafka_version, settle, stored_records
+from benchmarks.kafka_servers import (
+    OURS,
+    Server,
+    Servers,
+    both,
+    create_topic,
+    kafka_version,
+    scratch,
+    settle,
+    stored_records,
+)
+from benchmarks.null_server import null_server, store_cpu_us
 
 NAME = "node-produce"
 BATCH = 10_000
@@ -30,6 +44,7 @@ CLIENT = {
     "queue.buffering.max.kbytes": 262_144,
     "delivery.report.only.error": True,
 }
+_RECORD_BYTES = 8  # of a record beside its value
 _topics = count(1)
 
 
@@ -88,6 +103,20 @@ def run(server: Server, records: int, size: int) -> Run:
     return Run(records / elapsed_s, details)
 
 
+def run_null(server: Server, records: int, size: int) -> Run:
+    """The client without a server to speak of; and the disk without a server."""
+    settle()
+    cpu_before_s, own_before_s = server.cpu_s(), time.process_time()
+    elapsed_s = send(server, "null", records, size)
+    details = {
+        "mb_s": records * size / elapsed_s / 1e6,
+        "cpu_us": (server.cpu_s() - cpu_before_s) / records * 1e6,
+        "client_cores": (time.process_time() - own_before_s) / elapsed_s,
+        "store_cpu_us": store_cpu_us(server.data, records=records // 4, record_bytes=size + _RECORD_BYTES),
+    }
+    return Run(records / elapsed_s, details)
+
+
 def main(
     *,
     loads: dict[str, Load] | None = None,
@@ -97,7 +126,7 @@ def main(
 ) -> dict[str, Any]:
     """Run the benchmark; what it wrote, by report."""
     reports = {}
-    with both() if servers is None else nullcontext(servers) as running:
+    with both() if servers is None else nullcontext(servers) as running, scratch() as disk, null_server(disk) as null:
         ours, kafka = running["ours"], running["kafka"]
         for name, load in (loads or LOADS).items():
             print(f"{name}: {load.records:,} × {load.size} B a run, acks=all, linger 5 ms, librdkafka's produce_batch")
@@ -108,7 +137,10 @@ def main(
                 unit="records/s",
                 better="higher",
                 ours=partial(run, ours, load.records, load.size),
-                peers={"kafka": partial(run, kafka, load.records, load.size)},
+                peers={
+                    "kafka": partial(run, kafka, load.records, load.size),
+                    "null": partial(run_null, null, load.records, load.size),
+                },
                 parameters={**asdict(load), "rounds": rounds, "client": CLIENT, "ours": OURS, "kafka": kafka_version()},
                 rounds=rounds,
                 results=results,

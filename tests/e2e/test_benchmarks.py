@@ -80,7 +80,10 @@ def check_report(report: dict[str, Any], results: Path) -> None:
 @pytest.mark.peer("kafka")
 def test_node_produce_and_consume_run_beside_kafka(tmp_path: Path, servers: Servers) -> None:
     loads = {"node-produce": node_produce.Load(records=500, warm=10, size=100)}
-    check_report(node_produce.main(loads=loads, rounds=1, results=tmp_path, servers=servers)["node-produce"], tmp_path)
+    report = node_produce.main(loads=loads, rounds=1, results=tmp_path, servers=servers)["node-produce"]
+    check_report(report, tmp_path)
+    assert report["ratio"]["null"] > 0
+    assert report["details"]["null"]["store_cpu_us"] > 0
     load = node_consume.Load(records=500)
     check_report(node_consume.main(load=load, rounds=1, results=tmp_path, servers=servers), tmp_path)
 
@@ -92,7 +95,9 @@ def test_node_raw_and_latency_run_beside_kafka(tmp_path: Path, servers: Servers)
     assert raw["node-raw-10"]["details"]["ours"]["p99_ms"] >= raw["node-raw-10"]["details"]["ours"]["p50_ms"] > 0
     latency = node_latency.main(shapes=(Shape(1, 1, 2),), seconds=0.1, rounds=1, results=tmp_path, servers=servers)
     check_report(latency["node-latency-2"], tmp_path)
-    assert latency["node-latency-2"]["details"]["ours"]["fdatasync_us"] > 0
+    details = latency["node-latency-2"]["details"]
+    assert details["ours"]["fdatasync_us"] > 0
+    assert details["floor"]["requests_s"] > 0
 
 
 @pytest.mark.peer("kafka")
