@@ -29,7 +29,7 @@ class Mine(Processor[dict[str, float]]):
 
 def tried(folder: Path, body: str, readings: str | None = None) -> int:
     (folder / "mine.py").write_text(HEAD + "".join(f"        {line}\n" for line in body.splitlines()))
-    return run_test(str(folder / "mine.py"), readings, name="", count=600, seed=1, show=False)
+    return run_test(str(folder / "mine.py"), readings, name="", count=200, seed=1, show=False)
 
 
 @pytest.mark.long("user-processor")
