@@ -1,0 +1,184 @@
+"""Windows over devices of many nodes in `headwater process`: on a node and on a real Kafka, through kills."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway.consume.reader import Block
+from tests.support import river
+from tests.support.group_processing import Group, feed, make_topic, said, until
+from tests.support.kafka_node import KafkaNode
+from tests.support.peers import Kafka
+from tests.support.river import Row
+
+PARTITIONS = 4
+SITES = ("north", "south")
+RELAY = "farm-site-repartition"
+START_MS = 1_735_689_600_000
+RULES = """
+[[window]]
+name = "site"
+size_s = 10
+group_by = ["site"]
+where = "t >= 0"
+every_field = []
+fields = { t = ["count", "sum"] }
+[[window]]
+name = "device"
+size_s = 30
+"""
+SETTINGS = """
+rules = ["rules.toml"]
+session_timeout_ms = 6000
+snapshot_every_ms = 500
+"""
+
+
+def story(partition: int, begin: int, end: int) -> list[Row]:
+    """Seconds [begin, end) of a node with a device at each site, some readings negative or late, a mark a second."""
+    node, rows = f"n{partition}", []
+    for second in range(begin, end):
+        at = START_MS + second * 1000
+        for site in SITES:
+            says = {"site": site} if second % 60 == 0 else None
+            rows.append(Row(site[0], at, {"t": second % 7 - 1 + partition}, None, node, says=says))
+        if second % 17 == 16:
+            rows.append(Row("n", at - 14_000, {"t": 100}, None, node))
+        rows.append(river.health(at - 2000, node, at))
+    return rows
+
+
+def blocks(begin: int, end: int) -> list[Block]:
+    return [river.block(story(partition, begin, end), partition=partition) for partition in range(PARTITIONS)]
+
+
+def expected(end: int) -> dict[tuple[str, int], tuple[int, float]]:
+    """(site, window) -> readings and their sum, of the windows that every node's marks have passed."""
+    found: dict[tuple[str, int], list[int]] = {}
+    for row in (row for partition in range(PARTITIONS) for row in story(partition, 0, end)):
+        if row.device in "ns" and row.fields["t"] >= 0:
+            site = next(site for site in SITES if site[0] == row.device)
+            found.setdefault((f"site/{site}", row.time - row.time % 10_000), []).append(row.fields["t"])
+    last = START_MS + (end - 1) * 1000 - 2000
+    return {key: (len(values), float(sum(values))) for key, values in found.items() if key[1] + 10_000 <= last}
+
+
+def told(bootstrap: str, prefix: str = "") -> dict[tuple[str, int], tuple[int, float]]:
+    """The latest complete revision of each window."""
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    for records in said(bootstrap, f"{prefix}aggregates"):
+        for _, value, _ in records:
+            one = msgspec.json.decode(value)
+            key = (one["group"], one["start"])
+            if one["rule"] == "site":
+                assert key not in found or found[key]["revision"] + 1 == one["revision"], "a gap, or said twice"
+                found[key] = one
+    return {
+        key: (one["count"], one["fields"]["t"]["sum"])
+        for key, one in found.items()
+        if one["complete"] and "t" in one["fields"]
+    }
+
+
+def settled(group: Group, end: int, prefix: str = "") -> None:
+    wanted = expected(end)
+    logs = {name: group.log_of(name) for name in "ab" if group.log_of(name).exists()}
+    until(lambda: told(group.bootstrap, prefix) == wanted, f"every site's windows up to second {end}", logs)
+    readings = [key for records in said(group.bootstrap, f"{prefix}{RELAY}") for key, _, _ in records]
+    count = sum(
+        row.device in "ns" and row.fields["t"] >= 0 for part in range(PARTITIONS) for row in story(part, 0, end)
+    )
+    assert sum(key.startswith(b"site/") for key in readings) == count, "each reading is relayed once"
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Iterator[Group]:
+    node = KafkaNode(tmp_path)
+    (tmp_path / "rules.toml").write_text(RULES)
+    make_topic(node.address, "readings", PARTITIONS)
+    group = Group(tmp_path, node.address, SETTINGS)
+    yield group
+    group.close()
+    node.kill()
+
+
+@pytest.mark.long("process")
+@pytest.mark.timeout(120)
+def test_sites_have_the_readings_of_all_nodes_also_after_a_kill(group: Group) -> None:
+    feed(group.bootstrap, blocks(0, 40))
+    group.start("a")
+    settled(group, 40)
+    feed(group.bootstrap, blocks(40, 70))
+    group.kill("a")
+    group.start("a")
+    settled(group, 70)
+
+
+@pytest.mark.long("process")
+@pytest.mark.timeout(300)
+def test_a_rebuild_relays_every_reading_once(group: Group) -> None:
+    feed(group.bootstrap, blocks(0, 40))
+    group.start("a")
+    settled(group, 40)
+    assert group.stop("a") == 0
+    group.start("a", "--rebuild")
+    until(lambda: group.log_of("a").read_text().count("took over") == 2, "it begins again", {"a": group.log_of("a")})
+    readings = 0
+
+    def relayed_again() -> bool:
+        nonlocal readings
+        keys = [key for records in said(group.bootstrap, RELAY) for key, _, _ in records]
+        readings = sum(key.startswith(b"site/") for key in keys)
+        return readings >= 300
+
+    until(relayed_again, "every reading is relayed", {"a": group.log_of("a")})
+    count = sum(row.device in "ns" and row.fields["t"] >= 0 for part in range(PARTITIONS) for row in story(part, 0, 40))
+    assert readings == count
+    assert group.stop("a") == 0
+
+
+@pytest.mark.long("process-groups", count=40, full=300)
+@pytest.mark.timeout(900)
+def test_members_killed_again_and_again_lose_and_repeat_no_reading_of_a_site(group: Group, count: int) -> None:
+    random = Random(count)
+    for name in "ab":
+        group.start(name)
+    for life in range(count):
+        feed(group.bootstrap, blocks(3 * life, 3 * life + 3))
+        time.sleep(random.random())
+        victim = random.choice("ab")
+        group.kill(victim)
+        if random.random() < 0.05:
+            time.sleep(7)  # longer than its session: the other one takes its partitions over
+        group.start(victim)
+    settled(group, 3 * count)
+    assert group.stop("a") == group.stop("b") == 0
+
+
+@pytest.mark.long("process")
+@pytest.mark.peer("kafka")
+@pytest.mark.timeout(300)
+def test_on_a_real_kafka(tmp_path: Path, kafka: Kafka) -> None:
+    (tmp_path / "rules.toml").write_text(RULES)
+    prefix = f"t{time.time_ns()}."
+    make_topic(kafka.bootstrap, f"{prefix}readings", PARTITIONS)
+    group = Group(tmp_path, kafka.bootstrap, f'topic_prefix = "{prefix}"\n{SETTINGS}')
+    try:
+        feed(kafka.bootstrap, [block._replace(topic=f"{prefix}readings") for block in blocks(0, 40)])
+        group.start("a")
+        group.start("b")
+        settled(group, 40, prefix)
+        feed(kafka.bootstrap, [block._replace(topic=f"{prefix}readings") for block in blocks(40, 80)])
+        group.kill("a")
+        group.start("a")
+        settled(group, 80, prefix)
+        assert group.stop("a") == group.stop("b") == 0
+    finally:
+        group.close()
