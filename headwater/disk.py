@@ -160,6 +160,10 @@ class RealDisk:
         try:
             self.append(handle, data)
             os.fsync(handle)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(tmp)  # on a full disk half a file takes the room that others wait for
+            raise
         finally:
             os.close(handle)
         os.replace(tmp, path)

@@ -78,6 +78,8 @@ class Flusher:
         self._waiting_bytes = 0
         self._stopping = threading.Event()
         self._quick = QuickDisk()
+        self.telling = False  # whether the waiters of a round are being released just now
+        self.after_telling: list[Callable[[], None]] = []  # what is called when all have been
         self.rounds = 0
         self.rounds_in_loop = 0
         self.last_round_ms = 0.0
@@ -177,9 +179,15 @@ class Flusher:
 
     def _complete(self) -> None:
         """In the loop: tell the logs what the rounds since the last time did, in order."""
-        while self._done:
-            log, result = self._done.popleft()
-            log.complete(result)
+        self.telling = True
+        try:
+            while self._done:
+                log, result = self._done.popleft()
+                log.complete(result)
+        finally:
+            self.telling = False
+        for callback in self.after_telling:
+            callback()
 
     def _sync_dirty(self, started_ms: float) -> int:
         """One round, whose results are in `_done` then; how many logs it synced. The caller has the lock."""

@@ -23,7 +23,7 @@ from gateway.log.offset_files import OffsetFiles, log_start
 from gateway.log.partition import PartitionLog
 from gateway.log.proofread import Unread
 from gateway.log.recovery import Outcome, Recovery
-from gateway.log.reserve import release_when_full
+from gateway.log.reserve import release_for_start
 from gateway.log.segment import SegmentCache
 from gateway.log.segments import Segments
 from gateway.log.settings import LogSettings
@@ -61,7 +61,7 @@ class LogStore:
         self._alarm = alarm or _log.error
         self._cache = SegmentCache(disk, settings.open_segments_max)
         self._catalog = Catalog(disk, data_dir)
-        self._flusher = Flusher(
+        self.flusher = Flusher(
             interval_ms=settings.fsync_interval_ms,
             hurry_bytes=settings.fsync_bytes,
             clock=clock,
@@ -126,7 +126,7 @@ class LogStore:
             store._release()
             raise
         if flusher == "thread":
-            store._flusher.start()
+            store.flusher.start()
         return store
 
     # -- opening
@@ -137,7 +137,7 @@ class LogStore:
         if disk.exists(data_dir) and not disk.exists(self._node_dir):
             self._catalog.refuse_foreign()
         disk.make_directory(self._node_dir)
-        release_when_full(disk, self._node_dir)
+        release_for_start(disk, self._node_dir)
         if isinstance(disk, RealDisk):
             self._lock = DirectoryLock(f"{self._node_dir}/lock")
         identity = self._catalog.identify(node)
@@ -231,7 +231,7 @@ class LogStore:
             log_start_offset=log_start(start, [segment.base_offset for segment in found.segments]),
             settings=config.log_settings(self._settings),
             clock=self._clock,
-            flusher=self._flusher,
+            flusher=self.flusher,
             alarm=self._alarm,
             compacted=compacted,
         )
@@ -328,7 +328,7 @@ class LogStore:
                 name, TopicEntry(id=entry.id, partitions=entry.partitions, config=entry.config, deleting=True)
             )
             del self._topics[name]
-            with self._flusher.between_rounds():
+            with self.flusher.between_rounds():
                 for log in topic.partitions:
                     log.abandon()
             self._remove_directories(name, entry.partitions)
@@ -357,7 +357,7 @@ class LogStore:
 
     def flush_now(self) -> None:
         """Sync everything written so far, and tell every waiter, before returning."""
-        self._flusher.flush_now()
+        self.flusher.flush_now()
 
     def _write_checkpoints(self) -> None:
         logs = {(log.topic, log.index): log for topic in self._topics.values() for log in topic.partitions}
@@ -371,7 +371,7 @@ class LogStore:
         if self._closed:
             return
         self._closed = True
-        self._flusher.stop()
+        self.flusher.stop()
         try:
             self.flush_now()
             logs = [log for topic in self._topics.values() for log in topic.partitions]
@@ -391,7 +391,7 @@ class LogStore:
 
     def status(self) -> dict[str, Any]:
         """For people and metrics: offsets and bytes per topic and partition, and how syncing goes."""
-        syncs = self._flusher.status() | {"stopped_cleanly": self.stopped_cleanly}
+        syncs = self.flusher.status() | {"stopped_cleanly": self.stopped_cleanly}
         return syncs | {"recovered": findings(self.recovered), "topics": topics_status(self._topics)}
 
 

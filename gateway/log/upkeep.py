@@ -19,7 +19,7 @@ from gateway.log.errors import LogFailed
 from gateway.log.expiries import Emit, Expired, Expiries, WhenSynced, times_of
 from gateway.log.partition import PartitionLog
 from gateway.log.proofread import Proofreader
-from gateway.log.reserve import RELEASE_BELOW_BYTES, make_reserve, release_when_full, reserve_path
+from gateway.log.reserve import RELEASE_BELOW_BYTES, make_reserve, make_start_reserve, release_when_full, reserve_path
 from gateway.log.retention import DISK, LEFT, Held, Key, Rule, choose_for_disk, expired
 from gateway.log.segment import Segment
 from gateway.log.steps import Steps
@@ -74,6 +74,8 @@ class Upkeep:
         self._next_compaction: dict[Key, float] = {}
         self._compactions = self._records_compacted = 0
         self._failures: dict[str, str] = {}
+        if self._settings.reserve_bytes:
+            make_start_reserve(self._disk, self._node_dir)  # now: what comes in next would take the room
         self._proofreader = Proofreader(self._disk, store.unread, self._say_damaged)
 
     def status(self) -> dict[str, Any]:
@@ -221,6 +223,8 @@ class Upkeep:
         room = free > settings.reserve_bytes + max(floor, RELEASE_BELOW_BYTES)
         if room and settings.reserve_bytes and not disk.exists(reserve_path(self._node_dir)):
             yield from self._try("reserve", partial(make_reserve, disk, self._node_dir, settings.reserve_bytes))
+        if room and settings.reserve_bytes:
+            yield partial(make_start_reserve, disk, self._node_dir)
         self._say_pressure(full=full, low=free < floor, free=free)
         if free >= floor:
             return

@@ -9,7 +9,14 @@ from collections.abc import Callable, Iterator
 from random import Random
 
 from gateway.log.recovery import Outcome
-from gateway.log.reserve import make_reserve, release_when_full, reserve_path
+from gateway.log.reserve import (
+    make_reserve,
+    make_start_reserve,
+    release_for_start,
+    release_when_full,
+    reserve_path,
+    start_reserve_path,
+)
 from gateway.replicate.journal import RunJournal
 from headwater.disk import Disk
 from tests.torture.crashes import Wrap, power_cuts
@@ -162,6 +169,12 @@ def reserve(wrap: Wrap) -> None:
         raise Violation("the reserve is not given up")
     if path in simulated.after_crash(Crash.FORGET).files():
         raise Violation("the reserve is back after a power cut")
+    simulated.free_bytes = 1 << 30
+    make_start_reserve(disk, f"{DATA}/node")
+    simulated.free_bytes = 0
+    release_for_start(disk, f"{DATA}/node")
+    if start_reserve_path(f"{DATA}/node") in simulated.after_crash(Crash.FORGET).files():
+        raise Violation("the reserve for starts is back after a power cut")
 
 
 def journal(wrap: Wrap) -> None:
