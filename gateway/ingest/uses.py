@@ -10,11 +10,12 @@ import re
 import sys
 import zlib
 from array import array
+from binascii import hexlify
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from gateway.log.records import NO_HEADERS, encode_headers
+from gateway.log.records import NO_HEADERS
 from gateway.log.varint import encode_varint
 
 _ONE = re.compile(rb"([0-9]{1,5}):([0-9a-f]{8}):(.*)", re.DOTALL)
@@ -63,8 +64,8 @@ class Uses(NamedTuple):
             ids, crcs = ids[:], crcs[:]
             ids.byteswap()
             crcs.byteswap()
-        value = f"*{ids.tobytes().hex()}:{crcs.tobytes().hex()}:".encode() + client
-        return encode_headers([("hw-m", value)])
+        value = b"*%b:%b:%b" % (hexlify(ids.tobytes()), hexlify(crcs.tobytes()), client)
+        return b"\x02\x08hw-m%b%b" % (encode_varint(len(value)), value)
 
 
 def message_crc(topic: bytes, payload: bytes) -> int:

@@ -1,7 +1,7 @@
 """One MQTT connection: a socket around `ServerSession`, acknowledgements after fsync (design §7).
 
-The protocol object parses everything that a readable event brought, hands the messages to the pipeline as one list,
-and writes all acknowledgements in one write per pass of the loop. No task, future or queue per message.
+Everything that a readable event brought is parsed in one go, its messages handed to the pipeline together, and all
+acknowledgements written in one write per group. No task, future or queue per message.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class Shared(Protocol):
     def open(self, connection: Connection, client_id: str, connect: Connect) -> tuple[Session, bool, bool]: ...
     def closed(self, session: Session, *, expiry_s: int) -> None: ...
     def died(self, source: Source, client_id: str, will: Will, session_expiry_s: int) -> None: ...
+    def received(self, connection: Connection, data: bytes) -> None: ...
     def flush_soon(self, connection: Connection) -> None: ...
     def when_journal_synced(self, callback: Callable[[OSError | None], None]) -> None: ...
     def say(self, level: int, line: str, *values: object) -> None: ...
@@ -92,8 +93,7 @@ class Connection(asyncio.Protocol):
         self.user: str | None = None
         self._deciding = False
 
-    # --- asyncio's side
-
+    # --- asyncio
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
@@ -105,11 +105,12 @@ class Connection(asyncio.Protocol):
         self._listener.arrived(self)
 
     def data_received(self, data: bytes) -> None:
-        self._since_ms = self._listener.now_ms()
-        self._feed(data)
+        self._listener.received(self, data)
 
-    def eof_received(self) -> bool:
-        return False
+    def feed(self, data: bytes, now_ms: float) -> None:
+        """What came in this turn of the loop."""
+        self._since_ms = now_ms
+        self._feed(data)
 
     def pause_writing(self) -> None:
         self._stuck_ms = self._listener.now_ms()

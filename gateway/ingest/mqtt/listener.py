@@ -56,6 +56,7 @@ class MqttListener:
         self.topics = TopicCache()
         self.refused = 0
         self.retained = 0
+        self._received: list[tuple[Connection, bytes]] = []
         self._wills = WaitingWills()
         self._wills_taken = 0
         self._rebirths = Rebirths()
@@ -221,6 +222,25 @@ class MqttListener:
                 self._wills.add(client_id, WaitingWill(source, will, self.now_ms() + WILL_RETRY_MS))
 
         self.ingest.take(source, [(will.topic, will.payload, 0, int(will.retain))], done)
+
+    def received(self, connection: Connection, data: bytes) -> None:
+        """Bytes of a connection: fed to it when all sockets of this turn are read.
+
+        First all the kernel's work, then all of ours: each finds the processor's caches as it left them.
+        """
+        if not self._received:
+            self._loop.call_soon(self._feed)
+        self._received.append((connection, data))
+
+    def _feed(self) -> None:
+        received, self._received = self._received, []
+        now_ms = self.now_ms()
+        for connection, data in received:
+            try:
+                connection.feed(data, now_ms)
+            except Exception:  # a defect that one client's bytes show must not cost the others theirs
+                _log.exception("%s: its bytes met a defect", connection.name)
+                connection.end("its bytes met a defect of this node", loud=True, our_doing=True)
 
     def flush_soon(self, connection: Connection) -> None:
         if not self._dirty:

@@ -56,6 +56,11 @@ class ServerSession(Exchange):
         """Take in what the network gave."""
         if self.state is _CLOSED:
             return  # bytes after DISCONNECT are discarded
+        if self.state is _CONNECTED and not self._rest:  # as nearly always: packets of the usual kind, all whole
+            position = self._read_run(self, data, 0, len(data))
+            if position == len(data):
+                return
+            data = data[position:]
         is_first = self.state is _NEW and not self._rest
         try:
             self._feed(data)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.ingest.mqtt import packets
+from gateway.ingest.mqtt.connection import Connection
 from gateway.ingest.mqtt.listener import serve_mqtt
 from gateway.ingest.mqtt.packets import Connect, Publish
 from gateway.ingest.mqtt.sessions import SessionRegistry
@@ -55,6 +56,47 @@ def test_puback_comes_after_the_sync_and_in_one_piece(tmp_path: Path) -> None:
             await client.say(b"", puback(1) + puback(2))
             assert len(node.readings()) == 2
             await client.close()
+
+    run(test)
+
+
+def test_a_defect_that_one_clients_bytes_meet_costs_the_others_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed = Connection.feed
+
+    def broken(connection: Connection, data: bytes, now_ms: float) -> None:
+        if b"poison" in data:
+            raise TypeError("a defect")
+        feed(connection, data, now_ms)
+
+    async def test() -> None:
+        async with node_at(tmp_path) as node:
+            clients = [await Client.open(node) for _ in range(3)]
+            for number, client in enumerate(clients):
+                await client.say(connect(f"c{number}"), ACCEPTED)
+            monkeypatch.setattr(Connection, "feed", broken)
+            for client, payload in zip(clients, (b"1", b"poison", b"3"), strict=True):
+                client.writer.write(publish(payload))  # in one turn of the loop
+            await clients[0].say(b"", puback(1))
+            await clients[2].say(b"", puback(1))
+            await clients[1].closed()
+            assert sorted(record.value["value"] for record in node.readings()) == [1, 3]
+            await clients[0].close()
+            await clients[2].close()
+
+    run(test)
+
+
+def test_what_came_before_the_end_of_a_connection_is_taken(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with node_at(tmp_path) as node:
+            client = await Client.open(node)
+            await client.say(connect(), ACCEPTED)
+            client.writer.write(packets.encode_publish(Publish("pump", b"7", 0, 0, dup=False, retain=False)))
+            client.writer.write_eof()
+            await client.closed()
+            await until(lambda: [record.value["value"] for record in node.readings()] == [7])
 
     run(test)
 
