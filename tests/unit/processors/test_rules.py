@@ -76,6 +76,15 @@ def test_a_file_by_path_and_two_files_together(tmp_path: Path) -> None:
             'r.toml:6: window[0].default_zone: only zone = "device" has a default_zone',
         ),
         (
+            WINDOW + 'group_by = ["sight"]\n',
+            "r.toml:4: window[0].group_by[0]: devices cannot be grouped by “sight”; did you mean site?",
+        ),
+        (WINDOW + 'group_by = ["site", "site"]\n', "r.toml:4: window[0].group_by: a label stands there twice"),
+        (
+            CALENDAR.replace("Europe/Berlin", "device") + 'group_by = ["site"]\n',
+            "r.toml:5: window[0].zone: a group of devices has no zone of its own",
+        ),
+        (
             WINDOW + 'default_zone = "Europe/Rome"\n',
             "r.toml:4: window[0].default_zone: a tumbling window has no default",
         ),
