@@ -16,7 +16,7 @@ from headwater.disk import Disk
 
 RELEASE_BELOW_BYTES = 2 << 20
 START_BYTES = 256 << 10
-_LEFT_BYTES = 32 << 10
+_LEFT_BYTES = 48 << 10  # for what follows the log in a start: journals, sockets
 _CHUNK_BYTES = 1 << 20
 
 

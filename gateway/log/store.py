@@ -23,7 +23,7 @@ from gateway.log.offset_files import OffsetFiles, log_start
 from gateway.log.partition import PartitionLog
 from gateway.log.proofread import Unread
 from gateway.log.recovery import Outcome, Recovery
-from gateway.log.reserve import release_for_start
+from gateway.log.reserve import make_start_reserve, release_for_start
 from gateway.log.segment import SegmentCache
 from gateway.log.segments import Segments
 from gateway.log.settings import LogSettings
@@ -116,6 +116,8 @@ class LogStore:
             if not trust_clean_stop:
                 store._clean_ends = {}
             store._recover_all()
+            if settings.reserve_bytes:
+                make_start_reserve(disk, store._node_dir)  # now: what comes in next would take the room
         except OSError as error:
             store._release()
             raise UserError(

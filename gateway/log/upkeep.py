@@ -74,8 +74,6 @@ class Upkeep:
         self._next_compaction: dict[Key, float] = {}
         self._compactions = self._records_compacted = 0
         self._failures: dict[str, str] = {}
-        if self._settings.reserve_bytes:
-            make_start_reserve(self._disk, self._node_dir)  # now: what comes in next would take the room
         self._proofreader = Proofreader(self._disk, store.unread, self._say_damaged)
 
     def status(self) -> dict[str, Any]:

@@ -208,7 +208,7 @@ def test_starts_at_zero_bytes_free_without_the_reserve() -> None:
         world.append("r")
         world.flush()
     world.turn()
-    for _ in range(5):
+    for _ in range(4):
         simulated = simulated.after_crash(Crash.KEEP)
         if reserve_path(f"{DATA}/node") in simulated.files():
             simulated.disk().remove(reserve_path(f"{DATA}/node"))
