@@ -53,6 +53,7 @@ class Work:
         self._processors: Any = None
         self._sink: Any = None
         self._decoders: Any = None
+        self._history: Any = None
         self._users: Any = None
         self._nodes: NodeWatch | None = None
         self._page_up = False
@@ -74,7 +75,7 @@ class Work:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for part in (self._processors, self._users, self._sink, self._decoders):
+        for part in (self._processors, self._users, self._sink, self._decoders, self._history):
             if part is not None:
                 part.stop()
         for thread in threads:
@@ -107,6 +108,7 @@ class Work:
         if self._settings.influx is not None:
             self._sink = self._make_sink(kafka)
         self._decoders = self._make_decoders(kafka)
+        self._history = self._make_history(kafka)
         loop = asyncio.get_running_loop()
         threads = [
             threading.Thread(target=self._run_part, args=(part, name, loop), name=name, daemon=True)
@@ -115,6 +117,7 @@ class Work:
                 (self._users, "users' processors"),
                 (self._sink, "sink"),
                 (self._decoders, "decoders"),
+                (self._history, "history"),
             )
             if part is not None
         ]
@@ -135,6 +138,18 @@ class Work:
         if rules.windows:
             self._processors = make_processors(settings, rules, *kafka, RealNet(), clock, data_dir, RealDisk())
         self._users = inline_processors(rules.processors, settings, kafka, data_dir, clock)
+
+    def _make_history(self, kafka: tuple[str, int]) -> Any:
+        page = self._settings.page
+        if page is None or not page.history_bytes_max:
+            return None
+        from processors.history.feed import make_history
+
+        host, port = kafka
+        path = os.path.join(self._settings.data_dir, "work", "history.db")
+        return make_history(
+            path, bytes_max=page.history_bytes_max, host=host, port=port, net=RealNet(), clock=SystemClock()
+        )
 
     def _make_decoders(self, kafka: tuple[str, int]) -> Any:
         from headwater.app.decoders import configured_decoders
@@ -186,6 +201,7 @@ class Work:
                     status=lambda: self._status,
                     net=RealNet(),
                     clock=SystemClock(),
+                    history=self._history,
                 )
             )
             try:
@@ -232,12 +248,14 @@ class Work:
                 *([slow] if slow else []),
                 *(self._decoders.problems() if self._decoders is not None else ()),
                 *self._memory_problems(),
+                *([f"history: {self._history.problem()}"] if self._history and self._history.problem() else ()),
                 *(self._users.problems() if self._users is not None else ()),
             ],
             "decoders": self._decoders.status() if self._decoders is not None else {},
             "page": self._page_up,
             "processors": self._processing(),
             "user_processors": self._users.status() if self._users is not None else {},
+            "history": self._history.status() if self._history is not None else None,
             "sinks": {"influx": self._sink.status()} if self._sink is not None else {},
             "alerts": [alert for alert in alerts if alert["state"] not in ("inactive", "resolved")][:ALERTS_MAX],
             "nodes": self._nodes.rows() if self._nodes is not None else [],

@@ -15,7 +15,7 @@ from headwater.clock import Clock
 from headwater.dashboard.auth import load_token
 from headwater.dashboard.feed import Feed
 from headwater.dashboard.model import PageModel
-from headwater.dashboard.web import Status, create_app
+from headwater.dashboard.web import History, Status, create_app
 from headwater.errors import UserError
 from headwater.net import Net, is_loopback, parse_address, port_holder
 from headwater.settings.page import PageSettings
@@ -31,6 +31,7 @@ async def run_page(
     status: Status,
     net: Net,
     clock: Clock,
+    history: History | None = None,
 ) -> None:
     """Serve until cancelled; raises `UserError` when the address cannot be had.
 
@@ -40,7 +41,7 @@ async def run_page(
     token = _token(settings, host, data_dir)
     model = PageModel(history_s=settings.history_s, devices_max=settings.devices_max, series_max=settings.series_max)
     feed = Feed(model, net=net, clock=clock, host=kafka[0], port=kafka[1])
-    app = create_app(status=status, model=model, token=token)
+    app = create_app(status=status, model=model, token=token, history=history)
     config = uvicorn.Config(
         app, log_config=None, log_level="warning", access_log=False, server_header=False,
         timeout_graceful_shutdown=1, limit_concurrency=256, h11_max_incomplete_event_size=16_384, ws="none",

@@ -1,6 +1,7 @@
 """The page's HTTP side: the page itself, its API and event stream, metrics and health.
 
-`GET /` page · `/api/v1/status` · `/api/v1/snapshot?since=N` · `/api/v1/stream` (server-sent events) · `/metrics` ·
+`GET /` page · `/api/v1/status` · `/api/v1/snapshot?since=N` · `/api/v1/stream` (server-sent events) ·
+`/api/v1/history` and `/api/v1/history/series` (window results of months) · `/metrics` ·
 `/healthz` (the process answers) · `/readyz` (the node takes readings) · `/login`. All is served from this machine:
 no script, font or picture comes from elsewhere, and the content security policy says so.
 """
@@ -13,7 +14,7 @@ import hashlib
 import hmac
 from collections.abc import AsyncIterator, Callable, Mapping
 from importlib import resources
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from plotly.offline import get_plotlyjs
@@ -45,12 +46,21 @@ _SECURITY_HEADERS = {
 }
 
 
-def create_app(*, status: Status, model: PageModel, token: str | None) -> Starlette:
+class History(Protocol):
+    """What the page reads of `processors.history`."""
+
+    def series(self) -> list[dict[str, Any]]: ...
+    def read(self, device: str, rule: str, field: str, aggregate: str, begin_ms: int, end_ms: int) -> list[Any]: ...
+
+
+def create_app(*, status: Status, model: PageModel, token: str | None, history: History | None = None) -> Starlette:
     """The application; `token` None serves loopback host names only.
 
-    `status` gives the core's last status document, or None while the core does not answer.
+    `status` gives the core's last status document, or None while the core does not answer; `history` is None on a
+    node that keeps none.
     """
     page = _Page(status, model, token)
+    past = PastApi(history)
     routes = [
         Route("/", page.index),
         Route("/login", page.login, methods=["GET", "POST"]),
@@ -58,11 +68,45 @@ def create_app(*, status: Status, model: PageModel, token: str | None) -> Starle
         Route("/api/v1/status", page.status),
         Route("/api/v1/snapshot", page.snapshot),
         Route("/api/v1/stream", page.stream),
+        Route("/api/v1/history", past.points),
+        Route("/api/v1/history/series", past.series),
         Route("/metrics", page.metrics),
         Route("/healthz", page.healthz),
         Route("/readyz", page.readyz),
     ]
     return Starlette(routes=routes, middleware=[Middleware(Gate, token=token)])
+
+
+class PastApi:
+    """Window results of months, for the page and for programs (docs/operations.md)."""
+
+    def __init__(self, history: History | None) -> None:
+        self._history = history
+
+    async def series(self, _request: Request) -> Response:
+        """What there is; `[]` on a node that keeps no history."""
+        found = await asyncio.to_thread(self._history.series) if self._history is not None else []
+        return _json(msgspec.json.encode({"series": found}))
+
+    async def points(self, request: Request) -> Response:
+        """Points of one aggregate: `[start, end, value, min, max, readings, complete]`, times in ms, oldest first."""
+        asked = request.query_params
+        missing = [name for name in _ASKED if not asked.get(name)]
+        if missing:
+            return _json(msgspec.json.encode({"error": f"missing: {', '.join(missing)}"}), 400)
+        times = [asked["from"], asked["to"]]
+        if not all(time.isdigit() and len(time) <= 15 for time in times) or int(times[0]) >= int(times[1]):
+            return _json(b'{"error":"from and to are times in ms since the Unix epoch, from before to"}', 400)
+        device, rule, field, aggregate = (asked[name] for name in _ASKED[:4])
+        begin_ms, end_ms = map(int, times)
+        found: list[Any] = []
+        if self._history is not None:
+            found = await asyncio.to_thread(self._history.read, device, rule, field, aggregate, begin_ms, end_ms)
+        told = {"device": device, "rule": rule, "field": field, "aggregate": aggregate, "points": found}
+        return _json(msgspec.json.encode(told))
+
+
+_ASKED = ("device", "rule", "field", "aggregate", "from", "to")
 
 
 class _Page:
@@ -171,6 +215,7 @@ _ASSET_TYPES: Mapping[str, str] = {
     "login.html": "text/html; charset=utf-8",
     "page.css": "text/css; charset=utf-8",
     "page.js": "text/javascript; charset=utf-8",
+    "past.js": "text/javascript; charset=utf-8",
     "plotly.min.js": "text/javascript; charset=utf-8",
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 
@@ -16,5 +18,7 @@ class PageSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Seconds of readings that the charts hold."""
     devices_max: int = 1000
     """Devices in the table; the ones heard longest ago leave first."""
+    history_bytes_max: Annotated[int, msgspec.Meta(ge=0)] = 256 << 20
+    """What months of window results may take on the disk; 0: none are kept."""
     series_max: int = 400
     """Charted (device, measurement) pairs; devices past it are listed without a chart."""

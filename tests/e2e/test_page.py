@@ -183,3 +183,27 @@ def test_phone_keyboard_and_dark(shed: Shed, browser: Any) -> None:
     assert page.evaluate("document.activeElement.id") == "device"
     page.keyboard.press("ArrowDown")
     page.wait_for_function("document.getElementById('device').value === 'page-test/shed/pump1'")
+
+
+@pytest.mark.peer("chromium")
+def test_the_history_is_chosen_by_device_aggregate_and_span(shed: Shed, browser: Any) -> None:
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    told: list[str] = []
+    page.on("console", lambda message: told.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: told.append(f"error: {error}"))
+    page.goto(shed.url)
+    page.locator("#past-chart svg").first.wait_for(timeout=30_000)
+    assert page.locator("#past-device").input_value() == "page-test/shed/pump1"
+    page.select_option("#past-field", "temperature")
+    page.wait_for_function("document.getElementById('past-chart').dataset.asked === 'temperature mean 24'")
+    page.select_option("#past-aggregate", "one_second|max")
+    page.select_option("#past-span", "4392")
+    page.wait_for_function("document.getElementById('past-chart').dataset.asked === 'temperature max 4392'")
+    assert int(page.locator("#past-chart").get_attribute("data-points")) >= 1
+    assert told == []
+
+    series = json.loads(fetch(shed.url + "api/v1/history/series")[1])["series"]
+    assert {(one["rule"], one["field"]) for one in series} == {("one_second", "temperature"), ("one_second", "flow")}
+    query = "device=page-test/shed/pump1&rule=one_second&field=temperature&aggregate=mean&from=1&to=9999999999999"
+    points = json.loads(fetch(f"{shed.url}api/v1/history?{query}")[1])["points"]
+    assert points[-1][2] == 40.0

@@ -213,3 +213,40 @@ def test_a_short_token_is_refused(tmp_path: Path) -> None:
 )
 def test_host_name(header: str, name: str) -> None:
     assert host_name(header) == name
+
+
+class Past:
+    """A history of one series."""
+
+    def series(self) -> list[dict[str, Any]]:
+        return [{"device": "n/a", "rule": "w", "field": "t", "aggregates": ["mean"], "newest_ms": 20}]
+
+    def read(self, *asked: Any) -> list[Any]:
+        return [[10, 20, 1.5, None, None, 3, True]] if asked == ("n/a", "w", "t", "mean", 5, 30) else []
+
+
+def test_the_history_is_asked_for_one_aggregate_and_span() -> None:
+    kept = create_app(status=lambda: STATUS, model=make_model(), token=None, history=Past())
+    assert ask(kept, "GET", "/api/v1/history/series").json()["series"][0]["device"] == "n/a"
+    query = "/api/v1/history?device=n/a&rule=w&field=t&aggregate=mean&from=5&to=30"
+    assert ask(kept, "GET", query).json()["points"] == [[10, 20, 1.5, None, None, 3, True]]
+    assert ask(app(), "GET", query).json()["points"] == []  # a node that keeps none
+    assert ask(app(), "GET", "/api/v1/history/series").json() == {"series": []}
+
+
+@pytest.mark.parametrize(
+    ("query", "what"),
+    [
+        ("device=n/a", "missing: rule, field, aggregate, from, to"),
+        ("device=a&rule=w&field=t&aggregate=mean&from=9&to=5", "from before to"),
+        ("device=a&rule=w&field=t&aggregate=mean&from=x&to=5", "from and to are times in ms"),
+    ],
+)
+def test_a_question_about_the_past_that_lacks_something(query: str, what: str) -> None:
+    answer = ask(app(), "GET", f"/api/v1/history?{query}")
+    assert answer.status_code == 400
+    assert what in answer.json()["error"]
+
+
+def test_the_history_needs_the_token_too() -> None:
+    assert ask(app(token=TOKEN), "GET", "/api/v1/history/series", host="node:8080").status_code in (401, 303)

@@ -1,0 +1,166 @@
+"""Fills the history from the node's own topic `aggregates`, in a thread and loop of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+from gateway.consume.reader import Block, Reader
+from gateway.wire.errors import ErrorCode, KafkaError
+from headwater.clock import Clock
+from headwater.errors import HeadwaterError
+from headwater.net import Net
+from processors.history.store import PENDING_MAX, HistoryStore
+
+log = logging.getLogger(__name__)
+
+TOPIC = "aggregates"
+WRITE_EVERY_MS = 300_000
+"""Pages are written that often: a card is worn by pages, and what is not written yet is in the log."""
+READ_AGE_MS_MAX = 2_000  # what is read out is at most this much behind what was fetched
+TOPICS_EVERY_MS = 10_000
+RETRY_S = 2.0
+
+
+class Log(Protocol):
+    """What is needed of `gateway.consume.reader.Reader`."""
+
+    ends: dict[tuple[str, int], int]
+
+    async def partitions(self, topic: str) -> int: ...
+    async def offset(self, topic: str, partition: int, at: str | int) -> int: ...
+    def assign(self, positions: Mapping[tuple[str, int], int]) -> None: ...
+    async def poll(self, *, max_wait_ms: int = ..., max_bytes: int = ...) -> list[Block]: ...
+    async def close(self) -> None: ...
+
+
+class History:
+    """`run` in a loop and thread of its own; everything else from any thread."""
+
+    def __init__(self, path: str, *, bytes_max: int, connect: Callable[[], Awaitable[Log]], clock: Clock) -> None:
+        self._path = path
+        self._bytes_max = bytes_max
+        self._connect = connect
+        self._clock = clock
+        self._store: HistoryStore | None = None
+        self._positions: dict[tuple[str, int], int] = {}
+        self._written_at = -float(WRITE_EVERY_MS)
+        self._wanted_at = -float(WRITE_EVERY_MS)
+        self._wanted = False
+        self._stopping = False
+        self._ends: dict[tuple[str, int], int] = {}
+        self._error = ""
+
+    def stop(self) -> None:
+        """End `run` after the round that is under way."""
+        self._stopping = True
+
+    def status(self) -> dict[str, Any]:
+        """For `headwater status`."""
+        store, ends = self._store, dict(self._ends)
+        lag = sum(max(0, end - self._positions.get(where, end)) for where, end in ends.items())
+        return {
+            "bytes_max": self._bytes_max,
+            "lag_records": lag,
+            "error": self._error,
+            "left_out": store.left_out if store is not None else 0,
+        }
+
+    def problem(self) -> str:
+        """Why nothing has been written for some time, else ""."""
+        late = self._clock.monotonic_ms() - self._written_at > 2 * WRITE_EVERY_MS
+        return self._error if late else ""
+
+    async def run(self) -> None:
+        """Until `stop` or cancellation. A node that does not answer and a full disk are waited for."""
+        while not self._stopping:
+            try:
+                if self._store is None:
+                    self._store = store = HistoryStore(self._path, bytes_max=self._bytes_max)
+                    if store.put_aside:
+                        log.warning("history: %s was damaged (%s); made anew", self._path, store.put_aside)
+                await self._follow(self._store)
+            except (HeadwaterError, OSError, TimeoutError, sqlite3.Error) as error:
+                if str(error) != self._error:
+                    log.warning("history: %s", error)
+                self._error = str(error)
+                await asyncio.sleep(RETRY_S)
+        if self._store is not None:
+            self._store.close()
+
+    async def _follow(self, store: HistoryStore) -> None:
+        self._positions = {}
+        reader = await self._connect()
+        try:
+            looked_at = -float(TOPICS_EVERY_MS)
+            while not self._stopping:
+                now = self._clock.monotonic_ms()
+                if now - looked_at >= TOPICS_EVERY_MS:
+                    await self._assign(reader, store)
+                    looked_at = now
+                await self._round(reader, store)
+            store.flush(self._positions)
+        finally:
+            await reader.close()
+
+    async def _assign(self, reader: Log, store: HistoryStore) -> None:
+        known = store.positions()
+        for partition in range(await reader.partitions(TOPIC)):
+            where = (TOPIC, partition)
+            if where in self._positions:
+                continue
+            start = await reader.offset(TOPIC, partition, "earliest")
+            end = await reader.offset(TOPIC, partition, "latest")
+            at = known.get(where, start)
+            self._positions[where] = at if start <= at <= end else start
+        reader.assign(self._positions)
+
+    async def _round(self, reader: Log, store: HistoryStore) -> None:
+        if not self._positions:
+            await asyncio.sleep(RETRY_S / 4)
+            return
+        try:
+            blocks = await reader.poll(max_wait_ms=500, max_bytes=1 << 20)
+        except KafkaError as error:
+            if error.code == ErrorCode.OFFSET_OUT_OF_RANGE:
+                self._positions = {}  # looked up anew
+            raise
+        for block in blocks:
+            store.take(block.values)
+            self._positions[block.topic, block.partition] = block.next_offset
+        self._ends = dict(reader.ends)
+        now = self._clock.monotonic_ms()
+        if self._wanted or store.pending >= PENDING_MAX or now - self._written_at >= WRITE_EVERY_MS:
+            store.flush(self._positions)
+            self._written_at, self._wanted = now, False
+            self._error = ""
+
+    # what the page asks; each opens no transaction of its own
+
+    def series(self) -> list[dict[str, Any]]:
+        """What there is; [] while there is no file yet."""
+        self._freshen()
+        return self._store.series() if self._store is not None else []
+
+    def read(self, device: str, rule: str, field: str, aggregate: str, begin_ms: int, end_ms: int) -> list[Any]:
+        """See `HistoryStore.read`."""
+        self._freshen()
+        return self._store.read(device, rule, field, aggregate, begin_ms, end_ms) if self._store is not None else []
+
+    def _freshen(self) -> None:
+        """Somebody looks: write what was gathered with the next round, though not more than every few seconds."""
+        now = self._clock.monotonic_ms()
+        if now - self._wanted_at >= READ_AGE_MS_MAX:
+            self._wanted_at, self._wanted = now, True
+
+
+def make_history(path: str, *, bytes_max: int, host: str, port: int, net: Net, clock: Clock) -> History:
+    """The history of the node whose Kafka listener is at `host:port`."""
+
+    async def connect() -> Log:
+        return await Reader.connect(net, host, port, client_id="headwater-history", committed=True)
+
+    return History(path, bytes_max=bytes_max, connect=connect, clock=clock)

@@ -1,0 +1,237 @@
+"""Months of window results in a file of bounded size: filled from the log, right after a repeat and after a cut."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sqlite3
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway.consume.reader import Block
+from headwater.clock import SystemClock
+from processors.history.feed import History
+from processors.history.levels import DAY_MS, HOUR_MS, LEVELS, Row, joined, level_of
+from processors.history.store import HistoryStore
+
+T0 = 1_700_000_000_000 // DAY_MS * DAY_MS
+TEN = 600_000
+
+
+def result(start: int, *, length: int = TEN, revision: int = 0, device: str = "n/a", **fields: Any) -> bytes:
+    fields = fields or {"t": {"count": 10, "mean": 1.5, "min": 1.0, "max": 2.0}}
+    return msgspec.json.encode(
+        {"rule": "w", "group": device, "start": start, "end": start + length, "revision": revision, "complete": True}
+        | {"cause": "close", "count": 10, "fields": fields}
+    )
+
+
+def mean(value: float, count: int = 10) -> dict[str, Any]:
+    return {"count": count, "mean": value, "min": value - 1, "max": value + 1}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[HistoryStore]:
+    store = HistoryStore(str(tmp_path / "h" / "history.db"), bytes_max=64 << 20)
+    yield store
+    store.close()
+
+
+def read(store: HistoryStore, aggregate: str = "mean", *, begin: int = 0, end: int = 1 << 50) -> list[Any]:
+    return store.read("n/a", "w", "t", aggregate, begin, end)
+
+
+def test_the_latest_revision_stays_whatever_is_read_twice(store: HistoryStore) -> None:
+    first, second = result(T0, t=mean(1.0)), result(T0, revision=1, t=mean(3.0))
+    store.take([first, second])
+    store.flush({("aggregates", 0): 2})
+    assert read(store) == [(T0, T0 + TEN, 3.0, 2.0, 4.0, 10, True)]
+    store.take([first])  # a replay begins: the older revision comes again
+    store.flush({("aggregates", 0): 1})
+    assert read(store)[0][2] == 3.0
+    assert store.positions() == {("aggregates", 0): 1}
+
+
+def test_what_is_not_flushed_is_not_in_the_file_and_neither_is_its_position(tmp_path: Path) -> None:
+    path = str(tmp_path / "history.db")
+    one = HistoryStore(path, bytes_max=64 << 20)
+    one.take([result(T0)])
+    one.flush({("aggregates", 0): 1})
+    one.take([result(T0 + TEN)])  # and the power goes
+    other = HistoryStore(path, bytes_max=64 << 20)
+    assert len(read(other)) == 1
+    assert other.positions() == {("aggregates", 0): 1}
+    other.close()
+    one.close()
+
+
+def test_old_windows_become_hours_and_hours_become_days(store: HistoryStore) -> None:
+    days = 220
+    for day in range(days):
+        store.take([result(T0 + day * DAY_MS + step * TEN, t=mean(float(step % 6), 10)) for step in range(144)])
+        store.flush({})
+    now = T0 + days * DAY_MS
+    fine = read(store, begin=now - DAY_MS)
+    assert len(fine) == 144
+    hours = read(store, begin=now - 30 * DAY_MS, end=now - 29 * DAY_MS)
+    assert hours[0] == (now - 30 * DAY_MS, now - 30 * DAY_MS + HOUR_MS, 2.5, -1.0, 6.0, 60, True)
+    assert len(hours) == 24
+    assert len(read(store, begin=T0, end=T0 + DAY_MS)) == 1  # older than 190 days
+    assert sum(point[2] for point in read(store, "count", end=now)) == days * 1440
+    late = result(T0 + DAY_MS + TEN, revision=7, t=mean(99.0))
+    store.take([late])
+    store.flush({})
+    assert store.left_out == 1  # its window is part of a day by now
+    assert max(point[4] for point in read(store)) == 6.0
+
+
+def test_half_a_year_of_fifty_devices_is_as_large_as_said(tmp_path: Path) -> None:
+    """ADR 0019's size for 50 devices with five fields of four aggregates, from one field of one device."""
+    store = HistoryStore(str(tmp_path / "history.db"), bytes_max=1 << 30)
+    empty = store.used_bytes
+    for day in range(0, 182, 7):
+        store.take([result(T0 + day * DAY_MS + step * TEN, t=mean(day / 7)) for step in range(7 * 144)])
+        store.flush({})
+    assert 10 << 20 < (store.used_bytes - empty) * 250 < 120 << 20
+    store.close()
+
+
+def test_a_file_that_grows_too_large_lets_things_grow_old_sooner(tmp_path: Path) -> None:
+    store = HistoryStore(str(tmp_path / "history.db"), bytes_max=300_000)
+    for day in range(40):
+        store.take(
+            [result(T0 + day * DAY_MS + step * TEN, device=f"n/{name}") for step in range(144) for name in "abcd"]
+        )
+        store.flush({})
+        assert store.used_bytes <= 300_000
+    points = read(store)
+    assert points[0][0] == T0  # coarser, but from the start on
+    assert sum(point[2] for point in read(store, "count")) == 40 * 1440
+    store.close()
+
+
+def test_a_damaged_file_is_put_aside(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    path.write_bytes(b"SQLite format 3\0" + b"\xff" * 8000)
+    store = HistoryStore(str(path), bytes_max=64 << 20)
+    assert store.put_aside
+    assert (tmp_path / "history.db.damaged").exists()
+    store.take([result(T0)])
+    store.flush({})
+    assert len(read(store)) == 1
+    store.close()
+
+
+def test_sessions_that_were_joined_leave(store: HistoryStore) -> None:
+    store.take([result(T0), result(T0 + TEN)])
+    store.flush({})
+    gone = msgspec.json.decode(result(T0 + TEN, revision=1)) | {"fields": {}, "count": 0, "merged_into": T0}
+    store.take([msgspec.json.encode(gone), result(T0, length=2 * TEN, revision=1)])
+    store.flush({})
+    assert [point[:2] for point in read(store)] == [(T0, T0 + 2 * TEN)]
+
+
+def test_what_is_no_result_is_left_out(store: HistoryStore) -> None:
+    store.take([None, b"7", b"{", b'{"start":1}', result(T0, t={"durations": {"0": 3}}), result(T0, t={"mean": "x"})])
+    store.flush({})
+    assert store.series() == []
+
+
+def test_a_long_span_is_read_in_at_most_a_screen_of_points(store: HistoryStore) -> None:
+    store.take([result(T0 + second * 10_000, length=10_000, t=mean(1.0)) for second in range(2_000)])
+    store.flush({})
+    assert len(read(store, begin=T0, end=T0 + 20_000_000)) < 500
+    assert len(read(store, begin=T0, end=T0 + 3_000_000)) == 300
+
+
+def test_overlapping_windows_are_not_counted_twice() -> None:
+    rows = [Row(start * 1000, start * 1000 + 20_000, 2, True, (2.0, 5.0)) for start in range(0, 60, 10)]
+    assert joined(("count", "mean"), rows, 60_000) == [Row(0, 60_000, 6, True, (6.0, 5.0))]
+
+
+def test_directions_are_joined_as_directions() -> None:
+    rows = [Row(0, 10, 1, True, (350.0,)), Row(10, 20, 1, True, (20.0,))]
+    [one] = joined(("circular_mean",), rows, 60_000)
+    assert one.values[0] == pytest.approx(5.0)
+
+
+def test_what_is_missing_stays_missing() -> None:
+    [one] = joined(("mean", "max"), [Row(0, 10, 1, False, (math.nan, math.nan))], 60_000)
+    assert math.isnan(one.values[0])
+    assert not one.complete
+
+
+def test_levels_hold_windows_of_their_length_and_longer() -> None:
+    assert [level_of(length) for length in (1_000, TEN, HOUR_MS - 1, HOUR_MS, DAY_MS, 7 * DAY_MS)] == [0, 1, 1, 2, 3, 3]
+    assert all(a.unit_ms < b.unit_ms and a.keep_ms < b.keep_ms for a, b in pairwise(LEVELS))
+
+
+class MemoryLog:
+    """Topic `aggregates` in memory."""
+
+    def __init__(self, values: list[bytes], start: int = 0) -> None:
+        self.values, self.start = values, start
+        self.ends = {("aggregates", 0): start + len(values)}
+        self.at = start
+        self.asked: list[int] = []
+
+    async def partitions(self, topic: str) -> int:
+        return 1
+
+    async def offset(self, topic: str, partition: int, at: str | int) -> int:
+        return self.start if at == "earliest" else self.start + len(self.values)
+
+    def assign(self, positions: Mapping[tuple[str, int], int]) -> None:
+        self.at = positions["aggregates", 0]
+        self.asked.append(self.at)
+
+    async def poll(self, *, max_wait_ms: int = 0, max_bytes: int = 0) -> list[Block]:
+        await asyncio.sleep(0)
+        some = self.values[self.at - self.start :][:3]
+        if not some:
+            return []
+        begin, self.at = self.at, self.at + len(some)
+        empty: list[Any] = [b""] * len(some)
+        return [Block("aggregates", 0, list(range(begin, self.at)), [0] * len(some), empty, list(some), empty, self.at)]
+
+    async def close(self) -> None:
+        pass
+
+
+async def follow(path: Path, log: MemoryLog, points: int) -> History:
+    async def connect() -> MemoryLog:
+        return log
+
+    history = History(str(path), bytes_max=64 << 20, connect=connect, clock=SystemClock())
+    running = asyncio.create_task(history.run())
+    while len(history.read("n/a", "w", "t", "mean", 0, 1 << 50)) < points:  # noqa: ASYNC110 - asked as the page asks
+        await asyncio.sleep(0.01)
+    history.stop()
+    await running
+    return history
+
+
+def test_the_feed_goes_on_where_it_was(tmp_path: Path) -> None:
+    values = [result(T0 + step * TEN) for step in range(10)]
+    asyncio.run(follow(tmp_path / "history.db", MemoryLog(values[:4]), 4))
+    log = MemoryLog(values)
+    history = asyncio.run(follow(tmp_path / "history.db", log, 10))
+    assert log.asked[0] == 4
+    assert history.status()["lag_records"] == 0
+    shorter = MemoryLog(values[:2])  # another log under the same name: from its start
+    asyncio.run(follow(tmp_path / "history.db", shorter, 10))
+    assert shorter.asked[0] == 0
+
+
+def test_the_files_own_checks_hold(store: HistoryStore, tmp_path: Path) -> None:
+    store.take([result(T0 + step * TEN) for step in range(500)])
+    store.flush({})
+    database = sqlite3.connect(tmp_path / "h" / "history.db")
+    assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    database.close()
