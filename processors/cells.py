@@ -19,6 +19,21 @@ CELL_BYTES = 280
 _FLAGS = ("live", "dirty", "settled", "complete", "told", "retro", "needs", "early")
 
 
+def each_once(key: Ints, starts: Ints) -> tuple[Ints, Ints]:
+    """Of equal (key, start) the first: those places, in order, and for every place which of them is its like."""
+    order = np.lexsort((starts, key))  # stable: of equal ones the first comes first
+    keys, times = key[order], starts[order]
+    fresh = np.ones(len(order), dtype=np.bool_)
+    fresh[1:] = (keys[1:] != keys[:-1]) | (times[1:] != times[:-1])
+    firsts = order[fresh]
+    turn = np.argsort(firsts)
+    number = np.empty_like(turn)
+    number[turn] = np.arange(len(turn))
+    group = np.empty_like(order)
+    group[order] = number[np.cumsum(fresh) - 1]
+    return firsts[turn], group
+
+
 class Cells:
     """A cell is one window of one key; its number indexes every array.
 
@@ -49,7 +64,7 @@ class Cells:
             setattr(self, name, np.zeros(self.capacity, dtype=np.int64))
         for name in _FLAGS:
             setattr(self, name, np.zeros(self.capacity, dtype=np.bool_))
-        self.key[:] = -1
+        self.key[:] = self.revision[:] = -1
         self._where: dict[tuple[int, int], int] = {}
         self._free = list(range(self.capacity - 1, -1, -1))
         self._attention: list[Ints] = []  # cells that need a mark, in pieces
@@ -67,9 +82,10 @@ class Cells:
         cells = np.where(hit, self._last_cell[key], -1)
         if not hit.all():
             missed = np.flatnonzero(~hit)
-            where = self._where
-            pairs = zip(key[missed].tolist(), starts[missed].tolist(), strict=True)
-            cells[missed] = [where.get(pair, -1) for pair in pairs]
+            firsts, group = each_once(key[missed], starts[missed])
+            rows, where = missed[firsts], self._where
+            pairs = zip(key[rows].tolist(), starts[rows].tolist(), strict=True)
+            cells[missed] = np.array([where.get(pair, -1) for pair in pairs], dtype=np.int64)[group]
             found = missed[cells[missed] >= 0]
             self._last_start[key[found]] = starts[found]
             self._last_cell[key[found]] = cells[found]
@@ -94,10 +110,6 @@ class Cells:
         self.key[cell] = key
         self.start[cell] = start
         self.end[cell] = end
-        self.revision[cell] = -1
-        self.count[cell] = 0
-        for name in _FLAGS:
-            getattr(self, name)[cell] = False
         if key < len(self._last_start):
             self._last_start[key] = start
             self._last_cell[key] = cell
@@ -120,7 +132,7 @@ class Cells:
         for name in (*_INTEGERS, *_FLAGS):
             array = getattr(self, name)
             setattr(self, name, np.concatenate([array, np.zeros(more, dtype=array.dtype)]))
-        self.key[self.capacity :] = -1
+        self.key[self.capacity :] = self.revision[self.capacity :] = -1
         self._free = list(range(capacity - 1, self.capacity - 1, -1))
         self.capacity = capacity
         return True
@@ -173,7 +185,10 @@ class Cells:
         known = keys < len(self._last_cell)
         stale = keys[known][self._last_cell[keys[known]] == cells[known]]
         self._last_start[stale] = _NO_START
-        self.key[cells] = -1
+        self.key[cells] = self.revision[cells] = -1
+        self.count[cells] = 0
+        for name in _FLAGS:
+            getattr(self, name)[cells] = False
 
     def renumber(self, new_of: Ints) -> None:
         """Keys have other numbers now: `new_of[old]`; every key that has a cell is among them."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from processors.aggregates import FieldState
-from processors.cells import Cells
+from processors.cells import Cells, each_once
 from processors.closing import WindowState
 from processors.columns import Columns, Ints, KeyTable
 from processors.fields import FieldTable
@@ -85,23 +85,24 @@ class HoppingWindows(WindowState):
             self._keep_told(np.array(windows, dtype=np.int64))
 
     def _make(self, panes: Ints, key: Ints, starts: Ints, nodes: Ints) -> None:
-        for row in np.flatnonzero(panes < 0).tolist():
+        missing = np.flatnonzero(panes < 0)
+        firsts, group = each_once(key[missing], starts[missing])
+        made = np.full(len(firsts), -1, dtype=np.int64)
+        late: dict[int, tuple[int, int]] = {}
+        rows = missing[firsts]
+        horizons = {node: self._horizon(node) for node in set(nodes[rows].tolist())}
+        for number, row in enumerate(rows.tolist()):
             start, node = int(starts[row]), int(nodes[row])
-            pane = self._panes.get(int(key[row]), start)
-            if pane < 0:
-                last = start - start % self._hop  # the last window that it belongs to
-                late = last + self._size <= self._horizon(node)
-                if (late and not self._owed(node, start - self._size, last + self._size)) or last < self._begin_of(
-                    key[row]
-                ):
-                    self._refused.append((row, last, last + self._size))
-                    continue
-                # Its end is that of its last window: until then it is needed.
-                pane = self._panes.make(int(key[row]), start, last + self._size)
-                if pane < 0:
-                    self.counters.overflow += 1
-                    continue
-            panes[row] = pane
+            last = start - start % self._hop  # the last window that it belongs to
+            end = last + self._size
+            over = end <= horizons[node] and not self._owed(node, start - self._size, end)
+            if over or last < self._begin_of(key[row]):
+                late[number] = last, end
+            else:  # its end is that of its last window: until then it is needed
+                made[number] = self._panes.make(int(key[row]), start, end)
+        panes[missing] = made[group]
+        if (made < 0).any():
+            self._leave_out(missing, group, made, late)
         self.fields.grow(self._panes.capacity)
 
     # marks

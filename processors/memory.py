@@ -176,6 +176,14 @@ class WindowMemory:
             return min(horizon, *(first for first, _ in owed))
         return horizon
 
+    def _leave_out(self, rows: Ints, group: Ints, made: Ints, late: dict[int, tuple[int, int]]) -> None:
+        """Rows whose windows were not made: too late for those in `late`, or one too many."""
+        for row, number in zip(rows.tolist(), group.tolist(), strict=True):
+            if number in late:
+                self._refused.append((row, *late[number]))
+            elif made[number] < 0:
+                self.counters.overflow += 1
+
     def _refuse(self, row: int, key: int, time: int, window: Sequence[int], *, backfill: bool) -> None:
         """A reading, row `row` of its block, would have begun `window`, which is not begun any more."""
         self.counters.too_late += 1

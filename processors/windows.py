@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from processors.cells import each_once
 from processors.closing import WindowState
 from processors.columns import Columns, Ints, KeyTable
 from processors.grids import Grid, grid_of, zoned_grid
@@ -56,21 +57,23 @@ class GridWindows(WindowState):
 
     def _make(self, cells: Ints, key: Ints, starts: Ints, nodes: Ints) -> None:
         """Find a place for windows seen first, in the order of the log; their rows stay -1 where none is allowed."""
-        for row in np.flatnonzero(cells < 0).tolist():
+        missing = np.flatnonzero(cells < 0)
+        firsts, group = each_once(key[missing], starts[missing])
+        made = np.full(len(firsts), -1, dtype=np.int64)
+        late: dict[int, tuple[int, int]] = {}
+        rows = missing[firsts]
+        horizons = {node: self._horizon(node) for node in set(nodes[rows].tolist())}
+        for number, row in enumerate(rows.tolist()):
             start, node = int(starts[row]), int(nodes[row])
-            cell = self.cells.get(int(key[row]), start)
-            if cell < 0:
-                end = self._end(row, start)
-                late = end <= self._horizon(node) and not self._owed(node, start, end)
-                if late or start < self._begin_of(key[row]):
-                    self._refused.append((row, start, end))
-                    continue
-                cell = self.cells.make(int(key[row]), start, end)
-                if cell < 0:
-                    self.counters.overflow += 1
-                    continue
+            end = self._end(row, start)
+            if (end <= horizons[node] and not self._owed(node, start, end)) or start < self._begin_of(key[row]):
+                late[number] = start, end
+            elif (cell := self.cells.make(int(key[row]), start, end)) >= 0:
+                made[number] = cell
                 self._made(cell, row)
-            cells[row] = cell
+        cells[missing] = made[group]
+        if (made < 0).any():
+            self._leave_out(missing, group, made, late)
         self.fields.grow(self.cells.capacity)
 
     def _made(self, cell: int, row: int) -> None:
