@@ -15,11 +15,11 @@ import numpy as np
 from gateway.log.records import decode_headers
 from headwater.errors import UNREADABLE, PeerError
 from processors.columns import Lanes, Records
-from processors.grids import grid_of
+from processors.grids import grid_of, zoned_grid
 from processors.intervals import Interval
 from processors.marks import Mark, WatermarkTracker, parse_mark
 from processors.memory import any_match
-from processors.rules import WindowRule
+from processors.rules import DEVICE_ZONE, WindowRule
 
 LATE_SHOWN = 10
 SILENT_AFTER_MS = 10_000  # and five marks that did not come
@@ -210,19 +210,22 @@ class Trace:
         return max((time for state, time, _ in self.sources.values() if state != "gone"), default=0)
 
 
-def window_at(rule: WindowRule, group: str, time: int) -> Window:
-    """The window of a rule around a time; of overlapping ones the last to close, of a session what a reading makes."""
+def window_at(rule: WindowRule, group: str, time: int, zone: str = "") -> Window:
+    """The window of a rule around a time; of overlapping ones the last to close, of a session what a reading makes.
+
+    `zone`: the device's own, where windows follow it.
+    """
     if rule.kind == "hopping":
         start = time - time % rule.every_ms
         return Window(rule.name, group, start, start + rule.size_ms)
     if rule.kind == "session":
         return Window(rule.name, group, time, time + rule.gap_ms, rule.gap_ms - 1)
-    grid = grid_of(rule)
+    grid = (zoned_grid(rule, zone) if rule.zone == DEVICE_ZONE and zone else None) or grid_of(rule)
     start = int(grid.starts(np.array([time], dtype=np.int64))[0])
     return Window(rule.name, group, start, grid.end(start))
 
 
 def matches(rule: WindowRule, group: str) -> bool:
-    """Whether a rule windows the readings of a device, `<node>/<device>`."""
+    """Whether a rule windows the readings of a device, `<node>/<device>`, by itself."""
     node, _, device = group.partition("/")
-    return any_match(rule.nodes, node) and any_match(rule.devices, device)
+    return not rule.group_by and any_match(rule.nodes, node) and any_match(rule.devices, device)

@@ -123,6 +123,7 @@ async def _windows(
     reader: Log, rules: Rules, key: str, time_ms: int | None, rule: str
 ) -> tuple[str, list[tuple[str, Window]]]:
     """The device that a key names, and the windows that are meant with the topics that they are over."""
+    from processors.rules import DEVICE_ZONE
     from processors.why import matches, window_at
 
     group, name, start = _parts(key, [one.name for one in rules.windows])
@@ -138,7 +139,8 @@ async def _windows(
     found = []
     for one in chosen:
         at = time_ms if time_ms is not None else await _newest(reader, one.topic, group)
-        found.append((one.topic, window_at(one, group, at)))
+        zone = await _zone_of(reader, group) if one.zone == DEVICE_ZONE else ""
+        found.append((one.topic, window_at(one, group, at, zone)))
     return group, found
 
 
@@ -150,6 +152,23 @@ def _parts(key: str, rules: list[str]) -> tuple[str, str, int | None]:
     if "/" not in key.strip("/"):
         raise UserError(f"“{key}” is no key of a device", hint="For example edge-1/t01, as `headwater tail` shows it.")
     return key, "", None
+
+
+async def _zone_of(reader: Log, group: str) -> str:
+    """The zone that a device has now; "" when it has none."""
+    zone = ""
+    async for block in blocks(reader, "devices"):
+        for key, value in zip(block.keys, block.values, strict=True):
+            if key == group.encode():
+                zone = _said_zone(value)
+    return zone
+
+
+def _said_zone(value: bytes | None) -> str:
+    try:
+        return str(json.loads(value or b"{}").get("zone") or "")
+    except (ValueError, AttributeError, RecursionError):
+        return ""  # somebody else's record
 
 
 async def _newest(reader: Log, topic: str, group: str) -> int:

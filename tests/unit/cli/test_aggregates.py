@@ -193,6 +193,15 @@ def test_windows_of_other_kinds() -> None:
     assert (talk["end"], talk["readings"], talk["told"]["count"]) == (T0 + 14_000, 2, 2)
 
 
+def test_a_window_by_the_devices_own_clock() -> None:
+    day = river.window(kind="calendar", calendar="day", zone="device", size_s=None)
+    world = World(day, rows=[at(5, says={"zone": "Asia/Kathmandu"}), mark(6)])
+    world.node.topics["devices"] = [[(T0, b"n1/a", b'{"zone":"Asia/Kathmandu"}', b"\0"), (T0, b"n1/b", None, b"\0")]]
+    found = world.why()
+    assert (found["start"], found["end"]) == (1_699_985_700_000, 1_700_072_100_000)  # 00:00 at +05:45
+    assert found["readings"] == 1
+
+
 @pytest.mark.parametrize(
     ("key", "rule", "second", "said"),
     [
