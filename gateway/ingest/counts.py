@@ -17,13 +17,14 @@ class Counts:
         "replayed",
         "stored",
         "suppressed",
+        "undated_copies",
         "untrusted_times",
     )
 
     def __init__(self) -> None:
         self.received = self.stored = self.dead_letters = 0
         self.dup_repeats = self.natural_repeats = self.suppressed = 0
-        self.late = self.untrusted_times = self.refused = self.raw = self.replayed = 0
+        self.late = self.untrusted_times = self.refused = self.raw = self.replayed = self.undated_copies = 0
 
     def as_dict(self) -> dict[str, int]:
         return {
@@ -38,5 +39,6 @@ class Counts:
             "suppressed": self.suppressed,
             "dead_letters": self.dead_letters,
             "late": self.late,
+            "undated_copies": self.undated_copies,
             "untrusted_times": self.untrusted_times,
         }

@@ -8,7 +8,6 @@ a time; a group that holds any other goes reading by reading.
 from __future__ import annotations
 
 import zlib
-from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import repeat
@@ -21,13 +20,13 @@ from gateway.ingest.counts import Counts
 from gateway.ingest.devices import Devices, Met
 from gateway.ingest.eventtime import FUTURE_MAX_MS
 from gateway.ingest.lanes import Lane, Results, Run, encode_fields, encode_results
-from gateway.ingest.messages import Message, Messages
+from gateway.ingest.messages import Message
 from gateway.ingest.mqtt.state import DUP, HELD, REFUSED
 from gateway.ingest.raw import Outcome, raw_record
 from gateway.ingest.repeats import NaturalMemory, companion
 from gateway.ingest.sections import add_header, dead_letter, joined
 from gateway.ingest.sources import Entry, Source
-from gateway.ingest.uses import Uses
+from gateway.ingest.uses import note_uses
 from gateway.log.records import NO_HEADERS, Record, encode_headers
 from gateway.log.rows import Rows
 
@@ -99,7 +98,7 @@ class GroupBuilder:
         else:
             routes = [self._routes.get(topic) or self._route(topic) for topic in topics]
             lanes, starts = [lane for lane, _ in routes], [start for _, start in routes]
-        uses = _uses(source, messages, starts, is_noted=is_noted)
+        uses = note_uses(source, messages, starts, is_noted=is_noted)
         if source.profile is not None:
             lanes = [self._lane(source.profile)]
         if lanes.count(lanes[0]) == len(lanes):
@@ -186,11 +185,19 @@ class GroupBuilder:
     def _lane_records(self, lane: Lane, rows: Rows, dead: list[Record]) -> None:
         if lane.raw is not None:
             self._raw_records(lane, lane.raw)
-        elif self._screen or (plain := lane.decode_plain()) is None or not self._plain_records(lane, plain, rows, dead):
+        elif (
+            self._screen
+            or any(run.entry.messages.copies for run in lane.runs)
+            or (plain := lane.decode_plain()) is None
+            or not self._plain_records(lane, plain, rows, dead)
+        ):
             self._any_records(lane, lane.runs, rows, dead)
 
     def _raw_records(self, lane: Lane, profile: Profile) -> None:
         for run in lane.runs:
+            if run.entry.messages.copies:  # decoded later, they would pass for new
+                self.counts.undated_copies += run.stop - run.start
+                continue
             entry, here = run.entry, slice(run.start, run.stop)
             self.raw_from.append((profile.name, entry.source))
             self.raw += [
@@ -277,7 +284,8 @@ class GroupBuilder:
             self._screen(results)
         if lane.reporter:
             for run in runs:
-                self._suppress(lane, run, results, base)
+                if not run.entry.messages.copies:
+                    self._suppress(lane, run, results, base)
         values = encode_results(results)
         taken = 0
         for run in runs:
@@ -307,6 +315,9 @@ class GroupBuilder:
             for device, fields, claim_ms, natural_key in result:
                 value = values[taken]
                 taken += 1
+                if entry.messages.copies and (claim_ms is None or not earliest_ms <= claim_ms <= latest_ms):
+                    self.counts.undated_copies += 1
+                    continue
                 key = keys.get(device) or self._key(device, lane.profile)
                 if natural_key is not None and is_repeat(key, natural_key, companion(claim_ms, value)):
                     self.counts.natural_repeats += 1
@@ -323,7 +334,10 @@ class GroupBuilder:
                     self.counts.untrusted_times += 1
                     entry.source.untrusted = True
                 self.counts.late += time_ms < self.live_ms
-                if limits and (quality := limits.quality(fields)):
+                quality = limits.quality(fields) if limits else ""
+                if entry.messages.copies:
+                    quality = f"retained,{quality}" if quality else "retained"
+                if quality:
                     add_header(rows, "hw-q", quality.encode())
             if len(rows) > first:
                 rows.headers[-1] = joined(rows.headers[-1], own[index])
@@ -369,26 +383,6 @@ class GroupBuilder:
         if stored or entry.suppressed:
             entry.source.mark.idle_ms = lane.idle_ms
             entry.source.mark.recorded = lane.profile is not None and lane.profile.recorded
-
-
-def _uses(source: Source, messages: Messages, starts: Iterable[int], *, is_noted: bool) -> Uses | None:
-    """Under which identifiers they came, where the client may send them again: noted, unless they are already.
-
-    `starts` are the CRC-32 of each one's topic and NUL.
-    """
-    ids, memory = messages.ids, source.memory
-    if memory is None or not any(ids):
-        return None
-    uses = Uses(source.client, ids, array("I", map(zlib.crc32, messages.payloads, starts)))
-    if is_noted:
-        return uses
-    if 0 not in ids:
-        memory.use_all(ids, uses.crcs)
-    else:
-        for packet_id, crc in zip(ids, uses.crcs, strict=True):
-            if packet_id:
-                memory.use(packet_id, crc)
-    return uses
 
 
 def _start(run: Run) -> int:

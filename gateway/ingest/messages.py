@@ -13,10 +13,11 @@ Message = tuple[str, bytes, int, int]
 class Messages:
     """Messages of one source in the order in which they came; all columns have the same length.
 
-    `any_flags` are the flags that at least one of them has: most questions are answered by it alone.
+    `any_flags` are the flags that at least one of them has: most questions are answered by it alone. `copies`: a broker
+    kept them for whoever subscribes, so they are stored only under a time that their device has said, and flagged.
     """
 
-    __slots__ = ("any_flags", "flags", "ids", "payloads", "topics")
+    __slots__ = ("any_flags", "copies", "flags", "ids", "payloads", "topics")
 
     def __init__(self, messages: Iterable[Message] = ()) -> None:
         self.topics: list[str] = []
@@ -24,6 +25,7 @@ class Messages:
         self.ids = array("H")
         self.flags: list[int] = []
         self.any_flags = 0
+        self.copies = False
         for message in messages:
             self.append(message)
 

@@ -260,7 +260,7 @@ class Ingest:
         source.row.last_ms = max(source.row.last_ms or 0, entry.arrival_ms)
         if entry.readings or entry.suppressed:
             source.row.readings += entry.readings
-            if not entry.replayed:
+            if not entry.replayed and not entry.messages.copies:
                 self.marks.saw(source.mark, entry.newest_ms, arrival_ms=entry.arrival_ms, now_ms=now_ms)
 
     def _add_mark(self, readings: Rows, now_ms: float, wall_ms: int) -> None:

@@ -13,10 +13,14 @@ from array import array
 from binascii import hexlify
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.log.records import NO_HEADERS
 from gateway.log.varint import encode_varint
+
+if TYPE_CHECKING:
+    from gateway.ingest.messages import Messages
+    from gateway.ingest.sources import Source
 
 _ONE = re.compile(rb"([0-9]{1,5}):([0-9a-f]{8}):(.*)", re.DOTALL)
 _MANY = re.compile(rb"\*((?:[0-9a-f]{4})+):((?:[0-9a-f]{8})+):(.*)", re.DOTALL)
@@ -66,6 +70,26 @@ class Uses(NamedTuple):
             crcs.byteswap()
         value = b"*%b:%b:%b" % (hexlify(ids.tobytes()), hexlify(crcs.tobytes()), client)
         return b"\x02\x08hw-m%b%b" % (encode_varint(len(value)), value)
+
+
+def note_uses(source: Source, messages: Messages, starts: Iterable[int], *, is_noted: bool) -> Uses | None:
+    """Under which identifiers they came, where the client may send them again: noted, unless they are already.
+
+    `starts` are the CRC-32 of each one's topic and NUL.
+    """
+    ids, memory = messages.ids, source.memory
+    if memory is None or not any(ids):
+        return None
+    uses = Uses(source.client, ids, array("I", map(zlib.crc32, messages.payloads, starts)))
+    if is_noted:
+        return uses
+    if 0 not in ids:
+        memory.use_all(ids, uses.crcs)
+    else:
+        for packet_id, crc in zip(ids, uses.crcs, strict=True):
+            if packet_id:
+                memory.use(packet_id, crc)
+    return uses
 
 
 def message_crc(topic: bytes, payload: bytes) -> int:

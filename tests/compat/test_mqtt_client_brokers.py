@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Literal, cast
 
 import pytest
 
+from devices.profile_files import read_profiles
 from gateway.ingest.mqtt.settings import MqttSettings
 from gateway.ingest.mqtt_client import link as link_module
 from gateway.ingest.mqtt_client.settings import MqttClientSettings, Subscription
@@ -165,6 +167,30 @@ def test_retained_copies_are_passed_over_and_live_messages_are_not(tmp_path: Pat
                 assert node.status()["retained"] == skipped
                 assert not node.status()["inflight"]
             await asyncio.to_thread(broker.publish, "site/new", [""], "-r")
+
+    asyncio.run(story())
+
+
+@long
+def test_retained_copies_are_stored_under_their_own_time_and_flagged(tmp_path: Path, broker: Mosquitto) -> None:
+    async def story() -> None:
+        now_ms = int(time.time() * 1000)
+        old, undated = f'{{"ts":{now_ms - 60_000},"seq":1,"power":812.5}}', '{"power":1}'
+        await asyncio.to_thread(broker.publish, "farm/t1/telemetry", [old], "-r")
+        await asyncio.to_thread(broker.publish, "site/old", [undated], "-r")
+        for version in ("3.1.1", "5"):
+            wanted = settings(
+                broker, "farm/#", "site/#", version=version, client_id=f"store-{version}", retained="store"
+            )
+            async with reading(tmp_path / version, wanted, profiles=read_profiles(["wind-turbine"])) as node:
+                await node.connected()
+                await node.until(lambda: node.counts()["undated_copies"] == 1 and bool(node.readings()))
+                [record] = node.readings()
+                assert (record.timestamp, record.headers["hw-q"]) == (now_ms - 60_000, b"retained")
+                await node.until(lambda: not node.status()["inflight"])
+                assert node.status()["retained"] == 0
+        for topic in ("farm/t1/telemetry", "site/old"):
+            await asyncio.to_thread(broker.publish, topic, [""], "-r")
 
     asyncio.run(story())
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from devices.profiles import Profile
 from gateway.ingest.marks import MarkSettings
 from gateway.ingest.mqtt_client.driver import BrokerClient, open_brokers
 from gateway.ingest.mqtt_client.settings import MqttClientSettings
@@ -26,7 +27,7 @@ PATIENCE_S = 20.0
 class BrokerNode:
     """A node that reads brokers; `events` is what it would write to topic `events`."""
 
-    def __init__(self, data: Path, *brokers: MqttClientSettings) -> None:
+    def __init__(self, data: Path, *brokers: MqttClientSettings, profiles: Sequence[Profile] = ()) -> None:
         loop = asyncio.get_running_loop()
         disk, clock = RealDisk(), SystemClock()
         self.events: list[tuple[str, dict[str, Any]]] = []
@@ -38,7 +39,7 @@ class BrokerNode:
             clock=clock,
             call_in_loop=loop.call_soon_threadsafe,
         )
-        self.ingest = Ingest(self.store, node="edge", profiles=(), marks=MarkSettings(), clock=clock, health=dict)
+        self.ingest = Ingest(self.store, node="edge", profiles=profiles, marks=MarkSettings(), clock=clock, health=dict)
         self.clients: list[BrokerClient] = open_brokers(
             self.ingest,
             brokers,
@@ -92,9 +93,11 @@ class BrokerNode:
 
 
 @asynccontextmanager
-async def reading(data: Path, *brokers: MqttClientSettings) -> AsyncIterator[BrokerNode]:
+async def reading(
+    data: Path, *brokers: MqttClientSettings, profiles: Sequence[Profile] = ()
+) -> AsyncIterator[BrokerNode]:
     """A node that runs until the block ends."""
-    node = BrokerNode(data, *brokers)
+    node = BrokerNode(data, *brokers, profiles=profiles)
     try:
         yield node
     finally:

@@ -44,7 +44,10 @@ class Phase(Enum):
 
 
 class Plan(NamedTuple):
-    """What to ask of the broker. `former`: filters that the session may still have and that are wanted no more."""
+    """What to ask of the broker. `former`: filters that the session may still have and that are wanted no more.
+
+    `retained`: whether copies that the broker kept are wanted.
+    """
 
     connect: Connect
     filters: Sequence[tuple[str, int]]
@@ -52,6 +55,7 @@ class Plan(NamedTuple):
     receive_maximum: int
     packet_bytes_max: int
     connect_timeout_ms: float
+    retained: bool = False
 
 
 class Lost(PeerError):  # noqa: N818 - an outcome, not a defect
@@ -227,7 +231,7 @@ class ClientSession(Exchange):
         """SUBSCRIBE; its answer fills `granted` and `refused`."""
         packet_id = self.next_packet_id()
         self._asked[packet_id] = [name for name, _ in filters]
-        self.send(packets.encode_subscribe(self.level, packet_id, filters))
+        self.send(packets.encode_subscribe(self.level, packet_id, filters, retained=self.plan.retained))
 
     def answered_subscribe(self, packet_id: int, codes: Sequence[int]) -> None:
         """A SUBACK. Raises `MqttError` for one that answers nothing."""

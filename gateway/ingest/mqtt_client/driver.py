@@ -159,6 +159,7 @@ class BrokerClient:
             receive_maximum=settings.inflight_max,
             packet_bytes_max=settings.packet_bytes_max,
             connect_timeout_ms=settings.connect_timeout_ms,
+            retained=settings.retained == "store",
         )
         now_ms = self._ingest.clock.monotonic_ms()
         machine = ClientSession(plan, held=self._held, topics=self._topics, now_ms=now_ms)

@@ -131,13 +131,17 @@ class Link(asyncio.Protocol):
         if self._first:
             self._look_at_numbering(messages)
         kept = messages
+        copies = Messages()
         if messages.any_flags & RETAIN:
-            # a copy that the broker kept for whoever subscribes: how old it is, nobody knows
+            # a copy that the broker kept for whoever subscribes: how old it is, at most its device has said
             kept = messages.where(lambda message: not message[3] & RETAIN)
-            self.retained += len(messages) - len(kept)
+            if self.machine.plan.retained:
+                copies = messages.where(lambda message: bool(message[3] & RETAIN))
+                copies.copies = True
+            self.retained += len(messages) - len(kept) - len(copies)
         if self._rebirths is not None:
             kept = self._rebirths.without_own(kept)
-        self._take(messages, kept)
+        self._take(messages, kept, copies)
 
     def _look_at_numbering(self, messages: Messages) -> None:
         """A broker that numbers anew for each connection (RabbitMQ does) gives old identifiers to other messages.
@@ -159,12 +163,21 @@ class Link(asyncio.Protocol):
             self._on_numbering()
             return
 
-    def _take(self, messages: Messages, kept: Messages) -> None:
-        """Store `kept`; then acknowledge all `messages`, in their order [MQTT-4.6.0-2]."""
+    def _take(self, messages: Messages, kept: Messages, copies: Messages) -> None:
+        """Store `kept` and retained `copies`; then acknowledge all `messages`, in their order [MQTT-4.6.0-2]."""
         if self.source is None:
             return
         self.inflight += len(messages)
-        self._ingest.take(self.source, kept, lambda stored: self._done(messages, stored=stored))
+        parts = [kept, copies] if copies else [kept]
+        settled: list[bool] = []
+
+        def done(stored: bool) -> None:  # noqa: FBT001 - the pipeline's own signature
+            settled.append(stored)
+            if len(settled) == len(parts):
+                self._done(messages, stored=all(settled))
+
+        for part in parts:
+            self._ingest.take(self.source, part, done)
         if self.inflight > self._inflight_max:
             self._pause(INFLIGHT)
         if self._ingest.full and not self._paused & FULL:

@@ -20,7 +20,7 @@ from gateway.ingest.mqtt.state import QOS_2
 PINGREQ = b"\xc0\x00"
 DISCONNECT = b"\xe0\x00"
 
-_NEVER_RETAINED = 2 << 4  # retain handling (3.8.3.1)
+_RETAINED_ONCE, _NEVER_RETAINED = 1 << 4, 2 << 4  # retain handling (3.8.3.1)
 
 P = Property
 _CONNACK = Place(
@@ -78,12 +78,15 @@ def encode_connect(connect: Connect, *, receive_maximum: int) -> bytes:
     return packets5.encode_connect(connect, found)
 
 
-def encode_subscribe(level: int, packet_id: int, filters: Sequence[tuple[str, int]]) -> bytes:
-    """SUBSCRIBE (3.8): filters with the QoS asked for; MQTT 5's brokers are told to send no retained copies."""
+def encode_subscribe(level: int, packet_id: int, filters: Sequence[tuple[str, int]], *, retained: bool) -> bytes:
+    """SUBSCRIBE (3.8): filters with the QoS asked for.
+
+    An MQTT 5 broker is told to send retained copies only for a subscription that is new, or not at all.
+    """
     body = packet_id.to_bytes(2, "big")
     if level == 5:
         body += encode_properties({})
-    options = _NEVER_RETAINED if level == 5 else 0
+    options = (_RETAINED_ONCE if retained else _NEVER_RETAINED) if level == 5 else 0
     body += b"".join([encode_text(name) + bytes((qos | options,)) for name, qos in filters])
     return encode_packet(PacketType.SUBSCRIBE, 2, body)
 

@@ -49,6 +49,8 @@ class MqttClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     keep_alive_s        a broker from which no byte came for this long is taken for dead
     inflight_max        messages taken and not yet acknowledged: MQTT 5's receive maximum, and where reads pause
     packet_bytes_max    a larger message is acknowledged, counted and named, and not stored
+    retained            "skip": copies that the broker kept are passed over; "store": those with a time of the device's
+                        own are stored under it, flagged (hw-q: retained)
     dup_horizon_ms      a re-sent message is a repeat when its acknowledgement was written less than this before
                         the connection ended
     retry_max_ms        a broker that is not there is tried again at least this often
@@ -72,6 +74,7 @@ class MqttClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     keep_alive_s: Annotated[int, msgspec.Meta(ge=2, le=65_535)] = 20
     inflight_max: Annotated[int, msgspec.Meta(ge=1, le=65_535)] = 2_000
     packet_bytes_max: Annotated[int, msgspec.Meta(ge=128, le=16_777_216)] = 262_144
+    retained: Literal["skip", "store"] = "skip"
     dup_horizon_ms: Annotated[int, msgspec.Meta(ge=0)] = 5_000
     retry_max_ms: Annotated[int, msgspec.Meta(ge=100)] = 30_000
     connect_timeout_ms: Annotated[int, msgspec.Meta(ge=100)] = 10_000

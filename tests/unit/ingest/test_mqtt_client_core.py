@@ -13,7 +13,7 @@ from gateway.ingest.mqtt.properties import Property, Value, encode_properties
 from gateway.ingest.mqtt.reasons import ConnectCode, MqttError, ReasonCode
 from gateway.ingest.mqtt.state import HELD, REFUSED, TopicCache
 from gateway.ingest.mqtt_client.core import ASK_AGAIN_MS, ClientSession, Lost, Phase, Plan
-from gateway.ingest.mqtt_client.packets import PINGREQ, acknowledge
+from gateway.ingest.mqtt_client.packets import PINGREQ, acknowledge, encode_subscribe
 from headwater.errors import PeerError
 
 FILTERS = (("site/#", 1), ("alarm/#", 2))
@@ -306,3 +306,9 @@ def test_hostile_bytes_raise_nothing_but_our_own_error() -> None:
             x.feed(bytes(wire), 1.0)
         except PeerError:
             continue
+
+
+@pytest.mark.parametrize(("wanted", "option"), [(False, 0x22), (True, 0x12)])
+def test_an_mqtt_5_broker_is_told_whether_retained_copies_are_wanted(wanted: bool, option: int) -> None:
+    assert encode_subscribe(5, 1, [("site/#", 2)], retained=wanted)[-1] == option
+    assert encode_subscribe(4, 1, [("site/#", 2)], retained=wanted)[-1] == 2

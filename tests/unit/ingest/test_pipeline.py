@@ -11,7 +11,7 @@ from devices.profile_files import read_profiles
 from devices.profile_text import parse_profile
 from devices.profiles import Profile
 from gateway.ingest.events import EVENTS_TOPIC, Events
-from gateway.ingest.messages import Message
+from gateway.ingest.messages import Message, Messages
 from gateway.ingest.mqtt.state import HELD
 from gateway.ingest.pipeline import GROUP_BYTES
 from gateway.ingest.sources import Source
@@ -52,6 +52,42 @@ def test_nothing_is_acknowledged_before_the_sync() -> None:
     assert edge.acks == [("mqtt:c1", [1])]
     [record] = edge.readings()
     assert (record.key, record.value, record.timestamp) == ("edge/pump", {"value": 21.5}, edge.clock.wall_ms())
+
+
+def test_copies_that_a_broker_kept_are_flagged_and_never_new() -> None:
+    edge = Edge(profiles=[TURBINE])
+    source = edge.attach("c1")
+    now_ms = edge.clock.wall_ms()
+    dated = turbine(edge, 1, ts=now_ms - 60_000)
+    copies = Messages([dated, turbine(edge, 2, ts=now_ms + 3_600_000), plain(7, packet_id=3)])
+    copies.copies = True
+    done: list[bool] = []
+    edge.ingest.take(source, copies, done.append)
+    edge.take(source, turbine(edge, 3, packet_id=4))
+    edge.sync()
+    kept, live = edge.readings()
+    assert (kept.timestamp, kept.value["seq"], kept.headers["hw-q"]) == (now_ms - 60_000, 1, b"retained")
+    assert (live.timestamp, live.value["seq"], "hw-q" in live.headers) == (now_ms, 3, False)
+    assert done == [True]  # the others are settled too: the broker need not send them again
+    status = edge.ingest.status()
+    assert (status["stored"], status["undated_copies"], status["dead_letters"]) == (2, 2, 0)
+    edge.ingest.take(source, copies, done.append)  # the next connection brings them again
+    edge.sync()
+    assert (len(edge.readings()), edge.ingest.status()["repeats_natural_key"]) == (2, 1)
+
+
+def test_no_window_waits_for_a_copy_that_a_broker_kept() -> None:
+    edge = Edge(profiles=[TURBINE])
+    source = edge.attach("c1")
+    copies = Messages([turbine(edge, 1, ts=edge.clock.wall_ms() - 60_000)])
+    copies.copies = True
+    edge.ingest.take(source, copies, lambda stored: None)
+    edge.sync()
+    assert source.mark.newest_ms is None
+    assert edge.readings()[0].headers["hw-q"] == b"retained"
+    edge.take(source, turbine(edge, 2))
+    edge.sync()
+    assert source.mark.newest_ms == edge.clock.wall_ms()
 
 
 def test_one_pass_is_one_batch_and_the_next_gathers_while_the_disk_works() -> None:
