@@ -77,14 +77,24 @@ def test_lateness_and_bounds_change_nothing_of_what_is_held() -> None:
     assert one.changes[0].kept
 
 
-def test_devices_come_and_go() -> None:
-    one = edited(river.window(devices=["a"]), river.window(devices=["b", "c"]))
-    found = by_window(told(one, [*THEN, Row("c", 14_000, {"t": 1.0}), Row("c", 31_000, {"t": 1.0}), health(50_000)]))
-    assert sorted(found) == [
-        ("n1/b", 20_000, 0),  # it had spoken in the window before
-        ("n1/c", 10_000, 1) if ("n1/c", 10_000, 1) in found else ("n1/c", 10_000, 0),
-        ("n1/c", 30_000, 0),
+@pytest.mark.parametrize(
+    "kind", [{}, {"kind": "hopping", "every_s": 5}, {"kind": "session", "size_s": None, "gap_s": 4}]
+)
+def test_devices_come_and_go(kind: dict[str, Any]) -> None:
+    """b spoke before the edit, in windows that would be told without that; c is heard for the first time."""
+    rows = [
+        Row("b", 14_000, {"t": 1.0}),
+        Row("c", 14_000, {"t": 1.0}),
+        *THEN,
+        Row("c", 31_000, {"t": 1.0}),
+        health(50_000),
     ]
+    one = edited(river.window(**kind, devices=["a"]), river.window(**kind, devices=["b", "c"]))
+    found = by_window(told(one, rows))
+    assert {device for device, _, _ in found} == {"n1/b", "n1/c"}
+    assert min(start for device, start, _ in found if device == "n1/b") > 12_000
+    assert min(start for device, start, _ in found if device == "n1/c") <= 14_000
+    assert ("n1/b", 25_000 if kind else 20_000, 0) in found
 
 
 @pytest.mark.parametrize(
