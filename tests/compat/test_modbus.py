@@ -17,6 +17,7 @@ from gateway.ingest.marks import MarkSettings
 from gateway.ingest.messages import Message
 from gateway.ingest.modbus.bus import ModbusBus
 from gateway.ingest.modbus.plan import bus_plan
+from gateway.ingest.modbus.poller import Poller
 from gateway.ingest.modbus.settings import ModbusSettings, UnitSettings
 from gateway.ingest.pipeline import Ingest
 from gateway.ingest.sources import Done, Source
@@ -42,6 +43,7 @@ class Node:
     def __init__(self, ingest: Ingest, bus: ModbusBus) -> None:
         self.ingest = ingest
         self.bus = bus
+        self.running = asyncio.create_task(bus.run())
 
     def of(self, device: str) -> list[Stored]:
         """What is on disk of a device."""
@@ -68,13 +70,13 @@ async def node(folder: Path, settings: ModbusSettings) -> AsyncIterator[Node]:
     )
     ingest = Ingest(store, node="edge-1", profiles=[], marks=MarkSettings(), clock=clock, health=lambda: {"up": True})
     bus = ModbusBus(ingest, bus_plan(settings), clock, RealNet())
-    running = asyncio.create_task(bus.run())
+    edge = Node(ingest, bus)
     try:
-        yield Node(ingest, bus)
-        assert not running.done()
+        yield edge
+        assert not edge.running.done()
     finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        edge.running.cancel()
+        await asyncio.gather(edge.running, return_exceptions=True)
         ingest.close()
         store.close()
 
@@ -101,6 +103,30 @@ def test_every_kind_of_register_over_tcp(tmp_path: Path, profile: str) -> None:
                 assert not edge.unit(1)["timeouts"]
                 assert edge.source(1)["connected"]
                 assert edge.source(1)["problem"] is None
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("where", ["tick", "feed"])
+def test_a_defect_ends_the_bus_for_whoever_begins_it_again(
+    tmp_path: Path, profile: str, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        async with tcp_server([meter(1)]) as port:
+            settings = ModbusSettings(tcp=f"127.0.0.1:{port}", profile=profile, units=units(1), every_ms=20)
+            async with node(tmp_path, settings) as edge:
+                await until(lambda: len(edge.of("meter-1")) >= 1)
+                with monkeypatch.context() as broken:
+                    broken.setattr(Poller, where, defect)
+                    with pytest.raises(ZeroDivisionError):
+                        await asyncio.wait_for(edge.running, 5)
+                assert not edge.source(1)["connected"]
+                edge.running = asyncio.create_task(edge.bus.run())
+                before = len(edge.of("meter-1"))
+                await until(lambda: len(edge.of("meter-1")) > before)
+
+    def defect(*_: object) -> bytes:
+        raise ZeroDivisionError
 
     asyncio.run(story())
 

@@ -46,6 +46,7 @@ class ModbusBus:
         self._retake = Retake(f"Modbus {self.name}", self._take)
         self._timer: asyncio.TimerHandle | None = None
         self._problem: str | None = f"{plan.settings.where} is not open yet"
+        self._defect: asyncio.Future[None] | None = None  # while it runs
         self._line: SerialLine | _TcpLine
         if plan.settings.port:
             self._line = SerialLine(plan.settings, clock, self)
@@ -53,9 +54,15 @@ class ModbusBus:
             self._line = _TcpLine(plan, clock, net, self)
 
     async def run(self) -> None:
+        """Poll for ever. Raises what a timer or the line's bytes met, for whoever begins it again."""
+        self._defect = asyncio.get_running_loop().create_future()
+        line = asyncio.create_task(self._line.run())
         try:
-            await self._line.run()
+            await asyncio.wait((line, self._defect), return_when=asyncio.FIRST_COMPLETED)
+            (self._defect if self._defect.done() else line).result()
         finally:
+            line.cancel()
+            self._defect = None
             self._stop_timer()
             self._retake.cancel()
             self._line.close()
@@ -79,6 +86,9 @@ class ModbusBus:
             if isinstance(self._line, _TcpLine):
                 self._line.end(str(error))
             return
+        except Exception as error:  # called by the loop, which would only log it: `run` raises it
+            self._met(error)
+            return
         self._problem = None
         self._go_on()
 
@@ -96,6 +106,16 @@ class ModbusBus:
     # --- polling
 
     def _go_on(self) -> None:
+        try:
+            self._poll()
+        except Exception as error:  # as in `line_heard`; without its timer the bus would stand still for ever
+            self._met(error)
+
+    def _met(self, defect: Exception) -> None:
+        if self._defect is not None and not self._defect.done():
+            self._defect.set_exception(defect)
+
+    def _poll(self) -> None:
         """Write what is due, hand over what has come, and look again when the poller says."""
         self._stop_timer()
         now_ms = self._clock.monotonic_ms()
