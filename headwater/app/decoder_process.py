@@ -80,7 +80,7 @@ class DecoderProcess:
     async def _start(self) -> None:
         self._trace = os.memfd_create("headwater-trace")
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "headwater.app.decoder_child"),
+            *(sys.executable, "-P", "-m", "headwater.app.decoder_child"),  # -P: no folder of the user's shadows ours
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -208,4 +208,4 @@ class Supervisor:
 def work_command(config: str, *, level: str, form: str) -> list[str]:
     """The command line of a node's work process."""
     options = ["--config", config, "--log-level", level, "--log-format", form, "--parent", str(os.getpid())]
-    return [sys.executable, "-m", "headwater.app.work", *options]
+    return [sys.executable, "-P", "-m", "headwater.app.work", *options]  # -P: no folder of the user's shadows ours

@@ -64,6 +64,7 @@ class NodeCollector(Collector):
         processors = ((status.get("work") or {}).get("report") or {}).get("processors") or {}
         yield from _processors(processors)
         yield from _processor_memory(processors.get("memory"))
+        yield from _user_processors(((status.get("work") or {}).get("report") or {}).get("user_processors") or {})
         yield from _security(status.get("kafka") or {}, status.get("ingest") or {})
         yield from _disk(status)
 
@@ -94,6 +95,32 @@ def _nodes(model: PageModel, now_ms: int) -> Iterator[Metric]:
         if "backlog_records" in node:
             backlog.add_metric([name], node["backlog_records"])
     yield from (age, until, backlog)
+
+
+_USER_COUNTERS = {
+    "readings": "Readings that a user's processor has taken.",
+    "outputs": "Records that a user's processor has emitted.",
+    "failed": "Readings over which a user's processor failed, kept in topic deadletter.",
+    "killed": "Times that a user's processor's process was killed or crashed.",
+}
+
+
+def _user_processors(processors: dict[str, Any]) -> Iterator[Metric]:
+    if not processors:
+        return
+    text = "1 while a user's processor is paused or cannot run."
+    paused = GaugeMetricFamily("headwater_user_processor_paused", text, labels=["processor"])
+    text = "Records that a user's processor has not read yet."
+    lag = GaugeMetricFamily("headwater_user_processor_lag_records", text, labels=["processor"])
+    for name, one in processors.items():
+        paused.add_metric([name], 1 if one.get("problem") else 0)
+        lag.add_metric([name], one.get("lag_records") or 0)
+    yield from (paused, lag)
+    for key, text in _USER_COUNTERS.items():
+        counter = CounterMetricFamily(f"headwater_user_processor_{key}", text, labels=["processor"])
+        for name, one in processors.items():
+            counter.add_metric([name], one.get(key) or 0)
+        yield counter
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:
