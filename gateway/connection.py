@@ -50,6 +50,7 @@ class Host(Protocol):
     def connected(self, connection: Connection) -> None: ...
     def hold(self, connection: Connection, size_bytes: int) -> None: ...
     def disconnected(self, connection: Connection) -> None: ...
+    def go_on_soon(self, connection: Connection) -> None: ...
 
 
 class _Slot:
@@ -219,7 +220,7 @@ class Connection(asyncio.BufferedProtocol):
             self.blocking = slot
 
     def answered(self, slot: _Slot) -> None:
-        """An answer is there; when that is not within `work`, one flush for all of this turn of the loop follows."""
+        """An answer is there; when that is not within `work`, one flush for all that a sync releases follows."""
         if slot is self.blocking:
             self.blocking = None
         self.unsent_bytes += len(slot.frame)
@@ -231,7 +232,7 @@ class Connection(asyncio.BufferedProtocol):
     def schedule(self) -> None:
         if not self.scheduled and self.transport is not None:
             self.scheduled = True
-            self.host.loop.call_soon(self.go_on)
+            self.host.go_on_soon(self)
 
     def go_on(self) -> None:
         self.scheduled = False

@@ -52,6 +52,8 @@ class KafkaListener:
         self.problem: str | None = None
         self._watch: asyncio.Task[None] | None = None
         self._connections: set[Connection] = set()
+        self._going_on: list[Connection] = []
+        broker.store.flusher.after_telling.append(self._go_on)
         self._refused = 0
         self._accepted = 0
         self._listener: Listener | None = None
@@ -101,6 +103,17 @@ class KafkaListener:
                 connection.transport.abort()
             return
         self._connections.add(connection)
+
+    def go_on_soon(self, connection: Connection) -> None:
+        """In the loop's next turn; at once after the sync that has just released what this one waited for."""
+        if not self._going_on and not self.broker.store.flusher.telling:
+            self.loop.call_soon(self._go_on)
+        self._going_on.append(connection)
+
+    def _go_on(self) -> None:
+        connections, self._going_on = self._going_on, []
+        for connection in connections:
+            connection.go_on()
 
     def hold(self, connection: Connection, size_bytes: int) -> None:
         """Note what lies unread in memory for a connection; with too much in all, the one with the most is closed."""

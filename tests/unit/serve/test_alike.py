@@ -235,6 +235,15 @@ def test_a_pipeline_of_produces_is_one_append_and_one_answer() -> None:
     assert (appends, pipe.writes, pipe.connection.outstanding) == (1, 1, 0)
 
 
+def test_what_a_sync_releases_is_sent_before_the_loop_turns() -> None:
+    pipe = Pipe(together=True)
+    pipe.receive(frame(7, 0, batch(b"first")) + encode_request(ApiKey.FIND_COORDINATOR, 0, 1, "c", {"key": "group"}))
+    assert pipe.writes == 0
+    pipe.store.flush_now()
+    assert (pipe.writes, pipe.calls) == (1, [])  # the second answer had waited for its turn behind the first
+    assert pipe.connection.outstanding == 0
+
+
 def test_those_that_wait_too_long_for_the_disk_hear_so_each() -> None:
     pipe = Pipe(together=True)
     pipe.receive(b"".join(frame(7, number, batch(b"v")) for number in range(3)))
