@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 TOPIC = "aggregates"
 WRITE_EVERY_MS = 300_000
 """Pages are written that often: a card is worn by pages, and what is not written yet is in the log."""
-READ_AGE_MS_MAX = 2_000  # what is read out is at most this much behind what was fetched
+READ_AGE_MS_MAX = 2_000
+"""What is read out is at most this much behind what was fetched."""
 TOPICS_EVERY_MS = 10_000
 RETRY_S = 2.0
 
@@ -48,8 +49,7 @@ class History:
         self._store: HistoryStore | None = None
         self._positions: dict[tuple[str, int], int] = {}
         self._written_at = -float(WRITE_EVERY_MS)
-        self._wanted_at = -float(WRITE_EVERY_MS)
-        self._wanted = False
+        self._read_at = -float(WRITE_EVERY_MS)
         self._stopping = False
         self._ends: dict[tuple[str, int], int] = {}
         self._error = ""
@@ -102,7 +102,7 @@ class History:
                     await self._assign(reader, store)
                     looked_at = now
                 await self._round(reader, store)
-            store.flush(self._positions)
+            store.flush()
         finally:
             await reader.close()
 
@@ -129,32 +129,34 @@ class History:
                 self._positions = {}  # looked up anew
             raise
         for block in blocks:
-            store.take(block.values)
-            self._positions[block.topic, block.partition] = block.next_offset
+            where = (block.topic, block.partition)
+            store.take(block.values, where, block.next_offset)
+            self._positions[where] = block.next_offset
         self._ends = dict(reader.ends)
         now = self._clock.monotonic_ms()
-        if self._wanted or store.pending >= PENDING_MAX or now - self._written_at >= WRITE_EVERY_MS:
-            store.flush(self._positions)
-            self._written_at, self._wanted = now, False
-            self._error = ""
+        if store.pending >= PENDING_MAX or now - self._written_at >= WRITE_EVERY_MS:
+            store.flush()
+            self._written_at, self._error = now, ""
 
-    # what the page asks; each opens no transaction of its own
+    # what the page asks, in threads of its own
 
     def series(self) -> list[dict[str, Any]]:
-        """What there is; [] while there is no file yet."""
-        self._freshen()
-        return self._store.series() if self._store is not None else []
+        """What there is; [] while there is no file yet. Raises `sqlite3.Error`."""
+        store = self._fresh_store()
+        return store.series() if store is not None else []
 
     def read(self, device: str, rule: str, field: str, aggregate: str, begin_ms: int, end_ms: int) -> list[Any]:
         """See `HistoryStore.read`."""
-        self._freshen()
-        return self._store.read(device, rule, field, aggregate, begin_ms, end_ms) if self._store is not None else []
+        store = self._fresh_store()
+        return store.read(device, rule, field, aggregate, begin_ms, end_ms) if store is not None else []
 
-    def _freshen(self) -> None:
-        """Somebody looks: write what was gathered with the next round, though not more than every few seconds."""
-        now = self._clock.monotonic_ms()
-        if now - self._wanted_at >= READ_AGE_MS_MAX:
-            self._wanted_at, self._wanted = now, True
+    def _fresh_store(self) -> HistoryStore | None:
+        """Somebody looks: what was gathered is written first, though not more than every few seconds."""
+        now, store = self._clock.monotonic_ms(), self._store
+        if store is not None and now - self._read_at >= READ_AGE_MS_MAX:
+            self._read_at = now
+            store.flush()
+        return store
 
 
 def make_history(path: str, *, bytes_max: int, host: str, port: int, net: Net, clock: Clock) -> History:

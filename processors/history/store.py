@@ -13,7 +13,7 @@ import os
 import sqlite3
 import struct
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -55,6 +55,7 @@ class HistoryStore:
         self._lock = threading.Lock()
         self._pending: dict[tuple[Key, int], tuple[int, Row]] = {}  # and the revision
         self._gone: list[tuple[str, str, int]] = []
+        self._following: dict[tuple[str, int], int] = {}
         self._ids: dict[Key, int] = {}
         self.put_aside = ""
         self.left_out = 0
@@ -102,9 +103,11 @@ class HistoryStore:
             rows = self._db.execute("SELECT topic, partition, next FROM positions")
             return {(topic, partition): following for topic, partition, following in rows}
 
-    def take(self, values: Iterable[bytes | None]) -> None:
-        """Records of topic `aggregates`, in their order."""
+    def take(self, values: Iterable[bytes | None], where: tuple[str, int] | None = None, following: int = 0) -> None:
+        """Records of topic `aggregates`, in their order; `following`: the offset behind them in partition `where`."""
         with self._lock:
+            if where is not None:
+                self._following[where] = following
             for value in values:
                 try:
                     result = _decode(value or b"{}")
@@ -132,12 +135,13 @@ class HistoryStore:
                 row = Row(start, end, int(result["count"]), bool(result["complete"]), numbers)
                 self._pending[key, start] = (revision, row)
 
-    def flush(self, positions: Mapping[tuple[str, int], int]) -> None:
+    def flush(self) -> None:
         """Write what was gathered, and how far that is, in one transaction. Raises `sqlite3.Error`."""
         with self._lock:
-            self._flush(positions)
+            if self._pending or self._gone or self._following:
+                self._flush()
 
-    def _flush(self, positions: Mapping[tuple[str, int], int]) -> None:
+    def _flush(self) -> None:
         db, touched = self._db, set()
         db.execute("BEGIN IMMEDIATE")
         try:
@@ -147,7 +151,7 @@ class HistoryStore:
             for (key, start), (revision, row) in sorted(self._pending.items()):
                 touched.add(series := self._id(key))
                 self._put(series, level_of(row.end - row.start), start, revision, row)
-            for (topic, partition), following in positions.items():
+            for (topic, partition), following in self._following.items():
                 db.execute("INSERT OR REPLACE INTO positions VALUES (?, ?, ?)", (topic, partition, following))
             aggregates_of = {at: key[3] for key, at in self._ids.items()}
             for series in touched:
@@ -160,6 +164,7 @@ class HistoryStore:
             raise
         self._pending.clear()
         self._gone.clear()
+        self._following.clear()
         self._keep_within()
 
     def _id(self, key: Key) -> int:

@@ -149,7 +149,7 @@ def test_charts_move_and_an_alert_appears_and_resolves(shed: Shed, browser: Any)
     )
     # raw values and windows: two lines
     page.wait_for_function(
-        "document.querySelectorAll('.chart[data-field=temperature] .scatterlayer .trace').length >= 2"
+        "() => document.querySelectorAll('.chart[data-field=temperature] .scatterlayer .trace').length >= 2"
     )
     assert page.locator("#devices tr").count() == 1
     assert "page-test/shed/pump1" in page.locator("#devices").inner_text()
@@ -182,7 +182,7 @@ def test_phone_keyboard_and_dark(shed: Shed, browser: Any) -> None:
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "device"
     page.keyboard.press("ArrowDown")
-    page.wait_for_function("document.getElementById('device').value === 'page-test/shed/pump1'")
+    page.wait_for_function("() => document.getElementById('device').value === 'page-test/shed/pump1'")
 
 
 @pytest.mark.peer("chromium")
@@ -195,10 +195,10 @@ def test_the_history_is_chosen_by_device_aggregate_and_span(shed: Shed, browser:
     page.locator("#past-chart svg").first.wait_for(timeout=30_000)
     assert page.locator("#past-device").input_value() == "page-test/shed/pump1"
     page.select_option("#past-field", "temperature")
-    page.wait_for_function("document.getElementById('past-chart').dataset.asked === 'temperature mean 24'")
+    page.wait_for_function("() => document.getElementById('past-chart').dataset.asked === 'temperature mean 24'")
     page.select_option("#past-aggregate", "one_second|max")
     page.select_option("#past-span", "4392")
-    page.wait_for_function("document.getElementById('past-chart').dataset.asked === 'temperature max 4392'")
+    page.wait_for_function("() => document.getElementById('past-chart').dataset.asked === 'temperature max 4392'")
     assert int(page.locator("#past-chart").get_attribute("data-points")) >= 1
     assert told == []
 

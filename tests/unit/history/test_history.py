@@ -48,11 +48,11 @@ def read(store: HistoryStore, aggregate: str = "mean", *, begin: int = 0, end: i
 
 def test_the_latest_revision_stays_whatever_is_read_twice(store: HistoryStore) -> None:
     first, second = result(T0, t=mean(1.0)), result(T0, revision=1, t=mean(3.0))
-    store.take([first, second])
-    store.flush({("aggregates", 0): 2})
+    store.take([first, second], ("aggregates", 0), 2)
+    store.flush()
     assert read(store) == [(T0, T0 + TEN, 3.0, 2.0, 4.0, 10, True)]
-    store.take([first])  # a replay begins: the older revision comes again
-    store.flush({("aggregates", 0): 1})
+    store.take([first], ("aggregates", 0), 1)  # a replay begins: the older revision comes again
+    store.flush()
     assert read(store)[0][2] == 3.0
     assert store.positions() == {("aggregates", 0): 1}
 
@@ -60,9 +60,9 @@ def test_the_latest_revision_stays_whatever_is_read_twice(store: HistoryStore) -
 def test_what_is_not_flushed_is_not_in_the_file_and_neither_is_its_position(tmp_path: Path) -> None:
     path = str(tmp_path / "history.db")
     one = HistoryStore(path, bytes_max=64 << 20)
-    one.take([result(T0)])
-    one.flush({("aggregates", 0): 1})
-    one.take([result(T0 + TEN)])  # and the power goes
+    one.take([result(T0)], ("aggregates", 0), 1)
+    one.flush()
+    one.take([result(T0 + TEN)], ("aggregates", 0), 2)  # and the power goes
     other = HistoryStore(path, bytes_max=64 << 20)
     assert len(read(other)) == 1
     assert other.positions() == {("aggregates", 0): 1}
@@ -74,7 +74,7 @@ def test_old_windows_become_hours_and_hours_become_days(store: HistoryStore) -> 
     days = 220
     for day in range(days):
         store.take([result(T0 + day * DAY_MS + step * TEN, t=mean(float(step % 6), 10)) for step in range(144)])
-        store.flush({})
+        store.flush()
     now = T0 + days * DAY_MS
     fine = read(store, begin=now - DAY_MS)
     assert len(fine) == 144
@@ -85,7 +85,7 @@ def test_old_windows_become_hours_and_hours_become_days(store: HistoryStore) -> 
     assert sum(point[2] for point in read(store, "count", end=now)) == days * 1440
     late = result(T0 + DAY_MS + TEN, revision=7, t=mean(99.0))
     store.take([late])
-    store.flush({})
+    store.flush()
     assert store.left_out == 1  # its window is part of a day by now
     assert max(point[4] for point in read(store)) == 6.0
 
@@ -96,7 +96,7 @@ def test_half_a_year_of_fifty_devices_is_as_large_as_said(tmp_path: Path) -> Non
     empty = store.used_bytes
     for day in range(0, 182, 7):
         store.take([result(T0 + day * DAY_MS + step * TEN, t=mean(day / 7)) for step in range(7 * 144)])
-        store.flush({})
+        store.flush()
     assert 10 << 20 < (store.used_bytes - empty) * 250 < 120 << 20
     store.close()
 
@@ -107,7 +107,7 @@ def test_a_file_that_grows_too_large_lets_things_grow_old_sooner(tmp_path: Path)
         store.take(
             [result(T0 + day * DAY_MS + step * TEN, device=f"n/{name}") for step in range(144) for name in "abcd"]
         )
-        store.flush({})
+        store.flush()
         assert store.used_bytes <= 300_000
     points = read(store)
     assert points[0][0] == T0  # coarser, but from the start on
@@ -122,29 +122,29 @@ def test_a_damaged_file_is_put_aside(tmp_path: Path) -> None:
     assert store.put_aside
     assert (tmp_path / "history.db.damaged").exists()
     store.take([result(T0)])
-    store.flush({})
+    store.flush()
     assert len(read(store)) == 1
     store.close()
 
 
 def test_sessions_that_were_joined_leave(store: HistoryStore) -> None:
     store.take([result(T0), result(T0 + TEN)])
-    store.flush({})
+    store.flush()
     gone = msgspec.json.decode(result(T0 + TEN, revision=1)) | {"fields": {}, "count": 0, "merged_into": T0}
     store.take([msgspec.json.encode(gone), result(T0, length=2 * TEN, revision=1)])
-    store.flush({})
+    store.flush()
     assert [point[:2] for point in read(store)] == [(T0, T0 + 2 * TEN)]
 
 
 def test_what_is_no_result_is_left_out(store: HistoryStore) -> None:
     store.take([None, b"7", b"{", b'{"start":1}', result(T0, t={"durations": {"0": 3}}), result(T0, t={"mean": "x"})])
-    store.flush({})
+    store.flush()
     assert store.series() == []
 
 
 def test_a_long_span_is_read_in_at_most_a_screen_of_points(store: HistoryStore) -> None:
     store.take([result(T0 + second * 10_000, length=10_000, t=mean(1.0)) for second in range(2_000)])
-    store.flush({})
+    store.flush()
     assert len(read(store, begin=T0, end=T0 + 20_000_000)) < 500
     assert len(read(store, begin=T0, end=T0 + 3_000_000)) == 300
 
@@ -230,7 +230,7 @@ def test_the_feed_goes_on_where_it_was(tmp_path: Path) -> None:
 
 def test_the_files_own_checks_hold(store: HistoryStore, tmp_path: Path) -> None:
     store.take([result(T0 + step * TEN) for step in range(500)])
-    store.flush({})
+    store.flush()
     database = sqlite3.connect(tmp_path / "h" / "history.db")
     assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
