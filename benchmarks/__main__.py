@@ -18,6 +18,8 @@ BENCHMARKS = {
     "node-raw": "benchmarks.node_raw",
     "node-start": "benchmarks.node_start",
     "node-wear": "benchmarks.node_wear",
+    "window-state": "benchmarks.window_state",
+    "window-step": "benchmarks.window_step",
     "windows": "benchmarks.windows",
 }
 

@@ -21,6 +21,8 @@ from benchmarks import (
     node_raw,
     node_start,
     node_wear,
+    window_state,
+    window_step,
     windows,
 )
 from benchmarks.kafka_raw import Shape
@@ -139,6 +141,16 @@ def test_kill_compare_counts_what_was_acknowledged_and_is_gone(
     assert (ours["lost"], ours["twice"]) == ([0], [0])
     assert theirs["lost"] == theirs["acknowledged"] != [0]  # it keeps its queues in memory
     assert "of" in capsys.readouterr().out
+
+
+def test_window_step_and_state(tmp_path: Path) -> None:
+    step = window_step.main(load=window_step.Load(devices=10, rows=100, blocks=20), rounds=1, results=tmp_path)
+    assert set(step["ratio"]) == {"hours", "decoded", "bincount"}
+    assert step["details"]["ours"]["told"] == 30  # 200 s, of which the first three minutes are over
+    state = window_state.main(load=window_state.Load(keys=50, devices=2, hours=2), rounds=1, results=tmp_path)
+    assert state["window-state-keys"]["details"]["ours"]["file_mib"] > 0
+    panes = state["window-state-panes"]["details"]
+    assert panes["ours"]["told"] == panes["minutes"]["told"] > panes["one-pane"]["told"] > 0
 
 
 TINY = WindowsLoad(windows=3, devices=4, peer_windows=2)
