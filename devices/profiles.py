@@ -37,7 +37,8 @@ class RegisterSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     `order` names the bytes of a value as they come, for 32 bits `ABCD`, `CDAB` (words swapped), `BADC` (bytes
     swapped) or `DCBA`; longer values by the same rule. `bit` and `bits` cut a bit field out of an unsigned value,
-    counted from the least significant. `length` is a text's, in registers.
+    counted from the least significant. `length` is a text's, in registers. `every`: a poller reads it at each so many
+    polls; 1 is at all of them.
     """
 
     address: Annotated[int, msgspec.Meta(ge=0, le=65_535)]
@@ -47,6 +48,7 @@ class RegisterSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     bit: Annotated[int, msgspec.Meta(ge=0, le=63)] | None = None
     bits: Annotated[int, msgspec.Meta(ge=1, le=64)] | None = None
     length: Annotated[int, msgspec.Meta(ge=1, le=125)] = 1
+    every: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1
 
     @property
     def words(self) -> int:

@@ -95,9 +95,12 @@ def decode_blocks(profile: Profile, device: str, blocks: Sequence[Block]) -> Rea
     return _plans.of(profile).reading(device, blocks)
 
 
-def spans(profile: Profile) -> list[Span]:
-    """What a poller must ask for, a span for each field in the profile's order."""
-    return [span for span, _, _, _ in _plans.of(profile).fields]
+def spans(profile: Profile) -> dict[Span, int]:
+    """What a poller must ask for, in the profile's order, and at every how many polls."""
+    found: dict[Span, int] = {}
+    for span, _, _, register in _plans.of(profile).fields:
+        found[span] = min(register.every, found.get(span, register.every))
+    return found
 
 
 class _Plan:

@@ -117,6 +117,11 @@ def _poll_profile(name: str, every_ms: int, base: str, where: str) -> Profile:
     if profile.format != "modbus" or not profile.fields:
         what = f"is of format “{profile.format}”" if profile.format != "modbus" else "lists no fields"
         raise UserError(f"{where}: profile “{profile.name}” {what}", hint='It needs format = "modbus" and its fields.')
+    if (fastest := min(spans(profile).values(), default=1)) > 1:
+        raise UserError(
+            f"{where}: profile “{profile.name}” has no register that is read at each poll",
+            hint=f"Ask less often: every_ms = {every_ms * fastest}, and divide each register's `every` by {fastest}.",
+        )
     return msgspec.structs.replace(
         profile,
         topics=(),

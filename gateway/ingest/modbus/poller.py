@@ -16,7 +16,7 @@ requests until the field is found that it does not have; that one is left out, a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from devices.decoders.modbus import Block, Span
@@ -67,8 +67,9 @@ class Unit:
     """One device on the bus, what is asked of it, and how it answers."""
 
     def __init__(
-        self, number: int, spans: Sequence[Span], *, every_ms: float, gap_max: int, registers_max: int
+        self, number: int, spans: Mapping[Span, int], *, every_ms: float, gap_max: int, registers_max: int
     ) -> None:
+        """`spans`: and at every how many polls each is asked for; one of them at all."""
         self.number = number
         self.every_ms = every_ms
         self.due_ms = 0.0
@@ -80,10 +81,13 @@ class Unit:
         self._mute = 0
         self.refused: dict[Span, str] = {}
         self._retry_refused_ms = FOREVER_MS
-        self._spans = list(dict.fromkeys(spans))
+        self._spans = dict(spans)
+        self._due = dict.fromkeys(spans.values(), 0)  # by `every`: at which poll they are asked for next
+        self._asked: tuple[int, ...] = ()  # which of these the poll under way asks for
+        self._prepared: dict[tuple[int, ...], list[Request]] = {}
         self._limits = {"gap_max": gap_max, "registers_max": registers_max}
         self._refused_known = 0
-        self.requests = requests(self._spans, **self._limits)
+        self.requests = requests(list(self._spans), **self._limits)
 
     def begin(self, now_ms: float) -> deque[Request]:
         """The requests of a poll."""
@@ -91,13 +95,22 @@ class Unit:
             self._retry_refused_ms = FOREVER_MS
             self.refused.clear()
             self._refused_known = 0
-            self.requests = requests(self._spans, **self._limits)
+            self._prepared.clear()
         elif len(self.refused) != self._refused_known:  # what was cut up to find them goes together again
             self._refused_known = len(self.refused)
-            spans = [span for span in self._spans if span not in self.refused]
-            self.requests = requests(spans, gap_max=0, registers_max=self._limits["registers_max"])
+            self._prepared.clear()
+        self._asked = tuple(every for every, poll in self._due.items() if self.polls >= poll)
+        if self._asked not in self._prepared:
+            self._prepared[self._asked] = self._prepare()
+        self.requests = self._prepared[self._asked]
         self.polls += 1
         return deque(self.requests)
+
+    def _prepare(self) -> list[Request]:
+        """For what is due; for all where all of that is refused."""
+        known = [span for span in self._spans if span not in self.refused]
+        spans = [span for span in known if self._spans[span] in self._asked] or known
+        return requests(spans, **self._limits | ({"gap_max": 0} if self.refused else {}))
 
     def narrow(self, request: Request, reason: str, now_ms: float, *, whole: bool = False) -> list[Request]:
         """What to ask instead of what it does not know; a field that stands alone is refused, or a `whole` table."""
@@ -121,6 +134,7 @@ class Unit:
     def went_well(self, now_ms: float) -> None:
         """Next on the grid of its interval; what the bus had no time for is counted."""
         self.answered += 1
+        self._due.update({every: self.polls - 1 + every for every in self._asked})
         self.misses, self.backoff_ms, self._mute = 0, 0.0, 0
         self.due_ms += self.every_ms
         if (late_ms := now_ms - self.due_ms) > 0:

@@ -124,14 +124,19 @@ def test_several_blocks_make_one_reading() -> None:
 
 
 def test_what_a_poller_must_ask_for() -> None:
-    assert spans(METER) == [
-        Span("holding", 107, 1),
-        Span("holding", 108, 2),
-        Span("holding", 107, 1),
-        Span("holding", 109, 2),
-        Span("coil", 19, 1),
-        Span("coil", 37, 1),
-    ]
+    assert spans(METER) == {
+        Span("holding", 107, 1): 1,
+        Span("holding", 108, 2): 1,
+        Span("holding", 109, 2): 1,
+        Span("coil", 19, 1): 1,
+        Span("coil", 37, 1): 1,
+    }
+
+
+def test_a_register_of_two_fields_is_asked_for_as_often_as_the_faster_one_wants() -> None:
+    field = "[fields.{}]\nregister = {{ address = 9, every = {} }}\n"
+    text = 'name = "x"\nformat = "modbus"\n' + field.format("a", 60) + field.format("b", 5) + field.format("c", 7)
+    assert spans(parse_profile(text, "x.toml")) == {Span("holding", 9, 1): 5}
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,16 @@ from headwater.errors import UserError
 ONE = (UnitSettings(unit=1),)
 
 
+def test_a_profile_whose_registers_are_all_slow_is_asked_less_often_instead(tmp_path: Path) -> None:
+    file = tmp_path / "slow.toml"
+    head = 'name = "slow"\nformat = "modbus"\n[fields.a]\nregister = { address = 1, every = 4 }\n'
+    file.write_text(head + "[fields.b]\nregister = { address = 2, every = 8 }\n")
+    with pytest.raises(UserError) as mistake:
+        bus_plan(ModbusSettings(tcp="h", units=ONE, profile=str(file)))
+    assert "no register that is read at each poll" in mistake.value.what
+    assert "every_ms = 4000" in (mistake.value.hint or "")
+
+
 @pytest.mark.parametrize(
     ("keys", "what"),
     [

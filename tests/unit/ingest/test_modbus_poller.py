@@ -211,7 +211,7 @@ class Bus:
 
 
 def unit(number: int, *addresses: int, every_ms: float = 100.0, gap_max: int = 0) -> Unit:
-    spans = [Span("holding", address, 1) for address in addresses or (0,)]
+    spans = {Span("holding", address, 1): 1 for address in addresses or (0,)}
     return Unit(number, spans, every_ms=every_ms, gap_max=gap_max, registers_max=125)
 
 
@@ -221,6 +221,42 @@ def test_each_unit_is_asked_at_its_own_interval() -> None:
     assert [len(bus.of(number)) for number in (1, 2, 3)] == [101, 10, 40]
     times = [round(when) for when, number, _, _ in bus.asked if number == 2]
     assert all(abs(time - 1_000 * turn) < 25 for turn, time in enumerate(times))  # on its grid, no drift
+
+
+def fast_and_slow() -> Unit:
+    spans = {Span("holding", 0, 1): 1, Span("holding", 50, 1): 10, Span("holding", 90, 1): 25}
+    return Unit(1, spans, every_ms=100.0, gap_max=0, registers_max=125)
+
+
+def asked_of(bus: Bus, address: int) -> list[int]:
+    """At which polls a register was asked for."""
+    return [int(when / 100) for when, _, at, _ in bus.asked if at == address]
+
+
+def test_a_register_that_changes_slowly_is_asked_for_at_some_polls_only() -> None:
+    bus = Bus(fast_and_slow())
+    bus.run(10_050)
+    assert len(asked_of(bus, 0)) == 101
+    assert asked_of(bus, 50) == list(range(0, 101, 10))
+    assert asked_of(bus, 90) == [0, 25, 50, 75, 100]
+    assert [len(poll.blocks) for _, poll in bus.of(1)[:11]] == [3, *[1] * 9, 2]
+
+
+def test_a_slow_register_that_was_not_answered_for_is_asked_for_at_the_next_poll() -> None:
+    bus = Bus(fast_and_slow())
+    bus.dead = {1}
+    bus.run(150)
+    bus.dead = set()
+    bus.run(2_000)
+    assert [len(poll.blocks) for _, poll in bus.of(1) if poll.blocks][:3] == [3, 1, 1]
+
+
+def test_a_unit_that_refuses_all_its_fast_registers_is_asked_for_the_slow_ones() -> None:
+    bus = Bus(fast_and_slow())
+    bus.missing = {1: {0}}
+    bus.run(2_000)
+    assert all(poll.blocks for _, poll in bus.of(1))
+    assert "holding 0 to 0" in bus.of(1)[-1][1].problem
 
 
 def test_requests_keep_the_turnaround() -> None:
