@@ -54,6 +54,23 @@ def test_nothing_is_acknowledged_before_the_sync() -> None:
     assert (record.key, record.value, record.timestamp) == ("edge/pump", {"value": 21.5}, edge.clock.wall_ms())
 
 
+def test_messages_that_came_together_are_each_recognised_after_a_power_cut() -> None:
+    edge = Edge()
+    sent = [("pump", b'{"power":%d}' % number, number, QOS1) for number in range(1, 8)]
+    edge.take(resumable(edge), ("pump", b'{"power":0}', 0, 0), *sent[:6])
+    edge.sync()
+    kept = edge.readings()
+    assert [("hw-m" in record.headers) for record in kept] == [False] * 6 + [True]  # one header speaks of all
+    edge.power_cut()
+    source = resumable(edge)
+    again = [(topic, payload, packet_id, DUP) for topic, payload, packet_id, _ in sent]
+    edge.take(source, *again)
+    edge.sync()
+    assert [record.value["power"] for record in edge.readings()] == list(range(8))
+    assert edge.ingest.status()["repeats_dup"] == 6
+    assert edge.acks == [("mqtt:c1", list(range(1, 8)))]
+
+
 def test_copies_that_a_broker_kept_are_flagged_and_never_new() -> None:
     edge = Edge(profiles=[TURBINE])
     source = edge.attach("c1")
