@@ -73,6 +73,26 @@ class Transition(NamedTuple):
     annotation: Annotation | None = None
 
 
+def alert_value(rule: AlertRule, transition: Transition) -> dict[str, Any]:
+    """The value of its record in topic `alerts`."""
+    value: dict[str, Any] = {
+        "rule": rule.name,
+        "instance": transition.instance,
+        "transition": transition.transition,
+        "state": transition.state,
+        "since": transition.since,
+        "value": transition.value,
+        "cause": transition.cause,
+        "at": transition.at,
+        "window": transition.window,
+        "severity": rule.severity,
+        "summary": rule.summary,
+    }
+    if transition.annotation is not None:
+        value["annotation"] = {"revision": transition.annotation.revision, "value": transition.annotation.value}
+    return value
+
+
 class AlertState:
     """All instances of one rule on one partition."""
 

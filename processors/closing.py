@@ -143,7 +143,8 @@ class WindowState(WindowMemory):
         settled, complete = state.settled[cells], state.complete[cells]
         # What was lost once stays lost, though its interval may be forgotten by now.
         lost = touching(starts, ends, node.lost) | (settled & ~complete)
-        state.retro[cells[owed & ~settled]] = True
+        # What only backfill brought is backfill's also when it is all there before a mark can say that it was owed.
+        state.retro[cells[(owed | ~state.live[cells]) & ~settled]] = True
         partial = cells[owed & ((state.revision[cells] < 0) | state.early[cells]) & state.live[cells]]
         changed = ~settled | state.dirty[cells] | (complete & lost)
         final = ~owed & changed

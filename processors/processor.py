@@ -14,12 +14,11 @@ import msgspec
 import numpy as np
 
 from gateway.log.records import Record, encode_headers
-from processors.alerts import AlertState, Instance, Transition
+from processors.alerts import AlertState, Instance, Transition, alert_value
 from processors.budget import NO_LIMITS, Budget, Limits
 from processors.closing import WindowState
 from processors.columns import Columns, KeyTable, Lanes, MarkAt, to_columns
 from processors.derive import Derivation
-from processors.facts import DeviceFacts
 from processors.evolution import (
     Change,
     Definitions,
@@ -29,9 +28,11 @@ from processors.evolution import (
     read_definitions,
     window_change,
 )
+from processors.facts import DeviceFacts
 from processors.kinds import window_state
 from processors.late import Placed
 from processors.marks import Mark, NodeMarks, WatermarkTracker
+from processors.outages import Outages
 from processors.repartition import MergedMarks, Piece, Relay, group_node, second_stage
 from processors.results import NEVER, WindowResult, aggregate_value
 from processors.rules import AlertRule, Rules, WindowRule
@@ -41,6 +42,8 @@ ALERTS = "alerts"
 LATE = "late"
 LATE_STREAM = ":late"
 """Behind a window rule's version: what it says of late readings is numbered apart, since it goes to another topic."""
+RETRO_STREAM = ":retro"
+"""Behind an alert rule's version: digests of outages are numbered apart, so that transitions keep their numbers."""
 OUT_HEADER = "hw-out"
 Place = Literal["edge", "central"]
 
@@ -110,6 +113,7 @@ class PartitionProcessor:
             )
             for rule, own in mine
         ]
+        self._outages = {state.rule.name: Outages(state.rule) for rule in self._rules for _, state in rule.alerts}
         self.budget = Budget(self.keys, self._rules, limits)
         derivations = [*(rule.derive for rule in self._rules), *(relay.derive for relay in relays)]
         self._texts = frozenset[str]().union(*(derive.texts for derive in derivations))
@@ -120,7 +124,10 @@ class PartitionProcessor:
         return [
             version
             for rule in self._rules
-            for version in (rule.version, rule.version + LATE_STREAM, *(name for name, _ in rule.alerts))
+            for version in (
+                *(rule.version, rule.version + LATE_STREAM),
+                *(name + stream for name, _ in rule.alerts for stream in ("", RETRO_STREAM)),
+            )
         ] + [version for relay in self._relays for version in relay.versions]
 
     def process(self, block: Placed) -> list[Output]:
@@ -183,10 +190,19 @@ class PartitionProcessor:
             for version, alerts in rule.alerts:
                 for transition in alerts.consume(results):
                     self._alert(alerts.rule, version, transition, outputs)
+                self._outages[alerts.rule.name].take(results)
+                if mark.by is None and not node.open:
+                    self._digest(alerts.rule, version + RETRO_STREAM, mark.node, outputs)
             if mark.by is None and (watermark := node.watermark) is not None:
                 self._late(rule, mark.node, watermark, outputs)
         if mark.by is None and node.watermark is not None:
             self._sweep(mark.node, node.watermark, outputs)
+
+    def _digest(self, rule: AlertRule, version: str, node: str, outputs: list[Output]) -> None:
+        """The node owes nothing any more: tell what fired in windows that backfill closed."""
+        value = self._outages[rule.name].end(node)
+        if value is not None and (number := self._number(version)) is not None:
+            self._output(ALERTS, value["to"], f"{rule.name}/{node}", value, version, number, outputs)
 
     def _late(self, rule: _Rule, node: str, watermark: int, outputs: list[Output]) -> None:
         version = rule.version + LATE_STREAM
@@ -210,22 +226,8 @@ class PartitionProcessor:
     def _alert(self, rule: AlertRule, version: str, transition: Transition, outputs: list[Output]) -> None:
         if (number := self._number(version)) is None:
             return
-        value: dict[str, Any] = {
-            "rule": rule.name,
-            "instance": transition.instance,
-            "transition": transition.transition,
-            "state": transition.state,
-            "since": transition.since,
-            "value": transition.value,
-            "cause": transition.cause,
-            "at": transition.at,
-            "window": transition.window,
-            "severity": rule.severity,
-            "summary": rule.summary,
-        }
-        if transition.annotation is not None:
-            value["annotation"] = {"revision": transition.annotation.revision, "value": transition.annotation.value}
-        self._output(ALERTS, transition.at, f"{rule.name}/{transition.instance}", value, version, number, outputs)
+        value, key = alert_value(rule, transition), f"{rule.name}/{transition.instance}"
+        self._output(ALERTS, transition.at, key, value, version, number, outputs)
 
     def _number(self, version: str) -> int | None:
         """The next number of a version; None when that output was written before."""
@@ -256,6 +258,7 @@ class PartitionProcessor:
             "newest": self.newest,
             "relays": {relay.rule.relay_version: relay.begin for relay in self._relays},
             "windows": {rule.version: rule.state.snapshot() for rule in self._rules},
+            "outages": {name: outages.snapshot() for name, outages in self._outages.items()},
             "alerts": {version: alerts.snapshot() for rule in self._rules for version, alerts in rule.alerts},
         }
 
@@ -293,6 +296,8 @@ class PartitionProcessor:
                         continue
                     version = was
                 alerts.restore(data["alerts"][version])
+                if (name := alerts.rule.name) in data.get("outages", {}):
+                    self._outages[name].restore(data["outages"][name])
         self.budget.restore(data.get("budget"), self.newest)
         return fresh + self._restore_relays(data.get("relays", {}))
 

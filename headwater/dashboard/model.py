@@ -232,7 +232,10 @@ class PageModel:
             if value is None:
                 self.alerts.pop(name, None)
                 continue
-            self.alerts[name] = _decode_object(value) | {"change": self.change}
+            alert = _decode_object(value)
+            if alert.get("retro"):
+                continue  # a digest of an outage: nothing goes on
+            self.alerts[name] = alert | {"change": self.change}
             self.alerts.move_to_end(name)
             self._bound(self.alerts)
 

@@ -55,6 +55,8 @@ CORES = (
     "processors/closing.py",
     "processors/late.py",
     "processors/memory.py",
+    "processors/outages.py",
+    "processors/silence.py",
     "processors/recompute.py",
     "processors/aggregates.py",
     "processors/alerts.py",

@@ -210,8 +210,10 @@ class Model:
 
     def judge(self, where: tuple[str, str, int], node: str) -> None:
         window = self.windows[where]
-        if touches(*self.reach(window), self.owed(node)):
-            window["retro"] |= not window["settled"]
+        owed = touches(*self.reach(window), self.owed(node))
+        if (owed or not window["live"]) and not window["settled"]:
+            window["retro"] = True
+        if owed:
             if (window["revision"] < 0 or window["early"]) and window["live"]:
                 self.say(where, complete=False, settled=False)
             return
@@ -282,6 +284,7 @@ class Overlapping(Model):
         super().__init__(lateness, **more)
         self.size, self.hop, self.pane = size, hop, math.gcd(size, hop)
         self.panes: dict[tuple[str, str, int], list[Row]] = {}
+        self.live_panes: set[tuple[str, str, int]] = set()
 
     def step(self, watermark: int) -> int:
         return watermark // self.hop
@@ -301,6 +304,8 @@ class Overlapping(Model):
                 self.refuse(row, starts[-1], starts[-1] + self.size, backfill=backfill)
                 return
         self.panes.setdefault(where, []).append(row)
+        if not backfill:
+            self.live_panes.add(where)
         for start in starts:
             end, one = start + self.size, (row.node, row.device, start)
             if one not in self.windows:
@@ -308,7 +313,8 @@ class Overlapping(Model):
                     continue
                 self.windows[one] = self.new(start, end)
             self.windows[one]["fresh"] = True
-            self.windows[one]["live"] |= not backfill
+            # also when what was live in the pane was told in a window that is forgotten by now
+            self.windows[one]["live"] |= where in self.live_panes
 
     def sweep(self, node: str, horizon: int) -> None:
         super().sweep(node, horizon)
@@ -317,6 +323,7 @@ class Overlapping(Model):
             end = starts[-1] + self.size
             if where[0] == node and end <= horizon and not touches(starts[0], end, self.owed(node)):
                 del self.panes[where]
+                self.live_panes.discard(where)
 
     def rows_of(self, where: tuple[str, str, int]) -> Tree:
         panes = range(where[2], where[2] + self.size, self.pane)

@@ -143,4 +143,9 @@ def test_too_many_instances_are_counted_and_left_out(monkeypatch: pytest.MonkeyP
 
 def test_only_rules_of_this_place_run_here() -> None:
     one = river.processor(alerts=[river.alert(), river.alert(name="there", runs="edge")])
-    assert [version.partition("@")[0] for version in one.versions] == ["w", "w", "hot"]  # w, and what it finds late
+    assert [version.partition("@")[0] for version in one.versions] == [
+        "w",
+        "w",
+        "hot",
+        "hot",
+    ]  # and what they find late
