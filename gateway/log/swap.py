@@ -35,18 +35,27 @@ def swap_in(disk: Disk, path: str, others: list[str]) -> None:
     segments in place.
     """
     moved: list[str] = []
+    before: dict[str, bytes | None] = {}
     try:
         for other in others:
             disk.rename(other + ".log", other + ".log" + DELETED)
             moved.append(other)
         for suffix in INDEXES:
             if disk.exists(path + suffix + SWAP):
+                old = read_or_none(disk, path + suffix)
                 disk.rename(path + suffix + SWAP, path + suffix)
+                before[suffix] = old
         disk.rename(path + ".log" + SWAP, path + ".log")
     except OSError:
         for other in moved:
             with contextlib.suppress(OSError):
                 disk.rename(other + ".log" + DELETED, other + ".log")
+        for suffix, index in before.items():
+            with contextlib.suppress(OSError):
+                # First the new one away: a crash in between still finds the whole swap to be finished.
+                disk.rename(path + suffix, path + suffix + SWAP)
+                if index is not None:
+                    disk.replace_file(path + suffix, index)
         raise
 
 

@@ -99,7 +99,7 @@ class Mutant:
         disk = simulated.disk()
         if self.site is None:
             return disk
-        if self.site.path == _SEAM_FILE:
+        if self.site.path == _SEAM_FILE or self.site.call in OS_CALLS - SEAM:
             self._leave_out(simulated)
             return disk
         mutated: Disk = type("MutantDisk", (_Leaving,), {})(disk, self)

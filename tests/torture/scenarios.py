@@ -5,9 +5,16 @@ Each takes what makes the disk that the code under test sees, and raises when a 
 
 from __future__ import annotations
 
+import contextlib
+import os
+import posixpath
 from collections.abc import Callable, Iterator
 from random import Random
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
 
+from gateway import users
 from gateway.log.recovery import Outcome
 from gateway.log.reserve import (
     make_reserve,
@@ -17,6 +24,7 @@ from gateway.log.reserve import (
     reserve_path,
     start_reserve_path,
 )
+from gateway.log.verify import TAIL, verify_data
 from gateway.replicate.journal import RunJournal
 from headwater.disk import Disk
 from tests.torture.crashes import Wrap, power_cuts
@@ -249,12 +257,110 @@ def fresh(wrap: Wrap) -> None:
     World(simulated.after_crash(Crash.FORGET).disk(), world.ledger).check_start()
 
 
+def swap(wrap: Wrap) -> None:
+    """Compaction puts a segment in the place of others: nothing of them stays, and a refused step leaves them whole."""
+    simulated = SimulatedOs()
+    world = World(simulated.disk())
+    for _ in range(24):
+        world.append("c", size=60)
+        world.flush()
+    world.close()
+    before, ledger = simulated.files(), world.ledger
+    for refused in range(6):
+        again = on(before)
+        world = World(wrap(again), ledger.copy())
+        again.before = _refusing(refused)
+        world.turn()
+        again.before = lambda call, path: None
+        world.check(settled=True)
+        names = again.disk().names(f"{DATA}/log/c-0")
+        bases = [f"{base:020d}.log" for base, _ in world.log("c").segment_sizes()]
+        if [name for name in names if name.endswith(".log")] != bases:
+            raise Violation(f"{names} lie there, and {bases} are served")
+        if not refused and (left := [name for name in names if name.endswith((".swap", ".deleted", ".cleaned"))]):
+            raise Violation(f"{left} are left")
+        if len(bases) != (4 if refused else 2):
+            raise Violation(f"{len(bases)} segments after compaction, step {refused} refused")
+        pending = [name[:20] for name in names if name.endswith(".log.swap")]
+        if [base for base in pending if f"{base}.index.swap" not in names]:
+            raise Violation(f"a swap that the next start is to finish has lost its index: {names}")
+        if faults := [fault for each in verify_data(again.disk(), DATA) for fault in each.faults if fault.kind != TAIL]:
+            raise Violation(f"{faults}")
+        for crash in (Crash.FORGET, Crash.KEEP):
+            World(again.after_crash(crash).disk(), world.ledger.copy()).check_start()
+
+
+def _refusing(number: int) -> Callable[[str, str], None]:
+    """The n-th rename of a compaction's swap fails."""
+    seen = 0
+
+    def before(call: str, path: str) -> None:
+        nonlocal seen
+        swapping = path.endswith(".swap") or (path.endswith(".log") and "/c-0/" in path)
+        if call == "replace" and swapping:
+            seen += 1
+            if seen == number:
+                raise OSError(5, "Input/output error", path)
+
+    return before
+
+
+class _Os:
+    """What `gateway.users` asks of `os`, on simulated files."""
+
+    def __init__(self, simulated: SimulatedOs) -> None:
+        self._simulated = simulated
+        self.path = SimpleNamespace(
+            dirname=posixpath.dirname, abspath=lambda path: path, lexists=lambda path: path in simulated.files()
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._simulated if hasattr(self._simulated, name) else os, name)
+
+    def makedirs(self, path: str, *, exist_ok: bool) -> None:
+        self._simulated.disk().make_directory(path)
+
+    def geteuid(self) -> int:
+        return 1
+
+    def fdopen(self, handle: int, *_: object, **__: object) -> contextlib.AbstractContextManager[Any]:
+        def write(text: str) -> None:
+            self._simulated.write(handle, text.encode())
+
+        file = SimpleNamespace(write=write, flush=lambda: None, fileno=lambda: handle)
+        return contextlib.nullcontext(file)
+
+
+def users_file(wrap: Wrap) -> None:
+    """A user that was added is there after a power cut; one in between leaves the file as it was."""
+    path = f"{DATA}/node/users"
+    simulated = SimulatedOs()
+    simulated.disk().make_directory(f"{DATA}/node")
+    states: list[SimulatedOs] = []
+
+    def look(call: str, _path: str) -> None:
+        if call in WRITE_SIDE:
+            states.extend(simulated.after_crash(crash) for crash in _LOSING)
+
+    simulated.before = look
+    disk = wrap(simulated)
+    with patch.object(users, "os", _Os(simulated)), patch.object(users, "RealDisk", lambda: disk):
+        users._write(path, users.Users({}, b"decoy"))
+    whole = simulated.files().get(path, b"")
+    for state in states:
+        if state.files().get(path, whole) != whole:
+            raise Violation("half a file of users after a power cut")
+    for crash in _LOSING:
+        if simulated.after_crash(crash).files().get(path) != whole or not whole:
+            raise Violation(f"the file of users is not there after {crash}")
+
+
 Scenario = Callable[[Wrap], None]
 # The quick ones first: the first that turns red is what the documentation names.
 SCENARIOS: dict[str, Scenario] = {
     each.__name__: each
     for each in (
-        *(folders, reserve, journal, clean_mark, fresh, kept_tail, cut_end, deleted, mending),
+        *(folders, users_file, reserve, journal, clean_mark, fresh, kept_tail, cut_end, deleted, swap, mending),
         *(cuts_coarse, cuts_torn, cuts_fine),
     )
 }
