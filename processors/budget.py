@@ -152,6 +152,8 @@ class Budget:
     def _forget(self, keys: Ints, now: int) -> list[Said]:
         names = sorted(self._keys.names[key] for key in keys.tolist())
         self.roster.forget(keys)
+        for rule in self._rules:
+            rule.state.late.forget(names)
         return [
             (version, alerts.rule, transition)
             for rule in self._rules

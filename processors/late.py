@@ -17,6 +17,7 @@ from processors.results import NEVER
 
 SINGLES = 10
 HOUR_MS = 3_600_000
+FORGOTTEN = "forgotten devices"  # no device's name: it has no slash
 SHOWN = 10  # devices of each rule that the status names
 WAITING_MAX = 10_000  # single readings between two marks; beyond it they are only counted
 READING_BYTES_MAX = 4096  # a longer reading is named by its place in the log alone
@@ -112,6 +113,12 @@ class TooLateReadings:
     def top(self, count: int) -> list[tuple[str, int]]:
         """The devices with the most of them, and how many in all."""
         return sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))[:count]
+
+    def forget(self, groups: Iterable[str]) -> None:
+        """Devices that are heard no more: what they had is counted together."""
+        for group in groups:
+            if (count := self.counts.pop(group, 0)) != 0:
+                self.counts[FORGOTTEN] = self.counts.get(FORGOTTEN, 0) + count
 
     def snapshot(self) -> dict[str, Any]:
         return {

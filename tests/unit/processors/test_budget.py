@@ -154,6 +154,12 @@ def test_a_forgotten_device_comes_back_as_a_new_one_and_its_alert_ends() -> None
     ]  # fmt: skip
 
 
+def test_what_came_too_late_of_forgotten_devices_is_counted_together() -> None:
+    one = river.processor(river.window(allowed_lateness_s=0), limits=Limits(0, 60 * SECOND))
+    feed(one, [health(100 * SECOND), Row("a", 1_000, {"t": 1.0}), Row("b", 1_000, {"t": 1.0}), health(300 * SECOND)])
+    assert one.late(10)["w"] == {"readings": 2, "devices": {"forgotten devices": 2}}
+
+
 def test_a_device_with_an_open_window_is_not_forgotten() -> None:
     rule = river.window(kind="calendar", size_s=None, calendar="year", every_field=["count"])
     one = river.processor(rule, limits=Limits(0, 10 * DAY))
