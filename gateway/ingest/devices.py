@@ -124,7 +124,7 @@ class Devices:
 
     def state(self, rows: Rows) -> None:
         """Put what waits to be said of devices on their first readings in these rows."""
-        if not self._unstated.keys() & set(rows.keys):
+        if not self._unstated or not self._unstated.keys() & set(rows.keys):
             return
         for row, key in enumerate(rows.keys):
             if (section := self._unstated.pop(key, None)) is not None:
