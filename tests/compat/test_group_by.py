@@ -90,7 +90,11 @@ def told(bootstrap: str, prefix: str = "") -> dict[tuple[str, int], tuple[int, f
 def settled(group: Group, end: int, prefix: str = "") -> None:
     wanted = expected(end)
     logs = {name: group.log_of(name) for name in "ab" if group.log_of(name).exists()}
-    until(lambda: told(group.bootstrap, prefix) == wanted, f"every site's windows up to second {end}", logs)
+    try:
+        until(lambda: told(group.bootstrap, prefix) == wanted, f"every site's windows up to second {end}", logs)
+    except AssertionError:
+        assert told(group.bootstrap, prefix) == wanted
+        raise
     readings = [key for records in said(group.bootstrap, f"{prefix}{RELAY}") for key, _, _ in records]
     count = sum(
         row.device in "ns" and row.fields["t"] >= 0 for part in range(PARTITIONS) for row in story(part, 0, end)
