@@ -63,7 +63,7 @@ def make_topic(bootstrap: str, topic: str, partitions: int, **config: str) -> No
 
 def feed(bootstrap: str, blocks: Sequence[Block]) -> None:
     """Write blocks to their partitions, and have them acknowledged."""
-    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 5})
+    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 5, "enable.idempotence": True})
     for block in blocks:
         for row in range(len(block.keys)):
             producer.produce(
