@@ -271,7 +271,12 @@ def reason(trace: Trace, holder: dict[str, Any], topic: str) -> str:
     far = f"{mark} says {iso(holder['live'])}, {short}"
     if holder["kind"] == "silent":
         ago = words.duration(holder["silent_ms"])
-        return f"{node} is silent: the last, {far}, and was made {ago} ago. The gateway is off, or its link is cut."
+        said = f"{node} is silent: the last, {far}, and was made {ago} ago. The gateway is off, or its link is cut."
+        central = trace.by_central
+        if central is not None and central.mark.live is not None:
+            place = f"{topic}/{central.partition}, offset {central.offset}"
+            said += f" It was marked as silent at {iso(central.mark.live)} ({place})."
+        return said
     if holder["kind"] == "source":
         return f"Source {holder['source']} of {node} is the furthest behind, at {iso(holder['source_time'])}: {far}."
     return f"Its time is not over: {far}."
@@ -284,6 +289,8 @@ def late_reason(late: Late, node: str, topic: str) -> str:
     said += f"behind what {node} had said"
     if late.backfill:
         said += "; it is backfill, sent after a cut"
+    else:
+        said += "; it came live, so the device's clock is behind, or the device had kept it"
     return said + ("; the window had closed by then" if late.after_close else "; the window was still open")
 
 

@@ -142,8 +142,16 @@ def test_a_closed_window_and_its_late_readings() -> None:
     }
     assert found["late_reasons"][0] == (
         "readings/0 offset 4: its time 2023-11-14T22:13:23Z was 9 s behind what n1 had said; "
-        "the window had closed by then"
+        "it came live, so the device's clock is behind, or the device had kept it; the window had closed by then"
     )
+
+
+def test_a_silent_node_that_was_marked_so_is_told_with_the_place() -> None:
+    rows = [at(5), mark(6), mark(80, by="central")]
+    found = World(rows=rows).why(now=120)
+    assert found["held_by"]["kind"] == "silent"
+    assert found["reason"].endswith("It was marked as silent at 2023-11-14T22:14:40Z (readings/0, offset 2).")
+    assert found["told"]["cause"] == "silent"
 
 
 def test_what_was_given_up_is_named() -> None:
