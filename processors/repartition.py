@@ -168,7 +168,7 @@ class MergedMarks:
                 found.append((Mark(node=self._name, live=pending, by=CENTRAL), merged))
         return found
 
-    def watermark(self, node: str) -> int | None:  # noqa: ARG002 - there is one
+    def watermark(self, node: str) -> int | None:
         """The least of all nodes' watermarks; None while one of them has said nothing."""
         return self._merged().watermark
 

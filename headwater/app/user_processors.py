@@ -23,6 +23,7 @@ from headwater.app.processor_child import BROKEN, FAILED, PAUSED, Hello
 from headwater.app.processor_watch import At, new_trace, read_place, read_trace
 from headwater.app.supervisor import Backoff
 from headwater.clock import Clock
+from headwater.errors import UNREADABLE
 from processors.group.settings import GroupSettings
 from processors.settings import ProcessorSettings
 from processors.user.job import Suspects
@@ -140,7 +141,7 @@ class UserProcessor:
         while line := await process.stdout.readline():
             try:
                 told = msgspec.json.decode(line, type=dict[str, Any])
-            except msgspec.MsgspecError:
+            except UNREADABLE:
                 continue
             if "end" in told:
                 return told["end"], told["reason"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from headwater.errors import HeadwaterError, UserError
+from headwater.errors import UNREADABLE, HeadwaterError, UserError
 from processors.user.settings import UserLimits
 
 ENTRY_BYTES = 200
@@ -44,7 +44,7 @@ class Codec:
     def decode(self, data: bytes, key: str) -> Any:
         try:
             return self._decoder.decode(data)
-        except (msgspec.MsgspecError, ValueError) as error:
+        except UNREADABLE as error:
             raise StateError(
                 f"the state of {key} cannot be read as {getattr(self.kind, '__name__', self.kind)}: {error}; give new"
                 " fields a default, or raise the processor's version to begin with empty state"
