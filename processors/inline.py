@@ -32,8 +32,8 @@ from processors.checkpoint import (
     encode_checkpoint,
 )
 from processors.job import RELAY_CONFIG, Job, PartitionWork, as_job
-from processors.outputs import Log, Written
 from processors.marks import WatermarkTracker
+from processors.outputs import Log, Written
 from processors.processor import Output, PartitionProcessor
 from processors.rules import Rules
 from processors.settings import ProcessorSettings
