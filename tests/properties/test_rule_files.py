@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.consume.reader import Block
@@ -116,6 +116,7 @@ def test_what_is_changed_here_is_right_before() -> None:
     assert mistakes(VALID) == []
 
 
+@settings(deadline=None)
 @given(st.one_of(changed_value(), torn(), shuffled()))
 @example(VALID.replace("10", "nan"))
 @example(VALID.replace("10", "1" + "0" * 400))
@@ -130,12 +131,14 @@ def test_a_mistake_raises_our_own_error_with_its_line(text: str) -> None:
         assert found is None or 1 <= int(found[1]) <= lines, line
 
 
+@settings(deadline=None)
 @given(changed_key())
 def test_an_unknown_key_is_named_with_its_line(changed: tuple[str, int, str]) -> None:
     text, line, name = changed
     assert any(said.startswith(f"r.toml:{line}: unknown key “{name}”") for said in mistakes(text))
 
 
+@settings(deadline=None)
 @given(st.sampled_from(KEYS), st.integers(-(10**6), 10**6))
 def test_a_wrong_type_is_named_with_its_key(at: int, number: int) -> None:
     name, _, value = LINES[at].partition(" = ")
