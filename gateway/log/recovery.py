@@ -11,6 +11,7 @@ from the newest good producer snapshot on are read whole, with their CRCs; older
 
 from __future__ import annotations
 
+import errno
 import re
 from enum import StrEnum
 from typing import NamedTuple
@@ -21,7 +22,7 @@ from gateway.log.files import PartitionFiles
 from gateway.log.notes import newest_state, read_anchors, read_epochs, remove_leftovers
 from gateway.log.replay import Replay
 from gateway.log.scan import Stop, find_next_batch, read_patiently, scan_run
-from gateway.log.segment import Segment, headers, load_indexes, rebuild_indexes
+from gateway.log.segment import Segment, headers, load_indexes, read_aborted, rebuild_indexes
 from gateway.log.state import PartitionState
 from gateway.log.swap import finish_swaps
 from gateway.log.transactions import AbortedTransaction
@@ -154,7 +155,7 @@ class Recoverer:
             if segment.next_offset > next_base:
                 raise CorruptBatch("a segment that goes on beyond its successor's base")
         except (CorruptBatch, OSError):
-            known = segment.aborted if segment.has_aborts else None
+            known = self._aborted_in(segment)
             self._files.cache.release(segment)
             self._release(self._read_whole(base, next_base, Replay(PartitionState(), None), known), aborted=known)
             return
@@ -162,6 +163,18 @@ class Recoverer:
         self._segments.append(segment)
         self._note_gap(segment, next_base)
         self._release(segment, write=False)
+
+    def _aborted_in(self, segment: Segment) -> list[AbortedTransaction] | None:
+        """Its transaction index, which was right when the snapshot was chosen. Raises `OSError` if it went bad since.
+
+        The next start then begins before it: batches alone would show as committed what was taken back.
+        """
+        if not segment.has_aborts:
+            return None
+        try:
+            return read_aborted(self._disk, segment)
+        except CorruptBatch as error:
+            raise OSError(errno.EIO, str(error), segment.path + ".txnindex") from error
 
     def _walk_end(self, segment: Segment) -> int:
         """The offset after the segment's last batch, found from its last index entry. Raises `CorruptBatch`."""
