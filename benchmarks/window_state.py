@@ -26,8 +26,8 @@ from gateway.consume.reader import Block
 from gateway.log.headers import NO_HEADERS, encode_headers
 from processors.checkpoint import Checkpoint, InputState, Writer, decode_checkpoint, encode_checkpoint
 from processors.processor import PartitionProcessor
-from processors.rule_files import parse_rules
-from processors.rules import Rules
+from processors.rules.files import parse_rules
+from processors.rules.model import Rules
 
 NAMES = ("window-state-keys", "window-state-panes")
 NODE = "edge-1"

@@ -23,11 +23,11 @@ from gateway.consume.reader import decode_fetched
 from gateway.log.headers import NO_HEADERS
 from gateway.log.records import encode_batch
 from processors.columns import Columns, FieldColumn, KeyTable
-from processors.kinds import window_state
 from processors.marks import Mark, NodeMarks
 from processors.processor import PartitionProcessor
-from processors.rule_files import parse_rules
-from processors.rules import Rules
+from processors.rules.files import parse_rules
+from processors.rules.model import Rules
+from processors.windows.kinds import window_state
 
 NAME = "window-step"
 NODE = "edge-1"

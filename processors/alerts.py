@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from processors.results import WindowResult
-from processors.rules import AlertRule
+from processors.rules.model import AlertRule
 
 State = Literal["inactive", "pending", "firing", "recovering", "resolved"]
 Band = Literal["hot", "between", "clear"]

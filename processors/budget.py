@@ -14,10 +14,10 @@ import numpy as np
 
 from processors.alerts import AlertState, Transition
 from processors.columns import Columns, Ints, KeyTable
-from processors.memory import FULL, ROOMY, WindowMemory
 from processors.results import NEVER
 from processors.roster import Roster
-from processors.rules import AlertRule
+from processors.rules.model import AlertRule
+from processors.windows.memory import FULL, ROOMY, WindowMemory
 
 CHECK_RECORDS = 5_000
 INSTANCE_BYTES = 320

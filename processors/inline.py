@@ -35,7 +35,7 @@ from processors.job import RELAY_CONFIG, Job, PartitionWork, as_job
 from processors.marks import WatermarkTracker
 from processors.outputs import Log, Written
 from processors.processor import Output, PartitionProcessor
-from processors.rules import Rules
+from processors.rules.model import Rules
 from processors.settings import ProcessorSettings
 from processors.silence import SilenceWatch, silence_record
 

@@ -11,7 +11,7 @@ from processors.budget import Limits, memory_status
 from processors.late import too_late_by_rule
 from processors.processor import AGGREGATES, ALERTS, LATE, Output, PartitionProcessor, Place
 from processors.repartition import BYTES_MAX, Relay, relay_topic
-from processors.rules import Rules
+from processors.rules.model import Rules
 
 LATE_BYTES_MAX = 64 << 20
 RELAY_CONFIG = {

@@ -13,7 +13,7 @@ import msgspec
 
 from processors.alerts import AlertState
 from processors.results import WindowResult
-from processors.rules import AlertRule
+from processors.rules.model import AlertRule
 
 FIRINGS_MAX = 100  # of one node's digest; more are counted
 _OPEN = ("firing", "recovering")

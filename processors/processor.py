@@ -16,10 +16,15 @@ import numpy as np
 from gateway.log.records import Record, encode_headers
 from processors.alerts import AlertState, Instance, Transition, alert_value
 from processors.budget import NO_LIMITS, Budget, Limits
-from processors.closing import WindowState
 from processors.columns import Columns, KeyTable, Lanes, MarkAt, to_columns
-from processors.derive import Derivation
-from processors.evolution import (
+from processors.facts import DeviceFacts
+from processors.late import Placed
+from processors.marks import Mark, NodeMarks, WatermarkTracker
+from processors.outages import Outages
+from processors.repartition import MergedMarks, Piece, Relay, group_node, second_stage
+from processors.results import NEVER, WindowResult, aggregate_value
+from processors.rules.derive import Derivation
+from processors.rules.evolution import (
     Change,
     Definitions,
     alert_change,
@@ -28,14 +33,9 @@ from processors.evolution import (
     read_definitions,
     window_change,
 )
-from processors.facts import DeviceFacts
-from processors.kinds import window_state
-from processors.late import Placed
-from processors.marks import Mark, NodeMarks, WatermarkTracker
-from processors.outages import Outages
-from processors.repartition import MergedMarks, Piece, Relay, group_node, second_stage
-from processors.results import NEVER, WindowResult, aggregate_value
-from processors.rules import AlertRule, Rules, WindowRule
+from processors.rules.model import AlertRule, Rules, WindowRule
+from processors.windows.closing import WindowState
+from processors.windows.kinds import window_state
 
 AGGREGATES = "aggregates"
 ALERTS = "alerts"

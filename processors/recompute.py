@@ -14,12 +14,12 @@ import msgspec
 from gateway.consume.reader import Block
 from gateway.log.records import Record, decode_headers, encode_headers
 from headwater.errors import UNREADABLE, PeerError
-from processors.closing import EVER
 from processors.columns import marks_of
 from processors.marks import WatermarkTracker
 from processors.processor import PartitionProcessor
 from processors.results import NEVER, WindowResult, aggregate_value
-from processors.rules import Rules, WindowRule
+from processors.rules.model import Rules, WindowRule
+from processors.windows.closing import EVER
 
 AHEAD_MS = 300_000  # how far ahead of the clock of its node a reading's time may be (design, section 4)
 WINDOWS_MAX = 1_000_000

@@ -18,12 +18,12 @@ from gateway.log.records import decode_headers
 from gateway.replicate.partitioner import murmur2
 from headwater.errors import PeerError
 from processors.columns import Columns, FieldColumn, Floats, KeyTable, Records
-from processors.derive import Derivation
-from processors.kinds import window_state
 from processors.marks import CENTRAL, Mark, NodeMarks, WatermarkTracker
-from processors.memory import any_match
 from processors.results import NEVER
-from processors.rules import WindowRule
+from processors.rules.derive import Derivation
+from processors.rules.model import WindowRule
+from processors.windows.kinds import window_state
+from processors.windows.memory import any_match
 
 MARK_DEVICE = "$mark"
 """The device under which a mark goes on: a name that no rule over `*` takes."""

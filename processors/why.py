@@ -15,11 +15,11 @@ import numpy as np
 from gateway.log.records import decode_headers
 from headwater.errors import UNREADABLE, PeerError
 from processors.columns import Lanes, Records
-from processors.grids import grid_of, zoned_grid
 from processors.intervals import Interval
 from processors.marks import Mark, WatermarkTracker, parse_mark
-from processors.memory import any_match
-from processors.rules import DEVICE_ZONE, WindowRule
+from processors.rules.model import DEVICE_ZONE, WindowRule
+from processors.windows.grids import grid_of, zoned_grid
+from processors.windows.memory import any_match
 
 LATE_SHOWN = 10
 SILENT_AFTER_MS = 10_000  # and five marks that did not come

@@ -100,7 +100,7 @@ def _bus(settings: ModbusSettings) -> list[str]:
 def _rules(settings: Settings) -> list[str]:
     if not settings.rules:  # a node without rules need not have what they need installed
         return []
-    from processors.rule_files import load_rules
+    from processors.rules.files import load_rules
 
     rules = load_rules(settings.rules)
     lines = [f"computes window {rule.name} over {rule.topic}" for rule in rules.windows]

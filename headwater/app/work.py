@@ -129,7 +129,7 @@ class Work:
         try:
             from headwater.app.user_processors import inline_processors
             from processors.inline import make_processors
-            from processors.rule_files import load_rules
+            from processors.rules.files import load_rules
         except ModuleNotFoundError as error:
             self._missing("processors", "the processors need", error.name)
             return

@@ -17,7 +17,7 @@ from headwater.errors import UserError
 if TYPE_CHECKING:
     from gateway.consume.reader import Block
     from processors.outputs import Log
-    from processors.rules import Rules
+    from processors.rules.model import Rules
     from processors.why import Late, Trace, Window
 
 LOOK_BACK = 50_000
@@ -82,7 +82,7 @@ async def why(config: str | None, key: str, *, at: str, rule: str, as_json: bool
     """Print what holds windows open and why readings of them were late. Raises UserError."""
     from headwater.cli.export import parse_time
     from headwater.settings.load import load_settings
-    from processors.rule_files import load_rules
+    from processors.rules.files import load_rules
 
     ref, status = find_node(config), need_status(config)
     rules = load_rules(load_settings(ref.config).settings.rules)
@@ -123,7 +123,7 @@ async def _windows(
     reader: Log, rules: Rules, key: str, time_ms: int | None, rule: str
 ) -> tuple[str, list[tuple[str, Window]]]:
     """The device that a key names, and the windows that are meant with the topics that they are over."""
-    from processors.rules import DEVICE_ZONE
+    from processors.rules.model import DEVICE_ZONE
     from processors.why import matches, window_at
 
     group, name, start = _parts(key, [one.name for one in rules.windows])

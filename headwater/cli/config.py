@@ -49,8 +49,8 @@ def rule_changes(settings: Settings) -> list[str]:
     if not settings.rules:
         return []
     from processors.checkpoint import CheckpointError, decode_checkpoint
-    from processors.evolution import of_topic, preview
-    from processors.rule_files import load_rules
+    from processors.rules.evolution import of_topic, preview
+    from processors.rules.files import load_rules
 
     path = os.path.join(settings.data_dir, "work", "processors.checkpoint")
     try:

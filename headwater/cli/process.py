@@ -10,7 +10,7 @@ import socket
 from headwater.app.logs import LEVELS, set_up_logging
 from headwater.errors import UserError
 from headwater.settings.group import load_group
-from processors.rule_files import load_rules
+from processors.rules.files import load_rules
 
 log = logging.getLogger("headwater.process")
 

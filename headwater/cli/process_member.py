@@ -10,7 +10,7 @@ from headwater.app.user_processors import UserProcessors, group_processors
 from headwater.clock import SystemClock
 from processors.group.driver import GroupProcessor
 from processors.group.settings import GroupSettings
-from processors.rules import Rules
+from processors.rules.model import Rules
 
 log = logging.getLogger("headwater.process")
 

@@ -14,7 +14,7 @@ from headwater.app.processor_watch import new_trace, read_trace
 from headwater.cli import words
 from headwater.cli.readings_file import read_readings
 from headwater.errors import UserError
-from processors.rule_files import load_rules
+from processors.rules.files import load_rules
 from processors.user.host import DEADLETTER
 from processors.user.rule import ProcessorRule
 

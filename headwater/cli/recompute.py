@@ -18,7 +18,7 @@ from headwater.errors import UserError
 if TYPE_CHECKING:
     from processors.outputs import Log
     from processors.recompute import Finding
-    from processors.rules import Rules, WindowRule
+    from processors.rules.model import Rules, WindowRule
 
 WAIT_S = 60.0
 NAMED = 10
@@ -34,7 +34,7 @@ async def recompute(config: str | None, *, since: str, until: str, rule: str, dr
     """Compare windows with the log, and write a revision of those that differ. Raises UserError."""
     from headwater.cli.export import parse_time
     from headwater.settings.load import load_settings
-    from processors.rule_files import load_rules
+    from processors.rules.files import load_rules
 
     ref, status = find_node(config), need_status(config)
     rules = chosen(load_rules(load_settings(ref.config).settings.rules), rule)

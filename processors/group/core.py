@@ -17,7 +17,7 @@ from processors.budget import NO_LIMITS, Limits
 from processors.group.changelog import Snapshot, encode_snapshot
 from processors.job import Job, PartitionWork, as_job
 from processors.processor import Output, Place
-from processors.rules import Rules
+from processors.rules.model import Rules
 
 Source = tuple[str, int]  # topic without the prefix, partition
 

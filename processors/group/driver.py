@@ -23,7 +23,7 @@ from processors.group.settings import GroupSettings
 from processors.group.topics import ANSWER_S_MAX, Topics, read_changelog
 from processors.job import Job, as_job
 from processors.processor import Output
-from processors.rules import Rules
+from processors.rules.model import Rules
 
 log = logging.getLogger(__name__)
 

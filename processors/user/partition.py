@@ -22,7 +22,6 @@ from gateway.consume.reader import Block
 from gateway.log.records import encode_headers
 from processors.columns import Lanes, MarkAt, documents_of, marks_of
 from processors.marks import WatermarkTracker
-from processors.memory import any_match
 from processors.outputs import INDEX_BITS
 from processors.processor import OUT_HEADER, Output
 from processors.user.column_form import ColumnProcessor
@@ -33,6 +32,7 @@ from processors.user.reading_form import Processor
 from processors.user.readings_engine import ReadingEngine
 from processors.user.say import encode_any, event_time
 from processors.user.settings import UserLimits
+from processors.windows.memory import any_match
 
 KILL_WEIGHT = 5
 _REASON_MAX = 500

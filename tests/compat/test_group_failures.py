@@ -11,7 +11,7 @@ import pytest
 from headwater.errors import HeadwaterError
 from processors.group.driver import GroupProcessor
 from processors.group.settings import GroupSettings
-from processors.rule_files import parse_rules
+from processors.rules.files import parse_rules
 from tests.compat.test_group_processing import PARTITIONS, RULES, blocks, expected, story, told
 from tests.support.group_processing import feed, make_topic, until
 from tests.support.kafka_node import KafkaNode

@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions
 from gateway.consume.reader import Block
 from processors.group.changelog import ChangelogView
 from processors.processor import PartitionProcessor
-from processors.rule_files import parse_rules
+from processors.rules.files import parse_rules
 from tests.support import river
 from tests.support.group_processing import Group, Said, feed, make_topic, said, until
 from tests.support.kafka_node import KafkaNode

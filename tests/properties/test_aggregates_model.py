@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processors import sketches
-from processors.aggregates import FieldState
-from processors.rules import AGGREGATES
+from processors.aggregates import sketches
+from processors.aggregates.field_state import FieldState
+from processors.rules.model import AGGREGATES
 from tests.support.aggregate_model import QUANTILES, Readings, expected
 
 START, END = 1_700_000_000_000, 1_700_000_060_000

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from processors import budget, roster
 from processors.budget import Limits
 from processors.processor import Output, PartitionProcessor
-from processors.rules import WindowRule
+from processors.rules.model import WindowRule
 from tests.support import river
 from tests.support.river import Row
 

@@ -12,7 +12,7 @@ from gateway.consume.reader import Block
 from gateway.log.records import NO_HEADERS
 from headwater.errors import UserError
 from processors.processor import PartitionProcessor
-from processors.rule_files import parse_rules
+from processors.rules.files import parse_rules
 
 VALID = """\
 [[window]]

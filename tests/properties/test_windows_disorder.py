@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from processors.aggregates.sketches import RELATIVE_ERROR
 from processors.processor import Output, PartitionProcessor
-from processors.sketches import RELATIVE_ERROR
 from tests.support.river import Row, alert, block, mark, processor, values, window
 
 MINUTE = 60_000

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from processors import late
 from processors.processor import Output, PartitionProcessor
-from processors.rules import WindowRule
+from processors.rules.model import WindowRule
 from tests.support import river
 from tests.support.river import Row
 from tests.support.window_model import Model, Overlapping, SideBySide, Silences

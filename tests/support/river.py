@@ -11,7 +11,7 @@ from gateway.consume.reader import Block
 from gateway.log.records import encode_headers
 from processors.budget import NO_LIMITS, Limits
 from processors.processor import Output, PartitionProcessor
-from processors.rules import AlertRule, Rules, WindowRule
+from processors.rules.model import AlertRule, Rules, WindowRule
 
 SECOND = 1000
 

@@ -25,7 +25,7 @@ from gateway.log.partition import PartitionLog
 from gateway.log.records import decode_batch, decode_headers, encode_headers, split_batches
 from gateway.replicate.copies import copy_records
 from processors.processor import Output, PartitionProcessor
-from processors.rule_files import load_rules
+from processors.rules.files import load_rules
 from tests.support.ingest import Edge
 
 DOC = Path(__file__).parents[2] / "docs" / "records.md"

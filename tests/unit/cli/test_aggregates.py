@@ -14,7 +14,7 @@ from headwater.cli.main import main
 from headwater.clock import ManualClock
 from headwater.errors import UserError
 from processors.processor import AGGREGATES, PartitionProcessor
-from processors.rules import Rules, WindowRule
+from processors.rules.model import Rules, WindowRule
 from tests.support import river
 from tests.support.memory_log import MemoryNode
 from tests.support.river import Row

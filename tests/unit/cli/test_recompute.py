@@ -13,7 +13,7 @@ from headwater.clock import ManualClock
 from headwater.errors import UserError
 from processors.processor import PartitionProcessor
 from processors.recompute import Finding
-from processors.rules import Rules, WindowRule
+from processors.rules.model import Rules, WindowRule
 from tests.support import river
 from tests.support.memory_log import Killed, MemoryNode
 from tests.support.river import Row, health

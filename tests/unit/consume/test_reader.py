@@ -25,7 +25,7 @@ from headwater.disk import RealDisk
 from headwater.errors import PeerError
 from headwater.net import RealNet
 from processors.inline import Processors, make_processors
-from processors.rules import Rules
+from processors.rules.model import Rules
 from processors.settings import ProcessorSettings
 from tests.support import river
 from tests.support.river import Row

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from processors.aggregates import FieldState, circular_mean
+from processors.aggregates.field_state import FieldState, circular_mean
 
 WINDOW = (np.array([0]), np.array([1000]))
 

@@ -12,8 +12,8 @@ import pytest
 
 from processors import budget, roster
 from processors.budget import Limits, memory_status
-from processors.memory import FULL
 from processors.processor import PartitionProcessor
+from processors.windows.memory import FULL
 from tests.support import river
 from tests.support.river import SECOND, Row, health
 

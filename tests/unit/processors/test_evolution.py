@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processors.evolution import preview
 from processors.processor import PartitionProcessor
-from processors.rules import AlertRule, Rules, WindowRule
+from processors.rules.evolution import preview
+from processors.rules.model import AlertRule, Rules, WindowRule
 from tests.support import river
 from tests.support.river import SECOND, Row, health
 

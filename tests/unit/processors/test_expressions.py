@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processors.columns import KeyTable, Lanes, to_columns
-from processors.derive import Derivation
-from processors.expressions import FUNCTIONS, ExpressionError, compile_expression
 from processors.facts import DeviceFacts
-from processors.rule_files import parse_rules
+from processors.rules.derive import Derivation
+from processors.rules.expressions import FUNCTIONS, ExpressionError, compile_expression
+from processors.rules.files import parse_rules
 from tests.support import river
 from tests.support.river import Row
 

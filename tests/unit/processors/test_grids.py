@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from processors.grids import END_OF_TIME, CalendarGrid
+from processors.windows.grids import END_OF_TIME, CalendarGrid
 
 Ints = npt.NDArray[np.int64]
 DAY = 86_400

@@ -13,7 +13,7 @@ from headwater.errors import UserError
 from processors.group.changelog import CHUNK_BYTES, ChangelogError, ChangelogView, Snapshot, encode_snapshot
 from processors.group.core import Member, _part
 from processors.processor import Output, PartitionProcessor
-from processors.rules import Rules
+from processors.rules.model import Rules
 from tests.support import river
 from tests.support.river import Row
 

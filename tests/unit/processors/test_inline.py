@@ -13,7 +13,7 @@ from gateway.log.records import Record, decode_headers
 from headwater.clock import ManualClock
 from headwater.disk import ForgetfulDisk
 from processors.inline import Processors
-from processors.rules import Rules
+from processors.rules.model import Rules
 from processors.settings import ProcessorSettings
 from tests.support import river
 from tests.support.memory_log import Killed, MemoryNode

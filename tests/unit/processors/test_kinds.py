@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from processors.processor import PartitionProcessor
-from processors.rules import WindowRule
+from processors.rules.model import WindowRule
 from tests.support import river
 from tests.support.river import Row, health
 

@@ -12,7 +12,7 @@ from headwater.dashboard.metrics import registry
 from headwater.dashboard.model import PageModel
 from processors.late import SINGLES
 from processors.processor import Output, PartitionProcessor
-from processors.rules import Rules, WindowRule
+from processors.rules.model import Rules, WindowRule
 from tests.support import river
 from tests.support.river import Row, health
 

@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from processors import piles, sketches
-from processors.piles import Pile
-from processors.sketches import BUCKET, buckets_of, quantiles, squeeze
+from processors.aggregates import piles, sketches
+from processors.aggregates.piles import Pile
+from processors.aggregates.sketches import BUCKET, buckets_of, quantiles, squeeze
 
 ROWS = np.array([2, 0, 2, 2, 5, 0, 2], dtype=np.int64)
 VALUES = np.array([1.0, 2.0, 3.0, 1.0, -5.0, 0.0, 1e300])

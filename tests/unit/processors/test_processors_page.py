@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from headwater import api
-from processors.rule_files import load_rules
+from processors.rules.files import load_rules
 from processors.user.loading import load
 from processors.user.settings import UserLimits
 

@@ -15,7 +15,7 @@ from processors.budget import NO_LIMITS
 from processors.group.core import _part
 from processors.job import PartitionWork, RuleJob
 from processors.processor import Output
-from processors.rules import Rules, WindowRule
+from processors.rules.model import Rules, WindowRule
 from tests.support import river
 from tests.support.memory_log import Killed
 from tests.support.river import Row

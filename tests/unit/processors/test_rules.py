@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from headwater.errors import UserError
-from processors.rule_files import load_rules, parse_rules
+from processors.rules.files import load_rules, parse_rules
 
 WINDOW = '[[window]]\nname = "w"\nsize_s = 10\n'
 HOPPING = WINDOW + 'kind = "hopping"\nevery_s = 5\n'

@@ -13,7 +13,7 @@ from headwater.dashboard.model import PageModel
 from headwater.disk import ForgetfulDisk
 from processors.inline import Processors
 from processors.marks import NodeMarks, parse_mark
-from processors.rules import Rules, WindowRule
+from processors.rules.model import Rules, WindowRule
 from processors.settings import ProcessorSettings
 from processors.silence import SilenceWatch, silence_record
 from tests.support import river

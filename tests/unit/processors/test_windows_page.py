@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from processors.processor import PartitionProcessor
-from processors.rule_files import parse_rules
+from processors.rules.files import parse_rules
 from tests.support import river
 from tests.support.river import Row
 from tests.support.tree import ROOT

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from processors.cells import each_once
-from processors.closing import WindowState
 from processors.columns import Columns, Ints, KeyTable
-from processors.grids import Grid, grid_of, zoned_grid
-from processors.rules import WindowRule
+from processors.rules.model import WindowRule
+from processors.windows.cells import each_once
+from processors.windows.closing import WindowState
+from processors.windows.grids import Grid, grid_of, zoned_grid
 
 ZONE = "device.zone"
 _HOUR_MS = 3_600_000

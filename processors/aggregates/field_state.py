@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from processors import moments, series, sketches
-from processors.piles import Pile
+from processors.aggregates import moments, series, sketches
+from processors.aggregates.piles import Pile
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

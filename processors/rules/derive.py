@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 from processors.columns import Columns, FieldColumn, Floats, KeyTable, Texts
-from processors.expressions import (
+from processors.facts import DeviceFacts
+from processors.rules.expressions import (
     Expression,
     Table,
     compile_expression,
@@ -16,7 +17,6 @@ from processors.expressions import (
     fields_of,
     is_of_device,
 )
-from processors.facts import DeviceFacts
 
 
 class Derivation:

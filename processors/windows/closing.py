@@ -17,9 +17,9 @@ import numpy as np
 from processors.columns import Columns, Ints, KeyTable
 from processors.intervals import Bools, touching
 from processors.marks import Mark, NodeMarks
-from processors.memory import WindowMemory
 from processors.results import NEVER, WindowResult
-from processors.rules import WindowRule
+from processors.rules.model import WindowRule
+from processors.windows.memory import WindowMemory
 
 EVER = 1 << 62
 """Behind every event time."""

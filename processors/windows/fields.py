@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from processors import series, sketches
-from processors.aggregates import FieldState, Floats, Ints, kept_for
+from processors.aggregates import series, sketches
+from processors.aggregates.field_state import FieldState, Floats, Ints, kept_for
 from processors.columns import Columns, FieldColumn
-from processors.evolution import WindowChange
-from processors.rules import WindowRule
+from processors.rules.evolution import WindowChange
+from processors.rules.model import WindowRule
 
 ROW_BYTES = 160  # what a cell with samples or a sketch takes beside them, as measured
 BUCKETS_BYTES = 8 << 10  # of values over many powers of two a sketch can take up to eight times that

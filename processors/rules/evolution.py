@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from processors.rules import FORMAT, AlertRule, Rules, WindowRule
+from processors.rules.model import FORMAT, AlertRule, Rules, WindowRule
 
 KEEPS_ALL = frozenset(
     ("allowed_lateness_s", "lateness", "early_every_s", "windows_max", "fields_max", "samples_max", "devices", "nodes")

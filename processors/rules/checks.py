@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from headwater.toml.places import Path
-from processors.expressions import SPECIAL, ExpressionError, compile_expression, is_of_device
-from processors.rules import DEVICE_ZONE, AlertRule, WindowRule
+from processors.rules.expressions import SPECIAL, ExpressionError, compile_expression, is_of_device
+from processors.rules.model import DEVICE_ZONE, AlertRule, WindowRule
 
 Finding = tuple[Path, str]
 

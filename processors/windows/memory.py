@@ -14,14 +14,14 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from processors.cells import CELL_BYTES, Cells
 from processors.columns import Ints, KeyTable
-from processors.evolution import WindowChange
-from processors.fields import FieldTable
 from processors.intervals import Bools, Interval, touching
 from processors.late import TooLateReadings
 from processors.results import NEVER, Counters
-from processors.rules import WindowRule
+from processors.rules.evolution import WindowChange
+from processors.rules.model import WindowRule
+from processors.windows.cells import CELL_BYTES, Cells
+from processors.windows.fields import FieldTable
 
 Told = tuple[int, dict[str, dict[str, Any]]]
 """Readings and fields."""

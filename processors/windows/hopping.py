@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from processors.aggregates import FieldState
-from processors.cells import Cells, each_once
-from processors.closing import WindowState
+from processors.aggregates.field_state import FieldState
 from processors.columns import Columns, Ints, KeyTable
-from processors.fields import FieldTable
 from processors.intervals import Bools, Interval, touching
 from processors.marks import Mark, NodeMarks
 from processors.results import NEVER, WindowResult
-from processors.rules import WindowRule
+from processors.rules.model import WindowRule
+from processors.windows.cells import Cells, each_once
+from processors.windows.closing import WindowState
+from processors.windows.fields import FieldTable
 
 NUMBERS_MAX = 1 << 62
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from processors.closing import WindowState
 from processors.columns import KeyTable
-from processors.hopping import HoppingWindows
-from processors.rules import DEVICE_ZONE, WindowRule
-from processors.sessions import SessionWindows
-from processors.windows import GridWindows, ZonedWindows
+from processors.rules.model import DEVICE_ZONE, WindowRule
+from processors.windows.closing import WindowState
+from processors.windows.gridded import GridWindows, ZonedWindows
+from processors.windows.hopping import HoppingWindows
+from processors.windows.sessions import SessionWindows
 
 _KINDS: dict[str, type[WindowState]] = {"hopping": HoppingWindows, "session": SessionWindows}
 

@@ -17,8 +17,8 @@ from headwater.errors import UserError
 from headwater.toml.check import convert
 from headwater.toml.places import Path, show_path
 from headwater.toml.source import Source
-from processors.rule_checks import Finding, about_alert, about_window, about_window_of
-from processors.rules import AlertRule, Rules, WindowRule
+from processors.rules.checks import Finding, about_alert, about_window, about_window_of
+from processors.rules.model import AlertRule, Rules, WindowRule
 from processors.user.rule import ProcessorRule
 
 PROBLEMS_MAX = 20

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from processors.closing import WindowState
 from processors.columns import Columns, Ints, KeyTable
 from processors.intervals import Bools
 from processors.results import WindowResult
-from processors.rules import WindowRule
+from processors.rules.model import WindowRule
+from processors.windows.closing import WindowState
 
 _REFUSED = -1
 _TOO_LATE = -2

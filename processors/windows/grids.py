@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import numpy as np
 import numpy.typing as npt
 
-from processors.rules import DEVICE_ZONE, WindowRule
+from processors.rules.model import DEVICE_ZONE, WindowRule
 
 Ints = npt.NDArray[np.int64]
 

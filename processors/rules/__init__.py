@@ -1,0 +1,1 @@
+"""Rules: what a file says, checked, and the expressions in it."""
