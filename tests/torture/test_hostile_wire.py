@@ -95,7 +95,7 @@ def answers(node: Node) -> bool:
     """Whether it serves ApiVersions to a peer that means well."""
     host, _, port = node.address.partition(":")
     with socket.create_connection((host, int(port)), 5) as peer:
-        peer.settimeout(10)
+        peer.settimeout(60)  # it may be kept from running, and must not be kept from answering
         peer.sendall(struct.pack(">ihhih", 10, ApiKey.API_VERSIONS, 0, 77, -1))
         return peer.recv(8)[4:8] == struct.pack(">i", 77)
 
