@@ -51,7 +51,13 @@ class RealNet:
 
     async def listen(self, factory: ProtocolFactory, host: str, port: int) -> Listener:
         """Raises `OSError` (EADDRINUSE and the like) as the operating system says it."""
-        server = await asyncio.get_running_loop().create_server(factory, host, port, backlog=1024)
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(factory, host, port, backlog=1024, start_serving=False)
+        try:
+            await server.start_serving()  # apart, so that a cancellation in its last step leaves no socket open
+        except BaseException:
+            server.close()
+            raise
         name = server.sockets[0].getsockname()
         return _SocketListener(server, (name[0], name[1]))
 

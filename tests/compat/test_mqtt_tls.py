@@ -53,7 +53,7 @@ def publish(node: ThreadedNode, authority: Authority, *arguments: str | Path) ->
     program = peers.program("mosquitto_pub")
     assert program is not None
     fixed = [program, "-h", "localhost", "-p", str(tls_port(node)), "--cafile", str(authority.file), "-q", "1"]
-    return subprocess.run([*fixed, *map(str, arguments)], capture_output=True, text=True, timeout=15, check=False)
+    return subprocess.run([*fixed, *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.mark.peer("mosquitto")

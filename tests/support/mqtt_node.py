@@ -110,11 +110,11 @@ class ThreadedNode:
     def close(self) -> None:
         async def close() -> None:
             await self.node.close()
-            async with asyncio.timeout(6):  # TLS says good-bye and waits for the other end's
+            async with asyncio.timeout(30):  # TLS says good-bye and waits for the other end's
                 while len(asyncio.get_running_loop()._selector.get_map()) > 1:  # type: ignore[attr-defined]  # noqa: ASYNC110
                     await asyncio.sleep(0.002)
 
-        asyncio.run_coroutine_threadsafe(close(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(close(), self._loop).result(60)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.run_until_complete(self._loop.shutdown_default_executor())

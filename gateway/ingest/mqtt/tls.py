@@ -38,13 +38,16 @@ class TlsDoor:
         self._tls = ServerTls(settings, "[mqtt.tls]", ask=bool(settings.client_ca_file))
         self._strangers = Strangers(settings.handshakes_max)
         self._listener: Listener | None = None
+        self._opening = False
         self._host, self._port = parse_address(settings.listen, default_port=8883)
         self.address: tuple[str, int] | None = None
         self.problem: str | None = None
         self._failed = 0
 
     async def look(self, *, users: bool) -> None:
-        """Open or shut it, as its files and whether there are `users` say."""
+        """Open or shut it, as its files and whether there are `users` say; nothing while an earlier look opens it."""
+        if self._opening:
+            return
         if self._tls.refresh():
             for warning in self._tls.warnings:
                 _log.warning("[mqtt.tls]: %s", warning)
@@ -54,6 +57,7 @@ class TlsDoor:
         if problem is not None:
             self.close()
         elif self._listener is None:
+            self._opening = True
             try:
                 self._listener = await self._net.listen(self._accept, self._host, self._port)
             except OSError as error:
@@ -62,6 +66,8 @@ class TlsDoor:
                 self.address = self._listener.address
                 self._port = self.address[1]  # where it stays, also when it was any free one
                 _log.info("MQTT over TLS on %s:%d", *self.address)
+            finally:
+                self._opening = False
         if problem != self.problem and problem is not None:
             _log.error("MQTT over TLS at %s is shut: %s", self._settings.listen, problem)
         self.problem = problem

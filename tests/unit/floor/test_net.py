@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 
 import pytest
 
 from headwater.errors import UserError
-from headwater.net import free_port, is_loopback, parse_address, port_holder
+from headwater.net import RealNet, free_port, is_loopback, parse_address, port_holder
 
 
 @pytest.mark.parametrize(
@@ -54,3 +55,26 @@ def test_a_connection_from_a_port_does_not_hold_it() -> None:
         socket.create_connection(server.getsockname()) as client,
     ):
         assert port_holder(client.getsockname()[1]) is None
+
+
+def test_a_cancellation_in_any_step_of_listening_leaves_no_socket_open() -> None:
+    async def listening(steps: int) -> bool:
+        """Whether it was done within so many turns of the loop; else it is cancelled."""
+        loop = asyncio.get_running_loop()
+        task = asyncio.ensure_future(RealNet().listen(asyncio.Protocol, "127.0.0.1", 0))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        try:
+            (await task).close()
+        except asyncio.CancelledError:
+            return False
+        finally:
+            assert len(loop._selector.get_map()) == 1  # type: ignore[attr-defined]  # the loop's own
+        return True
+
+    assert not asyncio.run(listening(0))
+    steps = 1
+    while not asyncio.run(listening(steps)):
+        steps += 1
+    assert steps > 1
