@@ -4,7 +4,8 @@ Plain is a PUBLISH of QoS 0 or 1 to a topic that is known, in MQTT 5 without pro
 unusual (QoS 2, a new topic, an error), which the version's table then treats by the book.
 
 Packets of one device often differ in nothing but identifier and payload, and the payloads in nothing but their digits.
-What looks so is cut all at once, in a fifth of the loop's time.
+What looks so is cut all at once, in a fifth of the loop's time. Bytes that only looked so cost as much for nothing, and
+a client could send them on purpose: after that only half of what is left is looked at again.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def read_run(x: Exchange, data: bytes, position: int, end: int, room: int, prope
     name, head = "", b""  # its topic, and the bytes of that with their length
     ids: list[int] = []  # and of all that were like it, not among `messages` yet
     payloads: list[bytes] = []
-    looked = False  # for packets of equal length
+    if not position:
+        x.unlike_bytes = 0
+    looked = 0 < x.unlike_bytes < 2 * (end - position)  # for packets of equal length
     while position + 4 <= end:
         length = data[position + 1]
         body = position + 2
@@ -49,10 +52,11 @@ def read_run(x: Exchange, data: bytes, position: int, end: int, room: int, prope
         stop = body + length
         if stop > end or length > length_max:
             break
-        if data[position] != first or not data.startswith(head, body):
-            topic_end = body + 2 + (data[body] << 8 | data[body + 1]) if length >= 4 else end
-            known = names.get(data[body + 2 : topic_end])
-            if known is None or data[position] not in PLAIN:
+        if not head or data[position] != first or not data.startswith(head, body):
+            if length < 4 or data[position] not in PLAIN:
+                break
+            topic_end = body + 2 + (data[body] << 8 | data[body + 1])
+            if topic_end > stop or (known := names.get(data[body + 2 : topic_end])) is None:
                 break
             if ids:
                 messages.extend(name, payloads, ids, flags)
@@ -72,6 +76,7 @@ def read_run(x: Exchange, data: bytes, position: int, end: int, room: int, prope
                 left -= count if number_bytes else 0
                 position += count * size
                 continue
+            x.unlike_bytes = end - position
         packet_id = 0
         if number_bytes:
             packet_id = data[at] << 8 | data[at + 1]

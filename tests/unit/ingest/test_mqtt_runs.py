@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from gateway.ingest.messages import Message
 from gateway.ingest.mqtt import runs
-from gateway.ingest.mqtt.packets import encode_length, encode_text
+from gateway.ingest.mqtt.packets import Connect, encode_connect, encode_length, encode_text
+from gateway.ingest.mqtt.reasons import MqttError
+from gateway.ingest.mqtt.session import ServerSession
 from gateway.ingest.mqtt.settings import MqttSettings
 from gateway.ingest.mqtt.state import Exchange, TopicCache, retained
 
@@ -102,3 +104,38 @@ def test_a_flag_of_one_packet_is_not_that_of_its_neighbours() -> None:
     _, _, messages, count = read(data, 4, 20)
     assert [flags for *_, flags in messages] == [2] * 7 + [3] + [2] * 2
     assert count == 1
+
+
+@pytest.mark.parametrize("level", [4, 5])
+def test_a_packet_type_of_zero_is_no_publish(level: int) -> None:
+    assert read(b"\0\4\0\1a7" * 5, level, 20) == (0, 0, [], 0)
+    session = ServerSession(SETTINGS, TopicCache())
+    session.feed(encode_connect(Connect(4, "c")))
+    session.accept("c", present=False, held=set())
+    with pytest.raises(MqttError, match="packet type 0 is reserved"):
+        session.feed(b"\0\4\0\1a7")
+    assert not session.messages
+
+
+def test_bytes_that_only_look_alike_cost_no_more_than_twice_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain packets with pings between them, and the last one where it would stand if all were of one layout."""
+    looked_at: list[int] = []
+    together = runs._equal_packets
+
+    def noting(data: bytes, position: int, size: int, head: int, count: int, *rest: int) -> object:
+        looked_at.append(count * size)
+        return together(data, position, size, head, count, *rest)
+
+    monkeypatch.setattr(runs, "_equal_packets", noting)
+    plain = packet(0x32, "a", 1, b"x" * 3, 4)
+    session = ServerSession(SETTINGS, TopicCache())
+    session.feed(encode_connect(Connect(4, "c")))
+    session.accept("c", present=False, held=set())
+    session.feed(plain)
+    data = (plain + b"\xc0\0" * (len(plain) // 2)) * 200 + plain
+    for _ in range(2):  # of new bytes nothing is known
+        looked_at.clear()
+        session.feed(data)
+        assert looked_at
+        assert sum(looked_at) <= 3 * len(data)
+    assert len(session.messages) == 1 + 2 * 201
