@@ -108,9 +108,10 @@ class Connection(asyncio.Protocol):
         self._listener.received(self, data)
 
     def feed(self, data: bytes, now_ms: float) -> None:
-        """What came in this turn of the loop."""
-        self._since_ms = now_ms
-        self._feed(data)
+        """What came in this turn of the loop, unless something has ended the connection since."""
+        if self._machine.state is not _CLOSED:
+            self._since_ms = now_ms
+            self._feed(data)
 
     def pause_writing(self) -> None:
         self._stuck_ms = self._listener.now_ms()
@@ -125,7 +126,6 @@ class Connection(asyncio.Protocol):
         self._transport = None
 
     # --- one pass
-
     def _feed(self, data: bytes) -> None:
         machine = self._machine
         problem: str | None = None

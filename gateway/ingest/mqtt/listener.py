@@ -31,6 +31,7 @@ SWEEP_S = 1.0
 EXPIRE_EVERY_MS = 10_000
 WILL_RETRY_MS = 1_000
 LINES_PER_SWEEP = 20
+UNPARSED_BYTES_MAX = 4 << 20  # of all connections together; one read is up to 256 KiB
 
 
 class MqttListener:
@@ -57,6 +58,7 @@ class MqttListener:
         self.refused = 0
         self.retained = 0
         self._received: list[tuple[Connection, bytes]] = []
+        self._unparsed_bytes = 0
         self._wills = WaitingWills()
         self._wills_taken = 0
         self._rebirths = Rebirths()
@@ -231,9 +233,12 @@ class MqttListener:
         if not self._received:
             self._loop.call_soon(self._feed)
         self._received.append((connection, data))
+        self._unparsed_bytes += len(data)
+        if self._unparsed_bytes >= UNPARSED_BYTES_MAX:
+            self._feed()
 
     def _feed(self) -> None:
-        received, self._received = self._received, []
+        received, self._received, self._unparsed_bytes = self._received, [], 0
         now_ms = self.now_ms()
         for connection, data in received:
             try:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.ingest.mqtt import packets
+from gateway.ingest.mqtt import listener, packets
 from gateway.ingest.mqtt.connection import Connection
 from gateway.ingest.mqtt.listener import serve_mqtt
 from gateway.ingest.mqtt.packets import Connect, Publish
@@ -84,6 +84,56 @@ def test_a_defect_that_one_clients_bytes_meet_costs_the_others_nothing(
             assert sorted(record.value["value"] for record in node.readings()) == [1, 3]
             await clients[0].close()
             await clients[2].close()
+
+    run(test)
+
+
+def test_what_a_client_sent_in_the_turn_in_which_it_is_taken_over_is_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test() -> None:
+        async with node_at(tmp_path) as node:
+            clients = []
+            for _ in range(2):
+                clients.append(await Client.open(node))
+                await until(lambda: len(node.listener._connections) == len(clients))
+                if len(clients) == 1:
+                    [first] = node.listener._connections
+            await clients[0].say(connect(), ACCEPTED)
+            [second] = node.listener._connections - {first}
+            caplog.clear()
+            second.data_received(connect(clean=True))  # both in one turn of the loop
+            first.data_received(publish())
+            await clients[0].closed()
+            await clients[1].say(publish(b"3"), ACCEPTED + puback(1))
+            assert [record.value["value"] for record in node.readings()] == [3]
+            told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+            assert len(told) == 1
+            assert "taken over" in told[0]
+            await clients[1].close()
+
+    run(test)
+
+
+def test_one_turn_reads_no_more_than_a_bounded_number_of_bytes_ahead_of_parsing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "UNPARSED_BYTES_MAX", 3 * len(publish()))
+
+    async def test() -> None:
+        async with node_at(tmp_path) as node:
+            clients = [await Client.open(node) for _ in range(8)]
+            for number, client in enumerate(clients):
+                await client.say(connect(f"c{number}"), ACCEPTED)
+            held: list[int] = []
+            for connection in list(node.listener._connections):  # as when one turn finds all of them readable
+                connection.data_received(publish())
+                held.append(len(node.listener._received))
+            assert held == [1, 2, 0, 1, 2, 0, 1, 2]
+            for client in clients:
+                await client.say(b"", puback(1))
+                await client.close()
+            assert len(node.readings()) == 8
 
     run(test)
 
