@@ -22,7 +22,7 @@ LABELS = "device.labels."
 MEMBERS = ("site", "zone", "type")
 DEVICES_MAX = 200_000
 _LABELS_MAX, _TEXT_MAX = 16, 256
-_HEADER = b"\x12hw-device"  # as an encoded header section holds it: its length as a zigzag varint, then the key
+HEADER = b"\x12hw-device"  # as an encoded header section holds it: its length as a zigzag varint, then the key
 _NOTHING: Mapping[str, str] = {}
 
 
@@ -61,10 +61,10 @@ class DeviceFacts:
     def take(self, records: Records) -> None:
         """What a block of records says. What a copy said later at home is not undone by one that came later here."""
         self._changes = []
-        if _HEADER not in b"".join(records.headers):
+        if HEADER not in b"".join(records.headers):
             return
         for row, section in enumerate(records.headers):
-            if _HEADER not in section or (key := records.keys[row]) is None:
+            if HEADER not in section or (key := records.keys[row]) is None:
                 continue
             key = bytes(key)
             known = self._of.get(key)

@@ -15,6 +15,7 @@ from gateway.consume.reader import Block
 from gateway.log.records import Record, decode_headers, encode_headers
 from headwater.errors import UNREADABLE, PeerError
 from processors.columns import marks_of
+from processors.facts import HEADER as FACTS
 from processors.marks import WatermarkTracker
 from processors.processor import PartitionProcessor
 from processors.results import NEVER, WindowResult, aggregate_value
@@ -22,6 +23,7 @@ from processors.rules.model import Rules, WindowRule
 from processors.windows.closing import EVER
 
 AHEAD_MS = 300_000  # how far ahead of the clock of its node a reading's time may be (design, section 4)
+FACTS_EVERY_MS = 600_000  # how often a device's readings say what it is (ADR 0020)
 WINDOWS_MAX = 1_000_000
 _LATENESS_S = 1e9
 _YEAR_MS = 367 * 86_400_000  # the longest window of a calendar
@@ -94,6 +96,8 @@ class Recomputation:
         self.begin, self.end = begin, end
         self.read_from, self.read_until = _span(rules, begin, end)
         self.windows = 0
+        said = "".join(text for one in rules for text in (*one.facts, one.where, *one.compute.values()))
+        self._facts = "device." in said
         self._anew = Rules(windows=tuple(map(_patient, rules)))
         self._parts: dict[int, PartitionProcessor] = {}
         self._marks: dict[int, WatermarkTracker] = {}
@@ -102,7 +106,7 @@ class Recomputation:
     @property
     def facts(self) -> bool:
         """Whether the windows depend on what was said of devices, perhaps long before."""
-        return any("device." in "".join((*one.facts, one.where, *one.compute.values())) for one in self.rules.values())
+        return self._facts
 
     def take(self, block: Block) -> None:
         """Records of the topic, in the order of each partition."""
@@ -111,7 +115,11 @@ class Recomputation:
             tracker.apply(at.mark, copied=at.copied)
             if at.mark.by is None and at.mark.node not in self._first_clock:
                 self._first_clock[at.mark.node] = _clock(block.headers[at.row])
-        chosen = [row for row, time in enumerate(block.timestamps) if self.read_from <= time < self.read_until]
+        # A reading of any time may say what its device is: of the windows that it begins nobody is asked.
+        said = [self.facts and FACTS in headers for headers in block.headers]
+        chosen = [
+            row for row, time in enumerate(block.timestamps) if said[row] or self.read_from <= time < self.read_until
+        ]
         if chosen:
             part = self._parts.get(block.partition)
             if part is None:
@@ -181,7 +189,8 @@ class Recomputation:
             return left("owed")
         if last > _horizon(self.rules[rule], node.watermark, node.open) and result.start >= begin:
             return left("open")
-        if partition in expired and first < self._first_clock.get(node_name(result.group), EVER) + AHEAD_MS:
+        missing_ms = max(AHEAD_MS, FACTS_EVERY_MS) if self.facts else AHEAD_MS
+        if partition in expired and first < self._first_clock.get(node_name(result.group), EVER) + missing_ms:
             return left("readings expired")
         if old is None and not whole:
             return left("results expired")

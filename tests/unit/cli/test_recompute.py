@@ -152,6 +152,32 @@ def test_where_readings_have_expired_windows_are_named_and_left() -> None:
     assert [(one.verdict, one.readings) for one in found] == [("revised", 2)]
 
 
+SAYS = {"site": "north", "zone": "Asia/Kathmandu"}
+JOINED = {
+    "where": river.window(allowed_lateness_s=60, where="device.site == 'north'"),
+    "zone": river.window(
+        kind="calendar", size_s=None, calendar="shifts", shifts={"a": "03:59", "b": "04:00"}, zone="device"
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", JOINED)
+def test_what_a_device_is_was_said_before_the_span(kind: str) -> None:
+    rows = [at(1, says=SAYS), *(at(12 + 10 * one) for one in range(8)), mark(200), mark(9 * DAY)]
+    world = World(JOINED[kind], *rows)
+    assert len(world.values()) == {"where": 9, "zone": 2}[kind]
+    assert world.recompute(10, 100) == []
+    world.feed(at(55, 3), mark(9 * DAY + 1))
+    world.feed(*(at(9 * DAY + one) for one in (2, 3)), mark(20 * DAY))
+    assert [one.readings for one in world.recompute(5 * DAY, 20 * DAY)] == []
+
+
+def test_windows_that_may_lack_what_their_device_is_are_left() -> None:
+    world = World(JOINED["where"], at(1, says=SAYS), mark(30), *(at(400 + one) for one in range(3)), mark(DAY))
+    world.node.starts["readings", 0] = 1  # what is left begins with a mark, and says again within ten minutes
+    assert {one.verdict for one in world.recompute(300, 500)} == {"readings expired"}
+
+
 def test_a_run_that_dies_at_any_call_and_is_run_again_writes_each_revision_once() -> None:
     whole = World(KINDS["tumbling"], *refused())
     whole.recompute()
