@@ -19,6 +19,7 @@ from headwater.toml.places import Path, show_path
 from headwater.toml.source import Source
 from processors.rules.checks import Finding, about_alert, about_window, about_window_of
 from processors.rules.model import AlertRule, Rules, WindowRule
+from processors.user.outs import circle, why_not
 from processors.user.rule import ProcessorRule
 
 PROBLEMS_MAX = 20
@@ -133,6 +134,13 @@ def _check_processors(source: Source, rules: tuple[ProcessorRule, ...]) -> tuple
             _tell(source, at, [(("file",), f"“{rule.file}” is no Python file: its name ends in .py")])
         elif not os.path.isfile(file):
             _tell(source, at, [(("file",), f"there is no file {file}")])
+        for number, topic in enumerate(rule.out):
+            if why := why_not(topic, rule.topic):
+                _tell(source, at, [(("out", number), f"it cannot write to “{topic}”: {why}")])
+        if len(way := circle(rules, index)) > 2:  # to itself is told above
+            _tell(
+                source, at, [(("out",), f"its records would come back to it and go round for ever: {' → '.join(way)}")]
+            )
         found.append(msgspec.structs.replace(rule, file=file))
     return tuple(found)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import re
 import sys
 import zlib
 from collections.abc import Callable
@@ -18,12 +17,10 @@ from headwater.errors import UserError
 from processors.user.column_form import ColumnProcessor
 from processors.user.host import DEADLETTER
 from processors.user.names import Base, argument_of, name_of
+from processors.user.outs import why_not
 from processors.user.reading_form import Processor
 from processors.user.rule import ProcessorRule
 from processors.user.states import Codec
-
-_OURS = frozenset(("readings", "raw", "devices", "deadletter", "events", "aggregates", "alerts", "late"))
-_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,200}")
 
 
 class Loaded:
@@ -51,9 +48,7 @@ class Loaded:
 
 
 def _check_topic(topic: str, rule: ProcessorRule) -> None:
-    ours = topic in _OURS or topic.startswith(("headwater.", "__")) or topic.endswith("-changelog")
-    if ours or topic == rule.topic or not _TOPIC.fullmatch(topic):
-        why = "it is what it reads" if topic == rule.topic else "Headwater's own" if ours else "no name of a topic"
+    if why := why_not(topic, rule.topic):
         raise UserError(f"processor {rule.name} cannot write to “{topic}”: {why}", hint="Name another topic in `out`.")
 
 

@@ -33,6 +33,7 @@ from headwater.api import (
     run,
 )
 from headwater.errors import UserError
+from processors.rules.files import load_rules
 from processors.user.loading import Loaded, load, of_instance
 from processors.user.partition import UserPartition, decoded
 from processors.user.rule import ProcessorRule
@@ -321,7 +322,7 @@ def test_no_cut_into_blocks_and_no_restart_shows(processor: Any) -> None:
 
 def test_columns_fail_by_the_reading_and_keep_their_shape() -> None:
     partition, made = process(Meter(), rows('{"flow":1}', '{"flow":13}', '{"flow":2}', "{}"))
-    assert [(one.topic, decoded(one)[0]) for one in made] == [("deadletter", {"flow": 13})]
+    assert [(one.topic, decoded(one)[0]["reading"]) for one in made] == [("deadletter", {"flow": 13})]
     assert partition.state_of("n/d") == {"litres": 3.0, "last": 2.0, "count": 2}
 
     class Grows(Meter):
@@ -357,6 +358,7 @@ def test_a_file_is_loaded_by_its_path_with_settings_that_fit(tmp_path: Path) -> 
         ({"settings": {"limit": "x"}}, FILE, "Mine: setting “limit”: Expected `float`, got `str`"),
         ({"out": ("readings",)}, FILE, "cannot write to “readings”"),
         ({"out": ("x-changelog",)}, FILE, "Headwater's own"),
+        ({"out": ("ok", "..")}, FILE, "cannot write to “..”: no name of a topic"),
         ({"class_": "Other"}, FILE, "has no processor Other; it has Mine"),
         ({}, "import nothing_of_this_name\n", "mine.py, line 1: ModuleNotFoundError"),
         ({}, FILE + "def broken(:\n", "mine.py, line 9: "),
@@ -367,6 +369,27 @@ def test_a_file_is_loaded_by_its_path_with_settings_that_fit(tmp_path: Path) -> 
         with pytest.raises(UserError) as error:
             loaded(tmp_path, text, **rule)
         assert said in error.value.what
+
+
+def test_a_rule_file_whose_processors_feed_each_other_for_ever_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(FILE)
+
+    def said(**ways: tuple[str, str]) -> str:
+        file = tmp_path / "rules.toml"
+        rule = '[[processor]]\nname = "{}"\nfile = "mine.py"\ntopic = "{}"\nout = ["also", "{}"]\n'
+        file.write_text("".join(rule.format(name, *way) for name, way in ways.items()))
+        try:
+            load_rules([str(file)])
+        except UserError as error:
+            return str(error)
+        return ""
+
+    assert said(a=("readings", "x"), b=("x", "y"), c=("readings", "y"), d=("y", "z")) == ""
+    told = said(a=("readings", "x"), b=("x", "y"), c=("y", "z"), d=("z", "x"))
+    assert "processor[1].out: its records would come back to it and go round for ever: x → y → z → x" in told
+    assert "processor[0]" not in told
+    assert "processor[0].out[1]: it cannot write to “x”: it is what it reads" in said(a=("x", "x"))
+    assert "processor[0].out[1]: it cannot write to “readings”: Headwater's own" in said(a=("x", "readings"))
 
 
 def test_a_helper_beside_the_file_is_told_apart_from_a_package_that_is_not_installed(tmp_path: Path) -> None:
