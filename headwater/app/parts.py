@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from gateway.ingest.modbus.settings import ModbusSettings
 from headwater.errors import UserError
@@ -48,6 +49,23 @@ def warnings(settings: Settings) -> list[str]:
         for broker in settings.mqtt_client
         if broker.password is not None and not broker.tls and not is_loopback(broker.where()[0])
     ]
+    return found + _not_running(settings)
+
+
+def _not_running(settings: Settings) -> list[str]:
+    """The node starts with what is no Python, and pauses that processor; its code is not run to find out more."""
+    if not settings.rules:
+        return []
+    from processors.rules.files import load_rules
+
+    found = []
+    for rule in load_rules(settings.rules).processors:
+        try:
+            compile(Path(rule.file).read_bytes(), rule.file, "exec", dont_inherit=True)
+        except SyntaxError as error:
+            found.append(f"processor {rule.name} will not run: {rule.file}:{error.lineno}: {error.msg}")
+        except (OSError, ValueError) as error:
+            found.append(f"processor {rule.name} will not run: {rule.file}: {error}")
     return found
 
 
@@ -104,6 +122,7 @@ def _rules(settings: Settings) -> list[str]:
 
     rules = load_rules(settings.rules)
     lines = [f"computes window {rule.name} over {rule.topic}" for rule in rules.windows]
+    lines += [f"runs processor {rule.name} ({rule.file})" for rule in rules.processors]
     place = settings.processors.place
     return lines + [
         f"watches alert {rule.name}"

@@ -43,8 +43,9 @@ def run_test(file: str, readings: str | None, *, name: str, count: int, seed: in
     print(f"{words.count(first.readings, 'reading')}: {out}")
     if letters[DEADLETTER]:
         print(f"  dead letters: it raises for {words.count(letters[DEADLETTER], 'reading')}; the first:")
-        value, key, time_ms, _ = next(one for one in first.outputs if one[3] == DEADLETTER)
-        print(f"  {key} at {time_ms}: {value.decode()}")
+        letter = msgspec.json.decode(next(value for value, _, _, topic in first.outputs if topic == DEADLETTER))
+        reading = msgspec.json.encode(letter["reading"]).decode()
+        print(f"  {letter['reason']}; the reading: {reading[:300]}")
     difference = _difference(first, second)
     if difference:
         print(f"NOT THE SAME when the readings come in pieces, with restarts between them:\n{difference}")

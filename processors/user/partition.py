@@ -19,7 +19,7 @@ import msgspec
 
 from devices.user_code import blame
 from gateway.consume.reader import Block
-from gateway.log.records import encode_headers
+from gateway.log.records import decode_headers, encode_headers
 from processors.columns import Lanes, MarkAt, documents_of, marks_of
 from processors.marks import WatermarkTracker
 from processors.outputs import INDEX_BITS
@@ -296,6 +296,9 @@ class UserPartition(Host):
 
 
 def decoded(output: Output) -> tuple[dict[str, Any], str, int, str]:
-    """(value, key, time, topic) of an output, for people and tests."""
-    time_ms, key, value, _ = output.record
-    return msgspec.json.decode(value or b"{}"), (key or b"").decode(), time_ms, output.topic
+    """(value, key, time, topic) of an output, for people and tests; a dead letter's value is `reason` and `reading`."""
+    time_ms, key, value, headers = output.record
+    said: dict[str, Any] = msgspec.json.decode(value or b"{}")
+    if output.topic == DEADLETTER:
+        said = {"reason": (dict(decode_headers(headers)).get("reason") or b"").decode(), "reading": said}
+    return said, (key or b"").decode(), time_ms, output.topic

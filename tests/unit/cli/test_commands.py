@@ -66,6 +66,17 @@ def test_init_central_elsewhere_names_the_file_in_its_steps(headwater: Headwater
     assert "computes window" in checked.stdout
 
 
+def test_check_names_processors_and_one_that_is_no_python(headwater: Headwater, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('[[processor]]\nname = "mine"\nfile = "mine.py"\n')
+    (tmp_path / "mine.py").write_text("raise SystemExit('this code is not run')\ndef broken(\n")
+    file = tmp_path / "headwater.toml"
+    file.write_text(f'node = "n"\ndata_dir = "{tmp_path}"\nrules = ["mine.toml"]\n')
+    checked = headwater("config", "check", str(file))
+    assert checked.returncode == 0, checked.stderr
+    assert f"runs processor mine ({tmp_path}/mine.py)" in checked.stdout
+    assert f"warning: processor mine will not run: {tmp_path}/mine.py:2: " in checked.stdout
+
+
 def test_check_names_every_listener(headwater: Headwater, tmp_path: Path) -> None:
     file = tmp_path / "headwater.toml"
     file.write_text(

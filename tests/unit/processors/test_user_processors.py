@@ -144,7 +144,11 @@ def process(processor: Any, given: list[Given], **more: Any) -> tuple[UserPartit
 
 def test_an_exception_undoes_its_call_alone_and_the_reading_is_a_dead_letter_with_file_and_line() -> None:
     partition, made = process(Raises(), rows("{}", '{"bad": 7}', "{}"))
-    assert [decoded(one)[0] for one in made] == [{"seen": 1}, {"bad": 7}, {"seen": 2}]
+    assert [decoded(one)[0] for one in made] == [
+        {"seen": 1},
+        {"reason": "raises: test_user_processors.py, line 132: ValueError: no good: 7", "reading": {"bad": 7}},
+        {"seen": 2},
+    ]
     assert partition.state_of("n/d") == Pump(seen=2)
     headers = {name: (value or b"").decode() for name, value in decode_headers(made[1].record[3])}
     line = next(at for at, text in enumerate(Path(__file__).read_text().splitlines(), 1) if "raise ValueError" in text)
