@@ -139,7 +139,10 @@ class GroupProcessor:
             "group.instance.id": self._instance,
             "session.timeout.ms": settings.session_timeout_ms,
             "heartbeat.interval.ms": max(300, min(3_000, settings.session_timeout_ms // 4)),
-            "partition.assignment.strategy": "cooperative-sticky",
+            # Not cooperative: a member that dies between giving up and joining again, and comes back under its
+            # instance, has its part of the unfinished assignment at once and without a rebalance (KIP-345). The
+            # partitions on their way to others (KIP-429) then have no owner for as long as nobody comes or goes.
+            "partition.assignment.strategy": "roundrobin",
             "isolation.level": "read_committed",
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
@@ -227,7 +230,7 @@ class GroupProcessor:
             if begun.expired:
                 log.warning("%s/%d: %d records before offset %d expired unread", *source, begun.expired, begun.offset)
             begin.append(TopicPartition(offset.topic, offset.partition, begun.offset))
-        consumer.incremental_assign(begin)
+        consumer.assign(begin)
         log.info("took over %s", ", ".join(f"{at.topic}/{at.partition} from {at.offset}" for at in begin))
 
     def _revoked(self, consumer: Any, revoked: list[TopicPartition]) -> None:
@@ -248,7 +251,7 @@ class GroupProcessor:
     def _give_up(self, consumer: Any, gone: list[TopicPartition]) -> None:
         for source in self._sources(gone):
             self._member.end(source)
-        consumer.incremental_unassign(gone)
+        consumer.unassign()
         if gone:
             log.info("gave up %s", ", ".join(f"{at.topic}/{at.partition}" for at in gone))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -147,6 +149,30 @@ def test_a_rebuild_relays_every_reading_once(group: Group) -> None:
     count = sum(row.device in "ns" and row.fields["t"] >= 0 for part in range(PARTITIONS) for row in story(part, 0, 40))
     assert readings == count
     assert group.stop("a") == 0
+
+
+DIES = """
+import os, signal
+from headwater.cli.main import app
+from processors.group.driver import GroupProcessor
+GroupProcessor._revoked = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+app()
+"""
+
+
+@pytest.mark.long("process")
+@pytest.mark.timeout(200)
+def test_a_member_that_dies_while_it_gives_up_leaves_no_partition_without_an_owner(group: Group) -> None:
+    """It comes back within its session, under its instance: the group does not stay at half an assignment."""
+    feed(group.bootstrap, blocks(0, 20))
+    group.start("a", program=[sys.executable, "-c", DIES])
+    until(lambda: "took over" in group.log_of("a").read_text(), "a has all", {"a": group.log_of("a")})
+    group.start("b")
+    assert group.wait("a") == -signal.SIGKILL
+    group.start("a")
+    feed(group.bootstrap, blocks(20, 60))
+    settled(group, 60)
+    assert group.stop("a") == group.stop("b") == 0
 
 
 @pytest.mark.long("process-groups", count=40, full=300)

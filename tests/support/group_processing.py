@@ -29,8 +29,8 @@ class Group:
         self.file.write_text(f'name = "farm"\nbootstrap_servers = "{bootstrap}"\n{settings}')
         self._members: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, instance: str, *more: str) -> None:
-        command = [*HEADWATER, "process", "--config", str(self.file), "--instance", instance, *more]
+    def start(self, instance: str, *more: str, program: Sequence[str] = HEADWATER) -> None:
+        command = [*program, "process", "--config", str(self.file), "--instance", instance, *more]
         with open(self.log_of(instance), "ab") as log:
             self._members[instance] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
@@ -74,7 +74,7 @@ def feed(bootstrap: str, blocks: Sequence[Block]) -> None:
                 timestamp=block.timestamps[row],
                 headers=decode_headers(block.headers[row]),
             )
-        assert producer.flush(ANSWER_S) == 0
+        assert producer.flush(UNTIL_S) == 0
 
 
 def said(bootstrap: str, topic: str, *, committed: bool = True) -> list[list[Said]]:
