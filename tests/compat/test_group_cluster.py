@@ -19,7 +19,6 @@ rules = ["rules.toml"]
 session_timeout_ms = 6000
 snapshot_every_ms = 500
 replication_factor = 3
-output_retention_days = 10000  # the story is of a year ago: a broker would expire it half a minute after its start
 """
 
 
@@ -37,7 +36,7 @@ def test_a_group_says_what_one_processor_says_while_each_broker_is_killed_once(
 ) -> None:
     """Leaders of inputs, outputs and changelog, and the coordinators of group and transactions: each broker is some."""
     (tmp_path / "rules.toml").write_text(RULES)
-    make_topic(cluster.bootstrap, "readings", PARTITIONS, **{"retention.ms": "-1"})
+    make_topic(cluster.bootstrap, "readings", PARTITIONS)
     group = Group(tmp_path, cluster.bootstrap, SETTINGS)
     logs = {name: group.log_of(name) for name in "ab"}
     try:

@@ -39,7 +39,9 @@ rules = ["rules.toml"]
 session_timeout_ms = 6000
 snapshot_every_ms = 500
 """
-START_MS = 1_735_689_600_000
+START_MS = (round(time.time()) // 3600 - 1) * 3_600_000
+"""Of late: an Apache Kafka rolls a segment when a transaction's end, stamped now, is a week younger than its first
+record, and then compacts it: of a window's revisions only the latest is left, and not all that was said can be told."""
 
 
 def story(partition: int, begin: int, end: int) -> list[Row]:
