@@ -28,10 +28,12 @@ class Group:
         self.file = folder / "process.toml"
         self.file.write_text(f'name = "farm"\nbootstrap_servers = "{bootstrap}"\n{settings}')
         self._members: dict[str, subprocess.Popen[bytes]] = {}
+        self._begun: dict[str, int] = {}
 
     def start(self, instance: str, *more: str, program: Sequence[str] = HEADWATER) -> None:
         command = [*program, "process", "--config", str(self.file), "--instance", instance, *more]
         with open(self.log_of(instance), "ab") as log:
+            self._begun[instance] = log.tell()
             self._members[instance] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def log_of(self, instance: str) -> Path:
@@ -43,9 +45,14 @@ class Group:
         process.wait()
 
     def stop(self, instance: str) -> int:
+        until(lambda: self._ready(instance), f"{instance} has come up", {instance: self.log_of(instance)})
         process = self._members.pop(instance)
         process.terminate()
         return process.wait(30)
+
+    def _ready(self, instance: str) -> bool:
+        """Whether it can be asked to stop: the others may have done all that a test waits for before it is up."""
+        return b"process: member" in self.log_of(instance).read_bytes()[self._begun[instance] :]
 
     def wait(self, instance: str) -> int:
         return self._members.pop(instance).wait(30)
