@@ -35,8 +35,7 @@ def read_run(x: Exchange, data: bytes, position: int, end: int, room: int, prope
     length_max = x.settings.packet_bytes_max - 3  # one a byte or so larger is left to the table
     first = flags = number_bytes = 0  # of the packet before: the next is often the same
     name, head = "", b""  # its topic, and the bytes of that with their length
-    ids: list[int] = []  # and of all that were like it, not among `messages` yet
-    payloads: list[bytes] = []
+    ids, payloads = list[int](), list[bytes]()  # and of all that were like it, not among `messages` yet
     if not position:
         x.unlike_bytes = 0
     looked = 0 < x.unlike_bytes < 2 * (end - position)  # for packets of equal length
@@ -67,8 +66,7 @@ def read_run(x: Exchange, data: bytes, position: int, end: int, room: int, prope
         if at + 2 + properties > stop:
             break
         if not looked and (size := stop - position) * EQUAL_MIN <= end - position:
-            looked = True
-            count = (end - position) // size
+            looked, count = True, (end - position) // size
             equal = _equal_packets(data, position, size, at - position, count, number_bytes, properties)
             if equal is not None and (not number_bytes or count <= left):
                 ids += equal[0]
@@ -77,11 +75,9 @@ def read_run(x: Exchange, data: bytes, position: int, end: int, room: int, prope
                 position += count * size
                 continue
             x.unlike_bytes = end - position
-        packet_id = 0
-        if number_bytes:
-            packet_id = data[at] << 8 | data[at + 1]
-            if not packet_id or left < 1:
-                break
+        packet_id = data[at] << 8 | data[at + 1] if number_bytes else 0
+        if number_bytes and (not packet_id or left < 1):
+            break
         at += number_bytes
         if properties and data[at]:
             break
