@@ -18,7 +18,7 @@ from processors.columns import marks_of
 from processors.facts import HEADER as FACTS
 from processors.marks import WatermarkTracker
 from processors.processor import PartitionProcessor
-from processors.results import NEVER, WindowResult, aggregate_value
+from processors.results import NEVER, ToldResult, WindowResult, aggregate_value
 from processors.rules.model import Rules, WindowRule
 from processors.windows.closing import EVER
 
@@ -34,18 +34,9 @@ Key = tuple[str, str, int]
 """Rule, group, start."""
 
 
-class Standing(msgspec.Struct):
+class Standing(ToldResult):
     """The latest revision of a window; `partition` is the one of topic `aggregates` that holds it."""
 
-    rule: str
-    group: str
-    start: int
-    end: int
-    revision: int
-    complete: bool
-    cause: str
-    count: int
-    fields: dict[str, dict[str, Any]]
     partition: int = 0
 
 

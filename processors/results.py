@@ -30,6 +30,20 @@ class WindowResult(NamedTuple):
     more: dict[str, Any] = {}  # noqa: RUF012 - a NamedTuple's default; nobody writes into it
 
 
+class ToldResult(msgspec.Struct):
+    """What a record of topic `aggregates` says of its window (docs/windows.md), read back."""
+
+    rule: str
+    group: str
+    start: int
+    end: int
+    revision: int
+    complete: bool
+    cause: str
+    count: int
+    fields: dict[str, dict[str, Any]]
+
+
 def aggregate_value(rule: str, result: WindowResult) -> dict[str, Any]:
     """The value of its record in topic `aggregates`."""
     value: dict[str, Any] = {

@@ -17,6 +17,7 @@ from devices.profiles import Profile
 from devices.reading import Reading
 from devices.user_settings import DecoderSettings
 from headwater.app.frames import encode_frame, read_frame
+from headwater.app.prints import PRINTS_S, pass_prints
 from headwater.errors import UNREADABLE, HeadwaterError, PeerError
 
 log = logging.getLogger("headwater.decoders")
@@ -26,8 +27,6 @@ Item = tuple[str, bytes, int, str, str]
 
 START_S = 20.0
 """A Raspberry Pi that boots takes its time over an import."""
-PRINTS_MAX = 20
-PRINTS_S = 0.5
 ANSWER_BYTES_MAX = 8 << 20
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 
@@ -87,7 +86,7 @@ class DecoderProcess:
             pass_fds=(self._trace,),
             start_new_session=True,  # a group of its own: what it starts ends with it
         )
-        self._prints = asyncio.create_task(self._pass_prints(self._process))
+        self._prints = asyncio.create_task(pass_prints(self._process, self._say))
         settings = self._settings
         plain = msgspec.to_builtins(self._profile)
         hello = [plain, settings.memory_max_bytes, settings.time_max_ms, os.getpid(), self._trace]
@@ -156,12 +155,5 @@ class DecoderProcess:
         process._transport.close()  # type: ignore[attr-defined]  # pipes that others hold open: nothing else closes them
         os.close(self._trace)
 
-    async def _pass_prints(self, process: asyncio.subprocess.Process) -> None:
-        """What the decoder prints, to the node's log, as far as it is bearable."""
-        assert process.stderr is not None  # noqa: S101 - it was asked for
-        told = 0
-        while data := await process.stderr.read(4096):
-            for line in data.decode("utf-8", "replace").splitlines():
-                told += 1
-                if told <= PRINTS_MAX and line.strip():
-                    log.info("decoder of profile %s says: %.300s", self._profile.name, line)
+    def _say(self, line: str) -> None:
+        log.info("decoder of profile %s says: %s", self._profile.name, line)

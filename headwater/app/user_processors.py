@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from headwater.app.frames import encode_frame
+from headwater.app.prints import PRINTS_S, pass_prints
 from headwater.app.processor_child import BROKEN, FAILED, PAUSED, Hello
 from headwater.app.processor_watch import At, new_trace, read_place, read_trace
 from headwater.app.supervisor import Backoff
@@ -35,8 +36,6 @@ log = logging.getLogger("headwater.processors")
 LOOK_S = 0.5
 """How often a paused processor's file is looked at."""
 STOP_S = 10.0
-PRINTS_MAX = 20
-PRINTS_S = 0.5
 KILLERS_MAX = 1000
 _LINE_BYTES_MAX = 1 << 20
 
@@ -124,7 +123,7 @@ class UserProcessor:
                 process.stdin.write(encode_frame(hello))
                 await process.stdin.drain()
             self._hello = msgspec.structs.replace(self._hello, rebuild=False)
-            prints = asyncio.create_task(self._pass_prints(process))
+            prints = asyncio.create_task(pass_prints(process, self._say))
             end, reason = await self._listen(process)
             await asyncio.wait([prints], timeout=PRINTS_S)
             prints.cancel()
@@ -223,15 +222,8 @@ class UserProcessor:
                 await asyncio.wait_for(process.wait(), PRINTS_S)
         process._transport.close()  # type: ignore[attr-defined]  # pipes that others hold open: nothing else closes them
 
-    async def _pass_prints(self, process: asyncio.subprocess.Process) -> None:
-        """What the processor prints, to the log, as far as it is bearable."""
-        assert process.stderr is not None  # noqa: S101 - it was asked for
-        told = 0
-        while data := await process.stderr.read(4096):
-            for line in data.decode("utf-8", "replace").splitlines():
-                told += 1
-                if told <= PRINTS_MAX and line.strip():
-                    log.info("processor %s says: %.300s", self.name, line)
+    def _say(self, line: str) -> None:
+        log.info("processor %s says: %s", self.name, line)
 
 
 def inline_processors(

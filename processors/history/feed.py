@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Any
 
-from gateway.consume.reader import Block, Reader
+from gateway.consume.reader import Reader
 from gateway.wire.errors import ErrorCode, KafkaError
 from headwater.clock import Clock
 from headwater.errors import HeadwaterError
 from headwater.net import Net
 from processors.history.store import PENDING_MAX, HistoryStore
+from processors.reading_log import ReadingLog
 
 log = logging.getLogger(__name__)
 
@@ -26,22 +27,12 @@ TOPICS_EVERY_MS = 10_000
 RETRY_S = 2.0
 
 
-class Log(Protocol):
-    """What is needed of `gateway.consume.reader.Reader`."""
-
-    ends: dict[tuple[str, int], int]
-
-    async def partitions(self, topic: str) -> int: ...
-    async def offset(self, topic: str, partition: int, at: str | int) -> int: ...
-    def assign(self, positions: Mapping[tuple[str, int], int]) -> None: ...
-    async def poll(self, *, max_wait_ms: int = ..., max_bytes: int = ...) -> list[Block]: ...
-    async def close(self) -> None: ...
-
-
 class History:
     """`run` in a loop and thread of its own; everything else from any thread."""
 
-    def __init__(self, path: str, *, bytes_max: int, connect: Callable[[], Awaitable[Log]], clock: Clock) -> None:
+    def __init__(
+        self, path: str, *, bytes_max: int, connect: Callable[[], Awaitable[ReadingLog]], clock: Clock
+    ) -> None:
         self._path = path
         self._bytes_max = bytes_max
         self._connect = connect
@@ -106,7 +97,7 @@ class History:
         finally:
             await reader.close()
 
-    async def _assign(self, reader: Log, store: HistoryStore) -> None:
+    async def _assign(self, reader: ReadingLog, store: HistoryStore) -> None:
         known = store.positions()
         for partition in range(await reader.partitions(TOPIC)):
             where = (TOPIC, partition)
@@ -118,7 +109,7 @@ class History:
             self._positions[where] = at if start <= at <= end else start
         reader.assign(self._positions)
 
-    async def _round(self, reader: Log, store: HistoryStore) -> None:
+    async def _round(self, reader: ReadingLog, store: HistoryStore) -> None:
         if not self._positions:
             await asyncio.sleep(RETRY_S / 4)
             return
@@ -162,7 +153,7 @@ class History:
 def make_history(path: str, *, bytes_max: int, host: str, port: int, net: Net, clock: Clock) -> History:
     """The history of the node whose Kafka listener is at `host:port`."""
 
-    async def connect() -> Log:
+    async def connect() -> ReadingLog:
         return await Reader.connect(net, host, port, client_id="headwater-history", committed=True)
 
     return History(path, bytes_max=bytes_max, connect=connect, clock=clock)

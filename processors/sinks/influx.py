@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from headwater.clock import Clock
 from headwater.disk import Disk
 from headwater.errors import HeadwaterError
 from headwater.net import Net
+from processors.reading_log import ReadingLog
 from processors.sinks.batches import Batch, Batcher, Origin
 from processors.sinks.client import Client, InfluxClient
 from processors.sinks.delivery import Backoff, Delivery
@@ -41,17 +42,10 @@ PROBLEM_AFTER_MS = 10_000
 """A database that takes nothing for so long is a problem of the node; a shorter pause is life."""
 
 
-class Log(Protocol):
-    """What the sink needs of `gateway.consume.reader.Reader`."""
+class Log(ReadingLog, Protocol):
+    """And one to write dead letters into."""
 
-    ends: dict[tuple[str, int], int]
-
-    async def partitions(self, topic: str) -> int: ...
-    async def offset(self, topic: str, partition: int, at: str | int) -> int: ...
-    def assign(self, positions: Mapping[tuple[str, int], int]) -> None: ...
-    async def poll(self, *, max_wait_ms: int = ..., max_bytes: int = ...) -> list[Block]: ...
     async def produce(self, topic: str, partition: int, records: Sequence[Record]) -> int: ...
-    async def close(self) -> None: ...
 
 
 class InfluxSink:

@@ -15,6 +15,7 @@ import msgspec
 
 from gateway.consume.reader import Block
 from headwater.errors import UNREADABLE
+from processors.results import ToldResult
 from processors.sinks.settings import InfluxSettings
 
 SERIES_MAX = 50_000
@@ -34,18 +35,9 @@ class Unfit(Exception):  # noqa: N818 - a verdict on one record, not a failure
     """This record cannot be a point; says why."""
 
 
-class _Result(msgspec.Struct):
-    """A record of topic aggregates (docs/windows.md)."""
+class _Result(ToldResult):
+    """And where a session has gone that was joined to another."""
 
-    rule: str
-    group: str
-    start: int
-    end: int
-    revision: int
-    complete: bool
-    cause: str
-    count: int
-    fields: dict[str, dict[str, Any]]
     merged_into: int | None = None
 
 
