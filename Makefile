@@ -8,6 +8,9 @@ BIN := .venv/bin
 WORKERS ?= 2
 PYTEST_ARGS ?=
 
+# Tests start hundreds of nodes, and compiling their modules anew takes half a second each time.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup demo test test-long lint format peers bench lock recordings
 
 help:  ## List these commands

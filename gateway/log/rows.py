@@ -6,18 +6,14 @@ from itertools import chain
 
 from gateway.log.layout import MAGIC
 from gateway.log.records import Record, encode_batch, seal
-from gateway.log.varint import SMALL, encode_varint
+from gateway.log.varint import SMALL, small_varints
 
 _NEAR_MS = 8_192
 
 
-def _near(delta_ms: int) -> bytes:
-    """A record's attributes, always 0, and how far its time is from the batch's."""
-    return b"\x00" + encode_varint(delta_ms)
-
-
-# For -8,192 <= delta < 8,192: a negative index finds what stands at the list's end.
-_NEAR = [_near(delta) for delta in [*range(_NEAR_MS), *range(-_NEAR_MS, 0)]]
+# A record's attributes, always 0, and how far its time is from the batch's, for -8,192 <= delta < 8,192: a negative
+# index finds what stands at the list's end.
+_NEAR = [b"\x00" + small for small in [*SMALL[:_NEAR_MS], *reversed(small_varints(1)[:_NEAR_MS])]]
 
 
 class Rows:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, Optional
 
@@ -21,7 +20,6 @@ from headwater.cli.profiles_commands import profiles_app
 from headwater.cli.replication_commands import replication_app
 from headwater.cli.simulate_commands import simulate_app
 from headwater.cli.user_commands import user_app
-from headwater.errors import HeadwaterError
 
 _HELP = """Headwater: from sensors to a central log, exactly once, through broken links and power cuts.
 
@@ -100,7 +98,7 @@ def run(
     """
     from headwater.cli.run import run_node
 
-    raise typer.Exit(run_node(config, log_level, log_format))
+    raise typer.Exit(run_node(config=config, log_level=log_level, log_format=log_format))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
@@ -207,18 +205,3 @@ def _asynchronously(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         asyncio.run(work())
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
-
-
-def main() -> None:
-    """The entry point: a mistake is one message and the next step, exit status 2, never a traceback."""
-    try:
-        app()
-    except (HeadwaterError, ConnectionError, TimeoutError) as error:  # typer has seen to a closed pipe (`| head`)
-        _fail(error)
-
-
-def _fail(error: Exception) -> None:
-    what, hint = (error.what, error.hint) if isinstance(error, HeadwaterError) else (str(error), "")
-    lines = [f"error: {what}", *([f"  {hint}"] if hint else [])]
-    print("\n".join(lines), file=sys.stderr)
-    sys.exit(2)

@@ -16,19 +16,19 @@ from headwater.settings.load import load_settings
 log = logging.getLogger(__name__)
 
 
-def run_node(config: str | None, level: str, form: str) -> int:
+def run_node(config: str | None = None, log_level: str = "info", log_format: str = "text") -> int:
     """Run until told to stop; returns 0 after a clean end, 1 when the core failed. Raises UserError at the start."""
-    if level not in LEVELS:
-        raise UserError(f"--log-level {level} is not known", hint=f"It is one of {', '.join(LEVELS)}.")
-    if form not in ("text", "json"):
-        raise UserError(f"--log-format {form} is not known", hint="It is text or json.")
+    if log_level not in LEVELS:
+        raise UserError(f"--log-level {log_level} is not known", hint=f"It is one of {', '.join(LEVELS)}.")
+    if log_format not in ("text", "json"):
+        raise UserError(f"--log-format {log_format} is not known", hint="It is text or json.")
     loaded = load_settings(need_config(config))
     check_parts(loaded.settings)
-    set_up_logging(loaded.settings.node, level=level, form="json" if form == "json" else "text")
+    set_up_logging(loaded.settings.node, level=log_level, form="json" if log_format == "json" else "text")
     for line in warnings(loaded.settings):
         log.warning("%s", line)
     allow_open_files()
-    return asyncio.run(run_core(loaded.settings, config=loaded.file, level=level, form=form))
+    return asyncio.run(run_core(loaded.settings, config=loaded.file, level=log_level, form=log_format))
 
 
 def allow_open_files() -> None:

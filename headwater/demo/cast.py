@@ -16,7 +16,7 @@ from headwater.demo.story import OUTAGE_S
 from headwater.errors import UserError
 
 START_S_MAX = 30.0
-_NODE = "import sys; from headwater.cli.main import main; sys.argv[0] = 'headwater'; main()"
+_NODE = "import sys; from headwater.cli.entry import main; sys.argv[0] = 'headwater'; main()"
 
 
 class Cast:

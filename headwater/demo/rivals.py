@@ -32,7 +32,7 @@ QUIET_S = 1.0
 """A broker that has sent nothing for this long has sent what it has."""
 
 _LAUNCH = str(Path(__file__).with_name("launch.py"))
-_NODE = "import sys; from headwater.cli.main import main; sys.argv[0] = 'headwater'; main()"
+_NODE = "import sys; from headwater.cli.entry import main; sys.argv[0] = 'headwater'; main()"
 _DAEMON_PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
 
 

@@ -6,13 +6,12 @@ import os
 from collections.abc import Mapping
 
 import msgspec
-from msgspec import inspect
 
 from headwater import resources
 from headwater.errors import UserError
 from headwater.net import parse_address
 from headwater.settings.load import read_secrets, resolve_paths
-from headwater.toml.check import convert
+from headwater.toml.check import convert, shape_of
 from headwater.toml.places import Path
 from headwater.toml.source import Source, read_source
 from processors.group.settings import GroupSettings
@@ -24,7 +23,7 @@ def load_group(file: str, *, environ: Mapping[str, str] = os.environ) -> GroupSe
     source = read_source(file)
     source.expand(environ)
     secrets: set[Path] = set()
-    read_secrets(source, source.table, inspect.type_info(GroupSettings), (), secrets)
+    read_secrets(source, source.table, shape_of(GroupSettings), (), secrets)
     settings = convert(source, GroupSettings)
     if settings is not None:
         settings = msgspec.convert(resolve_paths(msgspec.to_builtins(settings), os.path.dirname(file)), GroupSettings)

@@ -19,7 +19,7 @@ from headwater import resources
 from headwater.errors import UserError
 from headwater.net import parse_address
 from headwater.settings.model import DEFAULTS, Settings
-from headwater.toml.check import convert, item_at, struct_at
+from headwater.toml.check import convert, item_at, shape_of, struct_at
 from headwater.toml.places import Path, show_path
 from headwater.toml.source import Source, read_source
 
@@ -46,7 +46,7 @@ def load_settings(file: str, *, environ: Mapping[str, str] = os.environ, host_na
         file, missing="Write one with `headwater init edge` or `headwater init central`, or name another with --config."
     )
     source.expand(environ)
-    shape = inspect.type_info(Settings)
+    shape = shape_of(Settings)
     secrets: set[Path] = set()
     read_secrets(source, source.table, shape, (), secrets)
     explicit_node = source.table.get("node")

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from headwater.app.control import read_status
 
-HEADWATER = [sys.executable, "-c", "import sys; sys.argv[0] = 'headwater'; from headwater.cli.main import main; main()"]
+_MAIN = "import sys; sys.argv[0] = 'headwater'; from headwater.cli.entry import main; main()"
+HEADWATER = [sys.executable, "-c", _MAIN]
 START_S_MAX = 30.0
 
 

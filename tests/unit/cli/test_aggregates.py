@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from headwater.cli.aggregates import explain, latest, text
-from headwater.cli.main import main
+from headwater.cli.entry import main
 from headwater.clock import ManualClock
 from headwater.errors import UserError
 from processors.processor import AGGREGATES, PartitionProcessor

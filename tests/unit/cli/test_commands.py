@@ -13,8 +13,8 @@ import pytest
 
 from gateway.users import matches, read_users
 from headwater.cli.config import to_toml
+from headwater.cli.entry import main, run_options
 from headwater.cli.init import suggest_name
-from headwater.cli.main import main
 from headwater.cli.status import lines, node_rows, source_rows
 
 
@@ -132,13 +132,38 @@ def test_version_and_help(headwater: Headwater) -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     script = (
-        "import sys\nsys.argv = ['headwater', '--help']\nfrom headwater.cli.main import main\n"
+        "import sys\nsys.argv = ['headwater', '--help']\nfrom headwater.cli.entry import main\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "heavy = {'rich', 'numpy', 'asyncio', 'msgspec', 'gateway', 'starlette'} & set(sys.modules)\n"
         "sys.exit(', '.join(sorted(heavy)) or 0)"
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
+
+
+def test_a_node_starts_without_the_command_lines_library() -> None:
+    script = (
+        "import sys\nimport headwater.cli.entry\nimport headwater.cli.run\n"
+        "heavy = {'typer', 'rich', 'pydantic', 'numpy', 'starlette'} & set(sys.modules)\n"
+        "sys.exit(', '.join(sorted(heavy)) or 0)"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "options"),
+    [
+        ("run", {}),
+        ("run --config a.toml", {"config": "a.toml"}),
+        ("run -c a.toml --log-format json", {"config": "a.toml", "log_format": "json"}),
+        ("run --config=a.toml --log-level=debug", {"config": "a.toml", "log_level": "debug"}),
+        *[(other, None) for other in ("", "status", "run --help", "run a.toml", "run --config", "run --config= x")],
+        *[(other, None) for other in ("run --config --help", "run -c=a.toml", "run --conf a.toml", "--version run")],
+    ],
+)
+def test_only_a_plain_start_is_read_without_it(line: str, options: dict[str, str] | None) -> None:
+    assert run_options(line.split()) == options
 
 
 @pytest.mark.parametrize("host", ["raspberrypi", "localhost.localdomain"])

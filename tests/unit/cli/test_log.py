@@ -9,7 +9,7 @@ import pytest
 
 from gateway.log.settings import LogSettings
 from gateway.log.store import LogStore
-from headwater.cli.main import main
+from headwater.cli.entry import main
 from headwater.clock import SystemClock
 from headwater.disk import RealDisk
 from tests.support.logs import append

@@ -13,7 +13,7 @@ import pytest
 
 from devices.profile_files import shipped_names
 from devices.profiles import Profile
-from headwater.cli.main import main
+from headwater.cli.entry import main
 from headwater.cli.profiles import example_topic
 
 GOOD = b'{"ts":1735689600123,"seq":1,"power":812.0}'

@@ -14,7 +14,7 @@ import pytest
 from devices.options import OPTIONS
 from devices.profile_text import parse_profile
 from devices.profiles import FieldSpec, Profile, RegisterSpec, TimestampSpec
-from headwater.cli.main import main
+from headwater.cli.entry import main
 from tests.support.tree import ROOT
 
 PAGE = (ROOT / "docs" / "profiles.md").read_text(encoding="utf-8")
