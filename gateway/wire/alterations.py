@@ -10,9 +10,10 @@ from gateway.log.errors import InvalidTopic, LogFailed
 from gateway.log.topic_config import parse_config
 from gateway.wire.compiler import Body
 from gateway.wire.errors import ErrorCode
+from gateway.wire.internal_topics import INTERNAL_TOPICS
 from gateway.wire.peer import Peer
 from gateway.wire.session import Request
-from gateway.wire.topics import INTERNAL_TOPICS, TOPIC_RESOURCE, has_room
+from gateway.wire.topics import TOPIC_RESOURCE, has_room
 
 if TYPE_CHECKING:
     from gateway.wire.broker import Broker

@@ -20,6 +20,7 @@ from gateway.wire.compiler import Body
 from gateway.wire.coordinator import Coordinator
 from gateway.wire.groups import commits, listing, members
 from gateway.wire.groups.registry import Groups
+from gateway.wire.internal_topics import OFFSETS_TOPIC
 from gateway.wire.peer import Peer, Reply
 from gateway.wire.schema import ApiKey
 from gateway.wire.session import Request
@@ -66,7 +67,7 @@ class Broker:
         self.waits = produce.Waits(self.timers, clock)
         self.groups = Groups(self)  # before the transactions, whose recovery ends some of its offsets
         self.transactions = Coordinator(self)
-        self.groups.settle(self.transactions.holding(topics.OFFSETS_TOPIC))
+        self.groups.settle(self.transactions.holding(OFFSETS_TOPIC))
 
     def handle(self, request: Request, peer: Peer, reply: Reply) -> None:
         """Answer one request. Raises `PeerError` when the connection cannot go on."""

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.wire.compiler import Body
 from gateway.wire.errors import ErrorCode
+from gateway.wire.internal_topics import INTERNAL_TOPICS
 from gateway.wire.peer import Peer
 from gateway.wire.schema import SERVED, ZERO_UUID, ApiKey
 from gateway.wire.session import Request
-from gateway.wire.topics import INTERNAL_TOPICS, auto_create
+from gateway.wire.topics import auto_create
 
 if TYPE_CHECKING:
     from gateway.log.store import Topic

@@ -12,10 +12,10 @@ from typing import Any
 
 from gateway.wire.compiler import Body
 from gateway.wire.errors import ErrorCode
+from gateway.wire.internal_topics import INTERNAL_TOPICS, OFFSETS_TOPIC
 from gateway.wire.lifecycle import PREPARED, Done, Lifecycle
 from gateway.wire.peer import Peer, Reply
 from gateway.wire.session import Request
-from gateway.wire.topics import INTERNAL_TOPICS, OFFSETS_TOPIC
 from gateway.wire.transactions import EPOCH_MAX, NO_EPOCH, Partition, State, Transaction
 from headwater.errors import StorageError
 

@@ -24,11 +24,11 @@ from gateway.log.state import NO_PRODUCER
 from gateway.wire.alike import Alike, Single
 from gateway.wire.compiler import Body
 from gateway.wire.errors import ErrorCode, error_name
+from gateway.wire.internal_topics import INTERNAL_TOPICS
 from gateway.wire.peer import Peer, Reply
 from gateway.wire.schema import ApiKey
 from gateway.wire.session import Request
 from gateway.wire.timers import Timer, Timers
-from gateway.wire.topics import INTERNAL_TOPICS
 from headwater.clock import Clock
 from headwater.errors import HeadwaterError, PeerError
 

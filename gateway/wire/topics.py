@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.log.errors import InvalidTopic, LogFailed, TopicExists
 from gateway.wire.compiler import Body
 from gateway.wire.errors import ErrorCode
+from gateway.wire.internal_topics import INTERNAL_TOPICS
 from gateway.wire.peer import Peer
 from gateway.wire.schema import ZERO_UUID
 from gateway.wire.session import Request
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
     from gateway.wire.broker import Broker
 
 logger = logging.getLogger(__name__)
-
-TRANSACTION_TOPIC = "__transaction_state"
-OFFSETS_TOPIC = "__consumer_offsets"
-INTERNAL_TOPICS = frozenset({TRANSACTION_TOPIC, OFFSETS_TOPIC})
 
 _NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}\Z")
 TOPIC_RESOURCE, _BROKER = 2, 4  # DescribeConfigs' resource types

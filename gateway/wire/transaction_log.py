@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from gateway.log.partition import PartitionLog
 from gateway.log.records import NO_HEADERS, decode_batch, encode_batch, read_header, split_batches
 from gateway.log.store import LogStore
-from gateway.wire.topics import TRANSACTION_TOPIC
+from gateway.wire.internal_topics import TRANSACTION_TOPIC
 from gateway.wire.transactions import Snapshot, decode_key, decode_value, encode_key, encode_value
 from headwater.clock import Clock
 from headwater.disk import Disk, read_or_none

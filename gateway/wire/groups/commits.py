@@ -10,9 +10,9 @@ from gateway.wire.errors import ErrorCode
 from gateway.wire.groups.group import NO_GENERATION, Committed, Group, Partition, State
 from gateway.wire.groups.members import GROUP_ID_MAX, find_member
 from gateway.wire.groups.records import encode_offset, encode_offset_key
+from gateway.wire.internal_topics import OFFSETS_TOPIC
 from gateway.wire.peer import Peer, Reply
 from gateway.wire.session import Request
-from gateway.wire.topics import OFFSETS_TOPIC
 
 if TYPE_CHECKING:
     from gateway.wire.broker import Broker

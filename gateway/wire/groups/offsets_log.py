@@ -12,7 +12,7 @@ from typing import NamedTuple
 from gateway.log.partition import Appended, PartitionLog
 from gateway.log.records import NO_HEADERS, control_type, decode_batch, encode_batch, read_header, split_batches
 from gateway.log.store import LogStore
-from gateway.wire.topics import OFFSETS_TOPIC
+from gateway.wire.internal_topics import OFFSETS_TOPIC
 from headwater.clock import Clock
 from headwater.errors import HeadwaterError
 

@@ -7,7 +7,7 @@ import pytest
 from gateway.log.records import NO_HEADERS, encode_batch, encode_control
 from gateway.wire.groups.group import Committed
 from gateway.wire.groups.records import encode_group_key, encode_offset, encode_offset_key
-from gateway.wire.topics import OFFSETS_TOPIC, TRANSACTION_TOPIC
+from gateway.wire.internal_topics import OFFSETS_TOPIC, TRANSACTION_TOPIC
 from gateway.wire.transactions import Snapshot, State, encode_key, encode_value
 from tests.support.broker_world import World, make_batch
 from tests.support.group_member import GroupMember, committed

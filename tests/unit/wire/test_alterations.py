@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from gateway.wire.errors import ErrorCode
+from gateway.wire.internal_topics import OFFSETS_TOPIC
 from gateway.wire.schema import ApiKey
-from gateway.wire.topics import OFFSETS_TOPIC
 from tests.support.broker_world import World
 
 

@@ -12,8 +12,8 @@ from gateway.log.errors import LogFailed
 from gateway.wire.errors import ErrorCode
 from gateway.wire.groups import records
 from gateway.wire.groups.group import Committed, Group, Member, State
+from gateway.wire.internal_topics import OFFSETS_TOPIC
 from gateway.wire.schema import ApiKey
-from gateway.wire.topics import OFFSETS_TOPIC
 from headwater.errors import PeerError
 from tests.support.broker_world import Asked, World
 from tests.support.group_member import GroupMember, committed, gather
