@@ -26,6 +26,7 @@ from gateway.wire.schema import ApiKey
 from gateway.wire.session import Request
 from gateway.wire.settings import KafkaSettings
 from gateway.wire.timers import Timers
+from gateway.wire.waits import Waits
 from headwater.clock import Clock
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class Broker:
         self.refused_batches = 0
         self.denied = 0
         self.unreadable: set[tuple[str, int]] = set()
-        self.waits = produce.Waits(self.timers, clock)
+        self.waits = Waits(self.timers, clock)
         self.groups = Groups(self)  # before the transactions, whose recovery ends some of its offsets
         self.transactions = Coordinator(self)
         self.groups.settle(self.transactions.holding(OFFSETS_TOPIC))

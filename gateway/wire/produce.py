@@ -28,8 +28,7 @@ from gateway.wire.internal_topics import INTERNAL_TOPICS
 from gateway.wire.peer import Peer, Reply
 from gateway.wire.schema import ApiKey
 from gateway.wire.session import Request
-from gateway.wire.timers import Timer, Timers
-from headwater.clock import Clock
+from gateway.wire.waits import Wait
 from headwater.errors import HeadwaterError, PeerError
 
 if TYPE_CHECKING:
@@ -43,8 +42,6 @@ _PRODUCER_AND_COUNT = struct.Struct(">qhii")
 _LENGTH_AT, _MAGIC_AT, _ATTRIBUTES_AT, _PRODUCER_AT, _COUNT_AT, _HEADER_BYTES = 8, 16, 22, 43, 57, 61
 _TRANSACTIONAL, _CONTROL, _CODEC, _ZSTD = 0x10, 0x20, 0x07, 4
 _ZSTD_VERSION = 7  # KIP-110
-_SWEEP_MS = 1000
-_TIMEOUT_MAX_MS = 60_000
 
 _CODES: tuple[tuple[type[HeadwaterError], ErrorCode], ...] = (
     (OutOfOrderSequence, ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER),
@@ -59,62 +56,6 @@ _CODES: tuple[tuple[type[HeadwaterError], ErrorCode], ...] = (
 def code_of(error: HeadwaterError) -> ErrorCode:
     """Kafka's code for what the log refused with."""
     return next((code for kind, code in _CODES if isinstance(error, kind)), ErrorCode.UNKNOWN_SERVER_ERROR)
-
-
-class _Wait:
-    """One Produce whose batches are appended and not all synced; called once for each that is."""
-
-    __slots__ = ("answers", "deadline_ms", "left", "reply", "waits")
-
-    def __init__(self, reply: Callable[[Body], None], answers: Body, left: int, waits: Waits) -> None:
-        self.reply = reply
-        self.answers = answers
-        self.left = left
-        self.deadline_ms = 0.0
-        self.waits = waits
-
-    def __call__(self) -> None:
-        self.left -= 1
-        if self.left == 0 and self.deadline_ms >= 0:
-            self.waits.open.discard(self)
-            self.reply(self.answers)
-
-    def failed(self, answer: dict[str, Any]) -> None:
-        """A failed sync took one partition's batch back."""
-        answer |= {"error_code": ErrorCode.KAFKA_STORAGE_ERROR, "base_offset": -1}
-        self()
-
-    def expire(self) -> None:
-        self.deadline_ms = -1.0
-        for topic in self.answers["responses"]:
-            for answer in topic["partition_responses"]:
-                answer["error_code"] = answer["error_code"] or ErrorCode.REQUEST_TIMED_OUT
-        self.reply(self.answers)
-
-
-class Waits:
-    """Produces that wait for the disk. One sweep a second finds those past their time: no timer per request."""
-
-    def __init__(self, timers: Timers, clock: Clock) -> None:
-        self._timers = timers
-        self._clock = clock
-        self.open: set[_Wait] = set()
-        self._sweep: Timer | None = None
-
-    def add(self, wait: _Wait, timeout_ms: int) -> None:
-        """Answer REQUEST_TIMED_OUT after `timeout_ms`, give or take the sweep."""
-        now_ms = self._clock.monotonic_ms()
-        wait.deadline_ms = now_ms + timeout_ms
-        self.open.add(wait)
-        if self._sweep is None:
-            self._sweep = self._timers.at(now_ms + _SWEEP_MS, self._expire)
-
-    def _expire(self) -> None:
-        now_ms = self._clock.monotonic_ms()
-        for wait in [wait for wait in self.open if wait.deadline_ms <= now_ms]:
-            self.open.discard(wait)
-            wait.expire()
-        self._sweep = self._timers.at(now_ms + _SWEEP_MS, self._expire) if self.open else None
 
 
 def produce(broker: Broker, request: Request, peer: Peer, reply: Reply) -> None:
@@ -152,11 +93,11 @@ def produce(broker: Broker, request: Request, peer: Peer, reply: Reply) -> None:
     if not appended:
         reply(answered)
         return
-    wait = _Wait(reply, answered, len(appended), broker.waits)
+    wait = Wait(reply, answered, len(appended), broker.waits)
     for log, end, answer in appended:
         log.when_synced(end, wait, partial(wait.failed, answer))
     if wait.left:
-        broker.waits.add(wait, min(max(body["timeout_ms"], _SWEEP_MS), _TIMEOUT_MAX_MS))
+        broker.waits.add(wait, body["timeout_ms"])
 
 
 def produce_alike(
@@ -193,10 +134,10 @@ def produce_alike(
         "log_start_offset": log.log_start_offset,
     }
     answered = {"responses": [{"name": alike.topic, "partition_responses": [answer]}]}
-    wait = _Wait(partial(reply, counts), answered, 1, broker.waits)
+    wait = Wait(partial(reply, counts), answered, 1, broker.waits)
     log.when_synced(done.next_offset, wait, partial(wait.failed, answer))
     if wait.left:
-        broker.waits.add(wait, min(max(alike.body["timeout_ms"], _SWEEP_MS), _TIMEOUT_MAX_MS))
+        broker.waits.add(wait, alike.body["timeout_ms"])
     return True
 
 
