@@ -66,8 +66,9 @@ class Broker:
         self.denied = 0
         self.unreadable: set[tuple[str, int]] = set()
         self.waits = Waits(self.timers, clock)
-        self.groups = Groups(self)  # before the transactions, whose recovery ends some of its offsets
-        self.transactions = Coordinator(self)
+        self.groups = Groups(store, clock, self.timers, self.settings)
+        # After the groups: its recovery ends some of their offsets.
+        self.transactions = Coordinator(store, clock, self.timers, self.settings, self.groups)
         self.groups.settle(self.transactions.holding(OFFSETS_TOPIC))
 
     def handle(self, request: Request, peer: Peer, reply: Reply) -> None:

@@ -37,7 +37,7 @@ class Coordinator(Lifecycle):
                 self._no_ids(error, refused)
         elif not name or (body["producer_id"] == -1) != (body["producer_epoch"] == -1):
             refused(ErrorCode.INVALID_REQUEST)
-        elif not 0 < body["transaction_timeout_ms"] <= self._broker.settings.transaction_timeout_max_ms:
+        elif not 0 < body["transaction_timeout_ms"] <= self._settings.transaction_timeout_max_ms:
             refused(ErrorCode.INVALID_TRANSACTION_TIMEOUT)
         else:
             try:
@@ -51,8 +51,7 @@ class Coordinator(Lifecycle):
         """AddPartitionsToTxn (API 24)."""
         body: dict[str, Any] = request.body or {}
         asked = [(topic["name"], index) for topic in body["topics"] for index in topic["partitions"]]
-        store = self._broker.store
-        unknown = {part for part in asked if part[0] in INTERNAL_TOPICS or store.partition(*part) is None}
+        unknown = {part for part in asked if part[0] in INTERNAL_TOPICS or self._store.partition(*part) is None}
         if unknown:
             reply(_added(body, lambda part: _MISSING if part in unknown else ErrorCode.OPERATION_NOT_ATTEMPTED))
             return
@@ -68,7 +67,7 @@ class Coordinator(Lifecycle):
         body: dict[str, Any] = request.body or {}
         done: Done = lambda code: reply({"error_code": self._counted(code, request.version < 2)})  # noqa: E731
         try:
-            self._broker.groups.log.ready()
+            self._groups.log.ready()
         except StorageError as error:
             logger.error("%s", error.what)
             done(ErrorCode.COORDINATOR_NOT_AVAILABLE)

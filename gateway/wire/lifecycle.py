@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from gateway.log.store import LogStore
 from gateway.wire.errors import ErrorCode
+from gateway.wire.groups.registry import Groups
 from gateway.wire.markers import Marking, abort_orphans
 from gateway.wire.peer import Peer
 from gateway.wire.producer_ids import GIVEN_MAX, ProducerIds
+from gateway.wire.settings import KafkaSettings
+from gateway.wire.timers import Timers
 from gateway.wire.transaction_log import LISTING_EVERY, TransactionLog
 from gateway.wire.transactions import EPOCH_MAX, NO_EPOCH, Snapshot, State, Transaction
+from headwater.clock import Clock
 from headwater.errors import StorageError
-
-if TYPE_CHECKING:
-    from gateway.wire.broker import Broker
 
 logger = logging.getLogger(__name__)
 
@@ -34,16 +35,20 @@ Done = Callable[[ErrorCode], None]
 
 
 class Lifecycle:
-    """All transactional ids of this node; `Coordinator` adds the requests."""
+    """All transactional ids of this node; `Coordinator` adds the requests.
 
-    def __init__(self, broker: Broker) -> None:
-        store = broker.store
-        self._broker = broker
-        self._timers = broker.timers
-        self._clock = broker.clock
-        self._log = TransactionLog(store, broker.clock, store.disk, f"{store.data_dir}/node/transaction-listing")
+    `groups` are told of each end: offsets that were committed in a transaction are seen or forgotten with it.
+    """
+
+    def __init__(self, store: LogStore, clock: Clock, timers: Timers, settings: KafkaSettings, groups: Groups) -> None:
+        self._store = store
+        self._clock = clock
+        self._timers = timers
+        self._settings = settings
+        self._groups = groups
+        self._log = TransactionLog(store, clock, store.disk, f"{store.data_dir}/node/transaction-listing")
         self._transactions = {name: Transaction(name, snapshot) for name, snapshot in self._log.load().items()}
-        orphans = abort_orphans(store, broker.clock, [each.now for each in self._transactions.values()])
+        orphans = abort_orphans(store, clock, [each.now for each in self._transactions.values()])
         logs = [log for topic in store.topics.values() for log in topic.partitions]
         known = {each.now.producer_id for each in self._transactions.values()}
         known.update(orphans, *(log.last_offsets() for log in logs))
@@ -87,7 +92,7 @@ class Lifecycle:
         for name in peer.transactional_ids:
             transaction = self._transactions.get(name)
             if transaction is not None and transaction.peer is peer and name.startswith(OWN_PREFIX):
-                self._abandon_later(transaction, peer, self._broker.settings.abandoned_transaction_ms)
+                self._abandon_later(transaction, peer, self._settings.abandoned_transaction_ms)
 
     # steps
 
@@ -165,10 +170,10 @@ class Lifecycle:
                 self._log.append(transaction.transactional_id, transaction.now, lambda: None)
             except StorageError as error:
                 logger.error("transactional id %s: %s", transaction.transactional_id, error.what)
-            self._broker.groups.ended(now.producer_id, commit=commit)
+            self._groups.ended(now.producer_id, commit=commit)
             then()
 
-        Marking(self._broker.store, self._clock, self._timers, transaction, marked).start()
+        Marking(self._store, self._clock, self._timers, transaction, marked).start()
 
     def _abort_and_fence(self, transaction: Transaction, why: str, done: Done) -> None:
         """Abort with the next epoch: the old one cannot go on (TransactionMetadata.prepareFenceProducerEpoch)."""
@@ -216,7 +221,7 @@ class Lifecycle:
             self._abandon_later(transaction, peer, _RETRY_MS)
         elif transaction.now.state is State.ONGOING:
             self._abandoned += 1
-            wait_ms = self._broker.settings.abandoned_transaction_ms
+            wait_ms = self._settings.abandoned_transaction_ms
             why = f"aborted, its connection ended {wait_ms} ms ago"
             self._abort_and_fence(transaction, why, lambda code: self._again(transaction, code))
 
@@ -229,4 +234,4 @@ class Lifecycle:
         elif now.state is State.ONGOING:
             self._arm(transaction, self._clock.monotonic_ms() + now.timeout_ms)
             if transaction.transactional_id.startswith(OWN_PREFIX):
-                self._abandon_later(transaction, None, self._broker.settings.abandoned_transaction_ms)
+                self._abandon_later(transaction, None, self._settings.abandoned_transaction_ms)

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from gateway.wire.compiler import Body
 from gateway.wire.errors import ErrorCode
 from gateway.wire.groups.group import NO_GENERATION, Answer, Group, Member, State
 from gateway.wire.peer import Peer
-
-if TYPE_CHECKING:
-    from gateway.wire.broker import Broker
-    from gateway.wire.groups.registry import Groups
+from gateway.wire.timers import Timers
+from headwater.clock import Clock
 
 logger = logging.getLogger(__name__)
 
@@ -40,13 +38,21 @@ def refuse_sync(code: ErrorCode) -> Body:
     return {"error_code": code, "assignment": b""}
 
 
+class Recorder(Protocol):
+    """What makes a group's generation and members durable; `done` hears when they are, or why not."""
+
+    def record(
+        self, group: Group, done: Callable[[ErrorCode], None], assignments: Mapping[str, bytes] | None = None
+    ) -> None: ...
+
+
 class Rebalances:
     """The steps; each leaves the group in a state of the table."""
 
-    def __init__(self, groups: Groups, broker: Broker) -> None:
-        self._groups = groups
-        self._timers = broker.timers
-        self._clock = broker.clock
+    def __init__(self, recorder: Recorder, timers: Timers, clock: Clock) -> None:
+        self._recorder = recorder
+        self._timers = timers
+        self._clock = clock
         self._completed = 0
         self._expired = 0
 
@@ -200,7 +206,7 @@ class Rebalances:
             group.timer.cancel()
             group.timer = None
         if not group.members:
-            self._groups.record(group, lambda code: None)
+            self._recorder.record(group, lambda code: None)
             return
         self._arm(group, group.rebalance_timeout_ms, self._unsynced)
         for member in list(group.members.values()):
@@ -245,7 +251,7 @@ class Rebalances:
             for member in list(group.members.values()):
                 self._hand_over(group, member)
 
-        self._groups.record(group, stored, assignments)
+        self._recorder.record(group, stored, assignments)
 
     def _hand_over(self, group: Group, member: Member) -> None:
         syncing, member.syncing = member.syncing, None

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gateway.log.errors import InvalidProducerEpoch
+from gateway.log.store import LogStore
 from gateway.wire.errors import ErrorCode
 from gateway.wire.groups.group import Committed, Group, Partition, State
 from gateway.wire.groups.offsets_log import Entry, OffsetsLog, Pairs
@@ -23,10 +24,10 @@ from gateway.wire.groups.records import (
     encode_group_key,
     encode_offset_key,
 )
+from gateway.wire.settings import KafkaSettings
+from gateway.wire.timers import Timers
+from headwater.clock import Clock
 from headwater.errors import PeerError, StorageError
-
-if TYPE_CHECKING:
-    from gateway.wire.broker import Broker
 
 logger = logging.getLogger(__name__)
 
@@ -37,11 +38,13 @@ _REPORTED_MAX = 10_000
 class Groups:
     """The groups by id; `rebalances` moves them from generation to generation."""
 
-    def __init__(self, broker: Broker) -> None:
-        self._broker = broker
-        self.log = OffsetsLog(broker.store, broker.clock)
+    def __init__(self, store: LogStore, clock: Clock, timers: Timers, settings: KafkaSettings) -> None:
+        self._store = store
+        self._clock = clock
+        self._settings = settings
+        self.log = OffsetsLog(store, clock)
         self.all: dict[str, Group] = {}
-        self.rebalances = Rebalances(self, broker)
+        self.rebalances = Rebalances(self, timers, clock)
         self._reported: set[tuple[str, Partition, int]] = set()
         self._refused = 0
         self._commits = 0
@@ -63,7 +66,7 @@ class Groups:
         group = self.all.get(group_id)
         if group is not None:
             return group
-        if len(self.all) >= self._broker.settings.groups_max and not self._make_room():
+        if len(self.all) >= self._settings.groups_max and not self._make_room():
             self._refused += 1
             if self._refused == 1 or self._refused % 1000 == 0:
                 logger.warning(
@@ -72,7 +75,7 @@ class Groups:
                     len(self.all),
                 )
             return None
-        group = self.all[group_id] = Group(group_id, changed_ms=self._broker.clock.wall_ms())
+        group = self.all[group_id] = Group(group_id, changed_ms=self._clock.wall_ms())
         return group
 
     def _make_room(self) -> bool:
@@ -122,7 +125,7 @@ class Groups:
 
     def record(self, group: Group, done: Done, assignments: Mapping[str, bytes] | None = None) -> None:
         """Make a group's generation and members durable."""
-        group.changed_ms = self._broker.clock.wall_ms()
+        group.changed_ms = self._clock.wall_ms()
         group.recorded = True
         self._append([(encode_group_key(group.group_id), encode_group(group, assignments))], done)
 
@@ -220,7 +223,7 @@ class Groups:
             except PeerError as error:
                 logger.error("record %d of __consumer_offsets is passed over: %s", entry.position, error.what)
         for group in list(self.all.values()):
-            gone = [where for where in group.offsets if where[0] not in self._broker.store.topics]
+            gone = [where for where in group.offsets if where[0] not in self._store.topics]
             if gone:
                 self.delete_offsets(group, gone, lambda code: None)
             for where, committed in group.offsets.items():
@@ -254,7 +257,7 @@ class Groups:
 
     def report(self, group: Group, where: Partition, committed: Committed) -> None:
         """Say once that a committed offset lies past the log's end; what to do about it is the client's own rule."""
-        log = self._broker.store.partition(*where)
+        log = self._store.partition(*where)
         if log is None or committed.offset <= log.log_end_offset:
             return
         seen = (group.group_id, where, committed.offset)
