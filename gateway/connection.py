@@ -15,6 +15,7 @@ from typing import Protocol, cast
 
 from gateway.doors import Door
 from gateway.users import ANONYMOUS
+from gateway.wire import apis
 from gateway.wire.acl import Rights
 from gateway.wire.alike import Alike, Single
 from gateway.wire.broker import Broker
@@ -201,7 +202,7 @@ class Connection(asyncio.BufferedProtocol):
         assert alike is not None  # noqa: S101 - it found them
         if self.gate is None and len(singles) > 1:
             slot = _SharedSlot(self, alike, singles)
-            if self.host.broker.handle_alike(alike, singles, self.peer, slot.reply):
+            if apis.handle_alike(self.host.broker, alike, singles, self.peer, slot.reply):
                 self.slots.append(slot)
                 self.outstanding += slot.requests
                 return
@@ -213,7 +214,7 @@ class Connection(asyncio.BufferedProtocol):
         self.slots.append(slot)
         self.outstanding += 1
         if self.gate is None:
-            self.host.broker.handle(request, self.peer, slot)
+            apis.handle(self.host.broker, request, self.peer, slot)
         else:
             self.gate.handle(request, slot)
         if not slot.done and request.api is not ApiKey.PRODUCE:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gateway.log.errors import InvalidTopic, LogFailed
 from gateway.log.topic_config import parse_config
+from gateway.wire.broker import Broker
 from gateway.wire.compiler import Body
 from gateway.wire.errors import ErrorCode
 from gateway.wire.internal_topics import INTERNAL_TOPICS
 from gateway.wire.peer import Peer
 from gateway.wire.session import Request
 from gateway.wire.topics import TOPIC_RESOURCE, has_room
-
-if TYPE_CHECKING:
-    from gateway.wire.broker import Broker
 
 logger = logging.getLogger(__name__)
 

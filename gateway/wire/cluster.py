@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from gateway.log.store import Topic
+from gateway.wire.broker import Broker
 from gateway.wire.compiler import Body
 from gateway.wire.errors import ErrorCode
 from gateway.wire.internal_topics import INTERNAL_TOPICS
@@ -11,10 +13,6 @@ from gateway.wire.peer import Peer
 from gateway.wire.schema import SERVED, ZERO_UUID, ApiKey
 from gateway.wire.session import Request
 from gateway.wire.topics import auto_create
-
-if TYPE_CHECKING:
-    from gateway.log.store import Topic
-    from gateway.wire.broker import Broker
 
 _GROUP, _TRANSACTION = 0, 1
 _CREATED_AT_ONCE_MAX = 20

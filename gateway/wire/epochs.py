@@ -7,17 +7,15 @@ of the epoch that it read in has read what is no more.
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from gateway.log.partition import PartitionLog
+from gateway.wire.broker import Broker
 from gateway.wire.compiler import Body
 from gateway.wire.errors import ErrorCode
 from gateway.wire.fetch import check_epoch
 from gateway.wire.peer import Peer
 from gateway.wire.session import Request
-
-if TYPE_CHECKING:
-    from gateway.log.partition import PartitionLog
-    from gateway.wire.broker import Broker
 
 UNDEFINED = (-1, -1)
 _FIRST = 0  # of a pair: the epoch; its start offset comes second

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gateway.log.errors import OffsetOutOfRange
+from gateway.log.partition import PartitionLog
+from gateway.wire.broker import Broker
 from gateway.wire.compiler import Body
 from gateway.wire.errors import ErrorCode
 from gateway.wire.peer import Peer, Reply
 from gateway.wire.session import Request
 from gateway.wire.timers import Timer
 from headwater.errors import HeadwaterError
-
-if TYPE_CHECKING:
-    from gateway.log.partition import PartitionLog
-    from gateway.wire.broker import Broker
 
 logger = logging.getLogger(__name__)
 

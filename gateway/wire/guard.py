@@ -7,16 +7,12 @@ Clients of the node's own listener have no rights object and do not come here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from gateway.wire.broker import Broker, Handler
 from gateway.wire.guards import data, groups, topics
 from gateway.wire.guards.verdict import Guard, Rest, passes
 from gateway.wire.peer import Peer, Reply
 from gateway.wire.schema import ApiKey
 from gateway.wire.session import Request
-
-if TYPE_CHECKING:
-    from gateway.wire.broker import Broker, Handler
 
 
 def handle(broker: Broker, request: Request, peer: Peer, reply: Reply, handler: Handler) -> None:

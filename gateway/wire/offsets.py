@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from gateway.log.partition import PartitionLog
+from gateway.wire.broker import Broker
 from gateway.wire.compiler import Body
 from gateway.wire.epochs import epoch_of
 from gateway.wire.errors import ErrorCode
@@ -11,10 +13,6 @@ from gateway.wire.fetch import check_epoch, unreadable
 from gateway.wire.peer import Peer
 from gateway.wire.session import Request
 from headwater.errors import HeadwaterError
-
-if TYPE_CHECKING:
-    from gateway.log.partition import PartitionLog
-    from gateway.wire.broker import Broker
 
 LATEST = -1
 EARLIEST = -2

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gateway.log.errors import (
     CorruptBatch,
@@ -22,6 +22,7 @@ from gateway.log.errors import (
 from gateway.log.layout import PRODUCED_RECORDS_MAX
 from gateway.log.state import NO_PRODUCER
 from gateway.wire.alike import Alike, Single
+from gateway.wire.broker import Broker
 from gateway.wire.compiler import Body
 from gateway.wire.errors import ErrorCode, error_name
 from gateway.wire.internal_topics import INTERNAL_TOPICS
@@ -30,9 +31,6 @@ from gateway.wire.schema import ApiKey
 from gateway.wire.session import Request
 from gateway.wire.waits import Wait
 from headwater.errors import HeadwaterError, PeerError
-
-if TYPE_CHECKING:
-    from gateway.wire.broker import Broker
 
 # Positions in a record batch (v2); the attributes' low byte is the second one.
 _LENGTH = struct.Struct(">i")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gateway.log.errors import InvalidTopic, LogFailed, TopicExists
+from gateway.log.store import Topic
+from gateway.wire.broker import Broker
 from gateway.wire.compiler import Body
 from gateway.wire.errors import ErrorCode
 from gateway.wire.internal_topics import INTERNAL_TOPICS
@@ -15,10 +17,6 @@ from gateway.wire.peer import Peer
 from gateway.wire.schema import ZERO_UUID
 from gateway.wire.session import Request
 from headwater.errors import HeadwaterError
-
-if TYPE_CHECKING:
-    from gateway.log.store import Topic
-    from gateway.wire.broker import Broker
 
 logger = logging.getLogger(__name__)
 

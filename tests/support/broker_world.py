@@ -8,6 +8,7 @@ from gateway.log.partition import PartitionLog
 from gateway.log.records import NO_HEADERS, Compression, decode_batch, encode_batch, split_batches
 from gateway.log.settings import LogSettings
 from gateway.log.store import LogStore
+from gateway.wire import apis
 from gateway.wire.broker import Broker
 from gateway.wire.compiler import decoder
 from gateway.wire.peer import Peer
@@ -101,7 +102,7 @@ class World:
         session.feed(buffer)
         request = session.next_request()
         assert request is not None
-        self.broker.handle(request, peer or self.peer, asked)
+        apis.handle(self.broker, request, peer or self.peer, asked)
         buffer[:] = b"\xee" * len(buffer)  # as the next read overwrites the shared receive buffer
         return asked
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from gateway.wire.broker import Broker
 from gateway.wire.compiler import Body
 from gateway.wire.errors import ErrorCode
 from gateway.wire.groups.group import NO_GENERATION, Committed, Group, Partition, State
@@ -13,9 +14,6 @@ from gateway.wire.groups.records import encode_offset, encode_offset_key
 from gateway.wire.internal_topics import OFFSETS_TOPIC
 from gateway.wire.peer import Peer, Reply
 from gateway.wire.session import Request
-
-if TYPE_CHECKING:
-    from gateway.wire.broker import Broker
 
 METADATA_MAX = 4096  # Kafka's offset.metadata.max.bytes
 NO_OFFSET = -1

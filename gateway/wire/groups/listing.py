@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from gateway.wire.broker import Broker
 from gateway.wire.compiler import Body
 from gateway.wire.errors import ErrorCode
 from gateway.wire.groups.group import Group, State
 from gateway.wire.peer import Peer, Reply
 from gateway.wire.session import Request
-
-if TYPE_CHECKING:
-    from gateway.wire.broker import Broker
 
 
 def describe_groups(broker: Broker, request: Request, peer: Peer) -> Body:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from gateway.wire.broker import Broker
 from gateway.wire.compiler import Body
 from gateway.wire.errors import ErrorCode
 from gateway.wire.groups.group import Answer, Group, Member, State
 from gateway.wire.groups.rebalance import refuse_join, refuse_sync
 from gateway.wire.peer import Peer, Reply
 from gateway.wire.session import Request
-
-if TYPE_CHECKING:
-    from gateway.wire.broker import Broker
 
 logger = logging.getLogger(__name__)
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gateway.wire.acl import Kind, Operation, Rights
+from gateway.wire.broker import Broker
 from gateway.wire.compiler import Body
 from gateway.wire.errors import ErrorCode, error_name
 from gateway.wire.guards.verdict import Rest, Verdict, divide, in_transaction, may_create
 from gateway.wire.schema import ApiKey
 from gateway.wire.session import Request
 from headwater.errors import PeerError
-
-if TYPE_CHECKING:
-    from gateway.wire.broker import Broker
 
 _Part = dict[str, Any]
 

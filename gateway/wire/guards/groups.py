@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gateway.wire.acl import Kind, Operation, Rights
+from gateway.wire.broker import Broker
 from gateway.wire.compiler import Body
 from gateway.wire.errors import ErrorCode
 from gateway.wire.guards.verdict import Rest, Verdict, divide, in_transaction
 from gateway.wire.session import Request
-
-if TYPE_CHECKING:
-    from gateway.wire.broker import Broker
 
 _NO_TOPIC = ErrorCode.TOPIC_AUTHORIZATION_FAILED
 _NO_GROUP = ErrorCode.GROUP_AUTHORIZATION_FAILED

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gateway.wire.acl import Kind, Operation, Rights
+from gateway.wire.broker import Broker
 from gateway.wire.compiler import Body
 from gateway.wire.errors import ErrorCode, error_name
 from gateway.wire.guards.verdict import Rest, Verdict, divide, may_create
 from gateway.wire.schema import ZERO_UUID
 from gateway.wire.session import Request
 from gateway.wire.topics import TOPIC_RESOURCE
-
-if TYPE_CHECKING:
-    from gateway.wire.broker import Broker
 
 _NO_TOPIC = ErrorCode.TOPIC_AUTHORIZATION_FAILED
 _NO_CLUSTER = ErrorCode.CLUSTER_AUTHORIZATION_FAILED

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from gateway.wire.acl import Kind, Operation, Rights
+from gateway.wire.broker import Broker
 from gateway.wire.compiler import Body
 from gateway.wire.errors import ErrorCode
 from gateway.wire.session import Request
-
-if TYPE_CHECKING:
-    from gateway.wire.broker import Broker
 
 _Item = TypeVar("_Item")
 
@@ -27,7 +25,7 @@ class Rest(NamedTuple):
 Verdict = Rest | Body | None
 """None: it may pass. A body: the whole answer."""
 
-Guard = Callable[[Rights, Request, "Broker"], Verdict]
+Guard = Callable[[Rights, Request, Broker], Verdict]
 
 
 def passes(rights: Rights, request: Request, broker: Broker) -> Verdict:

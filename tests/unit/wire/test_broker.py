@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+from gateway.wire import apis
 from gateway.wire.errors import ErrorCode
 from gateway.wire.schema import SERVED, ZERO_UUID, ApiKey
 from tests.support.broker_world import World
@@ -28,7 +29,7 @@ def test_an_unknown_version_of_apiversions_is_answered_in_version_0(world: World
     request = session.next_request()
     assert request is not None
     answers: list[Any] = []
-    world.broker.handle(request, world.peer, answers.append)
+    apis.handle(world.broker, request, world.peer, answers.append)
     frame = encode_response(request.api, 0, 5, answers[0])
     body, end = decoder("ApiVersions", 0, response=True)(memoryview(frame), 8)
     assert end == len(frame)
