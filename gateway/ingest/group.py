@@ -22,7 +22,8 @@ from gateway.ingest.eventtime import FUTURE_MAX_MS
 from gateway.ingest.lanes import Lane, Results, Run, encode_fields, encode_results
 from gateway.ingest.messages import Message
 from gateway.ingest.mqtt.state import DUP, HELD, REFUSED
-from gateway.ingest.raw import Outcome, raw_record
+from gateway.ingest.outcome import Outcome
+from gateway.ingest.raw import raw_record
 from gateway.ingest.repeats import NaturalMemory, companion
 from gateway.ingest.sections import add_header, dead_letter, joined
 from gateway.ingest.sources import Entry, Source

@@ -34,7 +34,8 @@ from gateway.ingest.group import GroupBuilder
 from gateway.ingest.loop import Loop
 from gateway.ingest.marks import MarkMaker, MarkSettings
 from gateway.ingest.messages import Message, Messages
-from gateway.ingest.raw import RAW_TOPIC, Outcome, RawSources
+from gateway.ingest.outcome import Outcome
+from gateway.ingest.raw import RAW_TOPIC, RawSources
 from gateway.ingest.refused import no_messages
 from gateway.ingest.repeats import NaturalMemory
 from gateway.ingest.sections import add_header
@@ -273,11 +274,8 @@ class Ingest:
     ) -> None:
         self._groups.append(group)
         try:
-            written: dict[str, Rows | Sequence[Record]] = {
-                DEADLETTER_TOPIC: dead,
-                RAW_TOPIC: raw,
-                READINGS_TOPIC: readings,
-            }
+            written: dict[str, Rows | Sequence[Record]]
+            written = {DEADLETTER_TOPIC: dead, RAW_TOPIC: raw, READINGS_TOPIC: readings}
             for log in self.logs:
                 if records := written[log.topic]:
                     batch = records.encode() if isinstance(records, Rows) else encode_batch(records)

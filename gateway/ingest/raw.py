@@ -21,12 +21,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-import msgspec
-
 from devices.profiles import Profile
-from devices.reading import Reading, Undecodable
 from gateway.ingest.marks import MarkMaker, MarkSource
 from gateway.ingest.messages import Messages
+from gateway.ingest.outcome import Outcome
 from gateway.ingest.replays import REPLAY_HEADER
 from gateway.ingest.sources import Done, Entry, Source, Sources
 from gateway.log.records import Record, decode_headers, encode_headers
@@ -39,23 +37,6 @@ OUTCOMES_MAX = 2_000
 """How many messages one batch of a decoder may settle."""
 _MARKS_MAX = 10_000
 _VALUE = re.compile(rb"([A-Za-z0-9._-]{1,64})/([0-9]{1,16})/([0-9]{1,16})")
-
-
-class Outcome(msgspec.Struct, array_like=True, frozen=True):
-    """What became of the raw message at `offset`: its readings, or the `reason` why there are none; its `payload`."""
-
-    offset: int
-    source: str
-    arrival_ms: int
-    topic: str
-    readings: list[Reading] = []
-    reason: str = ""
-    decoder: str = ""
-    payload: bytes = b""
-
-    def result(self) -> list[Reading] | Undecodable:
-        """As a decoder in this process would have said it."""
-        return Undecodable(self.reason, decoder=self.decoder) if self.reason else self.readings
 
 
 def with_decoder(profiles: Iterable[Profile]) -> list[Profile]:

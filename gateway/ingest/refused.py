@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from gateway.ingest.messages import Message
-from gateway.ingest.raw import Outcome
+from gateway.ingest.outcome import Outcome
 from gateway.log.records import NO_HEADERS
 
 DECODER = "framing"

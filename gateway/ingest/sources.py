@@ -10,16 +10,14 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from devices.profiles import Profile
 from gateway.ingest.intervals import SILENT_AFTER
 from gateway.ingest.marks import MarkMaker, MarkSource
 from gateway.ingest.messages import Messages
+from gateway.ingest.outcome import Outcome
 from gateway.ingest.repeats import DupMemory
-
-if TYPE_CHECKING:
-    from gateway.ingest.raw import Outcome
 
 Done = Callable[[bool], None]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from gateway.consume.reader import Block
-from gateway.ingest.raw import Outcome
+from gateway.ingest.outcome import Outcome
 from gateway.log.records import decode_headers
 from headwater.app.decoder_process import Item
 

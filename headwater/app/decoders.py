@@ -24,7 +24,8 @@ from devices.profile_files import read_profiles
 from devices.profiles import Profile
 from devices.user_settings import DecoderSettings
 from gateway.consume.reader import Reader
-from gateway.ingest.raw import RAW_TOPIC, Outcome, with_decoder
+from gateway.ingest.outcome import Outcome
+from gateway.ingest.raw import RAW_TOPIC, with_decoder
 from gateway.ingest.serial import port_profile
 from gateway.wire.errors import ErrorCode, KafkaError
 from headwater.app.decoder_process import Answer, DecoderBroken, DecoderDied, DecoderProcess

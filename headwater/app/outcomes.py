@@ -23,8 +23,9 @@ from typing import Any, Literal
 import msgspec
 
 from devices.profiles import Profile
+from gateway.ingest.outcome import Outcome
 from gateway.ingest.pipeline import Ingest
-from gateway.ingest.raw import OUTCOMES_MAX, Outcome
+from gateway.ingest.raw import OUTCOMES_MAX
 from headwater.app.control import listen_unix, short_path
 from headwater.app.frames import encode_frame, read_frame
 from headwater.app.replaying import Replayer

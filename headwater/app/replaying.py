@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Sequence
 
 from devices.profiles import Profile
+from gateway.ingest.outcome import Outcome
 from gateway.ingest.pipeline import Ingest
-from gateway.ingest.raw import Outcome
 from gateway.ingest.replays import REPLAY_HEADER, Replays
 from gateway.ingest.tail import headers_of, tail_columns_from
 from headwater.disk import Disk, read_or_none

@@ -16,7 +16,7 @@ from headwater.errors import UserError
 
 if TYPE_CHECKING:
     from devices.reading import Reading, Undecodable
-    from gateway.ingest.raw import Outcome
+    from gateway.ingest.outcome import Outcome
     from headwater.app.outcomes import OutcomeLink
     from headwater.cli.decoding import CommandDecoding
     from headwater.settings.model import Settings
@@ -148,7 +148,7 @@ class Replay:
     async def decode(self, batch: Sequence[DeadLetter]) -> list[tuple[CommandDecoding, list[Outcome]]]:
         """By profile, what the mended ones make of them; what is still bad is noted."""
         from devices.user_code import Message
-        from gateway.ingest.raw import Outcome
+        from gateway.ingest.outcome import Outcome
         from gateway.ingest.refused import DECODER as FRAMING
 
         made: dict[int, tuple[CommandDecoding, list[Outcome]]] = {}

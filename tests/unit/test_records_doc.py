@@ -19,8 +19,8 @@ from devices.reading import Reading
 from gateway.consume.reader import Block
 from gateway.ingest.devices import Devices
 from gateway.ingest.events import Events
+from gateway.ingest.outcome import Outcome
 from gateway.ingest.pipeline import Ingest
-from gateway.ingest.raw import Outcome
 from gateway.log.partition import PartitionLog
 from gateway.log.records import decode_batch, decode_headers, encode_headers, split_batches
 from gateway.replicate.copies import copy_records

@@ -14,7 +14,7 @@ import pytest
 from devices.profile_files import read_profiles
 from devices.reading import Reading
 from devices.user_settings import DecoderSettings
-from gateway.ingest.raw import Outcome
+from gateway.ingest.outcome import Outcome
 from headwater.app.decoder_process import Answer, DecoderBroken, DecoderDied, DecoderProcess, Item
 from headwater.app.decoder_rows import parts_of
 from headwater.app.decoders import Pause

@@ -10,7 +10,7 @@ import pytest
 from devices.profile_text import load_profiles
 from devices.reading import Reading
 from gateway.ingest.mqtt.sessions import Session
-from gateway.ingest.raw import Outcome
+from gateway.ingest.outcome import Outcome
 from tests.support.ingest import Edge, Stored, stored
 
 PROFILE = """

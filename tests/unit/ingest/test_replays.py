@@ -6,7 +6,7 @@ import asyncio
 import errno
 
 from devices.reading import Reading
-from gateway.ingest.raw import Outcome
+from gateway.ingest.outcome import Outcome
 from gateway.ingest.replays import Replays
 from headwater.app.replaying import Replayer
 from tests.support.ingest import Edge
