@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from gateway.ingest.pipeline import Ingest
-    from gateway.ingest.sources import Entry
+from gateway.ingest.sources import Entry
+
+
+class Committer(Protocol):
+    """Who appended a group and hears what became of it."""
+
+    def release(self, group: CommitGroup) -> None: ...
+    def fail(self, group: CommitGroup) -> None: ...
 
 
 class CommitGroup:
-    """Released when all logs are synced, failed when one of them cannot be."""
+    """Released when all `logs` are synced, failed when one of them cannot be."""
 
-    __slots__ = ("_ingest", "_logs_left", "ends", "entries", "live_before_ms", "lost")
+    __slots__ = ("_committer", "_logs_left", "ends", "entries", "live_before_ms", "lost")
 
-    def __init__(self, ingest: Ingest, entries: list[Entry]) -> None:
-        self._ingest = ingest
-        self._logs_left = len(ingest.logs)
+    def __init__(self, committer: Committer, entries: list[Entry], *, logs: int, live_before_ms: int) -> None:
+        self._committer = committer
+        self._logs_left = logs
         self.ends: dict[str, int] = {}  # topic -> the end of what the group wrote there
         self.entries = entries
-        self.live_before_ms = ingest.marks.live
+        self.live_before_ms = live_before_ms
         self.lost = False
 
     def one_log_synced(self) -> None:
         self._logs_left -= 1
         if not self._logs_left and not self.lost:
-            self._ingest.release(self)
+            self._committer.release(self)
 
     def failed(self) -> None:
         if not self.lost:
-            self._ingest.fail(self)
+            self._committer.fail(self)

@@ -223,7 +223,7 @@ class Ingest:
         if not self._waiting:
             return
         entries, self._waiting, self._waiting_bytes = self._waiting, [], 0
-        group = CommitGroup(self, entries)
+        group = CommitGroup(self, entries, logs=len(self.logs), live_before_ms=self.marks.live)
         now_ms, wall_ms = self.clock.monotonic_ms(), self.clock.wall_ms()
         try:
             readings, dead = self._records(entries, now_ms, wall_ms)
@@ -367,7 +367,7 @@ class Ingest:
         value = msgspec.json.encode(self._health())
         rows = Rows()
         rows.add(wall_ms, f"{self.node}/{HEALTH_DEVICE}".encode(), value, NO_HEADERS)
-        group = CommitGroup(self, [])
+        group = CommitGroup(self, [], logs=len(self.logs), live_before_ms=self.marks.live)
         self._add_mark(rows, now_ms, wall_ms)
         self._append(group, rows, [], wall_ms)
 
