@@ -24,8 +24,8 @@ from gateway.ingest.events import Events
 from gateway.ingest.interval_file import IntervalFile
 from gateway.ingest.modbus.bus import ModbusBus
 from gateway.ingest.modbus.plan import bus_plan
-from gateway.ingest.mqtt.listener import MqttListener, serve_mqtt
-from gateway.ingest.mqtt_client.driver import BrokerClient, open_brokers
+from gateway.ingest.mqtt.listener import serve_mqtt
+from gateway.ingest.mqtt_client.driver import open_brokers
 from gateway.ingest.pipeline import Ingest
 from gateway.ingest.raw import RAW_TOPIC, with_decoder
 from gateway.ingest.serial import port_profile, run_serial
@@ -33,10 +33,11 @@ from gateway.log.store import LogStore
 from gateway.log.upkeep import Upkeep
 from gateway.replicate.driver import Uplink, first_offsets
 from gateway.replicate.journal import RunJournal
-from gateway.serve import KafkaListener, serve_kafka
+from gateway.serve import serve_kafka
 from gateway.wire.broker import Broker
 from headwater.app.command import CommandServer
 from headwater.app.control import ControlServer
+from headwater.app.core_parts import CoreParts
 from headwater.app.outcomes import OutcomeServer
 from headwater.app.registry import registered
 from headwater.app.report import Reporter
@@ -57,27 +58,11 @@ TICK_S = 0.1
 RETRY_S = 5.0
 
 
-class Core:
-    """All parts of one node's core process."""
+class Core(CoreParts):
+    """Opens the parts of one node's core process, keeps them going and closes them."""
 
     def __init__(self, settings: Settings, *, clock: Clock, disk: Disk, net: Net) -> None:
-        self.settings = settings
-        self.clock = clock
-        self.disk = disk
-        self.net = net
-        self.store: LogStore | None = None
-        self.events: Events | None = None
-        self.kafka: KafkaListener | None = None
-        self.ingest: Ingest | None = None
-        self.mqtt: MqttListener | None = None
-        self.brokers: list[BrokerClient] = []
-        self.intervals: IntervalFile | None = None
-        self.modbus: list[ModbusBus] = []
-        self.outcomes: OutcomeServer | None = None
-        self.uplink: Uplink | None = None
-        self.upkeep: Upkeep | None = None
-        self.work: Supervisor | None = None
-        self.listener_problems: dict[str, str] = {}
+        super().__init__(settings, clock=clock, disk=disk, net=net)
         self.reporter = Reporter(self)
         self._control: ControlServer | None = None
         self._commands: CommandServer | None = None
