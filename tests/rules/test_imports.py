@@ -1,4 +1,4 @@
-"""Who may import whom: the parts import downwards, and the cores have no clock, socket, task or chance of their own."""
+"""Who may import whom: downwards, in no circle; and the cores have no clock, socket, task or chance of their own."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-from tests.support.tree import ROOT, modules, parsed
+from tests.support.tree import PARTS, ROOT, modules, parsed
 
 # Codecs, state machines and decisions: they are handed bytes, `now` and a Random, so that they can be tested whole,
 # byte by byte, on an imaginary wire and in a simulated night.
@@ -107,6 +108,33 @@ def test_cores_take_time_chance_and_bytes_as_arguments() -> None:
 @pytest.mark.parametrize("pattern", CORES)
 def test_every_core_in_the_list_is_there(pattern: str) -> None:
     assert list(ROOT.glob(pattern)), f"{pattern} was moved: name its new place here, or the rule guards nothing"
+
+
+def named() -> dict[str, Path]:
+    """Every module of the project, the tests' and the benchmarks' too, by its dotted name."""
+    paths = modules(*PARTS, "tests", "benchmarks")
+    return {".".join(path.with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
+
+
+def own_imports(path: Path, known: dict[str, Path]) -> set[str]:
+    """The project's modules that a module imports anywhere in it: for types alone and inside functions too."""
+    found: set[str] = set()
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            found.update(inner & known.keys() or {node.module})
+    return found & known.keys()
+
+
+def test_no_module_leads_back_to_itself() -> None:
+    """Two modules that need each other can only be read together: what both need belongs into a third."""
+    known = named()
+    try:
+        TopologicalSorter({name: own_imports(path, known) for name, path in known.items()}).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
 def test_the_parts_import_downwards_only() -> None:
