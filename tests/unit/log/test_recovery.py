@@ -1,65 +1,17 @@
+"""Recovery of the batches: torn tails, damaged middles, files that are gone, and what a start gives out next."""
+
 from __future__ import annotations
 
 import pytest
 
-from gateway.log import producers, records
-from gateway.log.errors import CorruptBatch, DuplicateSequence, InvalidProducerEpoch, OutOfOrderSequence
-from gateway.log.partition import PartitionLog
 from gateway.log.recovery import Outcome
 from gateway.log.settings import LogSettings
-from gateway.log.store import LogStore
-from headwater.clock import ManualClock
 from headwater.disk import ForgetfulDisk
 from headwater.errors import UserError
-from tests.support.logs import (
-    DATA,
-    NOW_MS,
-    FlakyDisk,
-    append,
-    batch,
-    marker,
-    open_log,
-    overwrite,
-    read_all,
-    segment_path,
-)
+from tests.support.damaged_logs import bases, filled, flip, outcomes, position_of
+from tests.support.logs import DATA, FlakyDisk, append, batch, open_log, overwrite, read_all, segment_path
 
 QUARANTINE = f"{DATA}/node/quarantine"
-
-
-def outcomes(store: LogStore) -> list[Outcome]:
-    return [finding.outcome for finding in store.recovered]
-
-
-def filled(disk: ForgetfulDisk, count: int = 60, *, close: bool = False) -> tuple[LogStore, PartitionLog]:
-    store, log = open_log(disk)
-    for number in range(count):
-        append(log, b"%d" % number + b"x" * 200, b"second")
-    store.flush_now()
-    if close:
-        store.close()
-    return store, log
-
-
-def position_of(disk: ForgetfulDisk, base: int, offset: int) -> tuple[int, int]:
-    """Start and end of the batch with `offset` in the segment at `base`."""
-    position = 0
-    for view in records.split_batches(disk.read_file(segment_path(base))):
-        header = records.read_header(view)
-        if header.next_offset > offset:
-            return position, position + len(view)
-        position += len(view)
-    raise AssertionError(offset)
-
-
-def flip(disk: ForgetfulDisk, path: str, position: int) -> None:
-    data = bytearray(disk.read_file(path))
-    data[position] ^= 0xFF
-    overwrite(disk, path, bytes(data))
-
-
-def bases(disk: ForgetfulDisk) -> list[int]:
-    return [int(name[:20]) for name in disk.names(f"{DATA}/log/t-0") if name.endswith(".log")]
 
 
 def test_clean_after_a_close_and_after_a_power_cut() -> None:
@@ -239,107 +191,6 @@ def test_a_last_segment_that_is_gone_is_reported_and_its_offsets_are_not_reused(
     assert append(log, b"new") == 120
 
 
-@pytest.mark.parametrize("suffix", [".index", ".timeindex"])
-@pytest.mark.parametrize("damage", ["missing", "cut", "nonsense"])
-def test_an_index_that_is_missing_or_damaged_is_rebuilt_to_the_same_bytes(suffix: str, damage: str) -> None:
-    disk = ForgetfulDisk()
-    _, log = filled(disk)
-    expected = read_all(log)
-    path = segment_path(bases(disk)[1], suffix)
-    before = disk.read_file(path)
-    assert before
-    if damage == "missing":
-        disk.remove(path)
-        disk.sync_directory(f"{DATA}/log/t-0")
-    else:
-        overwrite(disk, path, before[:-1] if damage == "cut" else before[::-1])
-    store, log = open_log(disk)
-    assert outcomes(store) == [Outcome.INDEX_REBUILT]
-    assert disk.read_file(path) == before
-    assert read_all(log) == expected
-
-
-@pytest.mark.parametrize("cut", ["power", "snapshot lost", "snapshot damaged"])
-def test_producers_and_transactions_are_known_after_a_restart(cut: str) -> None:
-    disk = ForgetfulDisk()
-    store, log = open_log(disk)
-    sequenced = {"producer_id": 7, "producer_epoch": 2}
-    append(log, b"a", base_sequence=40, **sequenced)
-    append(log, b"open", producer_id=9, producer_epoch=0, base_sequence=0, transactional=True)
-    append(log, b"x", producer_id=8, producer_epoch=0, base_sequence=0, transactional=True)
-    marker(log, 8, commit=False)
-    for _ in range(40):
-        append(log, b"x" * 200)
-    append(log, b"b", base_sequence=41, **sequenced)
-    store.flush_now()
-    for name in disk.names(f"{DATA}/log/t-0"):
-        if name.endswith(".snapshot") and cut != "power":
-            overwrite(disk, f"{DATA}/log/t-0/{name}", b"" if cut == "snapshot lost" else bytes(60))
-    disk.power_cut()
-    store, log = open_log(disk)
-    assert log.segments_count > 1
-    assert log.append(batch(b"b", base_sequence=41, **sequenced), now_ms=0).duplicate
-    assert not log.append(batch(b"c", base_sequence=42, **sequenced), now_ms=0).duplicate
-    assert [each[:3] for each in log.open_transactions()] == [(9, 0, 1)]
-    assert log.last_stable_offset == 1
-    marker(log, 9, commit=True)
-    store.flush_now()
-    assert log.read(0, 99_999, committed=True).aborted == [(8, 2)]
-
-
-def test_after_a_quarantine_a_producer_is_taken_at_any_sequence_but_its_old_epoch_is_not() -> None:
-    disk = ForgetfulDisk()
-    store, log = open_log(disk)
-    for sequence in range(5):
-        append(log, b"%d" % sequence, producer_id=7, producer_epoch=3, base_sequence=sequence)
-    append(log, b"tail")
-    store.flush_now()
-    for offset in (3, 4):
-        flip(disk, segment_path(0), position_of(disk, 0, offset)[0] + 70)
-    store, log = open_log(disk)
-    assert outcomes(store) == [Outcome.QUARANTINED]
-    with pytest.raises(InvalidProducerEpoch):
-        append(log, b"old", producer_id=7, producer_epoch=2, base_sequence=0)
-    append(log, b"any", producer_id=7, producer_epoch=3, base_sequence=9)
-
-
-@pytest.mark.parametrize("rolled", [False, True])
-def test_the_start_after_a_quarantine_takes_the_producer_at_any_sequence_too(rolled: bool) -> None:
-    disk = ForgetfulDisk()
-    store, log = open_log(disk)
-    for sequence in range(5):
-        append(log, b"%d" % sequence, producer_id=7, producer_epoch=3, base_sequence=sequence)
-    append(log, b"tail")
-    store.flush_now()
-    flip(disk, segment_path(0), position_of(disk, 0, 4)[0] + 70)
-    store, log = open_log(disk)
-    while rolled and log.segments_count < 5:
-        append(log, b"x" * 1_500)
-    store.flush_now()
-    disk.power_cut()
-    _, log = open_log(disk)
-    with pytest.raises(InvalidProducerEpoch):
-        append(log, b"old", producer_id=7, producer_epoch=2, base_sequence=0)
-    append(log, b"goes on", producer_id=7, producer_epoch=3, base_sequence=5)
-
-
-def test_a_producer_with_an_open_transaction_is_never_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(producers, "PRODUCERS_MAX", 10)
-    disk = ForgetfulDisk()
-    store, log = open_log(disk)
-    append(log, b"open", producer_id=99, producer_epoch=0, base_sequence=0, transactional=True)
-    for producer_id in range(15):
-        append(log, b"x" * 500, producer_id=producer_id, producer_epoch=0, base_sequence=0)
-    while log.segments_count < 5:
-        append(log, b"x" * 1_500)
-    store.flush_now()
-    assert len(log.last_offsets()) == 10
-    store.close()
-    _, log = open_log(disk)
-    assert [each[:3] for each in log.open_transactions()] == [(99, 0, 0)]
-    assert log.last_stable_offset == 0
-
-
 def test_a_new_segment_whose_predecessor_is_torn_was_never_acknowledged_and_goes() -> None:
     disk = ForgetfulDisk()
     store, log = open_log(disk)
@@ -359,20 +210,6 @@ def test_a_new_segment_whose_predecessor_is_torn_was_never_acknowledged_and_goes
     assert read_all(log)[-1][1] == b"new"
 
 
-def test_the_chain_survives_restarts_rolls_and_a_lost_chain_file() -> None:
-    disk = ForgetfulDisk()
-    _, log = filled(disk)
-    expected = {offset: log.chain_at(offset) for offset in range(0, 121, 2)}
-    assert None not in expected.values()
-    disk.power_cut()
-    _, log = open_log(disk)
-    assert {offset: log.chain_at(offset) for offset in expected} == expected
-    disk.remove(f"{DATA}/node/chain/t-0")
-    disk.sync_directory(f"{DATA}/node/chain")
-    _, log = open_log(disk)
-    assert log.chain_at(120) == expected[120]
-
-
 def test_leftovers_of_a_half_done_change_are_removed() -> None:
     disk = ForgetfulDisk()
     filled(disk, 2, close=True)
@@ -382,177 +219,6 @@ def test_leftovers_of_a_half_done_change_are_removed() -> None:
     assert outcomes(store) == [Outcome.CLEAN]
     assert log.log_end_offset == 4
     assert not [name for name in disk.names(f"{DATA}/log/t-0") if name.endswith((".deleted", ".tmp", ".swap"))]
-
-
-@pytest.mark.parametrize("text", [b"0\nxx\n0 00\n", b"0\n1\n0 10000000000000000\n", b"0\n1\n0 -1\n", b"0\n1\n-5 1\n"])
-def test_a_damaged_chain_file_stops_no_start(text: bytes) -> None:
-    disk = ForgetfulDisk()
-    filled(disk, 2, close=True)
-    overwrite(disk, f"{DATA}/node/chain/t-0", text)
-    _, log = open_log(disk)
-    append(log, b"goes on")
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "log/recovery-point-offset-checkpoint",
-        "log/log-start-offset-checkpoint",
-        "log/meta.properties",
-        "log/t-0/leader-epoch-checkpoint",
-        "log/t-0/partition.metadata",
-        "node/chain/t-0",
-        "node/identity.json",
-        "node/topics.json",
-    ],
-)
-def test_a_small_file_on_a_bad_sector_stops_no_start(name: str) -> None:
-    disk = ForgetfulDisk()
-    _, log = filled(disk, close=True)
-    expected = read_all(open_log(disk)[1])
-    disk.power_cut()
-    assert disk.exists(f"{DATA}/{name}")
-    disk.bad_files.add(f"{DATA}/{name}")
-    store, log = open_log(disk)
-    assert read_all(log) == expected
-    append(log, b"goes on")
-    store.flush_now()
-    store.close()
-
-
-def aborted_transaction(log: PartitionLog) -> None:
-    append(log, b"taken back", producer_id=7, producer_epoch=0, base_sequence=0, transactional=True)
-    marker(log, 7, commit=False)
-
-
-class NoRoom(ForgetfulDisk):
-    """A disk without room for the files whose names end with `full`."""
-
-    full: tuple[str, ...] = ()
-
-    def replace_file(self, path: str, data: bytes, *, mode: int = 0o640) -> None:
-        if path.endswith(self.full):
-            raise OSError(28, "No space left on device")
-        super().replace_file(path, data)
-
-
-@pytest.mark.parametrize("full", [(".txnindex",), (".index", ".timeindex", ".txnindex", ".snapshot")])
-def test_a_segment_whose_aborts_cannot_be_written_down_is_not_finished(full: tuple[str, ...]) -> None:
-    disk, clock = NoRoom(), ManualClock()
-    store, log = open_log(disk, clock=clock)
-    aborted_transaction(log)
-    store.flush_now()
-    disk.full = full
-    while log.segments_count == 1:
-        append(log, b"x" * 1_500)
-    store.flush_now()
-    assert log.synced_offset == 2  # nothing after it is acknowledged
-    disk.full = ()
-    clock.advance(1_000)
-    for _ in range(8):
-        append(log, b"y" * 3_000)
-        store.flush_now()
-    assert log.read(0, 99, committed=True).aborted == [(7, 0)]
-    disk.power_cut()
-    _, log = open_log(disk)
-    assert log.read(0, 99, committed=True).aborted == [(7, 0)]
-
-
-def test_aborts_of_a_recovered_segment_stay_known_without_room_for_its_index() -> None:
-    disk = NoRoom()
-    store, log = open_log(disk)
-    aborted_transaction(log)
-    store.flush_now()
-    while log.segments_count == 1:
-        append(log, b"x" * 1_500)
-    store.flush_now()
-    for name in disk.names(f"{DATA}/log/t-0"):
-        if name.endswith((".index", ".timeindex", ".txnindex", ".snapshot")):
-            disk.remove(f"{DATA}/log/t-0/{name}")
-    disk.full = (".index", ".timeindex", ".txnindex")
-    _, log = open_log(disk)
-    assert log.read(0, 99, committed=True).aborted == [(7, 0)]
-
-
-def test_a_damaged_transaction_index_is_made_again_from_the_batches() -> None:
-    disk = ForgetfulDisk()
-    store, log = open_log(disk)
-    append(log, b"taken back", producer_id=7, producer_epoch=0, base_sequence=0, transactional=True)
-    while log.segments_count == 1:
-        append(log, b"x" * 1_500)
-    marker(log, 7, commit=False)  # the index entry lies in another segment than the transaction's beginning
-    while log.segments_count < 6:
-        append(log, b"x" * 1_500)
-    store.flush_now()
-    path = segment_path(bases(disk)[1], ".txnindex")
-    before = disk.read_file(path)
-    overwrite(disk, path, b"\xff" * 34)
-    log.files.cache.close()
-    with pytest.raises(CorruptBatch, match="txnindex"):  # better no answer than records that were taken back
-        log.aborted_below(log.synced_offset)
-    store, log = open_log(disk)
-    assert disk.read_file(path) == before
-    assert log.read(0, 99, committed=True).aborted == [(7, 0)]
-
-
-def test_a_batch_that_was_in_a_hole_is_taken_again_and_its_neighbours_are_not() -> None:
-    """Sectors of one write reach the disk in any order: later batches may be there without earlier ones."""
-    disk = ForgetfulDisk()
-    store, log = open_log(disk)
-    for sequence in range(5):
-        append(log, b"%d" % sequence, producer_id=7, producer_epoch=0, base_sequence=sequence)
-    store.flush_now()
-    flip(disk, segment_path(0), position_of(disk, 0, 2)[0] + 70)
-    store, log = open_log(disk)
-    assert outcomes(store) == [Outcome.QUARANTINED]
-    for sequence in range(5):
-        append(log, b"%d" % sequence, producer_id=7, producer_epoch=0, base_sequence=sequence)
-    with pytest.raises(DuplicateSequence):  # older than the oldest that was remembered when the hole came
-        log.append(batch(b"older", producer_id=7, producer_epoch=0, base_sequence=(1 << 31) - 1), now_ms=NOW_MS)
-    for sequence in range(5, 11):
-        append(log, b"%d" % sequence, producer_id=7, producer_epoch=0, base_sequence=sequence)
-    with pytest.raises(OutOfOrderSequence):  # five in a row ended the doubt
-        append(log, b"gap", producer_id=7, producer_epoch=0, base_sequence=12)
-    store.flush_now()
-    assert sorted(value for _, value in read_all(log) if value) == sorted(b"%d" % number for number in range(11))
-
-
-@pytest.mark.parametrize("damage", ["cut", "gone", "a bit", "bad sector"])
-def test_what_was_taken_back_stays_hidden_whatever_happened_to_the_transaction_index(damage: str) -> None:
-    disk = ForgetfulDisk()
-    store, log = open_log(disk)
-    aborted_transaction(log)
-    while log.segments_count < 4:
-        append(log, b"x" * 1_500)
-    store.flush_now()
-    path = segment_path(0, ".txnindex")
-    before = disk.read_file(path)
-    if damage == "gone":
-        disk.remove(path)
-    elif damage == "bad sector":
-        disk.bad_files.add(path)
-    else:
-        overwrite(disk, path, b"" if damage == "cut" else before.replace(b"\0\x07", b"\0\x06"))
-    disk.power_cut()
-    _, log = open_log(disk)
-    assert log.read(0, 99, committed=True).aborted == [(7, 0)]
-    disk.bad_files.clear()
-    assert disk.read_file(path) == before
-
-
-@pytest.mark.parametrize("text", [b"", b"0\n1\n", b"0\n2\n0 0\n0 1\n", b"\xff"])
-def test_lost_leader_epochs_are_told_by_the_batches_and_never_go_back(text: bytes) -> None:
-    disk = ForgetfulDisk()
-    store, log = open_log(disk)
-    for epoch in (1, 2):
-        append(log, b"old")
-        assert log.begin_epoch() == epoch
-    append(log, b"new")
-    store.flush_now()
-    store.close()
-    overwrite(disk, f"{DATA}/log/t-0/leader-epoch-checkpoint", text)
-    _, log = open_log(disk)
-    assert log.epochs == [(0, 0), (1, 1), (2, 2), (3, 3)]
 
 
 def test_a_batch_that_claims_a_later_offset_is_damaged_where_no_crc_looks() -> None:
@@ -570,41 +236,6 @@ def test_a_batch_that_claims_a_later_offset_is_damaged_where_no_crc_looks() -> N
     flip(disk, segment_path(3), position_of(disk, 3, 4)[0] + 7)  # the last one: no batch after it bears it out
     store, log = open_log(disk)
     assert store.recovered[-1][2:5] == (Outcome.TORN_TAIL, 4, 4)
-
-
-def test_an_unacknowledged_batch_before_one_that_came_through_is_taken_when_it_is_sent_again() -> None:
-    disk = ForgetfulDisk()
-    store, log = open_log(disk)
-    for sequence in range(4):
-        append(log, b"%d" % sequence, producer_id=7, producer_epoch=3, base_sequence=sequence)
-    append(log, b"tail")
-    store.flush_now()
-    for offset in (0, 1):  # as a disk that wrote later sectors first leaves it: the producer was never met before these
-        flip(disk, segment_path(0), position_of(disk, 0, offset)[0] + 70)
-    store, log = open_log(disk)
-    assert outcomes(store) == [Outcome.QUARANTINED]
-    sequenced = {"producer_id": 7, "producer_epoch": 3}
-    assert not log.append(batch(b"0", base_sequence=0, **sequenced), now_ms=0).duplicate
-    assert not log.append(batch(b"1", base_sequence=1, **sequenced), now_ms=0).duplicate
-    assert log.append(batch(b"2", base_sequence=2, **sequenced), now_ms=0).duplicate
-    assert log.append(batch(b"3", base_sequence=3, **sequenced), now_ms=0).duplicate
-    assert not log.append(batch(b"4", base_sequence=4, **sequenced), now_ms=0).duplicate
-
-
-def test_a_producer_that_is_met_in_the_middle_may_still_send_what_came_before() -> None:
-    _, log = open_log(ForgetfulDisk())
-    sequenced = {"producer_id": 7, "producer_epoch": 3}
-    append(log, b"5", base_sequence=5, **sequenced)
-    append(log, b"3", base_sequence=3, **sequenced)
-    append(log, b"4", base_sequence=4, **sequenced)
-    for sequence in (3, 4, 5):
-        assert log.append(batch(b"%d" % sequence, base_sequence=sequence, **sequenced), now_ms=0).duplicate
-    with pytest.raises(OutOfOrderSequence):
-        append(log, b"7", base_sequence=7, **sequenced)
-    for sequence in range(6, 10):
-        append(log, b"%d" % sequence, base_sequence=sequence, **sequenced)
-    with pytest.raises(DuplicateSequence):  # as many came after it as may be under way: it has been answered
-        append(log, b"3", base_sequence=3, **sequenced)
 
 
 def test_a_segment_that_had_expired_and_went_before_the_older_ones_is_not_missed() -> None:
