@@ -1,4 +1,4 @@
-"""The listener over real sockets: order, back-pressure, limits, hostile peers; and the channel that talks to it."""
+"""The listener over real sockets: order, back-pressure, limits, hostile peers."""
 
 from __future__ import annotations
 
@@ -7,98 +7,21 @@ import os
 import struct
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 
 import pytest
 
-from gateway.log.settings import LogSettings
-from gateway.log.store import LogStore
-from gateway.serve import KafkaListener, serve_kafka
-from gateway.wire.broker import Broker
-from gateway.wire.channel import Channel
-from gateway.wire.errors import ErrorCode
+from gateway.serve import serve_kafka
 from gateway.wire.framing import join_frame
 from gateway.wire.schema import ApiKey
 from gateway.wire.session import encode_request
 from gateway.wire.settings import KafkaAclRule, KafkaSettings
-from headwater.clock import SystemClock
-from headwater.disk import ForgetfulDisk
-from headwater.errors import PeerError, UserError
+from headwater.errors import UserError
 from headwater.net import RealNet
-from tests.support.broker_world import make_batch, visible
+from tests.support.broker_world import visible
+from tests.support.listener import fetch, produce, run, serving, until
 
 VERSIONS = encode_request(ApiKey.API_VERSIONS, 0, 1, "t", {})
-
-
-class Node:
-    """A listener on a free port over a disk in memory; `auto` syncs as soon as something is written."""
-
-    def __init__(self, listener: KafkaListener, store: LogStore) -> None:
-        self.listener = listener
-        self.store = store
-        self.port = listener.address[1]
-        self.writers: list[asyncio.StreamWriter] = []
-
-    async def channel(self) -> Channel:
-        return await Channel.connect(RealNet(), "127.0.0.1", self.port, client_id="test")
-
-    async def raw(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        self.writers.append(writer)
-        return reader, writer
-
-
-@asynccontextmanager
-async def serving(*, auto: bool = True, **settings: object) -> AsyncIterator[Node]:
-    loop = asyncio.get_running_loop()
-    clock = SystemClock()
-    store = LogStore.open(
-        "/data",
-        node="test",
-        settings=LogSettings(fsync_interval_ms=0),
-        disk=ForgetfulDisk(),
-        clock=clock,
-        call_in_loop=loop.call_soon_threadsafe,
-        flusher="thread" if auto else "manual",
-    )
-    kafka = KafkaSettings(**settings)  # type: ignore[arg-type]
-    listener = await serve_kafka(Broker(store, clock, settings=kafka), RealNet(), "127.0.0.1", 0)
-    node = Node(listener, store)
-    try:
-        yield node
-    finally:
-        listener.close()
-        store.close()
-        for writer in node.writers:
-            writer.transport.abort()
-        await until(lambda: listener.status()["connections"] == 0)
-        for _ in range(3):
-            await asyncio.sleep(0)  # the clients' ends are closed in the loop's next turns
-
-
-async def until(condition: Callable[[], bool], *, seconds: float = 5.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - what is waited for lies in the code under test
-            await asyncio.sleep(0.002)
-
-
-def run(scenario: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(20):
-            await scenario()
-
-    asyncio.run(bounded())
-
-
-def produce(value: bytes, topic: str = "t", acks: int = -1) -> dict[str, object]:
-    part = {"index": 0, "records": make_batch([value])}
-    return {"acks": acks, "timeout_ms": 5000, "topic_data": [{"name": topic, "partition_data": [part]}]}
-
-
-def fetch(offset: int = 0, **options: object) -> dict[str, object]:
-    part = {"partition": 0, "fetch_offset": offset, "partition_max_bytes": 1 << 24}
-    return {"max_wait_ms": 0, "min_bytes": 1, "topics": [{"topic": "t", "partitions": [part]}], **options}
 
 
 def test_pipelined_produces_are_answered_in_order_and_large_ones_survive_the_shared_buffer() -> None:
@@ -327,96 +250,3 @@ def test_what_is_advertised() -> None:
 
 
 # the channel
-
-
-class Silent(asyncio.Protocol):
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        pass
-
-
-def test_a_channel_into_a_black_hole_times_out_and_is_closed() -> None:
-    async def scenario() -> None:
-        hole = await RealNet().listen(Silent, "127.0.0.1", 0)
-        with pytest.raises(TimeoutError):
-            await Channel.connect(RealNet(), "127.0.0.1", hole.address[1], client_id="t", request_timeout_ms=50)
-        hole.close()
-        async with serving(auto=False) as node:
-            node.store.create_topic("t")
-            channel = await node.channel()
-            with pytest.raises(TimeoutError, match="PRODUCE within 30 ms"):
-                await channel.call(ApiKey.PRODUCE, produce(b"x"), timeout_ms=30)
-            assert channel.closed
-            with pytest.raises(ConnectionError, match="closed"):
-                await channel.call(ApiKey.METADATA, {"topics": []})
-
-    run(scenario)
-
-
-def test_a_channel_whose_broker_goes_tells_every_caller() -> None:
-    async def scenario() -> None:
-        async with serving(auto=False) as node:
-            node.store.create_topic("t")
-            channel = await node.channel()
-            calls = [asyncio.create_task(channel.call(ApiKey.PRODUCE, produce(b"x"))) for _ in range(3)]
-            log = node.store.partition("t", 0)
-            assert log is not None
-            await until(lambda: log.log_end_offset == 3)
-            node.listener.close()
-            for call in calls:
-                with pytest.raises(ConnectionError):
-                    await call
-            assert channel.closed
-
-    run(scenario)
-
-
-def test_a_cancelled_call_leaves_the_channel_in_step() -> None:
-    async def scenario() -> None:
-        async with serving(auto=False) as node:
-            node.store.create_topic("t")
-            channel = await node.channel()
-            call = asyncio.create_task(channel.call(ApiKey.PRODUCE, produce(b"x")))
-            log = node.store.partition("t", 0)
-            assert log is not None
-            await until(lambda: log.log_end_offset == 1)
-            call.cancel()
-            node.store.flush_now()
-            assert (await channel.call(ApiKey.METADATA, {"topics": []}))["controller_id"] == 1
-            channel.close()
-
-    run(scenario)
-
-
-def test_a_channel_says_what_the_broker_does_not_speak_and_what_it_broke() -> None:
-    async def scenario() -> None:
-        class Liar(asyncio.Protocol):
-            def connection_made(self, transport: asyncio.BaseTransport) -> None:
-                assert isinstance(transport, asyncio.Transport)
-                transport.write(b"SSH-2.0-OpenSSH\r\n")
-
-        liar = await RealNet().listen(Liar, "127.0.0.1", 0)
-        with pytest.raises(PeerError, match="frame of"):
-            await Channel.connect(RealNet(), "127.0.0.1", liar.address[1], client_id="t")
-        liar.close()
-
-    run(scenario)
-
-
-def test_produce_without_acks_over_a_channel() -> None:
-    async def scenario() -> None:
-        async with serving() as node:
-            node.store.create_topic("t")
-            channel = await node.channel()
-            assert await channel.call(ApiKey.PRODUCE, produce(b"x", acks=0)) == {}
-            log = node.store.partition("t", 0)
-            assert log is not None
-            await until(lambda: log.synced_offset == 1)
-            answer = await channel.call(ApiKey.PRODUCE, produce(b"x", topic="nowhere"))
-            code = answer["responses"][0]["partition_responses"][0]["error_code"]
-            assert code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-            channel.close()
-
-    run(scenario)
