@@ -18,7 +18,7 @@ from typing import Any
 from gateway.consume.reader import Reader
 from gateway.wire.errors import ErrorCode, KafkaError
 from headwater.clock import Clock
-from headwater.disk import Disk
+from headwater.disk import Disk, read_or_none
 from headwater.errors import HeadwaterError
 from headwater.net import Net
 from processors import outputs
@@ -133,12 +133,14 @@ class Processors:
         if self._forget:
             log.warning("processors: %s; rebuilding from the log's start", self._forget)
             return None
-        try:
-            return decode_checkpoint(self._disk.read_file(self._path))
-        except FileNotFoundError:
+        data = read_or_none(self._disk, self._path)
+        if data is None and not self._disk.exists(self._path):
             return None
+        try:
+            return decode_checkpoint(data or b"")
         except CheckpointError as error:
-            log.warning("processors: %s cannot be used: %s; rebuilding from the log's start", self._path, error.what)
+            why = error.what if data is not None else "it lies on a bad sector"
+            log.warning("processors: %s cannot be used: %s; rebuilding from the log's start", self._path, why)
             return None
 
     async def _restore(self, reader: Log) -> None:

@@ -1,7 +1,8 @@
 """The intervals that were learnt, in a file: a node that restarts does not learn them anew.
 
 `<data_dir>/node/intervals` is JSON: `{"v": 1, "sources": {source id: milliseconds}}`. It is written when something was
-learnt, at most every `WRITE_EVERY_MS`, and at the end of a run. Lost or damaged it costs the learning, nothing else.
+learnt, at most every `WRITE_EVERY_MS`, and at the end of a run. It checks itself (`headwater.sealed`); lost or damaged
+it costs the learning, nothing else.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import os
 import msgspec
 
 from gateway.ingest.marks import MarkMaker
-from headwater.disk import Disk, read_or_none
-from headwater.errors import UNREADABLE
+from headwater.disk import Disk
+from headwater.sealed import is_there, read_sealed, seal
 
 _log = logging.getLogger("headwater.ingest")
 
@@ -38,13 +39,10 @@ class IntervalFile:
         self._read()
 
     def _read(self) -> None:
-        data = read_or_none(self._disk, self._path)
-        if data is None:
-            return
-        try:
-            found = msgspec.json.decode(data, type=_File)
-        except UNREADABLE as error:
-            _log.warning("%s is damaged, and intervals are learnt anew: %s", self._path, error)
+        found = read_sealed(self._disk, self._path, lambda fields: msgspec.convert(fields, _File))
+        if found is None:
+            if is_there(self._disk, self._path):
+                _log.warning("%s is damaged, and intervals are learnt anew", self._path)
             return
         self._written = dict(list(found.sources.items())[:SOURCES_MAX]) if found.v == 1 else {}
         for source_id, learnt_ms in self._written.items():
@@ -64,7 +62,7 @@ class IntervalFile:
         if known == self._written:
             return
         try:
-            self._disk.replace_file(self._path, msgspec.json.encode(_File(1, known)))
+            self._disk.replace_file(self._path, seal({"v": 1, "sources": known}))
         except OSError as error:  # a disk that fails costs only the learning
             _log.warning("%s could not be written: %s", self._path, error)
             return

@@ -4,9 +4,9 @@ Whoever replays sends the readings of a dead letter with its offset. The last re
 
     hw-replay    <offset in deadletter>
 
-and the journal `<data>/node/replayed.json` lists the offsets that are done. A batch is noted in it as pending before it
-is appended and as done when it is on disk; after a crash in between, the records from `from` on tell which of
-the two it is, for a dead letter's readings are in one record batch.
+and the journal `<data>/node/replayed.json`, with its copy, lists the offsets that are done. A batch is noted in it as
+pending before it is appended and as done when it is on disk; after a crash in between, the records from `start` on tell
+which of the two it is, for a dead letter's readings are in one record batch.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import msgspec
 
@@ -36,12 +37,14 @@ class Replays:
         self._journal = journal or Journal()
 
     @classmethod
-    def decode(cls, data: bytes) -> Replays:
-        """From the journal's bytes. Raises `msgspec.MsgspecError` when they are none."""
-        return cls(msgspec.json.decode(data, type=Journal))
+    def of(cls, members: dict[str, Any]) -> Replays:
+        """From the journal's members. Raises `msgspec.ValidationError` when they are none."""
+        return cls(msgspec.convert(members, Journal))
 
-    def encode(self) -> bytes:
-        return msgspec.json.encode(self._journal)
+    def members(self) -> dict[str, Any]:
+        """What the journal is to hold."""
+        members: dict[str, Any] = msgspec.to_builtins(self._journal)
+        return members
 
     def __contains__(self, offset: int) -> bool:
         at = bisect_right(self._journal.done, (offset, 1 << 62)) - 1

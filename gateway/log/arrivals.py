@@ -2,18 +2,28 @@
 
 Seen from outside, a turn of upkeep at a time, so that appends pay nothing. While the clock is not trusted a time is
 unknown, and begins when the clock is trusted first: nothing expires too early. Kept in `<data>/node/arrivals` for
-closed segments; where a line is missing, the segment's age begins anew.
+closed segments; where a line is missing, or the file is damaged, the segment's age begins anew.
+
+    1 <CRC-32C of what follows, 8 hex digits>
+    <number of lines>
+    <topic> <partition> <base offset> <wall ms>        for each segment
 """
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_right
 from collections.abc import Sequence
 
+from crc32c import crc32c
+
 from headwater.disk import Disk, read_or_none
 
+_log = logging.getLogger(__name__)
+
 Key = tuple[str, int]
-_VERSION = "0"
+_VERSION = b"1"
+_WITHOUT_SUM = b"0"
 
 
 class Arrivals:
@@ -74,19 +84,31 @@ class Arrivals:
             for base, (_, arrived) in sorted(seen.items())
             if arrived is not None and base != self._active.get((topic, partition))
         ]
-        return f"{_VERSION}\n{len(lines)}\n{''.join(lines)}".encode()
+        body = f"{len(lines)}\n{''.join(lines)}".encode()
+        return b"%b %08x\n%b" % (_VERSION, crc32c(body), body)
 
     def save(self, data: bytes) -> None:
         """Blocks. Raises `OSError`."""
         self._disk.replace_file(self._path, data)
 
     def _read(self) -> None:
+        data = read_or_none(self._disk, self._path)
         try:
-            version, count, *lines = (read_or_none(self._disk, self._path) or b"").decode("ascii").splitlines()
-            rows = [line.split(" ") for line in lines]
-            if version != _VERSION or int(count) != len(rows):
-                return
-            for topic, partition, base, arrived in rows:
-                self._seen.setdefault((topic, int(partition)), {})[int(base)] = -1, int(arrived)
-        except ValueError:
+            rows = _rows(data or b"") if data is not None or self._disk.exists(self._path) else []
+        except ValueError as error:
+            _log.error("%s is damaged (%s): the age of segments begins anew, they are kept longer", self._path, error)
             return
+        for topic, partition, base, arrived in rows:
+            self._seen.setdefault((topic, partition), {})[base] = -1, arrived
+
+
+def _rows(data: bytes) -> list[tuple[str, int, int, int]]:
+    """(topic, partition, base offset, arrival). Raises `ValueError` for anything but a whole file."""
+    head, _, body = data.partition(b"\n")
+    if head not in (_WITHOUT_SUM, b"%b %08x" % (_VERSION, crc32c(body))):
+        raise ValueError("the checksum is wrong" if body else "nothing can be read")
+    count, *lines = body.decode("ascii").splitlines()
+    if int(count) != len(lines):
+        raise ValueError(f"{len(lines)} lines of {count}")
+    rows = [line.split(" ") for line in lines]
+    return [(topic, int(partition), int(base), int(arrived)) for topic, partition, base, arrived in rows]

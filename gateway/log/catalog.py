@@ -1,6 +1,6 @@
 """What a node knows of its data directory beyond the batches: whose it is, which format, the topics and their settings.
 
-`<data>/node/identity.json` and `<data>/node/topics.json`, each twice and with a checksum (`gateway.log.sealed`); they
+`<data>/node/identity.json` and `<data>/node/topics.json`, each twice and with a checksum (`headwater.sealed`); they
 are replaced whole: a power cut leaves the old or the new one.
 """
 
@@ -16,9 +16,9 @@ import msgspec
 
 from gateway.log import checkpoints
 from gateway.log.errors import InvalidTopic
-from gateway.log.sealed import mend_sealed, read_sealed, write_sealed
 from headwater.disk import Disk, read_or_none
 from headwater.errors import UserError
+from headwater.sealed import mend_sealed, read_sealed, write_sealed
 
 FORMAT = 1
 _KAFKA_NODE_ID = "1"

@@ -1,10 +1,11 @@
 """What has expired: counted per partition, ranges of what the central never had, events that wait to be written.
 
-Kept in `<data>/node/expired.json`, so that a restart does not forget that data had to go.
+Kept in `<data>/node/expired.json` and its copy, so that a restart does not forget that data had to go.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,8 +14,11 @@ import msgspec
 
 from gateway.log.records import read_header
 from gateway.log.segment import Segment, headers
-from headwater.disk import Disk, read_or_none
-from headwater.errors import UNREADABLE, HeadwaterError
+from headwater.disk import Disk
+from headwater.errors import HeadwaterError
+from headwater.sealed import is_there, read_sealed, seal, write_copies
+
+_log = logging.getLogger(__name__)
 
 RANGES_MAX = 16
 WAITING_MAX = 64
@@ -100,11 +104,11 @@ class Expiries:
         self._waiting.append(one)
 
     def encode(self) -> bytes:
-        return msgspec.json.encode(self._file)
+        return seal(msgspec.to_builtins(self._file))
 
     def save(self, data: bytes) -> None:
         """Blocks. Raises `OSError`."""
-        self._disk.replace_file(self._path, data)
+        write_copies(self._disk, self._path, data)
 
     def status(self) -> dict[str, Any]:
         """Totals per partition, and the last ranges that the central does not have."""
@@ -112,10 +116,10 @@ class Expiries:
         return {"expired": found["totals"], "owed": found["owed"]}
 
     def _read(self) -> _File:
-        try:
-            return msgspec.json.decode(read_or_none(self._disk, self._path) or b"", type=_File)
-        except UNREADABLE:
-            return _File()
+        found = read_sealed(self._disk, self._path, lambda fields: msgspec.convert(fields, _File))
+        if found is None and is_there(self._disk, self._path):
+            _log.error("%s is damaged, and so is its copy: what has expired is counted from 0 again", self._path)
+        return found or _File()
 
 
 def _merged(waiting: list[Expired]) -> list[Expired]:

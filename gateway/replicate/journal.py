@@ -4,7 +4,7 @@ A run is one start. Its id goes into the progress record, so that a node can tel
 written by a copy of its card: a record whose newest run is not in the journal was written by somebody else. The file
 is one JSON object, replaced whole and fsynced before the node may call init_transactions. Beside it,
 `<data>/node/central` remembers that a central holds a record of this node, and near which offset. Both check
-themselves and lie on the disk twice (`gateway.log.sealed`): one bad sector must not make a node a stranger to its own
+themselves and lie on the disk twice (`headwater.sealed`): one bad sector must not make a node a stranger to its own
 record. Where both copies are damaged they are moved aside and named in `damaged`: the node starts, and replication
 stops and asks where it must not guess.
 """
@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from gateway.log.sealed import copy_of, mend_sealed, read_sealed, write_sealed
 from gateway.replicate.progress import RUNS_MAX, Run
 from headwater.disk import Disk
+from headwater.sealed import copy_of, mend_sealed, read_sealed, write_sealed
 
 T = TypeVar("T")
 

@@ -9,17 +9,17 @@ an id that is in it again, and take what its new owner writes for repeats.
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import re
 
 from headwater.disk import Disk, read_or_none
+from headwater.sealed import seal_number, unseal_number
 
 logger = logging.getLogger(__name__)
 
 FIRST = 1 << 40
 BLOCK = 1000
 _LEAP = 1_000_000
-_NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
 # Batches may bear any id. Only those below this count as given by a coordinator: Kafka's ids have 63 bits.
 GIVEN_MAX = 1 << 62
 
@@ -40,7 +40,7 @@ class ProducerIds:
         """A new id. Raises `OSError` when the next block cannot be made durable."""
         if self._next >= self._end:
             end = self._next + BLOCK
-            self._disk.replace_file(self._path, f"{end}\n".encode())
+            self._disk.replace_file(self._path, seal_number(end))
             self._end = end
         producer_id = self._next
         self._next += 1
@@ -48,9 +48,9 @@ class ProducerIds:
 
 
 def _read(disk: Disk, path: str, at_least: int, *, fresh: bool) -> int:
-    text = (read_or_none(disk, path) or b"").decode("ascii", "replace").strip()
-    if _NUMBER.fullmatch(text):
-        return int(text)
+    with contextlib.suppress(ValueError):
+        if (end := unseal_number(read_or_none(disk, path) or b"")) < GIVEN_MAX:
+            return end
     lost = disk.exists(path)
     if fresh and not lost:
         return 0

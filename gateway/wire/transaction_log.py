@@ -17,6 +17,7 @@ from gateway.wire.transactions import Snapshot, decode_key, decode_value, encode
 from headwater.clock import Clock
 from headwater.disk import Disk, read_or_none
 from headwater.errors import HeadwaterError, PeerError, StorageError
+from headwater.sealed import seal_number, unseal_number
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ class TransactionLog:
 
     def _listed(self, start: int) -> None:
         try:
-            self._disk.replace_file(self._path, f"{start}\n".encode())
+            self._disk.replace_file(self._path, seal_number(start))
         except OSError as error:
             logger.error("%s: %s", self._path, error)
 
@@ -113,10 +114,13 @@ class TransactionLog:
                     _apply(latest, key, value)
 
     def _start(self, log: PartitionLog) -> int:
-        text = (read_or_none(self._disk, self._path) or b"").decode("ascii", "replace").strip()
-        if text.isdigit() and len(text) < 20 and log.log_start_offset <= int(text) <= log.synced_offset:
-            return int(text)
-        return log.log_start_offset
+        try:
+            start = unseal_number(read_or_none(self._disk, self._path) or b"")
+        except ValueError as error:
+            if self._disk.exists(self._path):
+                logger.warning("%s is damaged (%s): all of %s is read", self._path, error, TRANSACTION_TOPIC)
+            return log.log_start_offset
+        return start if log.log_start_offset <= start <= log.synced_offset else log.log_start_offset
 
 
 def _apply(latest: dict[str, Snapshot], key: bytes | None, value: bytes | None) -> None:

@@ -33,8 +33,9 @@ from headwater.app.decoder_rows import Row, parts_of, rows_of
 from headwater.app.outcomes import OutcomeLink
 from headwater.clock import Clock
 from headwater.disk import Disk
-from headwater.errors import UNREADABLE, HeadwaterError
+from headwater.errors import HeadwaterError
 from headwater.net import Net
+from headwater.sealed import is_there, read_sealed, seal
 from headwater.settings.model import Settings
 
 log = logging.getLogger("headwater.decoders")
@@ -303,9 +304,10 @@ class Decoder:
     # --- where it is
 
     def _load(self) -> int:
-        try:
-            saved = msgspec.json.decode(self._disk.read_file(self._path), type=dict[str, int])
-        except (*UNREADABLE, FileNotFoundError):
+        saved = read_sealed(self._disk, self._path, lambda fields: msgspec.convert(fields, dict[str, int]))
+        if saved is None:
+            if is_there(self._disk, self._path):
+                log.warning("%s is damaged: all of topic raw is read again", self._path)
             return 0
         return max(0, saved.get("position", 0))
 
@@ -313,7 +315,7 @@ class Decoder:
         if self._saved[0] != self._position:
             if not self._disk.exists(self._folder):
                 self._disk.make_directory(self._folder)
-            self._disk.replace_file(self._path, msgspec.json.encode({"position": self._position}))
+            self._disk.replace_file(self._path, seal({"position": self._position}))
         self._saved = (self._position, self._clock.monotonic_ms())
 
 

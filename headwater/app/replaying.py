@@ -10,8 +10,9 @@ from gateway.ingest.outcome import Outcome
 from gateway.ingest.pipeline import Ingest
 from gateway.ingest.replays import REPLAY_HEADER, Replays
 from gateway.ingest.tail import headers_of, tail_columns_from
-from headwater.disk import Disk, read_or_none
-from headwater.errors import UNREADABLE, UserError
+from headwater.disk import Disk
+from headwater.errors import UserError
+from headwater.sealed import is_there, read_sealed, write_sealed
 
 JOURNAL = "replayed.json"
 
@@ -70,14 +71,13 @@ class Replayer:
         return self._replays
 
     def _load(self) -> Replays:
-        data = read_or_none(self._disk, self._path)
-        try:
-            return Replays.decode(data) if data is not None else Replays()
-        except UNREADABLE as error:
+        found = read_sealed(self._disk, self._path, Replays.of)
+        if found is None and is_there(self._disk, self._path):
             raise UserError(
-                f"{self._path} is damaged: {error}",
-                hint="Without it a dead letter could be stored twice; remove it if none was ever replayed.",
-            ) from None
+                f"{self._path} is damaged, and so is its copy",
+                hint="Without them a dead letter could be stored twice; remove both if none was ever replayed.",
+            )
+        return found or Replays()
 
     async def _save(self, replays: Replays) -> None:
-        await asyncio.to_thread(self._disk.replace_file, self._path, replays.encode())
+        await asyncio.to_thread(write_sealed, self._disk, self._path, replays.members())

@@ -48,6 +48,8 @@ def notes(document: Mapping[str, Any]) -> list[str]:
     found = []
     if note := ((document.get("ingest") or {}).get("devices") or {}).get("note"):
         found.append(note)
+    if damaged := (document.get("ingest") or {}).get("sessions_damaged"):
+        found.append(damaged)
     for source in (document.get("ingest") or {}).get("sources", ()):
         if source.get("note"):
             found.append(f"{source['id']}: {source['note']}")

@@ -1,14 +1,15 @@
 """How far a sink is: the next offset of each partition, in a small file that is replaced as a whole.
 
-It also names where the sink writes to: another database begins anew.
+It also names where the sink writes to: another database begins anew. It checks itself (`headwater.sealed`).
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from headwater.disk import Disk
+from headwater.disk import Disk, read_or_none
 from headwater.errors import UNREADABLE
+from headwater.sealed import seal, unseal
 
 
 class Saved(msgspec.Struct):
@@ -31,14 +32,15 @@ class Positions:
 
     def load(self) -> str:
         """Read the file; returns a sentence when what is there cannot be gone on from, else ""."""
+        data = read_or_none(self._disk, self._path)
+        if data is None:
+            return f"{self._path} lies on a bad sector" if self._disk.exists(self._path) else ""
         try:
-            saved = msgspec.json.decode(self._disk.read_file(self._path), type=Saved)
+            saved = msgspec.convert(unseal(data), Saved)
             found = {}
             for where, offset in saved.offsets.items():
                 topic, _, partition = where.rpartition("/")
                 found[topic, int(partition)] = offset
-        except FileNotFoundError:
-            return ""
         except UNREADABLE as error:
             return f"{self._path} cannot be used: {error}"
         if saved.target != self._target:
@@ -58,5 +60,5 @@ class Positions:
             return
         offsets = {f"{topic}/{partition}": offset for (topic, partition), offset in sorted(self.offsets.items())}
         self._disk.make_directory(self._folder)
-        self._disk.replace_file(self._path, msgspec.json.encode(Saved(self._target, offsets)))
+        self._disk.replace_file(self._path, seal({"target": self._target, "offsets": offsets}))
         self._changed = False

@@ -215,7 +215,7 @@ class World:
         number = len(ledger.sessions)
         with contextlib.suppress(OSError):
             self.sessions.open(f"client-{number}", clean=False, ends={})
-            self.sessions.sync()
+            self.sessions.prepare_sync()()
             ledger.sessions.add(f"client-{number}")
         with contextlib.suppress(OSError):
             ledger.producer_ids.append(self.ids.next())
@@ -264,6 +264,8 @@ class World:
             raise Violation(f"runs {lost} are not in the journal")
         if lost := [client for client in ledger.sessions if client not in self.sessions]:
             raise Violation(f"sessions {lost} are forgotten")
+        if self.sessions.damaged and not torn:
+            raise Violation(self.sessions.damaged)
         remembered = self.runs.remembered.offset if self.runs.remembered is not None else 0
         if remembered < ledger.remembered:
             raise Violation(f"the central's record is remembered at {remembered}, not {ledger.remembered}")

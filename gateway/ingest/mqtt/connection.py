@@ -283,9 +283,6 @@ class Connection(asyncio.Protocol):
         except MqttError as error:
             self._refuse(error.reason, error.what)
             return
-        except OSError as error:
-            self._refuse(ReasonCode.SERVER_UNAVAILABLE, f"its session cannot be kept: {error}")
-            return
         self._session = session
         self.client_id = client_id
         if unsynced:

@@ -71,7 +71,7 @@ class MqttListener:
         self._names = 0
         self._lines = self._lines_held = 0
         self._journal_next: list[Callable[[OSError | None], None]] = []
-        self._journal_running = False
+        self._journal_running = self._journal_failed = False
         self._server: network.Listener | None = None
         self.tls: TlsDoor | None = None
         self._tls_look: asyncio.Task[None] | None = None
@@ -144,6 +144,7 @@ class MqttListener:
             "wills_waiting": len(self._wills),
             **(self.tls.status() if self.tls is not None else {}),
             "rebirths_asked": self._rebirths.asked,
+            "sessions_damaged": self._registry.damaged,
         }
 
     # --- for connections
@@ -201,10 +202,7 @@ class MqttListener:
 
     def closed(self, session: Session, *, expiry_s: int) -> None:
         """A session's connection is gone."""
-        try:
-            self._registry.closed(session, expiry_s=expiry_s, ends=self._ends(), now_ms=self.now_ms())
-        except OSError as error:  # after a restart it lives on for a while, which harms nobody
-            self.say(logging.WARNING, "the session of %r: its end cannot be written: %s", session.client_id, error)
+        self._registry.closed(session, expiry_s=expiry_s, ends=self._ends(), now_ms=self.now_ms())
 
     def died(self, source: Source, client_id: str, will: Will, session_expiry_s: int) -> None:
         """A connection with a will ended without a good-bye."""
@@ -270,12 +268,15 @@ class MqttListener:
         def synced(future: asyncio.Future[None]) -> None:
             self._journal_running = False
             error = future.exception() if not future.cancelled() else OSError(errno.ECANCELED, "stopped")
+            if error is not None and not self._journal_failed:
+                _log.error("the journal of MQTT sessions cannot be written, no new session is promised: %s", error)
+            self._journal_failed = error is not None
             for callback in callbacks:
                 callback(error if error is None or isinstance(error, OSError) else OSError(str(error)))
             if self._journal_next:
                 self._sync_journal()
 
-        self._loop.run_in_executor(None, self._registry.sync).add_done_callback(synced)
+        self._loop.run_in_executor(None, self._registry.prepare_sync()).add_done_callback(synced)
 
     def say(self, level: int, line: str, *values: object) -> None:
         """A log line about one client; a crowd of them is summed up, for a log is on the same disk."""
@@ -303,10 +304,9 @@ class MqttListener:
             self._take_will(waiting.source.id.removeprefix("mqtt:"), waiting.source, waiting.will)
         if now_ms >= self._expire_at_ms:
             self._expire_at_ms = now_ms + EXPIRE_EVERY_MS
-            try:
-                self._registry.expire(now_ms, self._ends())
-            except OSError as error:  # the next sweep tries the rest
-                _log.warning("expired sessions cannot be discarded: %s", error)
+            self._registry.expire(now_ms, self._ends())
+        if self._registry.behind and not self._journal_running:
+            self.when_journal_synced(lambda _: None)  # though nobody waits: a crash would bring back what has ended
 
     def _ask_rebirths(self, now_ms: float) -> None:
         if subscribers := [connection for connection in self._connections if connection.edge_nodes]:
@@ -359,6 +359,8 @@ async def serve_mqtt(ingest: Ingest, net: network.Net, settings: MqttSettings) -
         estimate_slack_ms=2 * ingest.marks.settings.every_ms,
         now_ms=ingest.clock.monotonic_ms(),
     )
+    if registry.damaged:
+        _log.error("%s", registry.damaged)
     listener = MqttListener(ingest, settings, registry, credentials, net)
     try:
         await listener.listen()

@@ -2,29 +2,30 @@
 
 A client that asked for a session (3.1.1: clean session 0; MQTT 5: a session expiry interval) is told "session present"
 when it comes back, whatever happened to the node meanwhile; only then does it send its unacknowledged messages again
-[MQTT-3.1.2-4, -3.2.2-2]. The journal `<data>/node/sessions` holds a JSON line per change:
+[MQTT-3.1.2-4, -3.2.2-2]. The journal (`gateway.ingest.mqtt.session_journal`) holds a line per change:
 
-    ["+", client id]                                            a session without end is made
-    ["+", client id, {"expiry_s": seconds, "user": name}]       … or one with an end, or that is a user's
-    ["-", client id, {"readings": end, "deadletter": end}]      it is discarded: what those logs say of the client
+    "+", client id                                              a session without end is made
+    "+", client id, {"expiry_s": seconds, "user": name}         … or one with an end, or that is a user's
+    "-", client id, {"readings": end, "deadletter": end}        it is discarded: what those logs say of the client
                                                                 below these offsets belongs to a session that is gone
 
 Sessions that published are known from the log's `hw-m` too. A session's time runs from its connection's end by the
 monotonic clock, and from the start of the node again after a restart: it may last longer than asked, never shorter.
 
-A journal on a bad sector is done without: those sessions are not present, and their clients begin anew.
+What is in memory is what counts: a disk that fails keeps new sessions from being promised until it takes them, and
+forgets none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-import msgspec
-
 from gateway.ingest.mqtt.packets5 import NEVER_EXPIRES
+from gateway.ingest.mqtt.session_journal import Change, SessionJournal
 from gateway.ingest.repeats import DupMemory
-from headwater.disk import Disk, read_or_none
+from headwater.disk import Disk
 
 
 @dataclass(slots=True)
@@ -55,6 +56,7 @@ class Session:
     expiry_s: int = NEVER_EXPIRES
     user: str | None = None  # whose it is: nobody else may go on with it
     ended_ms: float = 0.0
+    change: int = 0  # of the journal: when that is on disk, so is all that a CONNACK says of this session
 
     def expired(self, now_ms: float) -> bool:
         """Its time is over; never while it is connected."""
@@ -78,20 +80,22 @@ class SessionRegistry:
         now_ms: float = 0.0,
     ) -> None:
         """`estimate_slack_ms`: how much two arrivals in `tail` may each be off. `now_ms`: monotonic."""
-        self._disk = disk
-        self._path = path
         self._sessions_max = sessions_max
         self._horizon_ms = horizon_ms
         self._sessions: dict[str, Session] = {}
         self._started_ms = now_ms
-        self._lines = 0
-        self._discarded = self._read_journal()
+        disk.make_directory(path.rpartition("/")[0])
+        self._journal = SessionJournal(disk, path)
+        self._discarded = self._read(self._journal.read())
         for client_id, uses in tail.items():
             self._recover(client_id, uses, self._discarded.get(client_id, {}), horizon_ms + estimate_slack_ms)
         # once the log's tail has moved past a discarded session, nothing can bring it back
         self._discarded = {client_id: ends for client_id, ends in self._discarded.items() if client_id in tail}
-        disk.make_directory(path.rpartition("/")[0])
-        self._rewrite()
+        sync = self.prepare_sync()
+        for session in self._sessions.values():
+            session.change = self._journal.number
+        with contextlib.suppress(OSError):  # tried again at the first CONNECT that needs it
+            sync()
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -99,24 +103,30 @@ class SessionRegistry:
     def __contains__(self, client_id: object) -> bool:
         return client_id in self._sessions
 
-    def _read_journal(self) -> dict[str, dict[str, int]]:
+    @property
+    def damaged(self) -> str:
+        """One sentence on what the start could not read of the journal, "" when nothing is lost."""
+        return self._journal.damaged
+
+    @property
+    def behind(self) -> bool:
+        """Whether the journal lacks changes until it is synced: its disk failed, or it is being written anew."""
+        return self._journal.behind
+
+    def _read(self, changes: list[Change]) -> dict[str, dict[str, int]]:
         discarded: dict[str, dict[str, int]] = {}
-        for line in (read_or_none(self._disk, self._path) or b"").splitlines():
-            try:
-                what, client_id, *ends = msgspec.json.decode(line, type=list[str | dict[str, int | str]])
-            except (ValueError, TypeError):
-                continue  # a torn last line: its session was never confirmed to anyone
-            if not isinstance(client_id, str):
-                continue
-            self._sessions.pop(client_id, None)
-            detail = ends[0] if ends and isinstance(ends[0], dict) else {}
-            if what == "+":
-                session = self._add(client_id)
-                expiry_s, user = detail.get("expiry_s"), detail.get("user")
-                session.expiry_s = expiry_s if isinstance(expiry_s, int) else NEVER_EXPIRES
-                session.user = user if isinstance(user, str) else None
-            elif detail:
-                discarded[client_id] = {topic: end for topic, end in detail.items() if isinstance(end, int)}
+        for change in changes:
+            match change:
+                case ["+", str(client_id), *rest]:
+                    detail = rest[0] if rest and isinstance(rest[0], dict) else {}
+                    self._sessions.pop(client_id, None)
+                    session = self._add(client_id)
+                    expiry_s, user = detail.get("expiry_s"), detail.get("user")
+                    session.expiry_s = expiry_s if isinstance(expiry_s, int) else NEVER_EXPIRES
+                    session.user = user if isinstance(user, str) else None
+                case ["-", str(client_id), dict(ends)]:
+                    self._sessions.pop(client_id, None)
+                    discarded[client_id] = {topic: end for topic, end in ends.items() if isinstance(end, int)}
         return discarded
 
     def _recover(self, client_id: str, uses: Mapping[int, Use], gone: Mapping[str, int], within_ms: int) -> None:
@@ -156,31 +166,29 @@ class SessionRegistry:
         """A client connects: (its session, session present, the journal must be synced before CONNACK).
 
         `expiry_s` None: as 3.1.1 has it, none with `clean` and else for good. `ends` are the logs' ends, for the
-        journal; `now_ms` is monotonic. Raises `OSError` when the journal cannot be written.
+        journal; `now_ms` is monotonic.
         """
         if expiry_s is None:
             expiry_s = 0 if clean else NEVER_EXPIRES
         old = self._sessions.pop(client_id, None)
+        change = 0
         if old is not None and (clean or old.expired(now_ms)):
-            self._discard(client_id, ends)
+            change = self._discard(client_id, ends)
             old = None
         if old is not None:
-            self._sessions[client_id] = old  # used last
-            changed = (old.expiry_s, old.user) != (expiry_s, user)
-            if changed:
-                old.expiry_s, old.user = expiry_s, user
-                self._write(_made(old))
-            return old, True, changed
-        if not expiry_s:
-            return Session(client_id, persistent=False, expiry_s=0, user=user), False, False
-        self._make_room(ends)
-        session = self._add(client_id)
-        session.expiry_s, session.user = expiry_s, user
-        self._write(_made(session))
-        return session, False, True
+            self._sessions[client_id] = session = old  # used last
+        elif expiry_s:
+            self._make_room(ends)
+            session = self._add(client_id)
+        else:
+            session = Session(client_id, persistent=False, expiry_s=0, user=user, change=change)
+        if session.persistent and (old is None or (old.expiry_s, old.user) != (expiry_s, user)):
+            session.expiry_s, session.user = expiry_s, user
+            session.change = self._journal.write(_made(session))
+        return session, old is not None, session.change > self._journal.synced
 
     def closed(self, session: Session, *, expiry_s: int, ends: Mapping[str, int], now_ms: float) -> None:
-        """A session's connection has ended; DISCONNECT may have changed its expiry. Raises `OSError`."""
+        """A session's connection has ended; DISCONNECT may have changed its expiry."""
         session.connected = False
         session.ended_ms = now_ms
         if self._sessions.get(session.client_id) is not session:
@@ -190,10 +198,10 @@ class SessionRegistry:
             self._discard(session.client_id, ends)
         elif expiry_s != session.expiry_s:
             session.expiry_s = expiry_s
-            self._write(_made(session))
+            session.change = self._journal.write(_made(session))
 
     def expire(self, now_ms: float, ends: Mapping[str, int]) -> None:
-        """Discard the sessions whose time is over. Raises `OSError`."""
+        """Discard the sessions whose time is over."""
         for client_id in [each.client_id for each in self._sessions.values() if each.expired(now_ms)]:
             del self._sessions[client_id]
             self._discard(client_id, ends)
@@ -207,47 +215,24 @@ class SessionRegistry:
                 self._discard(client_id, ends)
                 return
 
-    def _discard(self, client_id: str, ends: Mapping[str, int]) -> None:
+    def _discard(self, client_id: str, ends: Mapping[str, int]) -> int:
         self._discarded.pop(client_id, None)
         self._discarded[client_id] = dict(ends)
         if len(self._discarded) > self._sessions_max:
             del self._discarded[next(iter(self._discarded))]
-        self._write(["-", client_id, dict(ends)])
+        return self._journal.write(["-", client_id, dict(ends)])
 
-    def forget_unsynced(self) -> None:
-        """The disk failed: what was taken for stored may not be; better twice than never."""
-        for session in self._sessions.values():
-            session.held.clear()
-            if session.memory is not None:
-                session.memory.connection_began(resumed=False)
+    def prepare_sync(self) -> Callable[[], None]:
+        """What makes the journal durable as it is now; to be called once, in any thread. It raises `OSError`."""
+        return self._journal.prepare_sync(self._state, 4 * self._sessions_max)
 
-    def _write(self, line: list[object]) -> None:
-        if self._lines >= 4 * self._sessions_max:
-            self._rewrite()
-        handle = self._disk.open(self._path)
-        try:
-            self._disk.append(handle, msgspec.json.encode(line) + b"\n")
-        finally:
-            self._disk.close(handle)
-        self._lines += 1
-
-    def sync(self) -> None:
-        """Make the journal durable; may be called from another thread. Raises `OSError`."""
-        handle = self._disk.open(self._path)
-        try:
-            self._disk.sync(handle)
-        finally:
-            self._disk.close(handle)
-
-    def _rewrite(self) -> None:
-        """Only what matters still; also makes the file's name durable."""
-        lines = [msgspec.json.encode(["-", client_id, ends]) for client_id, ends in self._discarded.items()]
-        lines += [msgspec.json.encode(_made(session)) for session in self._sessions.values()]
-        self._disk.replace_file(self._path, b"".join(line + b"\n" for line in lines))
-        self._lines = len(lines)
+    def _state(self) -> list[Change]:
+        """Only what matters still."""
+        discarded = [["-", client_id, ends] for client_id, ends in self._discarded.items()]
+        return [*discarded, *map(_made, self._sessions.values())]
 
 
-def _made(session: Session) -> list[object]:
+def _made(session: Session) -> Change:
     """The journal's line for a session as it is."""
     detail: dict[str, object] = {}
     if session.expiry_s != NEVER_EXPIRES:

@@ -2,17 +2,20 @@
 
 A broker keeps a session's subscriptions, so a filter that is taken out of the configuration must be given back by name;
 and a session that is gone when it should be there means that messages may be missing. The file is small, and written
-when the configuration changes.
+when the configuration changes. It checks itself (`headwater.sealed`).
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import msgspec
 
 from headwater.disk import Disk
-from headwater.errors import UNREADABLE
+from headwater.sealed import is_there, read_sealed, seal
+
+_log = logging.getLogger("headwater.ingest")
 
 
 class Remembered(msgspec.Struct, frozen=True):
@@ -30,12 +33,10 @@ class SessionMemo:
         """A file that cannot be read counts as none: a lost session then goes unnamed, and nothing else is harmed."""
         self._disk = disk
         self._path = f"{data_dir}/node/brokers.json"
-        self._known: dict[str, Remembered] = {}
-        if disk.exists(self._path):
-            try:
-                self._known = msgspec.json.decode(disk.read_file(self._path), type=dict[str, Remembered])
-            except (*UNREADABLE, OSError):
-                self._known = {}
+        known = read_sealed(disk, self._path, lambda fields: msgspec.convert(fields, dict[str, Remembered]))
+        if known is None and is_there(disk, self._path):
+            _log.warning("%s is damaged: what brokers keep of earlier filters is not known", self._path)
+        self._known = known or {}
 
     def recall(self, name: str, address: str, client_id: str) -> Remembered | None:
         """The session of that name, if it is the same one."""
@@ -53,4 +54,4 @@ class SessionMemo:
     def write(self) -> None:
         """Make it durable. Raises `OSError`."""
         self._disk.make_directory(self._path.rpartition("/")[0])
-        self._disk.replace_file(self._path, msgspec.json.encode(self._known))
+        self._disk.replace_file(self._path, seal(msgspec.to_builtins(self._known)))

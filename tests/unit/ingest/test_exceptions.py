@@ -32,7 +32,7 @@ def test_a_number_out_of_range_is_kept_and_marked() -> None:
     edge = Edge([TANK])
     registry = edge.registry()
     session, present, _ = registry.open("c1", clean=False, ends={"readings": 0, "deadletter": 0})
-    registry.sync()
+    registry.prepare_sync()()
     source = edge.attach("c1", session, resumed=present)
     edge.take(source, tank(edge, 50), tank(edge, 150, 2), tank(edge, -5, 3))
     edge.sync()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -326,16 +327,20 @@ def test_reads_pause_while_too_much_is_unacknowledged(tmp_path: Path) -> None:
 
 def test_a_session_is_promised_only_when_it_is_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced = threading.Event()
-    sync = SessionRegistry.sync
+    prepare = SessionRegistry.prepare_sync
 
-    def slow_disk(registry: SessionRegistry) -> None:
-        assert synced.wait(5)
-        sync(registry)
+    def slow_disk(registry: SessionRegistry) -> Callable[[], None]:
+        sync = prepare(registry)
 
-    monkeypatch.setattr(SessionRegistry, "sync", slow_disk)
+        def slow() -> None:
+            assert synced.wait(5)
+            sync()
+
+        return slow
 
     async def test() -> None:
         async with node_at(tmp_path) as node:
+            monkeypatch.setattr(SessionRegistry, "prepare_sync", slow_disk)
             waits = await Client.open(node)
             waits.writer.write(connect() + publish())
             other = await Client.open(node)  # a clean session needs no promise

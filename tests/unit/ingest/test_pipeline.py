@@ -38,7 +38,7 @@ def resumable(edge: Edge, client: str = "c1") -> Source:
     registry = edge.registry()
     session, present, unsynced = registry.open(client, clean=False, ends={"readings": 0, "deadletter": 0})
     if unsynced:
-        registry.sync()
+        registry.prepare_sync()()
     return edge.attach(client, session, resumed=present)
 
 

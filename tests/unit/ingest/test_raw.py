@@ -34,7 +34,7 @@ def resumed(edge: Edge) -> tuple[Session, bool]:
     """The client's session, and whether it was there."""
     registry = edge.registry()
     session, present, _ = registry.open("a", clean=False, ends={"readings": 0, "deadletter": 0, "raw": 0})
-    registry.sync()
+    registry.prepare_sync()()
     return session, present
 
 

@@ -20,13 +20,13 @@ def test_offsets_are_kept_as_ranges() -> None:
     assert replays.done == [(3, 6), (9, 11)]
     assert [offset for offset in range(12) if offset in replays] == [3, 4, 5, 9, 10]
     replays.forget_below(5)
-    assert Replays.decode(replays.encode()).done == [(5, 6), (9, 11)]
+    assert Replays.of(replays.members()).done == [(5, 6), (9, 11)]
 
 
 def test_what_was_pending_is_settled_by_what_the_log_has() -> None:
     replays = Replays()
     replays.begun([1, 2, 3], 40)
-    again = Replays.decode(replays.encode())
+    again = Replays.of(replays.members())
     assert again.unsettled == 40
     again.found([b"2", b"7", b"x" * 9])
     assert again.done == [(2, 3)]

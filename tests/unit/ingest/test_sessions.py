@@ -24,7 +24,7 @@ def test_a_synced_session_survives_a_power_cut_though_it_never_published() -> No
     disk = ForgetfulDisk()
     sessions = registry(disk)
     assert opened(sessions, "a") == (False, True)
-    sessions.sync()
+    sessions.prepare_sync()()
     assert opened(sessions, "b") == (False, True)
     disk.power_cut()
     again = registry(disk)
@@ -36,7 +36,7 @@ def test_a_torn_last_line_is_passed_over() -> None:
     disk = ForgetfulDisk()
     sessions = registry(disk)
     opened(sessions, "a")
-    sessions.sync()
+    sessions.prepare_sync()()
     opened(sessions, "bbbbbbbb")
     disk.power_cut(keep_tail_bytes=6)
     assert len(registry(disk)) == 1
@@ -46,8 +46,8 @@ def test_a_clean_session_ends_the_old_one_for_good() -> None:
     disk = ForgetfulDisk()
     old = {"a": {1: Use(1, "readings", 99, 0)}}
     sessions = registry(disk, tail=old)
-    assert opened(sessions, "a", clean=True) == (False, False)
-    sessions.sync()
+    assert opened(sessions, "a", clean=True) == (False, True)  # not before its end is on disk
+    sessions.prepare_sync()()
     assert "a" not in registry(disk, tail=old)  # the log's tail still holds its old messages
     assert "a" not in registry(disk, tail=old)  # and does so at the start after that
     assert "a" in registry(disk, tail={"a": {2: Use(1, "readings", 100, 0)}})
@@ -80,12 +80,14 @@ def test_the_journal_does_not_grow_without_bound() -> None:
     for _ in range(100):
         opened(sessions, "a", clean=True)
         opened(sessions, "a")
+        sessions.prepare_sync()()
     assert len(disk.read_file(PATH).splitlines()) < 20
     assert len(registry(disk)) == 1
 
 
 def expiring(sessions: SessionRegistry, client: str, expiry_s: int, *, now_ms: float = 0.0) -> tuple[bool, bool]:
     session, present, unsynced = sessions.open(client, clean=False, ends=ENDS, expiry_s=expiry_s, now_ms=now_ms)
+    sessions.prepare_sync()()
     session.connected = True
     sessions.closed(session, expiry_s=expiry_s, ends=ENDS, now_ms=now_ms)
     return present, unsynced
@@ -118,7 +120,7 @@ def test_a_sessions_end_survives_a_power_cut_and_counts_from_the_start() -> None
     sessions = registry(disk)
     expiring(sessions, "never", NEVER_EXPIRES)
     expiring(sessions, "later", 10)
-    sessions.sync()
+    sessions.prepare_sync()()
     disk.power_cut()
     again = SessionRegistry(disk, PATH, tail={}, sessions_max=3, horizon_ms=5_000, now_ms=500_000)
     again.expire(509_999, ENDS)
@@ -132,9 +134,9 @@ def test_a_changed_end_is_on_disk_before_it_is_promised() -> None:
     disk = ForgetfulDisk()
     sessions = registry(disk)
     expiring(sessions, "a", 10)
-    sessions.sync()
+    sessions.prepare_sync()()
     assert expiring(sessions, "a", 20) == (True, True)
-    sessions.sync()
+    sessions.prepare_sync()()
     disk.power_cut()
     again = registry(disk)
     again.expire(19_999, ENDS)
@@ -148,7 +150,7 @@ def test_a_goodbye_may_end_or_shorten_a_session() -> None:
         session, _, _ = sessions.open(client, clean=False, ends=ENDS, expiry_s=100, now_ms=0)
         sessions.closed(session, expiry_s=expiry_s, ends=ENDS, now_ms=0)
     assert ("ends" in sessions, "shorter" in sessions) == (False, True)
-    sessions.sync()
+    sessions.prepare_sync()()
     again = registry(disk)
     again.expire(5_000, ENDS)
     assert len(again) == 0
@@ -167,13 +169,3 @@ def test_a_connection_that_was_replaced_does_not_end_its_successors_session() ->
     sessions.open("a", clean=True, ends=ENDS, expiry_s=60, now_ms=0)
     sessions.closed(old, expiry_s=0, ends=ENDS, now_ms=0)
     assert "a" in sessions
-
-
-def test_a_journal_on_a_bad_sector_is_begun_anew() -> None:
-    disk = ForgetfulDisk()
-    opened(registry(disk), "a")
-    disk.bad_files.add(PATH)
-    again = registry(disk)
-    assert opened(again, "a") == (False, True)
-    again.sync()
-    assert opened(registry(disk), "a") == (True, False)

@@ -13,7 +13,7 @@ from gateway.log import checkpoints
 from gateway.log.errors import InvalidTopic, LogFailed, TopicExists
 from gateway.log.offset_files import OffsetFiles
 from gateway.log.recovery import Outcome
-from gateway.log.sealed import copy_of
+from headwater.sealed import copy_of
 from gateway.log.settings import LogSettings
 from gateway.log.store import LogStore
 from headwater.clock import ManualClock

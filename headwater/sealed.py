@@ -2,7 +2,8 @@
 
 The member `crc` is the CRC-32C of the others, in the order of their names and without spaces. Without it a file is
 taken as it is: it was written before there was one. Where one of the two is missing, damaged or on a bad sector, the
-other counts; the copy is written first, so the file itself is never behind it.
+other counts; the copy is written first, so the file itself is never behind it. What can be had again at little cost
+lies there once.
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ def _sum(fields: dict[str, Any]) -> str:
 
 
 def read_sealed(disk: Disk, path: str, convert: Callable[[dict[str, Any]], T]) -> T | None:
-    """What the file or its copy holds, `convert`ed; None when neither can be had. `convert` may raise `UNREADABLE`."""
+    """What the file or its copy holds, `convert`ed; None when neither can be had (see `is_there`).
+
+    `convert` may raise `UNREADABLE`.
+    """
     for each in (path, copy_of(path)):
         try:
             return convert(unseal(read_or_none(disk, each) or b""))
@@ -52,9 +56,18 @@ def read_sealed(disk: Disk, path: str, convert: Callable[[dict[str, Any]], T]) -
     return None
 
 
+def is_there(disk: Disk, path: str) -> bool:
+    """Whether there is a file, or its copy, and be it damaged."""
+    return disk.exists(path) or disk.exists(copy_of(path))
+
+
 def write_sealed(disk: Disk, path: str, fields: dict[str, Any]) -> None:
     """Replace both. Raises `OSError`, and what `read_sealed` gives is as before then."""
-    data = seal(fields)
+    write_copies(disk, path, seal(fields))
+
+
+def write_copies(disk: Disk, path: str, data: bytes) -> None:
+    """The same, of what `seal` gave."""
     disk.replace_file(copy_of(path), data)
     disk.replace_file(path, data)
 
@@ -65,3 +78,18 @@ def mend_sealed(disk: Disk, path: str, fields: dict[str, Any]) -> None:
     for each in (copy_of(path), path):
         if read_or_none(disk, each) != data:
             disk.replace_file(each, data)
+
+
+def seal_number(number: int) -> bytes:
+    """A file that is one number, with its checksum: a line of text."""
+    return b"%d %08x\n" % (number, crc32c(b"%d" % number))
+
+
+def unseal_number(data: bytes) -> int:
+    """The number. A line without a checksum was written before there was one. Raises `ValueError`."""
+    text, _, noted = data.removesuffix(b"\n").partition(b" ")
+    if not (data.endswith(b"\n") and text.isdigit() and len(text) < 20):
+        raise ValueError("no number")
+    if data != text + b"\n" and noted != b"%08x" % crc32c(text):
+        raise ValueError("the checksum is wrong")
+    return int(text)
