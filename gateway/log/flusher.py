@@ -125,11 +125,11 @@ class Flusher:
             return False
         try:
             synced = self._sync_dirty(now_ms)
+            if synced:
+                self.rounds_in_loop += 1
+                self._quick.synced(synced, self.last_round_ms, now_ms + self.last_round_ms)
         finally:
             self._round_lock.release()
-        if synced:
-            self.rounds_in_loop += 1
-            self._quick.synced(synced, self.last_round_ms, now_ms + self.last_round_ms)
         self._complete()
         return True
 
@@ -171,6 +171,8 @@ class Flusher:
             started_ms = self._clock.monotonic_ms()
             with self._round_lock:
                 synced = self._sync_dirty(started_ms)
+                if synced:
+                    self._quick.heard(synced, self.last_round_ms)
             if synced:
                 try:
                     self._call_in_loop(self._complete)

@@ -220,6 +220,24 @@ def test_the_loop_syncs_a_quick_disk_itself_and_a_slow_one_is_the_threads() -> N
     assert loop.calls.empty()
 
 
+def test_the_loop_syncs_again_once_the_thread_has_found_the_disk_quick() -> None:
+    clock, loop, log, flusher = timed(0, 8.0)
+    flusher.written(log, 10)
+    loop.run_one()
+    assert log.synced_by.get_nowait() == LOOP  # the trial
+    log.takes_ms = 0.2
+    threads = 0
+    while flusher.rounds_in_loop == 1:
+        threads += 1
+        flusher.written(log, 10)
+        loop.run_one()
+        if log.synced_by.get(timeout=WAIT_S) == THREAD:
+            loop.run_one()
+    flusher.stop()
+    assert clock.monotonic_ms() < 5_000.0 + 8.0 + 7.0 * 3 + 1.0  # a quarter of the loop's time, not a two-hundredth
+    assert threads > 13
+
+
 def test_with_an_interval_every_sync_is_the_threads() -> None:
     clock, loop, log, flusher = timed(50, 0.1)
     for _ in range(3):

@@ -76,6 +76,20 @@ def test_a_slow_disk_that_turns_quick_is_synced_by_the_loop_again() -> None:
     assert here > 40_000
 
 
+def test_what_the_thread_finds_quick_the_loop_syncs_soon_again() -> None:
+    disk = QuickDisk()
+    disk.synced(1, 1_000.0, 1_000.0)
+    assert disk.rests_until_ms == 1_000.0 + 999.0 * 200
+    heard = 0
+    while disk.rests_until_ms > 10_000.0:
+        disk.heard(1, 0.2)
+        heard += 1
+    assert heard == 13  # so many of the last are quick that most are
+    assert disk.rests_until_ms == 1_000.0 + 999.0 * 3  # a stall costs its quarter all the same
+    disk.heard(1, 8.0)
+    assert disk.rests_until_ms == 1_000.0 + 999.0 * 200
+
+
 def test_many_files_are_synced_by_the_loop_only_when_that_is_short() -> None:
     assert proven(0.2).may_sync(4, 1.0)
     assert not proven(0.2).may_sync(int(HELD_MAX_MS / 0.2) + 1, 1.0)
