@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -12,25 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processors.aggregates import sketches
 from processors.aggregates.field_state import FieldState
 from processors.rules.model import AGGREGATES
-from tests.support.aggregate_model import QUANTILES, Readings, expected
+from tests.support.aggregate_model import SIGNALS, close_to, expected
 
 START, END = 1_700_000_000_000, 1_700_000_060_000
 ROWS = 3
-NAMES = tuple(name for name in AGGREGATES if name not in sketches.QUANTILES or name in QUANTILES)
-SUMS = ("sum", "mean", "min", "max", "circular_mean")  # in test_windows_model, with their very bytes
-
-# Kinds of signals: far from zero with little noise, counters with resets, states, anything.
-SIGNALS: dict[str, Callable[[random.Random, int], float]] = {
-    "far": lambda chance, at: 1e9 + chance.random(),
-    "counter": lambda chance, at: float((at - START) // 100 % 300 + 1e6),
-    "state": lambda chance, at: float(chance.choice([0, 1, 3])),
-    "many": lambda chance, at: float(chance.randrange(100_000)),
-    "signed": lambda chance, at: chance.choice([-1, 1]) * 10 ** chance.uniform(-6, 9),
-    "same": lambda chance, at: 0.1,
-}
+NAMES = AGGREGATES
 
 
 def some_readings(seed: int, length: int, kind: str) -> list[tuple[int, int, float]]:
@@ -60,25 +47,6 @@ def results(state: FieldState) -> list[dict[str, Any] | None]:
     return state.results(np.arange(ROWS), np.full(ROWS, START), np.full(ROWS, END))
 
 
-def close_to(name: str, found: Any, wanted: Any, mine: Readings) -> bool:
-    if found is None or wanted is None or isinstance(wanted, dict) or name in ("count", "first", "last", "range"):
-        return bool(found == wanted)
-    if name in QUANTILES:
-        return bool(abs(found - wanted) <= abs(wanted) * sketches.RELATIVE_ERROR)
-    if name == "circular_spread":
-        return bool(abs(found - wanted) < 1e-5)  # near 0 and near its pole rounding is magnified
-    # Rounding of the values themselves counts as well, so what matters is the error against their size.
-    size = max(abs(value) for _, value in mine)
-    if name in ("variance", "stddev", "slope"):
-        spread = max(value for _, value in mine) - min(value for _, value in mine)
-        # of values far from zero the last digits are all there is, and a slope divides by what may be a short time
-        far = (1e-5 if name == "slope" else 1e-6) * size * (size > 1e8)
-        scale = {"variance": spread * spread, "stddev": spread, "slope": spread}[name] + far
-        return bool(abs(found - wanted) <= 1e-9 * abs(wanted) + 1e-9 * scale)
-    scale = size * (60 if name in ("integral", "increase") else 600 if name == "rate" else 1)
-    return bool(abs(found - wanted) <= 1e-12 * abs(wanted) + 1e-13 * scale)
-
-
 @settings(max_examples=80, deadline=None)
 @given(readings)
 def test_each_says_what_a_naive_recomputation_says(log: list[tuple[int, int, float]]) -> None:
@@ -86,9 +54,8 @@ def test_each_says_what_a_naive_recomputation_says(log: list[tuple[int, int, flo
         mine = [(time, value) for one, time, value in log if one == row]
         assert (found is None) is (not mine)
         for name, value in (found or {}).items():
-            if name not in SUMS:
-                wanted = expected(name, mine, START, END)
-                assert close_to(name, value, wanted, mine), (name, value, wanted)
+            wanted = expected(name, mine, START, END)
+            assert close_to(name, value, wanted, mine, END - START), (name, value, wanted)
 
 
 @settings(max_examples=100, deadline=None)
@@ -120,9 +87,8 @@ def test_a_merge_says_what_one_state_says(log: list[tuple[int, int, float]], dat
     for row, found in enumerate(results(state)):
         mine = [(time, value) for one, time, value in log if one == row]
         for name, value in (found or {}).items():
-            if name not in SUMS:
-                wanted = expected(name, mine, START, END)
-                assert close_to(name, value, wanted, mine), (name, value, wanted)
+            wanted = expected(name, mine, START, END)
+            assert close_to(name, value, wanted, mine, END - START), (name, value, wanted)
 
 
 def test_a_merge_into_an_empty_row_is_a_copy() -> None:

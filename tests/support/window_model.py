@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from processors import late
+from tests.support.aggregate_model import Near
 from tests.support.river import Row
 
 Window = dict[str, Any]
@@ -32,12 +33,16 @@ def total(tree: Tree, of: Callable[[Any], float]) -> float:
     return found
 
 
+def is_number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
 def with_field(tree: Tree, name: str) -> Tree:
     found = []
     for item in tree:
         if isinstance(item, list):
             found.append(with_field(item, name))
-        elif type(item.fields.get(name)) in (int, float):
+        elif is_number(item.fields.get(name)):
             found.append(item.fields[name])
     return found
 
@@ -62,15 +67,23 @@ def aggregate(name: str, tree: Tree) -> Any:
 
 
 class Model:
-    """One rule over one partition with the default aggregates, `circular` fields having one more.
+    """One rule over one partition with the default aggregates, `circular` fields having one more; or with those of
+    `near` by field, each compared within its stated error.
 
     What a reading's windows are is the business of the subclasses.
     """
 
     def __init__(
-        self, lateness: int, circular: tuple[str, ...] = (), *, early_every: int = 0, until_backfilled: bool = False
+        self,
+        lateness: int,
+        circular: tuple[str, ...] = (),
+        *,
+        early_every: int = 0,
+        until_backfilled: bool = False,
+        near: Mapping[str, tuple[str, ...]] | None = None,
     ) -> None:
         self.lateness = lateness
+        self.near = near
         self.early_every = early_every
         self.until_backfilled = until_backfilled
         self.circular = circular
@@ -224,17 +237,27 @@ class Model:
     def rows_of(self, where: tuple[str, str, int]) -> Tree:
         return self.windows[where]["rows"]  # type: ignore[no-any-return]
 
-    def say(self, where: tuple[str, str, int], *, complete: bool, settled: bool) -> None:
-        window = self.windows[where]
-        before = window["was"] if window["revision"] >= 0 and not window["early"] else None
-        window.update(revision=window["revision"] + 1, said=complete, settled=settled, fresh=False, early=False)
+    def fields_of(self, rows: Tree, window: Window) -> dict[str, dict[str, Any]]:
         fields: dict[str, dict[str, Any]] = {}
-        rows = self.rows_of(where)
         for name in sorted({name for row in flat(rows) for name in row.fields}):
+            if self.near is not None:
+                mine = [(row.time, row.fields[name]) for row in flat(rows) if is_number(row.fields.get(name))]
+                span = window["start"], window["end"]
+                if mine:
+                    fields[name] = {one: Near(one, mine, *span) for one in self.near[name]}
+                continue
             numbers = with_field(rows, name)
             names = ["count", "mean", "min", "max"] + (["circular_mean"] if name in self.circular else [])
             if flat(numbers):
                 fields[name] = {aggregated: aggregate(aggregated, numbers) for aggregated in names}
+        return fields
+
+    def say(self, where: tuple[str, str, int], *, complete: bool, settled: bool) -> None:
+        window = self.windows[where]
+        before = window["was"] if window["revision"] >= 0 and not window["early"] else None
+        window.update(revision=window["revision"] + 1, said=complete, settled=settled, fresh=False, early=False)
+        rows = self.rows_of(where)
+        fields = self.fields_of(rows, window)
         window["was"] = {"count": len(flat(rows)), "fields": fields}
         self.outputs.append(
             {
@@ -263,8 +286,11 @@ class SideBySide(Model):
     def step(self, watermark: int) -> int:
         return self.bounds(watermark)[0]
 
+    def bounds_of(self, row: Row) -> tuple[int, int]:
+        return self.bounds(row.time)
+
     def read(self, row: Row, *, backfill: bool) -> None:
-        start, end = self.bounds(row.time)
+        start, end = self.bounds_of(row)
         where = (row.node, row.device, start)
         if where not in self.windows:
             if self.too_late(row.node, start, end):
