@@ -45,14 +45,15 @@ class Row(NamedTuple):
 
 
 class Layout(msgspec.Struct, frozen=True, kw_only=True):
-    """Which columns mean what.
+    """Which columns mean what. All rows are of `device`, or `device_columns` name the device of each.
 
     `time_format`: `iso8601`, `s`, `ms`, or a strptime pattern; times without a zone are in `zone`.
     `columns`: those to send; none: every other column.
     """
 
     time_column: str
-    device_columns: tuple[str, ...]
+    device_columns: tuple[str, ...] = ()
+    device: str = ""
     time_format: str = "iso8601"
     zone: str = "UTC"
     columns: tuple[str, ...] = ()
@@ -100,7 +101,7 @@ def rows_of(file: TextIO, name: str, layout: Layout) -> Iterator[Row]:
             raise UserError(f"{name}:{reader.line_num}: {layout.time_column}: {error}", hint=hint) from None
         values: dict[str, Any] = {"ts": ts}
         values.update((column, parse_cell(cells[column])) for column in wanted if (cells[column] or "") not in ABSENT)
-        device = "-".join((cells[column] or "").strip() for column in layout.device_columns)
+        device = layout.device or "-".join((cells[column] or "").strip() for column in layout.device_columns)
         yield Row(ts, device, msgspec.json.encode(values))
 
 
@@ -227,7 +228,7 @@ def main(arguments: list[str]) -> int:
         " A node that takes recordings needs the profile recorded-weather, or one like it (recorded = true).",
         [
             "headwater simulate replay weather.csv --time-column time_hour --device-column origin",
-            "headwater simulate replay pump.csv.gz --time-column t --time-format s --device-column id --speed 3600",
+            "headwater simulate replay pump.csv.gz --time-column t --time-format s --device pump-7 --speed 3600",
             "headwater simulate replay log.csv --time-column when --time-format '%d.%m.%Y %H:%M' \\",
             "      --time-zone Europe/Berlin --device-column site --device-column unit --columns flow,level",
         ],
@@ -237,7 +238,9 @@ def main(arguments: list[str]) -> int:
     add("--time-column", required=True, metavar="NAME", help="the column that holds the time")
     add("--time-format", default="iso8601", metavar="FORMAT", help="iso8601, s, ms, or a strptime pattern")
     add("--time-zone", default="UTC", metavar="ZONE", help="zone of times that name none, such as Europe/Berlin")
-    add("--device-column", required=True, action="append", metavar="NAME", help="names the device; may be repeated")
+    devices = parser.add_mutually_exclusive_group(required=True)
+    devices.add_argument("--device-column", action="append", metavar="NAME", help="names the device; may be repeated")
+    devices.add_argument("--device", default="", metavar="NAME", help="the device, where all rows are of one")
     add("--columns", default="", metavar="A,B", help="columns to send; every other one if left out")
     add("--topic", default="recording/{device}/telemetry", metavar="TOPIC", help="where rows go")
     add("--speed", default="max", metavar="N", help="recorded seconds per second, or max")
@@ -247,7 +250,8 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     layout = Layout(
         time_column=options.time_column,
-        device_columns=tuple(options.device_column),
+        device_columns=tuple(options.device_column or ()),
+        device=options.device,
         time_format=options.time_format,
         zone=options.time_zone,
         columns=tuple(name for name in options.columns.split(",") if name),

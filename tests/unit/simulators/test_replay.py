@@ -59,6 +59,10 @@ def test_columns_and_devices_can_be_chosen(tmp_path: Path) -> None:
         rows = list(played)
     assert rows[0].device == "b-rain"
     assert msgspec.json.decode(rows[0].payload).keys() == {"ts", "temp"}
+    with closing(recording(tmp_path, TEXT, Layout(time_column="at", device="mill"))) as played:
+        rows = list(played)
+    assert [row.device for row in rows] == ["mill"] * 4
+    assert msgspec.json.decode(rows[0].payload)["site"] == "b"
 
 
 @pytest.mark.parametrize(
