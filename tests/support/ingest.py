@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from devices.profile_files import read_profiles
 from devices.profiles import Profile
 from gateway.ingest.marks import MarkSettings
 from gateway.ingest.messages import Message
@@ -21,6 +22,10 @@ from gateway.log.settings import LogSettings
 from gateway.log.store import LogStore
 from headwater.clock import ManualClock
 from headwater.disk import ForgetfulDisk
+
+[TURBINE] = read_profiles(["wind-turbine"])
+TOPIC = "farm/t1/telemetry"
+QOS1, DUP, QOS2 = 2, 10, 4
 
 
 class StepLoop:
@@ -146,3 +151,23 @@ def stored(log: PartitionLog, *, decode: bool = True) -> list[Stored]:
                 found.append(Stored(at, timestamp, (key or b"").decode(), content, headers))
                 offset = at + 1
     return found
+
+
+def plain(value: float = 1.0, packet_id: int = 1, flags: int = QOS1) -> Message:
+    """Of a device that no profile describes."""
+    return ("pump", b"%.1f" % value, packet_id, flags)
+
+
+def turbine(edge: Edge, seq: int, *, packet_id: int = 1, flags: int = QOS1, ts: int | None = None) -> Message:
+    """Of a wind turbine, whose profile makes `seq` and the claimed time its natural key."""
+    claim = edge.clock.wall_ms() if ts is None else ts
+    return (TOPIC, b'{"ts":%d,"seq":%d,"power":812.5}' % (claim, seq), packet_id, flags)
+
+
+def resumable(edge: Edge, client: str = "c1") -> Source:
+    """The client connects with clean session 0, as the listener would let it."""
+    registry = edge.registry()
+    session, present, unsynced = registry.open(client, clean=False, ends={"readings": 0, "deadletter": 0})
+    if unsynced:
+        registry.prepare_sync()()
+    return edge.attach(client, session, resumed=present)
