@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from tests.support.tree import modules, parsed
+from tests.support.tree import PARTS, modules, parsed
 
 MODULE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 60
@@ -16,9 +16,10 @@ LONG_FUNCTIONS: dict[str, str] = {}
 
 
 def test_modules_fit_in_a_head() -> None:
+    """The tests' and the benchmarks' too."""
     long = {
         str(path): lines
-        for path, text in modules().items()
+        for path, text in modules(*PARTS, "tests", "benchmarks").items()
         if (lines := text.count("\n")) > MODULE_LINES_MAX and str(path) not in LONG_MODULES
     }
     assert not long, "\n".join(f"{path}: {lines} lines, {MODULE_LINES_MAX} allowed" for path, lines in long.items())
@@ -48,6 +49,6 @@ def test_functions_fit_on_a_screen() -> None:
 
 
 def test_no_exception_outlives_its_reason() -> None:
-    known = {str(path) for path in modules()}
+    known = {str(path) for path in modules(*PARTS, "tests", "benchmarks")}
     assert LONG_MODULES.keys() <= known
     assert LONG_FUNCTIONS.keys() <= functions().keys()
