@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from heapq import nsmallest
 from typing import Any, Protocol
 
 from gateway.consume.reader import Block
@@ -10,10 +11,12 @@ from processors.alerts import Instance
 from processors.budget import Limits, memory_status
 from processors.late import too_late_by_rule
 from processors.processor import AGGREGATES, ALERTS, LATE, Output, PartitionProcessor, Place
-from processors.repartition import BYTES_MAX, Relay, relay_topic
+from processors.repartition import BYTES_MAX, MergedMarks, Relay, relay_topic
 from processors.rules.model import Rules
 
 LATE_BYTES_MAX = 64 << 20
+BEHIND_SHOWN = 10
+_FAR = 1 << 62
 RELAY_CONFIG = {
     "cleanup.policy": "delete",
     "retention.ms": "-1",  # its records are as old as the readings: a cluster would delete what backfill brings
@@ -130,11 +133,28 @@ class RuleJob:
         begins = {f"{part.topic}/{part.partition}": begins for part in mine if (begins := part.begins())}
         changes = sorted({str(change) for part in mine for change in part.changes})
         told = {"too_late_by_rule": too_late_by_rule(mine), "memory": memory_status(mine)}
-        return {"begins": begins, "changes": changes, **told}
+        return {"begins": begins, "changes": changes, "groups": _groups(mine), **told}
 
 
 def _rule_parts(parts: Iterable[PartitionWork]) -> list[PartitionProcessor]:
     return [part for part in parts if isinstance(part, PartitionProcessor)]
+
+
+def _groups(parts: Iterable[PartitionProcessor]) -> dict[str, dict[str, Any]]:
+    """Per rule over groups: how many `nodes` its windows wait for, and those that are the furthest `behind`."""
+    found: dict[str, dict[str, int]] = {}
+    for part in parts:
+        if isinstance(part.marks, MergedMarks):
+            for name in part.names:
+                far = found.setdefault(name, {})
+                for node, live in part.marks.waits_for().items():
+                    far[node] = min(far.get(node, _FAR), -1 if live is None else live)
+    return {name: {"nodes": len(far), "behind": _behind(far)} for name, far in found.items()}
+
+
+def _behind(far: dict[str, int]) -> list[list[Any]]:
+    least = nsmallest(BEHIND_SHOWN, far.items(), key=lambda item: (item[1], item[0]))
+    return [[node, None if live < 0 else live] for node, live in least]
 
 
 def as_job(what: Rules | Job, place: Place, name: str) -> Job:

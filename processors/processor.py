@@ -130,6 +130,11 @@ class PartitionProcessor:
             )
         ] + [version for relay in self._relays for version in relay.versions]
 
+    @property
+    def names(self) -> list[str]:
+        """Of the window rules that have a state here."""
+        return [rule.window.name for rule in self._rules]
+
     def process(self, block: Placed) -> list[Output]:
         """Take in the next block; returns what it lets be said, without what `written` says is said already."""
         if not len(block.keys):

@@ -8,7 +8,7 @@ which the group is a device; `MergedMarks` is how far all nodes together have co
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ import numpy as np
 from gateway.log.records import decode_headers
 from gateway.replicate.partitioner import murmur2
 from headwater.errors import PeerError
-from processors.columns import Columns, FieldColumn, Floats, KeyTable, Records
+from processors.columns import Columns, FieldColumn, Floats, Ints, KeyTable, Records, Texts
 from processors.marks import CENTRAL, Mark, NodeMarks, WatermarkTracker
 from processors.results import NEVER
 from processors.rules.derive import Derivation
@@ -44,6 +44,11 @@ def relay_topic(job: str, rule: WindowRule) -> str:
 def second_stage(rule: WindowRule) -> WindowRule:
     """The rule as the relay topic has it, where the first stage has chosen and computed."""
     return msgspec.structs.replace(rule, devices=("*",), nodes=("*",), where="", compute={})
+
+
+def partition_of(group: bytes, partitions: int) -> int:
+    """The partition of a relay topic that has all of a group."""
+    return (murmur2(group) & 0x7FFFFFFF) % partitions
 
 
 def group_node(rule: WindowRule) -> str:
@@ -83,23 +88,37 @@ class Relay:
         """Rows [begin, end) of a block that belong to a group; `columns` as `derive` made them."""
         key = columns.key[begin:end]
         used, turn = np.unique(key, return_inverse=True)
-        wanted = np.array([one >= 0 and self._match(keys, one) for one in used.tolist()], dtype=np.bool_)
+        wanted = np.array([one >= 0 and self._match(keys.names[one]) for one in used.tolist()], dtype=np.bool_)
         rows = np.flatnonzero(wanted[turn] & (columns.time[begin:end] >= self.begin)) + begin
         if not len(rows):
             return
-        labels = zip(*(columns.texts[name][rows].tolist() for name in self._names), strict=True)
+        groups = self._groups(columns.texts, rows)
         fields = {
             name: _dense(column, len(columns))[rows].tolist()
             for name, column in sorted(columns.fields.items())
             if self.rule.aggregates_of(name)
         }
         names, numbers = list(fields), list(zip(*fields.values(), strict=True)) or [()] * len(rows)
-        for row, texts, values in zip(rows.tolist(), labels, numbers, strict=True):
-            if None in texts:
+        for row, found, values in zip(rows.tolist(), groups, numbers, strict=True):
+            if found is None:
                 continue
-            group, target = self._keys.get(texts) or self._key(texts)
+            group, target = found
             value = {name: number for name, number in zip(names, values, strict=True) if number == number}
             yield target, int(columns.time[row]), group, _ENCODER.encode(value), _place_of(records.headers[row])
+
+    def takes(self, key: bytes) -> bool:
+        """Whether the rule names the device `<node>/<device>`."""
+        name = key.decode(errors="replace")
+        node, slash, device = name.partition("/")
+        return bool(node and slash and device) and self._match(name)
+
+    def groups_of(self, texts: Mapping[str, Texts], rows: Ints) -> list[bytes | None]:
+        """The group of each of these rows; None where a label is not known."""
+        return [found[0] if found is not None else None for found in self._groups(texts, rows)]
+
+    def _groups(self, texts: Mapping[str, Texts], rows: Ints) -> Iterator[tuple[bytes, int] | None]:
+        for labels in zip(*(texts[name][rows].tolist() for name in self._names), strict=True):
+            yield None if None in labels else self._keys.get(labels) or self._key(labels)
 
     def mark(self, mark: Mark, time: int) -> Iterator[Piece]:
         """A mark, for every partition."""
@@ -112,13 +131,12 @@ class Relay:
         for target in range(self.partitions):
             yield target, time, f"{mark.node}/{MARK_DEVICE}".encode(), b"{}", headers
 
-    def _match(self, keys: KeyTable, key: int) -> bool:
-        name = keys.names[key]
+    def _match(self, name: str) -> bool:
         found = self._matches.get(name)
         if found is None:
             if len(self._matches) >= _MATCHES_MAX:
                 self._matches.clear()
-            node, device = keys.device(key)
+            node, _, device = name.partition("/")
             found = any_match(self.rule.nodes, node) and any_match(self.rule.devices, device)
             self._matches[name] = found
         return found
@@ -128,7 +146,7 @@ class Relay:
             self._keys.clear()
         values = "/".join(text.replace("%", "%25").replace("/", "%2F") for text in texts)
         key = f"{group_node(self.rule)}/{values}".encode()
-        found = self._keys[texts] = (key, (murmur2(key) & 0x7FFFFFFF) % self.partitions)
+        found = self._keys[texts] = (key, partition_of(key, self.partitions))
         return found
 
 
@@ -171,6 +189,10 @@ class MergedMarks:
     def watermark(self, node: str) -> int | None:
         """The least of all nodes' watermarks; None while one of them has said nothing."""
         return self._merged().watermark
+
+    def waits_for(self) -> dict[str, int | None]:
+        """All nodes that it waits for, and how far each is; None: not heard of yet."""
+        return {name: node.watermark for name, node in self._tracker.nodes.items()}
 
     def _pending(self, name: str, node: NodeMarks) -> int:
         come = NEVER if node.watermark is None else node.watermark

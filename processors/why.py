@@ -1,38 +1,33 @@
-"""Why a window is open, and why a reading of it was late: a plain reading of the log's marks (design, section 9).
+"""Why a window is open, and why a reading was late: a plain reading of the log's marks (design, section 9).
 
 Sans-IO. A `Trace` is fed with the records of the input topic, from before the window to the end, and with what is in
-topic `aggregates`; it applies the same marks as the processors do, and remembers what it was about one window.
+topic `aggregates`; it applies the same marks as the processors do, and remembers what it was about one window. A
+window over a group of devices waits for many nodes: then it has the marks of each, and
+`GroupClose` finds in the relay topic where they let it close.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
 from gateway.log.records import decode_headers
 from headwater.errors import UNREADABLE, PeerError
-from processors.columns import Lanes, Records
+from processors.columns import Lanes, marks_of
 from processors.intervals import Interval
-from processors.marks import Mark, WatermarkTracker, parse_mark
+from processors.marks import Mark, NodeMarks, WatermarkTracker, parse_mark
+from processors.repartition import MergedMarks, group_node
 from processors.rules.model import DEVICE_ZONE, WindowRule
+from processors.why_taken import Offsets, Taken
 from processors.windows.grids import grid_of, zoned_grid
 from processors.windows.memory import any_match
 
 LATE_SHOWN = 10
 SILENT_AFTER_MS = 10_000  # and five marks that did not come
 _MARK = b"\x0ehw-mark"
-
-
-class Offsets(Records, Protocol):
-    """Records with their place: what is read here of `gateway.consume.reader.Block`."""
-
-    @property
-    def partition(self) -> int: ...
-    @property
-    def offsets(self) -> Sequence[int]: ...
 
 
 class Window(NamedTuple):
@@ -58,6 +53,7 @@ class SpokenMark(NamedTuple):
 class Late(NamedTuple):
     """A reading of the window that came when its node had said that it was further."""
 
+    key: str
     partition: int
     offset: int
     time: int
@@ -74,47 +70,136 @@ class _Sources(msgspec.Struct):
 _SOURCES = msgspec.json.Decoder(_Sources)
 
 
-class Trace:
-    """What the log says about one window. Feed every partition of the input topic in its order."""
+class NodeTrace:
+    """What one node has said; `live` before any mark that was read: what its processors remember of it."""
 
-    def __init__(self, window: Window) -> None:
-        self.window = window
-        self.node = window.group.partition("/")[0]
-        self.readings = 0
-        self.late_count = 0
-        self.late: list[Late] = []
-        self.closed: SpokenMark | None = None
+    def __init__(self, name: str, remembered: int | None = None) -> None:
+        self.name = name
+        self.marks = NodeMarks()
         self.last: dict[int, SpokenMark] = {}  # source partition -> its last mark
         self.by_central: SpokenMark | None = None
         self.sources: dict[str, tuple[str, int, int]] = {}  # source -> state, its own time, its partition
+        self._remembered = remembered
+
+    @property
+    def live(self) -> int | None:
+        """How far it is by all of its marks."""
+        return self.marks.watermark if self.last else self._remembered
+
+    def slowest(self) -> SpokenMark | None:
+        """The last mark of the partition that is least far."""
+        marks = [spoken for spoken in self.last.values() if spoken.mark.live is not None]
+        return min(marks, key=lambda spoken: (spoken.mark.live or 0, spoken.offset), default=None)
+
+    def silent_ms(self, spoken: SpokenMark, now_ms: int) -> int | None:
+        """How long a partition has made no mark; None while that is no wonder."""
+        if spoken.clock is None:
+            return None
+        age = now_ms - spoken.clock
+        return age if age > max(SILENT_AFTER_MS, 5 * spoken.every_ms) else None
+
+    def holds(self, window: Window, now_ms: int) -> dict[str, Any]:
+        """What of this node holds the window open: `kind` and what belongs to it; kind `nothing` when it does not."""
+        live, spoken = self.live, self.slowest()
+        if spoken is None and live is None:
+            return {"kind": "no_marks" if self.last else "never_heard", "node": self.name}
+        if spoken is None:  # its last mark lies before what was read: so long it has been silent
+            kind = "silent" if live is not None and live < window.end else "nothing"
+            return {"kind": kind, "node": self.name, "live": live, "missing_ms": max(0, window.end - (live or 0))}
+        if live is None:
+            expected = self.marks.expected
+            return {"kind": "partition", "node": self.name, "known": sorted(self.last), "expected": expected}
+        about = {"node": self.name, "live": live, "partition": spoken.partition}
+        about |= {"offset": spoken.offset, "n": spoken.mark.n}
+        if live < window.end:
+            return self._behind(window, {**about, "missing_ms": window.end - live}, spoken, live, now_ms)
+        if owed := touching(window, self.marks.open):
+            return {"kind": "backfill", **about, "owed": owed}
+        return {"kind": "nothing", **about, "lost": touching(window, self.marks.lost)}
+
+    def _behind(
+        self, window: Window, about: dict[str, Any], spoken: SpokenMark, live: int, now_ms: int
+    ) -> dict[str, Any]:
+        silent = self.silent_ms(spoken, now_ms)
+        if silent is not None:
+            return {"kind": "silent", **about, "silent_ms": silent}
+        there = {name: time for name, (state, time, _) in self.sources.items() if state != "gone"}
+        behind = [(time, name) for name, time in there.items() if time <= live]
+        over = spoken.clock is not None and spoken.clock >= window.end
+        if behind and (over or live < max(there.values(), default=0)):
+            return {"kind": "source", **about, "source": min(behind)[1], "source_time": min(behind)[0]}
+        return {"kind": "time", **about}
+
+
+def touching(window: Window, intervals: Iterable[Interval]) -> list[Interval]:
+    """Those that share a time with a window."""
+    start, end = window.start - window.reach, window.end
+    return [(first, last) for first, last in intervals if start <= last and end > first]
+
+
+class Trace:
+    """What the log says about one window. Feed every partition of the input topic in its order.
+
+    `waits_for`: of a window over a group, the nodes that its processors wait for, and how far these were, None for one
+    that they have not heard of.
+    """
+
+    def __init__(self, window: Window, rule: WindowRule, waits_for: Mapping[str, int | None] | None = None) -> None:
+        self.window = window
+        self.rule = rule
+        self.readings = self.left_out = 0
+        self.late_count = 0
+        self.late: list[Late] = []
+        self.closed: SpokenMark | None = None
         self.results: list[dict[str, Any]] = []
+        self.closed_by: tuple[str, int, int] | None = None  # of a group: node, its partition, number of its mark
+        self.heard_at_close: dict[tuple[str, int], int] = {}
+        self.nodes = {name: NodeTrace(name, live) for name, live in (waits_for or {}).items()}
+        if not rule.group_by:
+            name = window.group.partition("/")[0]
+            self.nodes[name] = NodeTrace(name)
+        self._taken = Taken(rule, window.group)
         self._tracker = WatermarkTracker()
         self._lanes = Lanes()
-        self._prefix = f"{self.node}/".encode()
-        self._key = window.group.encode()
+
+    @property
+    def is_of_group(self) -> bool:
+        return bool(self.rule.group_by)
 
     def take(self, block: Offsets) -> None:
         """Records of the input topic."""
         backfill = self._lanes.backfill(block.headers)
         start, end = self.window.start, self.window.end
-        for row, key in enumerate(block.keys):
-            if key is None or not key.startswith(self._prefix):
-                continue
-            if key == self._key and start <= block.timestamps[row] < end:
+        taken, left_out = self._taken.rows(block, start, end)
+        self.left_out += len(left_out)
+        rows = sorted({*taken, *(row for row, headers in enumerate(block.headers) if _MARK in headers)})
+        mine = set(taken)
+        for row in rows:
+            if row in mine:
                 self._reading(block, row, backfill=bool(backfill[row]))
             if _MARK in block.headers[row]:
                 self._mark(block, row)
 
     def _reading(self, block: Offsets, row: int, *, backfill: bool) -> None:
         self.readings += 1
-        live = self._tracker.watermark(self.node)
+        key = (block.keys[row] or b"").decode(errors="replace")
+        node = self.nodes.get(key.partition("/")[0])
         time = block.timestamps[row]
-        if live is None or time >= live:
+        if node is None or not node.last or (live := node.live) is None or time >= live:
             return
         self.late_count += 1
         if len(self.late) < LATE_SHOWN:
-            place = (block.partition, block.offsets[row])
-            self.late.append(Late(*place, time, live, backfill, self.closed is not None))
+            place = (key, block.partition, block.offsets[row])
+            self.late.append(Late(*place, time, live, backfill, self._is_over(node)))
+
+    def _is_over(self, node: NodeTrace) -> bool:
+        """Whether the window had closed by the last mark of this node."""
+        if not self.is_of_group:
+            return self.closed is not None
+        marks = [spoken.mark for spoken in node.last.values()]
+        said = [(mark.n, self.heard_at_close.get((node.name, mark.partition))) for mark in marks]
+        mine = self.closed_by is not None and self.closed_by[0] == node.name
+        return any(at is not None and (n > at or (n == at and mine)) for n, at in said)
 
     def _mark(self, block: Offsets, row: int) -> None:
         try:
@@ -123,19 +208,29 @@ class Trace:
             mark, more = parse_mark(value), _SOURCES.decode(value)
         except (*UNREADABLE, PeerError):
             return
-        if mark.node != self.node:
+        if (block.keys[row] or b"").partition(b"/")[0] != mark.node.encode() or not self._waits_for(mark.node):
             return
+        node = self.nodes.setdefault(mark.node, NodeTrace(mark.node))
         spoken = SpokenMark(mark, block.partition, block.offsets[row], more.clock, mark.every_ms)
         if mark.by is not None:
-            self.by_central = spoken
+            node.by_central = spoken
             return
         copied = "hw" in headers
-        self.last[mark.partition if copied else block.partition] = spoken
-        self.sources |= {name: (state, time, mark.partition) for name, (state, time) in more.src.items()}
-        node = self._tracker.apply(mark, copied=copied)
-        live = node.watermark if node is not None else None
-        if self.closed is None and live is not None and live >= self.window.end and not self.owed():
+        part = mark.partition if copied else block.partition
+        node.last[part] = spoken
+        node.sources |= {name: (state, time, mark.partition) for name, (state, time) in more.src.items()}
+        node.marks = self._tracker.apply(mark, copied=copied) or node.marks
+        if self.closed is None and self._closes(node, mark):
             self.closed = spoken
+
+    def _closes(self, node: NodeTrace, mark: Mark) -> bool:
+        if self.is_of_group:
+            return self.closed_by == (node.name, mark.partition, mark.n)
+        live = node.live
+        return live is not None and live >= self.window.end and not touching(self.window, node.marks.open)
+
+    def _waits_for(self, node: str) -> bool:
+        return any_match(self.rule.nodes, node) if self.is_of_group else node in self.nodes
 
     def take_results(self, values: Iterable[bytes | None]) -> None:
         """Records of topic `aggregates`."""
@@ -150,64 +245,52 @@ class Trace:
 
     # findings
 
-    def live(self) -> int | None:
-        """How far the node is by all of its marks."""
-        return self._tracker.watermark(self.node)
-
-    def _touching(self, intervals: Iterable[Interval]) -> list[Interval]:
-        start, end = self.window.start - self.window.reach, self.window.end
-        return [(first, last) for first, last in intervals if start <= last and end > first]
-
-    def owed(self) -> list[Interval]:
-        """What backfill still owes to the window."""
-        node = self._tracker.nodes.get(self.node)
-        return self._touching(node.open) if node is not None else []
-
-    def lost(self) -> list[Interval]:
-        """What was given up in the window."""
-        node = self._tracker.nodes.get(self.node)
-        return self._touching(node.lost) if node is not None else []
-
-    def slowest(self) -> SpokenMark | None:
-        """The last mark of the partition that is least far."""
-        marks = [spoken for spoken in self.last.values() if spoken.mark.live is not None]
-        return min(marks, key=lambda spoken: (spoken.mark.live or 0, spoken.offset), default=None)
-
-    def silent_ms(self, spoken: SpokenMark, now_ms: int) -> int | None:
-        """How long a partition's node has made no mark; None while that is no wonder."""
-        if spoken.clock is None:
-            return None
-        age = now_ms - spoken.clock
-        return age if age > max(SILENT_AFTER_MS, 5 * spoken.every_ms) else None
-
     def holder(self, now_ms: int) -> dict[str, Any]:
         """What holds the window open: `kind` and what belongs to it; kind `nothing` when it has closed."""
-        node = self._tracker.nodes.get(self.node)
-        live, spoken = self.live(), self.slowest()
-        if node is None or spoken is None:
+        found = list(self._holders(now_ms))
+        if not found:
             return {"kind": "no_marks"}
-        if live is None:
-            return {"kind": "partition", "known": sorted(self.last), "expected": node.expected}
-        about = {"live": live, "partition": spoken.partition, "offset": spoken.offset, "n": spoken.mark.n}
-        if live < self.window.end:
-            about["missing_ms"] = self.window.end - live
-            silent = self.silent_ms(spoken, now_ms)
-            if silent is not None:
-                return {"kind": "silent", **about, "silent_ms": silent}
-            behind = [
-                (time, name) for name, (state, time, _) in self.sources.items() if state != "gone" and time <= live
-            ]
-            over = spoken.clock is not None and spoken.clock >= self.window.end
-            if behind and (over or live < self._newest()):
-                return {"kind": "source", **about, "source": min(behind)[1], "source_time": min(behind)[0]}
-            return {"kind": "time", **about}
-        if owed := self.owed():
-            return {"kind": "backfill", **about, "owed": owed}
-        return {"kind": "nothing", **about, "lost": self.lost()}
+        held = [one for one in found if one["kind"] != "nothing"]
+        if not held:
+            return max(found, key=lambda one: (bool(one.get("lost")), one["live"] or 0))
+        # Who is the least far decides; then what is owed, of whom does not matter.
+        return min(held, key=lambda one: (one["kind"] == "backfill", one.get("live") or 0, one.get("node", "")))
 
-    def _newest(self) -> int:
-        """How far the furthest of the node's sources is."""
-        return max((time for state, time, _ in self.sources.values() if state != "gone"), default=0)
+    def _holders(self, now_ms: int) -> Iterator[dict[str, Any]]:
+        for name in sorted(self.nodes):
+            found = self.nodes[name].holds(self.window, now_ms)
+            alone = found["kind"] == "never_heard" and not self.is_of_group
+            yield {"kind": "no_marks"} if alone else found
+
+
+class GroupClose:
+    """Of a window over a group: the mark that closed it, and how far each node's marks had come by then.
+
+    Feed the group's partition of the rule's relay topic (`repartition`), where the nodes' marks have one order.
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+        self._marks = MergedMarks(group_node(trace.rule))
+        self._heard: dict[tuple[str, int], int] = {}
+        # Nodes whose last mark lies before what is read hold the window all the same.
+        self._unheard = {name for name, node in trace.nodes.items() if (node.live or 0) < trace.window.end}
+
+    def take(self, block: Offsets) -> None:
+        """Records of the relay topic."""
+        for at in marks_of(block, b"".join(block.headers)):
+            if self._trace.closed_by is not None:
+                return
+            mark = at.mark
+            self._heard[mark.node, mark.partition] = mark.n
+            for _, node in self._marks.steps(mark, copied=True):
+                self._unheard.discard(mark.node)
+                live = node.watermark
+                if live is None or live < self._trace.window.end or touching(self._trace.window, node.open):
+                    continue
+                if mark.by is None and not self._unheard:
+                    self._trace.closed_by = (mark.node, mark.partition, mark.n)
+                    self._trace.heard_at_close = dict(self._heard)
 
 
 def window_at(rule: WindowRule, group: str, time: int, zone: str = "") -> Window:
@@ -226,6 +309,8 @@ def window_at(rule: WindowRule, group: str, time: int, zone: str = "") -> Window
 
 
 def matches(rule: WindowRule, group: str) -> bool:
-    """Whether a rule windows the readings of a device, `<node>/<device>`, by itself."""
+    """Whether a rule has windows of `<node>/<device>`, or, over groups, of `<labels>/<values>`."""
     node, _, device = group.partition("/")
-    return not rule.group_by and any_match(rule.nodes, node) and any_match(rule.devices, device)
+    if rule.group_by:
+        return node == group_node(rule) and device.count("/") == len(rule.group_by) - 1
+    return any_match(rule.nodes, node) and any_match(rule.devices, device)

@@ -39,7 +39,7 @@ def aggregates_list(
 
 @aggregates_app.command("why")
 def aggregates_why(
-    key: Annotated[str, typer.Argument(help="<node>/<device>, or the whole key of a result.")],
+    key: Annotated[str, typer.Argument(help="<node>/<device>, a group (site/north), or the whole key of a result.")],
     config: Config = None,
     at: Annotated[
         str, typer.Option("--at", metavar="TIME", help="The window around a time (ISO 8601, UTC); else the newest.")
@@ -53,9 +53,10 @@ def aggregates_why(
     Examples:
       headwater aggregates why edge-1/t01
       headwater aggregates why edge-1/t01 --at 2026-03-28T14:00:05
+      headwater aggregates why site/north --rule site_power
       headwater aggregates why edge-1/t01/farm_10s/1774706400000 --json
     """
-    from headwater.cli.aggregates import why
+    from headwater.cli.aggregates_why import why
 
     _run(why(config, key, at=at, rule=rule, as_json=as_json))
 

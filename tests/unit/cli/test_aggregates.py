@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from headwater.cli.aggregates import explain, latest, text
+from headwater.cli.aggregates import latest
+from headwater.cli.aggregates_why import explain, text
 from headwater.cli.entry import main
 from headwater.clock import ManualClock
 from headwater.errors import UserError
@@ -115,6 +116,7 @@ def test_what_backfill_owes_is_named() -> None:
     found = World(rows=[at(5), mark(15, open=[[2, 3], [50, 60]])]).why()
     assert found["held_by"] == {
         "kind": "backfill",
+        "node": "n1",
         "live": T0 + 15_000,
         "partition": 0,
         "offset": 1,
@@ -133,6 +135,7 @@ def test_a_closed_window_and_its_late_readings() -> None:
     assert found["told"] == {"revision": 1, "complete": True, "cause": "late", "count": 3}
     assert (found["readings"], found["late_count"]) == (4, 2)
     assert found["late"][0] == {
+        "key": "n1/a",
         "partition": 0,
         "offset": 4,
         "time": T0 + 3000,
