@@ -179,6 +179,7 @@ def test_a_member_that_dies_while_it_gives_up_leaves_no_partition_without_an_own
 @pytest.mark.timeout(900)
 def test_members_killed_again_and_again_lose_and_repeat_no_reading_of_a_site(group: Group, count: int) -> None:
     random = Random(count)
+    group.forked = True
     for name in "ab":
         group.start(name)
     for life in range(count):

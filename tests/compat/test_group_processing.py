@@ -15,7 +15,7 @@ from processors.group.changelog import ChangelogView
 from processors.processor import PartitionProcessor
 from processors.rules.files import parse_rules
 from tests.support import river
-from tests.support.group_processing import Group, Said, feed, make_topic, said, until
+from tests.support.group_processing import UNTIL_S, Group, Said, feed, make_topic, said, until
 from tests.support.kafka_node import KafkaNode
 from tests.support.peers import Kafka
 from tests.support.river import Row
@@ -103,7 +103,7 @@ def group(tmp_path: Path, node: KafkaNode) -> Iterator[Group]:
     group.close()
 
 
-def settled(group: Group, end: int, logs: dict[str, Path]) -> None:
+def settled(group: Group, end: int, logs: dict[str, Path], *, within_s: float = UNTIL_S) -> None:
     wanted = expected(end)
 
     def all_said() -> bool:
@@ -114,7 +114,7 @@ def settled(group: Group, end: int, logs: dict[str, Path]) -> None:
             for partition in range(PARTITIONS)
         )
 
-    until(all_said, f"everything up to second {end} is said", logs)
+    until(all_said, f"everything up to second {end} is said", logs, within_s=within_s)
     assert told(group.bootstrap) == wanted
 
 
@@ -144,6 +144,7 @@ def test_members_come_go_and_die_and_the_group_says_what_one_processor_says(grou
 def test_members_killed_again_and_again_say_what_one_processor_says(group: Group, count: int) -> None:
     """SIGKILL of one of two members after the other, at any moment of its work; some stay away past their session."""
     random, logs = Random(count), {name: group.log_of(name) for name in "ab"}
+    group.forked = True
     for name in "ab":
         group.start(name)
     for life in range(count):
