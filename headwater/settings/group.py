@@ -39,6 +39,9 @@ def _check(source: Source, settings: GroupSettings) -> None:
             parse_address(address.strip(), default_port=9092)
         except UserError as error:
             source.problem(("bootstrap_servers",), f"bootstrap_servers: {error.what}; write host:port")
+    if settings.transaction_timeout_ms <= settings.commit_every_ms:
+        fault = f"the cluster would give up what is committed every {settings.commit_every_ms} ms (commit_every_ms)"
+        source.problem(("transaction_timeout_ms",), f"transaction_timeout_ms: {fault}; make it longer than that")
     if not settings.rules:
         source.problem(("rules",), "rules: there is nothing to do")
     shipped = resources.config_names("rules")

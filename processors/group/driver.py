@@ -8,6 +8,7 @@ transaction is aborted, everything in memory is dropped, and the member begins a
 from __future__ import annotations
 
 import logging
+import math
 import time
 from typing import Any
 
@@ -20,7 +21,7 @@ from processors.group.blocks import to_blocks
 from processors.group.changelog import ChangelogError
 from processors.group.core import Member, Source
 from processors.group.settings import GroupSettings
-from processors.group.topics import ANSWER_S_MAX, Topics, read_changelog
+from processors.group.topics import ANSWER_S_MAX, NoAnswerError, Topics, read_changelog
 from processors.job import Job, as_job
 from processors.processor import Output
 from processors.rules.model import Rules
@@ -31,6 +32,7 @@ POLL_S = 0.05
 STATUS_EVERY_S = 1.0
 BACKOFF_S_MIN, BACKOFF_S_MAX = 0.2, 5.0
 COMMIT_S_MAX = 30.0
+IDLE_MS_MAX = 10_000
 _FATAL = (KafkaError._FENCED, KafkaError.FENCED_INSTANCE_ID, KafkaError._FATAL)
 
 
@@ -52,6 +54,9 @@ class GroupProcessor:
         self._open = False
         self._problem: BaseException | None = None
         self._committed_s = self._saved_s = 0.0
+        self._was_up = False
+        self._begun_s = math.inf
+        """When the open transaction began; in seconds that also pass while the machine sleeps."""
 
     # the outside
 
@@ -73,10 +78,10 @@ class GroupProcessor:
             began_s = time.monotonic()
             try:
                 self._run_once()
-            except UserError:
-                raise
             except (KafkaException, HeadwaterError, TimeoutError, OSError) as error:
-                if _code(error) in _FATAL:
+                if isinstance(error, UserError) and not (self._was_up and isinstance(error, NoAnswerError)):
+                    raise
+                if _code(error) in _FATAL and not self._overdue():
                     raise UserError(
                         f"another process has taken the place of “{self._instance}” in group {self._settings.group_id}",
                         hint="Give each process an instance of its own (--instance), or stop the other one.",
@@ -129,6 +134,11 @@ class GroupProcessor:
             "linger.ms": 0,
             "queue.buffering.max.messages": 1_000_000,
             "queue.buffering.max.kbytes": 1 << 20,
+            # Since 2.10 librdkafka drops a broker that is gone from the cluster's metadata. When that one was the
+            # group's coordinator, sending it the offsets waits, whatever time-out it was given, until some connection
+            # of this producer comes up or goes down (its issues 5456 and 5511). Nothing else happens to them
+            # meanwhile, so one is idle for this long, and is closed.
+            "connections.max.idle.ms": IDLE_MS_MAX,
         }
         return Producer(settings.client() | own)
 
@@ -231,6 +241,7 @@ class GroupProcessor:
                 log.warning("%s/%d: %d records before offset %d expired unread", *source, begun.expired, begun.offset)
             begin.append(TopicPartition(offset.topic, offset.partition, begun.offset))
         consumer.assign(begin)
+        self._was_up = True
         log.info("took over %s", ", ".join(f"{at.topic}/{at.partition} from {at.offset}" for at in begin))
 
     def _revoked(self, consumer: Any, revoked: list[TopicPartition]) -> None:
@@ -264,7 +275,7 @@ class GroupProcessor:
     def _begin(self) -> None:
         if not self._open:
             self._producer.begin_transaction()
-            self._open = True
+            self._open, self._begun_s = True, time.clock_gettime(time.CLOCK_BOOTTIME)
 
     def _write(self, outputs: list[Output], partition: int) -> None:
         self._begin()
@@ -309,10 +320,15 @@ class GroupProcessor:
             self._producer.send_offsets_to_transaction(offsets, self._consumer.consumer_group_metadata(), ANSWER_S_MAX)
         self._commit_transaction()
         self._member.committed()
-        self._open = False
+        self._open, self._begun_s = False, math.inf
         self._transactions += 1
         if due:
             self._saved_s = now_s
+
+    def _overdue(self) -> bool:
+        """Whether the cluster has given the transaction up by itself: it then fences as if another process had come."""
+        lasted_s = time.clock_gettime(time.CLOCK_BOOTTIME) - self._begun_s
+        return lasted_s * 1000.0 >= self._settings.transaction_timeout_ms
 
     def _commit_transaction(self) -> None:
         until_s = time.monotonic() + COMMIT_S_MAX

@@ -47,7 +47,7 @@ class GroupSettings(ClientSecuritySettings, frozen=True, kw_only=True, forbid_un
     session_timeout_ms: Annotated[int, msgspec.Meta(ge=1_000, le=1_800_000)] = 45_000
     """A member that was not heard of for this long loses its partitions."""
     transaction_timeout_ms: Annotated[int, msgspec.Meta(ge=1_000)] = 60_000
-    """After this long the cluster aborts a transaction that a dead member left open."""
+    """After this long the cluster aborts a transaction that a dead member left open; more than `commit_every_ms`."""
     fetch_records_max: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 10_000
     """Records taken at once; more are faster and need more memory."""
     queue_bytes_max: Annotated[int, msgspec.Meta(ge=1 << 20)] = 32 << 20

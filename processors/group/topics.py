@@ -21,6 +21,10 @@ _DAY_MS = 86_400_000
 _CHUNK, _CHUNK_S = 1_000, 0.02
 
 
+class NoAnswerError(UserError):
+    """The cluster says nothing: for somebody's eyes at a first start, to be waited out by whoever was in its group."""
+
+
 class Topics:
     """How many partitions the group's topics have. Raises `UserError` for a cluster that does not answer."""
 
@@ -111,7 +115,7 @@ class Topics:
         try:
             found = self._admin.list_topics(timeout=ANSWER_S_MAX).topics
         except KafkaException as error:
-            raise UserError(
+            raise NoAnswerError(
                 f"{self._settings.bootstrap_servers} does not answer: {error.args[0].str()}",
                 hint="Check bootstrap_servers, and security_protocol if the cluster asks who we are.",
             ) from None

@@ -1,14 +1,17 @@
-"""A member of `headwater process` that fails between its outputs and their commit: nothing of it counts."""
+"""A member of `headwater process` that fails or is held up before it commits its outputs, or loses its cluster."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from headwater.errors import HeadwaterError
+from headwater.errors import HeadwaterError, UserError
+from processors.group import driver, topics
 from processors.group.driver import GroupProcessor
 from processors.group.settings import GroupSettings
 from processors.rules.files import parse_rules
@@ -30,28 +33,106 @@ class Failing(GroupProcessor):
             raise HeadwaterError("a fault")
 
 
-@pytest.mark.timeout(120)
-def test_outputs_of_an_aborted_transaction_are_said_again(tmp_path: Path) -> None:
-    """Closing a consumer takes its partitions away, which is otherwise an occasion to commit positions."""
-    node = KafkaNode(tmp_path)
-    try:
-        make_topic(node.address, "readings", PARTITIONS)
-        feed(node.address, blocks(0, 60))
-        settings = GroupSettings(
-            name="farm", bootstrap_servers=node.address, rules=(), session_timeout_ms=6000, commit_every_ms=10_000
-        )
-        member = Failing(settings, parse_rules([(RULES, "rules.toml")]), instance="a")
-        thread = threading.Thread(target=member.run)
-        thread.start()
+class HeldUp(GroupProcessor):
+    """Stands still once, with outputs in its transaction, until the cluster has given that one up."""
+
+    node: KafkaNode
+    held_up = False
+
+    def _write(self, outputs: Any, partition: int) -> None:
+        super()._write(outputs, partition)
+        if not self.held_up:
+            self.held_up = True
+            assert self._producer.flush(20) == 0
+            until(lambda: "farm.a aborted" in self.node.log(), "its transaction has taken too long")
+
+
+def new_settings(node: KafkaNode, **changed: Any) -> GroupSettings:
+    return GroupSettings(
+        name="farm", bootstrap_servers=node.address, rules=(), **{"session_timeout_ms": 6000, **changed}
+    )
+
+
+@contextmanager
+def running(member: GroupProcessor) -> Iterator[list[BaseException]]:
+    """Until the body ends; what `run` raises is in the list."""
+    raised: list[BaseException] = []
+
+    def run() -> None:
         try:
-            ends = {f"readings/{partition}": len(story(partition, 0, 60)) for partition in range(PARTITIONS)}
-            until(
-                lambda: member.status().get("restarts", 0) >= 1 and member.status().get("positions") == ends,
-                "it is back, and has read everything",
-            )
-        finally:
-            member.stop()
-            thread.join(60)
-        assert told(node.address) == expected(60)
+            member.run()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield raised
     finally:
+        member.stop()
+        thread.join(60)
+
+
+ENDS = {f"readings/{partition}": len(story(partition, 0, 60)) for partition in range(PARTITIONS)}
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[KafkaNode]:
+    node = KafkaNode(tmp_path)
+    make_topic(node.address, "readings", PARTITIONS)
+    feed(node.address, blocks(0, 60))
+    yield node
+    node.kill()
+
+
+@pytest.mark.timeout(120)
+def test_outputs_of_an_aborted_transaction_are_said_again(node: KafkaNode) -> None:
+    """Closing a consumer takes its partitions away, which is otherwise an occasion to commit positions."""
+    member = Failing(new_settings(node, commit_every_ms=10_000), parse_rules([(RULES, "rules.toml")]), instance="a")
+    with running(member) as raised:
+        until(
+            lambda: member.status().get("restarts", 0) >= 1 and member.status().get("positions") == ENDS,
+            "it is back, and has read everything",
+        )
+    assert not raised
+    assert told(node.address) == expected(60)
+
+
+@pytest.mark.timeout(120)
+def test_a_member_held_up_for_longer_than_a_transaction_may_last_begins_again(node: KafkaNode) -> None:
+    """The cluster fences it, as it would when another process came under its name: it is not told that one did."""
+    settings = new_settings(node, transaction_timeout_ms=2_000)
+    member = HeldUp(settings, parse_rules([(RULES, "rules.toml")]), instance="a")
+    member.node = node
+    with running(member) as raised:
+        until(
+            lambda: (
+                bool(raised) or (member.status().get("restarts", 0) >= 1 and member.status().get("positions") == ENDS)
+            ),
+            "it is back, and has read everything",
+        )
+    assert not raised
+    assert told(node.address) == expected(60)
+
+
+@pytest.mark.long("process")
+@pytest.mark.timeout(120)
+def test_a_member_waits_for_a_cluster_that_is_gone(node: KafkaNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At its first start it says that nothing answers, and ends: that may be a mistake in its file."""
+    for module in (driver, topics):
+        monkeypatch.setattr(module, "ANSWER_S_MAX", 0.5)
+    rules = parse_rules([(RULES, "rules.toml")])
+    member = GroupProcessor(new_settings(node), rules, instance="a")
+    with running(member) as raised:
+        until(lambda: member.status().get("positions") == ENDS, "it has read everything")
         node.kill()
+        until(lambda: bool(raised) or "does not answer" in (member.status().get("error") or ""), "it says so")
+        assert not raised
+        with running(GroupProcessor(new_settings(node), rules, instance="b")) as refused:
+            until(lambda: bool(refused), "another one does not begin")
+        assert isinstance(refused[0], UserError)
+        assert "does not answer" in str(refused[0])
+        node.start()
+        feed(node.address, blocks(60, 80))
+        until(lambda: told(node.address) == expected(80), "it has gone on")
+    assert not raised

@@ -39,6 +39,10 @@ def test_a_password_is_read_from_its_file_and_paths_stand_against_the_folder(tmp
         (GOOD.replace("wind-farm", "wind-frm"), ":3: rules: “wind-frm” is not shipped"),
         (GOOD.replace("wind-farm", "mine.toml"), ":3: rules: there is no file"),
         (GOOD.replace('["wind-farm"]', "[]"), ":3: rules: there is nothing to do"),
+        (
+            GOOD + "commit_every_ms = 2000\ntransaction_timeout_ms = 2000\n",
+            ":5: transaction_timeout_ms: the cluster would",
+        ),
         (GOOD + 'sasl_username = "p"\n', "signs nobody in"),
         ("rules = []\n", "needs the key “name”"),
     ],
