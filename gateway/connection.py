@@ -17,7 +17,7 @@ from gateway.doors import Door
 from gateway.users import ANONYMOUS
 from gateway.wire import apis
 from gateway.wire.acl import Rights
-from gateway.wire.alike import Alike, Single
+from gateway.wire.alike import Run
 from gateway.wire.broker import Broker
 from gateway.wire.compiler import Body
 from gateway.wire.peer import Peer
@@ -73,32 +73,26 @@ class _Slot:
         if self.done or self.connection.transport is None:
             return
         if body is not None:
-            self.frame = self.encode(body)
+            self.frame = encode_response(self.api, self.version, self.correlation_id, body)
         self.done = True
         self.connection.answered(self)
 
-    def encode(self, body: Body) -> bytes:
-        return encode_response(self.api, self.version, self.correlation_id, body)
 
-
-class _SharedSlot(_Slot):
+class _RunSlot(_Slot):
     """The place of several Produces that are handled as one."""
 
-    __slots__ = ("alike", "correlation_ids", "counts", "requests")
+    __slots__ = ("requests",)
 
-    def __init__(self, connection: Connection, alike: Alike, singles: list[Single]) -> None:
-        super().__init__(connection, ApiKey.PRODUCE, alike.version, singles[0].correlation_id)
-        self.requests = len(singles)
-        self.alike = alike
-        self.correlation_ids = [single.correlation_id for single in singles]
-        self.counts: list[int] = []
+    def __init__(self, connection: Connection, run: Run) -> None:
+        super().__init__(connection, ApiKey.PRODUCE, run.alike.version, run.correlation_ids[0])
+        self.requests = len(run.correlation_ids)
 
-    def reply(self, counts: list[int], body: Body) -> None:
-        self.counts = counts
-        self(body)
-
-    def encode(self, body: Body) -> bytes:
-        return self.alike.answers(super().encode(body), self.correlation_ids, self.counts)
+    def reply(self, run: Run) -> None:
+        if self.done or self.connection.transport is None:
+            return
+        self.frame = run.answers()
+        self.done = True
+        self.connection.answered(self)
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -169,9 +163,9 @@ class Connection(asyncio.BufferedProtocol):
             while left > 0:
                 if self.blocking is not None or not self.writable or self.outstanding >= _OUTSTANDING_MAX:
                     break
-                if alike := self.session.next_alike(left):
-                    left -= len(alike)
-                    self.handle_alike(alike)
+                if run := self.session.next_alike(left):
+                    left -= len(run.records)
+                    self.handle_run(run)
                     continue
                 request = self.session.next_request()
                 if request is None:
@@ -193,21 +187,25 @@ class Connection(asyncio.BufferedProtocol):
         finally:
             self.working = False
         self.session.keep()
-        self.flush()
+        if self.slots and self.slots[0].done:
+            self.flush()
         self.regulate()
-        self.host.hold(self, self.session.unread_bytes)
+        unread_bytes = self.session.unread_bytes
+        if unread_bytes != self.held_bytes:
+            self.host.hold(self, unread_bytes)
 
-    def handle_alike(self, singles: list[Single]) -> None:
-        alike = self.session.alike
-        assert alike is not None  # noqa: S101 - it found them
-        if self.gate is None and len(singles) > 1:
-            slot = _SharedSlot(self, alike, singles)
-            if apis.handle_alike(self.host.broker, alike, singles, self.peer, slot.reply):
-                self.slots.append(slot)
-                self.outstanding += slot.requests
+    def handle_run(self, run: Run) -> None:
+        if self.gate is None:
+            slot = _RunSlot(self, run)
+            # In its place before it is handled: it may be answered at once.
+            self.slots.append(slot)
+            self.outstanding += slot.requests
+            if apis.handle_run(self.host.broker, run, self.peer, slot.reply):
                 return
-        for single in singles:
-            self.handle(self.session.whole(single))
+            self.slots.pop()
+            self.outstanding -= slot.requests
+        for request in self.session.one_by_one(run):
+            self.handle(request)
 
     def handle(self, request: Request) -> None:
         slot = _Slot(self, request.api, 0 if request.body is None else request.version, request.correlation_id)
@@ -259,15 +257,14 @@ class Connection(asyncio.BufferedProtocol):
 
     def regulate(self) -> None:
         """Read on, or not: what a client sends into a closed gate fills its own buffers, not ours."""
-        if self.transport is None or self.transport.is_closing():
-            return
         full = self.session.unread_bytes > _UNREAD_BYTES_MAX and not self.growing()
         stop = full or self.outstanding >= _OUTSTANDING_MAX or not self.writable
-        if stop and self.reading:
-            self.reading = False
+        if stop is not self.reading or self.transport is None or self.transport.is_closing():
+            return
+        self.reading = not stop
+        if stop:
             self.transport.pause_reading()
-        elif not stop and not self.reading:
-            self.reading = True
+        else:
             self.transport.resume_reading()
             self.schedule()
 

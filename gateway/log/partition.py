@@ -26,7 +26,7 @@ from gateway.log.layout import (
     HEADER_STRUCT,
     LENGTH_OFFSET,
 )
-from gateway.log.plan import SEQUENCED, PlannedBatch, plan_append, plan_one
+from gateway.log.plan import SEQUENCED, PlannedBatch, plan_append
 from gateway.log.readable import Readable
 from gateway.log.records import Buffer
 from gateway.log.replay import read_marker
@@ -137,14 +137,7 @@ class PartitionLog(Readable, Upkept):
         first = HEADER_STRUCT.unpack_from(data)
         if first[9] != NO_PRODUCER or first[5] & SEQUENCED:
             return self._append_sequenced(data, first, now_ms, verify=verify, control=control)
-        if first[1] + LENGTH_OFFSET != total:
-            planned, next_offset, chain = plan_append(
-                data, self.log_end_offset, self.leader_epoch, self._chain, verify=verify
-            )
-            return self._write(data, planned, next_offset, chain)
-        before = self._chain
-        chain = plan_one(data, first, self.log_end_offset, self.leader_epoch, before, verify=verify)
-        return self._write(data, [(first, total, before)], self.log_end_offset + first[12], chain)
+        return self._write(data, plan_append(data, self.log_end_offset, self.leader_epoch, self._chain, verify=verify))
 
     def _get_ready(self) -> None:
         if self.closed:
@@ -157,14 +150,13 @@ class PartitionLog(Readable, Upkept):
     ) -> Appended:
         if fields[1] + LENGTH_OFFSET != len(data):
             raise CorruptBatch("A batch of an idempotent producer must come alone and whole")
-        before = self._chain
-        chain = plan_one(data, fields, self.log_end_offset, self.leader_epoch, before, verify=verify)
+        plan = plan_append(data, self.log_end_offset, self.leader_epoch, self._chain, verify=verify, sequenced=True)
         marker = read_marker(data) if fields[5] & ATTRIBUTE_CONTROL else None
         repeated = self._state.check(fields, marker[1] if marker is not None and control else None, coordinator=control)
         if repeated is not None:
             return Appended(repeated.first_offset, repeated.last_offset + 1, True)  # noqa: FBT003
         try:
-            appended = self._write(data, [(fields, len(data), before)], self.log_end_offset + fields[12], chain)
+            appended = self._write(data, plan)
         except LogFailed:
             self._state.producers.refused(fields[9], fields[10], fields[11])
             raise
@@ -174,7 +166,8 @@ class PartitionLog(Readable, Upkept):
             self._segments.note_abort(self._active)
         return appended
 
-    def _write(self, data: Buffer, batches: list[PlannedBatch], next_offset: int, chain: int | None) -> Appended:
+    def _write(self, data: Buffer, plan: tuple[list[PlannedBatch], int, int | None]) -> Appended:
+        batches, next_offset, chain = plan
         gather = self._syncing
         if gather and self._gathered_bytes + len(data) > _GATHERED_BYTES_MAX:
             self._write_gathered()
@@ -188,10 +181,8 @@ class PartitionLog(Readable, Upkept):
                 self._disk.append(active.handle, data)
             except OSError as error:
                 self._undo_write(active, error)
-        base_offset = offset = self.log_end_offset
-        for fields, size, before in batches:
-            active.note(size, offset + fields[6], fields[8], before)
-            offset += fields[12]
+        base_offset = self.log_end_offset
+        active.note_all(batches)
         self._chain = chain
         self.log_end_offset = next_offset
         if not gather:
@@ -302,12 +293,14 @@ class PartitionLog(Readable, Upkept):
             self.synced_offset = result.end_offset
             self._synced = (result.segment, result.position)
             result.segment.hint(result.end_offset, result.position)
-            oldest = result.segment.base_offset
-            self._snapshots = {base: each for base, each in self._snapshots.items() if base >= oldest}
+            if len(self._snapshots) > 1:
+                oldest = result.segment.base_offset
+                self._snapshots = {base: each for base, each in self._snapshots.items() if base >= oldest}
             self._state.transactions.synced(result.end_offset)
         self._syncing = False
-        with contextlib.suppress(LogFailed):  # the alarm has said so, and the waiters of what is lost have heard
-            self._write_gathered()  # first of all: the disk is busy with it while the others are told
+        if self._gathered:
+            with contextlib.suppress(LogFailed):  # the alarm has said so, and the waiters of what is lost have heard
+                self._write_gathered()  # first of all: the disk is busy with it while the others are told
         if advanced:
             self._waiters.advance(self.synced_offset)
 

@@ -86,19 +86,26 @@ class Segment:
 
     def note(self, size: int, last_offset: int, max_timestamp: int, chain: int | None) -> None:
         """Index one batch appended at `self.size`; `chain` is the value before it (Kafka: LogSegment.append)."""
-        index = self.index
-        if max_timestamp > self.newest_timestamp:
-            self.newest_timestamp = max_timestamp
-            self.newest_offset = last_offset
-        if self.unindexed > self.index_interval_bytes:
-            index.append(last_offset - self.base_offset, self.size)
-            self.times.append(self.newest_timestamp, self.newest_offset - self.base_offset)
-            self.unindexed = 0
-            if chain is not None:
-                self.anchor_positions.append(self.size)
-                self.anchor_chains.append(chain)
-        self.size += size
-        self.unindexed += size
+        self.note_all([(size, last_offset, max_timestamp, chain)])
+
+    def note_all(self, batches: list[tuple[int, int, int, int | None]]) -> None:
+        """The same for several that follow one another, at least one."""
+        base, interval = self.base_offset, self.index_interval_bytes
+        position, unindexed, last_offset = self.size, self.unindexed, base
+        for size, last_offset, max_timestamp, chain in batches:
+            if max_timestamp > self.newest_timestamp:
+                self.newest_timestamp = max_timestamp
+                self.newest_offset = last_offset
+            if unindexed > interval:
+                self.index.append(last_offset - base, position)
+                self.times.append(self.newest_timestamp, self.newest_offset - base)
+                unindexed = 0
+                if chain is not None:
+                    self.anchor_positions.append(position)
+                    self.anchor_chains.append(chain)
+            position += size
+            unindexed += size
+        self.size, self.unindexed = position, unindexed
         self.next_offset = last_offset + 1
 
     def index_files(self) -> dict[str, bytes]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gateway.wire import alterations, cluster, epochs, fetch, guard, offsets, produce, sasl, topics
-from gateway.wire.alike import Alike, Single
+from gateway.wire.alike import Run
 from gateway.wire.broker import Broker, Handler
 from gateway.wire.compiler import Body
 from gateway.wire.groups import commits, listing, members
@@ -29,11 +29,9 @@ def handle(broker: Broker, request: Request, peer: Peer, reply: Reply) -> None:
     _HANDLERS[request.api](broker, request, peer, reply)
 
 
-def handle_alike(
-    broker: Broker, alike: Alike, singles: list[Single], peer: Peer, reply: Callable[[list[int], Body], None]
-) -> bool:
-    """Have several Produces of one connection handled as one, if they may; see `produce.produce_alike`."""
-    return peer.rights is None and len(singles) > 1 and produce.produce_alike(broker, alike, singles, reply)
+def handle_run(broker: Broker, run: Run, peer: Peer, reply: Callable[[Run], None]) -> bool:
+    """Have several Produces of one connection handled as one, if they may; see `produce.produce_run`."""
+    return peer.rights is None and produce.produce_run(broker, run, reply)
 
 
 def _now(handler: Callable[[Broker, Request, Peer], Body]) -> Handler:

@@ -75,23 +75,10 @@ class FrameReader:
         self._position = end
         return self._view[start:end]
 
-    def take_while(self, match: Callable[[memoryview], Found | None], count_max: int) -> list[Found]:
-        """What `match` makes of the next whole frames, up to the first of which it makes None; never raises."""
-        view, position, length_max = self._view, self._position, self.frame_bytes_max
-        end_max = len(view)
-        taken: list[Found] = []
-        while len(taken) < count_max and position + 4 <= end_max:
-            length = _LENGTH.unpack_from(view, position)[0]
-            end = position + 4 + length
-            if not 0 < length <= length_max or end > end_max:
-                break
-            found = match(view[position + 4 : end])
-            if found is None:
-                break
-            taken.append(found)
-            position = end
-        self._position = position
-        return taken
+    def take_run(self, cut: Callable[[memoryview, int, int, int], tuple[Found, int]], count_max: int) -> Found:
+        """What `cut` finds in what is not taken, and takes: it gets the bytes, a position, and both limits."""
+        found, self._position = cut(self._view, self._position, count_max, self.frame_bytes_max)
+        return found
 
     def keep(self) -> None:
         """Copy what is not taken; the memory that was fed is free again."""

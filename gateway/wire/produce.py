@@ -21,9 +21,8 @@ from gateway.log.errors import (
 )
 from gateway.log.layout import PRODUCED_RECORDS_MAX
 from gateway.log.state import NO_PRODUCER
-from gateway.wire.alike import Alike, Single
+from gateway.wire.alike import Run
 from gateway.wire.broker import Broker
-from gateway.wire.compiler import Body
 from gateway.wire.errors import ErrorCode, error_name
 from gateway.wire.internal_topics import INTERNAL_TOPICS
 from gateway.wire.peer import Peer, Reply
@@ -36,7 +35,7 @@ from headwater.errors import HeadwaterError, PeerError
 _LENGTH = struct.Struct(">i")
 _COUNT = struct.Struct(">i")
 _PRODUCER = struct.Struct(">qh")
-_PRODUCER_AND_COUNT = struct.Struct(">qhii")
+_BATCH = struct.Struct(">8xi10xB20xq6xi")  # length, attributes, producer id, count
 _LENGTH_AT, _MAGIC_AT, _ATTRIBUTES_AT, _PRODUCER_AT, _COUNT_AT, _HEADER_BYTES = 8, 16, 22, 43, 57, 61
 _TRANSACTIONAL, _CONTROL, _CODEC, _ZSTD = 0x10, 0x20, 0x07, 4
 _ZSTD_VERSION = 7  # KIP-110
@@ -98,45 +97,50 @@ def produce(broker: Broker, request: Request, peer: Peer, reply: Reply) -> None:
         broker.waits.add(wait, body["timeout_ms"])
 
 
-def produce_alike(
-    broker: Broker, alike: Alike, singles: list[Single], reply: Callable[[list[int], Body], None]
-) -> bool:
-    """Append the batches of several requests at once: one write, one wait, one answer, which is that to the first.
+def produce_run(broker: Broker, run: Run, reply: Callable[[Run], None]) -> bool:
+    """Append the batches of requests that are alike at once: one write, one wait, one call of `reply`.
 
-    `reply` also gets how many records each has. Returns whether; when not, nothing has happened, and they are to be
-    handled one by one.
+    Returns whether; when not, nothing has happened, and they are to be handled one by one.
     """
+    alike = run.alike
     log = broker.store.partition(alike.topic, alike.index)
     if log is None or alike.topic in INTERNAL_TOPICS:
         return False
-    counts = []
-    for _, records in singles:
-        if _check_batch(broker, records, alike.version) or records[_ATTRIBUTES_AT] & (_CONTROL | _TRANSACTIONAL):
-            return False
-        producer_id, _, _, count = _PRODUCER_AND_COUNT.unpack_from(records, _PRODUCER_AT)
-        if producer_id != NO_PRODUCER:
-            return False
-        counts.append(count)
-    data = bytearray().join([records for _, records in singles])
+    data = bytearray().join(run.records)
+    counts = _counts(data, list(map(len, run.records)), broker.settings.batch_bytes_max, alike.version)
+    if counts is None:
+        return False
     try:
         done = log.append(data, now_ms=broker.clock.wall_ms())
     except HeadwaterError:
         return False  # one of them, or the log: each is told by itself
-    broker.requests[ApiKey.PRODUCE] += len(singles)
-    broker.produced_batches += len(singles)
+    broker.requests[ApiKey.PRODUCE] += len(counts)
+    broker.produced_batches += len(counts)
     broker.produced_bytes += len(data)
-    answer = {
-        "index": alike.index,
-        "error_code": ErrorCode.NONE,
-        "base_offset": done.base_offset,
-        "log_start_offset": log.log_start_offset,
-    }
-    answered = {"responses": [{"name": alike.topic, "partition_responses": [answer]}]}
-    wait = Wait(partial(reply, counts), answered, 1, broker.waits)
-    log.when_synced(done.next_offset, wait, partial(wait.failed, answer))
-    if wait.left:
-        broker.waits.add(wait, alike.body["timeout_ms"])
+    waits = broker.waits
+    run.appended(reply, waits.open, counts, done.base_offset, log.log_start_offset)
+    if log.synced_offset < done.next_offset:
+        waits.add(run, alike.body["timeout_ms"])
+    log.when_synced(done.next_offset, run, run.failed)
     return True
+
+
+def _counts(data: bytearray, sizes: list[int], bytes_max: int, version: int) -> list[int] | None:
+    """How many records each batch has; None when one is not what a run may hold. The log checks the rest."""
+    if min(sizes) < _HEADER_BYTES or max(sizes) > bytes_max:
+        return None
+    refused = _CONTROL | _TRANSACTIONAL
+    if version < _ZSTD_VERSION:
+        refused |= _ZSTD  # a bit that no other codec has
+    counts = []
+    position = 0
+    for size in sizes:
+        length, attributes, producer_id, count = _BATCH.unpack_from(data, position)
+        if length + 12 != size or attributes & refused or producer_id != NO_PRODUCER or count > PRODUCED_RECORDS_MAX:
+            return None
+        counts.append(count)
+        position += size
+    return counts
 
 
 def _repeated(broker: Broker) -> tuple[int, Any, int, int]:

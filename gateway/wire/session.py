@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from gateway.wire.alike import Alike, Single, learn
+from gateway.wire.alike import Alike, Run, learn
 from gateway.wire.compiler import Body, decoder, encoder
 from gateway.wire.errors import ErrorCode
 from gateway.wire.framing import Buffer, FrameReader, join_frame
@@ -106,17 +106,20 @@ class ServerSession:
             return Request(ApiKey.SASL_AUTHENTICATE, BARE, 0, None, {"auth_bytes": bytes(frame)})
         return self._decode(frame)
 
-    def next_alike(self, count_max: int) -> list[Single]:
+    def next_alike(self, count_max: int) -> Run | None:
         """The next whole requests that are like the last Produce; call `next_request` when there are none."""
-        return [] if self.alike is None else self._frames.take_while(self.alike.match, count_max)
+        if self.alike is None:
+            return None
+        run = self._frames.take_run(self.alike.cut, count_max)
+        return run if run.records else None
 
-    def whole(self, single: Single) -> Request:
-        """One of those that `next_alike` found, as `next_request` would have given it."""
-        alike = self.alike
-        assert alike is not None  # noqa: S101 - it found it
-        return Request(
-            ApiKey.PRODUCE, alike.version, single.correlation_id, alike.client_id, alike.whole(single.records)
-        )
+    def one_by_one(self, run: Run) -> list[Request]:
+        """Those of a run as `next_request` would have given them."""
+        alike = run.alike
+        return [
+            Request(ApiKey.PRODUCE, alike.version, correlation_id, alike.client_id, alike.whole(records))
+            for correlation_id, records in zip(run.correlation_ids, run.records, strict=True)
+        ]
 
     def _decode(self, frame: memoryview) -> Request:
         if len(frame) < _HEADER.size:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from gateway.wire.compiler import Body
 from gateway.wire.errors import ErrorCode
@@ -12,6 +12,14 @@ from headwater.clock import Clock
 
 _SWEEP_MS = 1000
 _TIMEOUT_MAX_MS = 60_000
+
+
+class Expiring(Protocol):
+    """What waits and may be told that it has waited too long."""
+
+    deadline_ms: float
+
+    def expire(self) -> None: ...
 
 
 class Wait:
@@ -51,10 +59,10 @@ class Waits:
     def __init__(self, timers: Timers, clock: Clock) -> None:
         self._timers = timers
         self._clock = clock
-        self.open: set[Wait] = set()
+        self.open: set[Expiring] = set()
         self._sweep: Timer | None = None
 
-    def add(self, wait: Wait, timeout_ms: int) -> None:
+    def add(self, wait: Expiring, timeout_ms: int) -> None:
         """Answer REQUEST_TIMED_OUT after `timeout_ms`, kept within bounds, give or take the sweep."""
         now_ms = self._clock.monotonic_ms()
         wait.deadline_ms = now_ms + min(max(timeout_ms, _SWEEP_MS), _TIMEOUT_MAX_MS)

@@ -51,9 +51,9 @@ def test_only_records_and_correlation_ids_may_differ(version: int) -> None:
         whole = memoryview(frame(version, 77 + size, records))[4:]
         found = alike.match(whole)
         assert found is not None
-        assert (found.correlation_id, bytes(found.records)) == (77 + size, records)
+        assert bytes(found) == records
         decoded, _ = decoder("Produce", version)(whole, 8 + 2 + 1 + (version >= 9))
-        assert alike.whole(found.records) == decoded
+        assert alike.whole(found) == decoded
     others: list[dict[str, Any]] = [
         {"topic": "u"}, {"topic": "tt"}, {"index": 1}, {"acks": 1}, {"timeout_ms": 4_999}, {"client": "d"},
         {"transactional_id": "x"},
@@ -105,9 +105,48 @@ def test_answers_are_those_that_each_would_have_got(version: int, topic: str) ->
         answered = {"responses": [{"name": topic, "partition_responses": [part]}]}
         return encode_response(ApiKey.PRODUCE, version, correlation_id, answered)
 
-    assert alike.answers(answer(7, 100), [7, 900, 8], [5, 1, 2]) == answer(7, 100) + answer(900, 105) + answer(8, 106)
-    failed = answer(7, -1, 56) + answer(900, -1, 56)
-    assert alike.answers(answer(7, -1, 56), [7, 900], [5, 1]) == failed
+    for _ in range(2):  # the second time it is a copy
+        good = answer(7, 100) + answer(900, 105) + answer(8, 106)
+        assert alike.answers([7, 900, 8], [5, 1, 2], 100, 3) == good
+        failed = answer(7, -1, 56) + answer(900, -1, 56)
+        assert alike.answers([7, 900], [5, 1], -1, 3, 56) == failed
+    late = answer(7, 100, 7) + answer(900, 105, 7)
+    assert alike.answers([7, 900], [5, 1], 100, 3, 7) == late
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_run_is_cut_at_once_or_one_by_one_with_the_same_result(version: int) -> None:
+    """Whatever lengths follow one another, and whatever comes after them, in whatever pieces."""
+    random = Random(version)
+    quick, slow = learnt(version, b"x"), learnt(version, b"x")
+    assert quick is not None
+    assert slow is not None
+    rows = 0
+    for _ in range(300):
+        sizes = random.choices([1, 100, 3_000, 5_000], k=random.randrange(1, 4))
+        batches = [random.randbytes(size) for size in sizes for _ in range(random.randrange(1, 6))]
+        parts = [frame(version, random.randrange(-5, 9_000), records) for records in batches]
+        if random.random() < 0.3:
+            parts[random.randrange(len(parts))] = frame(version, 1, random.randbytes(100), topic="u")
+        if version >= 9 and random.random() < 0.3:
+            parts[-1] = parts[-1][:-1] + b"\x01"  # a tag
+        stream = memoryview(b"before" + b"".join(parts) + parts[0][: random.randrange(30)])
+        if random.random() < 0.2:
+            stream = stream[: random.randrange(6, len(stream))]
+        count_max, bytes_max = random.choice([2, 50]), random.choice([200, 3_100, 1 << 20])
+        ids, records, at = list[int](), list[bytes](), 6
+        while True:
+            run, at = quick.cut(stream, at, count_max - len(ids), bytes_max)
+            rows += type(run.records) is tuple
+            ids += run.correlation_ids
+            records += [bytes(each) for each in run.records]
+            if not run.records:
+                break
+        expected, expected_end = slow._cut_slowly(stream, 6, count_max, bytes_max)
+        assert at == expected_end
+        assert ids == expected.correlation_ids
+        assert records == [bytes(each) for each in expected.records]
+    assert rows > 20  # it was worth it
 
 
 class Pipe:
