@@ -9,7 +9,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
@@ -21,6 +21,7 @@ from tests.compat.test_uplink_kafka import consumed
 from tests.support.kafka_node import KafkaNode
 from tests.support.peers import KAFKA_KIT
 from tests.support.uplink_node import NODE, EdgeNode
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.peer("kafka"), pytest.mark.long("kafka-connect"), pytest.mark.timeout(300)]
 READINGS = 1_000
@@ -68,12 +69,6 @@ def worker(folder: Path, bootstrap: str, *, isolation: str) -> Iterator[Path]:
 
 def lines_of(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
-
-
-async def until(condition: Callable[[], bool], timeout_s: float) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110  (a file of another process has no event)
-            await asyncio.sleep(0.1)
 
 
 def abort_rubbish(bootstrap: str) -> None:
@@ -125,13 +120,14 @@ def test_a_file_sink_writes_each_reading_once(tmp_path: Path) -> None:
                 if edge.number in (READINGS // 5, READINGS * 4 // 5):
                     await asyncio.to_thread(abort_rubbish, node.address)
                 if edge.number == READINGS // 2:
-                    await until(lambda: len(lines_of(sink)) > READINGS // 10, 90)  # the sink is in the middle of it
+                    # the sink is in the middle of it
+                    await eventually(lambda: len(lines_of(sink)) > READINGS // 10, within_s=90)
                     await asyncio.to_thread(node.kill)
                     await asyncio.to_thread(node.start)
                 await asyncio.sleep(0.05)
             edge.net.fault = lambda number: False
             await edge.drained(60)
-            await until(lambda: len(lines_of(sink)) >= READINGS, 60)
+            await eventually(lambda: len(lines_of(sink)) >= READINGS, within_s=60)
             await asyncio.sleep(2.0)  # for what would come twice
         finally:
             await edge.stop()
@@ -148,6 +144,6 @@ def test_a_file_sink_writes_each_reading_once(tmp_path: Path) -> None:
         assert sum("hw-mark" in headers for *_, headers in rows) == READINGS // BATCH
         # The control: without the setting the worker writes what nobody committed.
         with worker(tmp_path / "uncommitted", node.address, isolation="read_uncommitted") as sink:
-            asyncio.run(until(lambda: lines_of(sink).count("rubbish") >= 2, 60))
+            asyncio.run(eventually(lambda: lines_of(sink).count("rubbish") >= 2, within_s=60))
     finally:
         node.stop()

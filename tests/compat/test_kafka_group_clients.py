@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.group_consumers import PARTITIONS, RECORDS, Consumer, committed, fill, make_topic, until
+from tests.support.group_consumers import PARTITIONS, RECORDS, Consumer, committed, fill, make_topic
 from tests.support.kafka_node import KafkaNode
 from tests.support.peers import BUILT, kafka_tool, program
+from tests.support.waiting import until
 
 # kafka-python's and aiokafka's own imports and threads
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")

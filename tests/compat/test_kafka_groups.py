@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.group_consumers import PARTITIONS, RECORDS, Consumer, committed, fill, make_topic, until
+from tests.support.group_consumers import PARTITIONS, RECORDS, Consumer, committed, fill, make_topic
 from tests.support.kafka_node import KafkaNode
+from tests.support.waiting import until
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 
 from tests.support.kafka_node import KafkaNode
 from tests.support.peers import BUILT
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.peer("telegraf")
 CONFIG = """\
@@ -60,13 +60,6 @@ def seen(node: KafkaNode, tmp_path: Path) -> Iterator[Callable[[], list[int]]]:
     process.wait(20)
 
 
-def until(condition: Callable[[], bool], what: Path) -> None:
-    deadline = time.monotonic() + 40
-    while not condition():
-        assert time.monotonic() < deadline, what.read_text()[-2_000:]
-        time.sleep(0.05)
-
-
 def send(node: KafkaNode, numbers: range, **settings: object) -> None:
     from confluent_kafka import Producer
 
@@ -85,14 +78,17 @@ def send(node: KafkaNode, numbers: range, **settings: object) -> None:
 def test_every_reading_is_taken_through_a_sigkill_of_the_node(
     node: KafkaNode, seen: Callable[[], list[int]], tmp_path: Path
 ) -> None:
-    log = tmp_path / "telegraf.log"
+
+    def said() -> str:
+        return (tmp_path / "telegraf.log").read_text()[-2_000:]
+
     send(node, range(500))
-    until(lambda: len(seen()) >= 500, log)
+    until(lambda: len(seen()) >= 500, said)
     assert seen() == list(range(500))
     node.kill()
     node.start()
     send(node, range(500, 1_000))
-    until(lambda: {*seen()} == {*range(1_000)}, log)  # at least once: the last offsets may not have been committed
+    until(lambda: {*seen()} == {*range(1_000)}, said)  # at least once: the last offsets may not have been committed
     # It has no setting for it and reads what was aborted too: docs/kafka-clients.md says where that matters.
     send(node, range(1_000, 1_010), **{"transactional.id": "given-up"})
-    until(lambda: 1_009 in seen(), log)
+    until(lambda: 1_009 in seen(), said)

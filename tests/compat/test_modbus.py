@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from headwater.disk import RealDisk
 from headwater.net import RealNet, free_port
 from tests.support.ingest import Stored, stored
 from tests.support.modbus_server import METER, READS, dead, meter, pty_pair, rtu_server, tcp_server
+from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -81,12 +82,6 @@ async def node(folder: Path, settings: ModbusSettings) -> AsyncIterator[Node]:
         store.close()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - the disk's and a foreign program's doing
-            await asyncio.sleep(0.005)
-
-
 def units(*numbers: int) -> tuple[UnitSettings, ...]:
     return tuple(UnitSettings(unit=number, device=f"meter-{number}") for number in numbers)
 
@@ -96,7 +91,7 @@ def test_every_kind_of_register_over_tcp(tmp_path: Path, profile: str) -> None:
         async with tcp_server([meter(1)]) as port:
             settings = ModbusSettings(tcp=f"127.0.0.1:{port}", profile=profile, units=units(1), every_ms=20)
             async with node(tmp_path, settings) as edge:
-                await until(lambda: len(edge.of("meter-1")) >= 3)
+                await eventually(lambda: len(edge.of("meter-1")) >= 3)
                 first = edge.of("meter-1")[0]
                 assert first.value == READS
                 assert edge.unit(1)["requests"] == 5  # a coil, two of inputs 80 apart, two of holding, one of input
@@ -115,7 +110,7 @@ def test_a_defect_ends_the_bus_for_whoever_begins_it_again(
         async with tcp_server([meter(1)]) as port:
             settings = ModbusSettings(tcp=f"127.0.0.1:{port}", profile=profile, units=units(1), every_ms=20)
             async with node(tmp_path, settings) as edge:
-                await until(lambda: len(edge.of("meter-1")) >= 1)
+                await eventually(lambda: len(edge.of("meter-1")) >= 1)
                 with monkeypatch.context() as broken:
                     broken.setattr(Poller, where, defect)
                     with pytest.raises(ZeroDivisionError):
@@ -123,7 +118,7 @@ def test_a_defect_ends_the_bus_for_whoever_begins_it_again(
                 assert not edge.source(1)["connected"]
                 edge.running = asyncio.create_task(edge.bus.run())
                 before = len(edge.of("meter-1"))
-                await until(lambda: len(edge.of("meter-1")) > before)
+                await eventually(lambda: len(edge.of("meter-1")) > before)
 
     def defect(*_: object) -> bytes:
         raise ZeroDivisionError
@@ -137,7 +132,7 @@ def test_every_kind_of_register_over_a_serial_line(tmp_path: Path, profile: str)
         async with pty_pair(tmp_path) as (ours, theirs), rtu_server([meter(1), meter(247)], theirs):
             settings = ModbusSettings(port=ours, baudrate=115_200, profile=profile, units=units(1, 247), every_ms=30)
             async with node(tmp_path, settings) as edge:
-                await until(lambda: len(edge.of("meter-1")) >= 2 and len(edge.of("meter-247")) >= 2)
+                await eventually(lambda: len(edge.of("meter-1")) >= 2 and len(edge.of("meter-247")) >= 2)
                 assert edge.of("meter-1")[0].value == READS
                 assert edge.of("meter-247")[0].value == READS
 
@@ -155,7 +150,7 @@ def test_a_dead_slave_among_three_costs_the_others_nothing(tmp_path: Path, profi
                 port=ours, baudrate=115_200, profile=profile, units=units(1, 2, 3), every_ms=50, timeout_ms=60
             )
             async with node(tmp_path, settings) as edge:
-                await until(lambda: len(edge.of("meter-1")) >= 20 and len(edge.of("meter-3")) >= 20)
+                await eventually(lambda: len(edge.of("meter-1")) >= 20 and len(edge.of("meter-3")) >= 20)
                 silent = edge.unit(2)
                 assert silent["timeouts"] <= 6  # of 20 polls that it was due for: 50, 100, 200, 400… ms apart
                 assert silent["backoff_ms"] >= 200
@@ -184,14 +179,14 @@ def test_a_slave_that_answers_garbage_is_named_and_its_neighbour_is_read(
                 port=ours, baudrate=115_200, profile=profile, units=units(1, 2), every_ms=30, timeout_ms=60
             )
             async with node(tmp_path, settings) as edge:
-                await until(lambda: edge.unit(2)["garbled"] >= 2 and len(edge.of("meter-1")) >= 5)
+                await eventually(lambda: edge.unit(2)["garbled"] >= 2 and len(edge.of("meter-1")) >= 5)
                 assert "garbled" in str(edge.source(2)["problem"])
                 assert not edge.of("meter-2")
                 assert edge.of("meter-1")[-1].value == READS
                 assert not edge.ingest.status()["dead_letters"]
                 nonlocal garbles
                 garbles = False
-                await until(lambda: len(edge.of("meter-2")) >= 1)
+                await eventually(lambda: len(edge.of("meter-2")) >= 1)
                 assert edge.source(2)["problem"] is None
 
     with caplog.at_level(logging.INFO, logger="headwater.modbus"):
@@ -211,7 +206,7 @@ def test_a_register_that_is_not_there_is_named_and_the_rest_is_read(tmp_path: Pa
         async with tcp_server([SimDevice(id=1, simdata=(bits, bits, holding, inputs))]) as port:
             settings = ModbusSettings(tcp=f"127.0.0.1:{port}", profile=profile, units=units(1), every_ms=20)
             async with node(tmp_path, settings) as edge:
-                await until(lambda: len(edge.of("meter-1")) >= 3)
+                await eventually(lambda: len(edge.of("meter-1")) >= 3)
                 last = edge.of("meter-1")[-1].value
                 assert last == {
                     "relay": False, "door": False, "status": 11, "alarm": True,
@@ -223,7 +218,7 @@ def test_a_register_that_is_not_there_is_named_and_the_rest_is_read(tmp_path: Pa
                 assert edge.source(1)["connected"]
                 before = dict(edge.unit(1)["exceptions"])
                 count = len(edge.of("meter-1"))
-                await until(lambda: len(edge.of("meter-1")) >= count + 3)
+                await eventually(lambda: len(edge.of("meter-1")) >= count + 3)
                 assert edge.unit(1)["exceptions"] == before  # they are not asked for again with every poll
 
     asyncio.run(story())
@@ -236,13 +231,13 @@ def test_a_server_that_comes_late_goes_and_comes_back(tmp_path: Path, profile: s
             tcp=f"127.0.0.1:{port}", name="hall", profile=profile, units=units(1), every_ms=20, retry_max_ms=50
         )
         async with node(tmp_path, settings) as edge:
-            await until(lambda: "cannot be reached" in str(edge.bus.status()["problem"]))
+            await eventually(lambda: "cannot be reached" in str(edge.bus.status()["problem"]))
             for _ in range(2):
                 count = len(edge.of("meter-1"))
                 async with tcp_server([meter(1)], port=port):
-                    await until(lambda many=count: len(edge.of("meter-1")) > many)  # type: ignore[misc]
+                    await eventually(lambda many=count: len(edge.of("meter-1")) > many)  # type: ignore[misc]
                     assert edge.bus.status()["problem"] is None
-                await until(lambda: edge.bus.status()["problem"] is not None)
+                await eventually(lambda: edge.bus.status()["problem"] is not None)
                 assert not edge.source(1)["connected"]
 
     asyncio.run(story())
@@ -255,7 +250,7 @@ def test_rtu_frames_through_a_serial_device_server(tmp_path: Path, profile: str)
                 tcp=f"127.0.0.1:{port}", rtu_over_tcp=True, profile=profile, units=units(1, 2), every_ms=20
             )
             async with node(tmp_path, settings) as edge:
-                await until(lambda: len(edge.of("meter-1")) >= 2 and len(edge.of("meter-2")) >= 2)
+                await eventually(lambda: len(edge.of("meter-1")) >= 2 and len(edge.of("meter-2")) >= 2)
                 assert edge.of("meter-2")[0].value == READS
 
     asyncio.run(story())
@@ -268,13 +263,13 @@ def test_a_line_that_is_unplugged_comes_back_by_itself(tmp_path: Path, profile: 
             port=str(tmp_path / "ours"), profile=profile, units=units(1), every_ms=20, retry_max_ms=50, timeout_ms=100
         )
         async with node(tmp_path, settings) as edge:
-            await until(lambda: "does not exist; waiting" in str(edge.bus.status()["problem"]))
+            await eventually(lambda: "does not exist; waiting" in str(edge.bus.status()["problem"]))
             for _ in range(2):
                 count = len(edge.of("meter-1"))
                 async with pty_pair(tmp_path) as (_, theirs), rtu_server([meter(1)], theirs):
-                    await until(lambda many=count: len(edge.of("meter-1")) > many)  # type: ignore[misc]
+                    await eventually(lambda many=count: len(edge.of("meter-1")) > many)  # type: ignore[misc]
                     assert edge.bus.status()["problem"] is None
-                await until(lambda: edge.bus.status()["problem"] is not None)
+                await eventually(lambda: edge.bus.status()["problem"] is not None)
                 assert not edge.source(1)["connected"]
                 assert edge.source(1)["problem"] is None  # it is the bus's
 
@@ -296,7 +291,7 @@ def test_noise_and_an_echo_on_the_line_are_passed_over(tmp_path: Path, profile: 
         async with pty_pair(tmp_path) as (ours, theirs), rtu_server([meter(1)], theirs, trace=noisy):
             settings = ModbusSettings(port=ours, baudrate=115_200, profile=profile, units=units(1), every_ms=30)
             async with node(tmp_path, settings) as edge:
-                await until(lambda: len(edge.of("meter-1")) >= 3)
+                await eventually(lambda: len(edge.of("meter-1")) >= 3)
                 assert edge.of("meter-1")[-1].value == READS
                 assert not edge.unit(1)["timeouts"]
                 assert edge.bus.status()["garbage_bytes"] >= 3 * 5 * 12
@@ -323,7 +318,7 @@ def test_what_the_disk_would_not_take_is_taken_again(
                         real(source, messages, done, **more)
 
                 monkeypatch.setattr(edge.ingest, "take", take)
-                await until(lambda: len(edge.of("meter-1")) == 1)
+                await eventually(lambda: len(edge.of("meter-1")) == 1)
                 assert not failures
                 assert edge.of("meter-1")[0].value == READS
 

@@ -15,8 +15,8 @@ from gateway.ingest.mqtt.settings import AclRule, MqttSettings, MqttTlsSettings
 from gateway.users import add_user
 from tests.support import peers
 from tests.support.certificates import Authority, Certificate
-from tests.support.mqtt_client import until
 from tests.support.mqtt_node import ThreadedNode, running
+from tests.support.waiting import until
 
 PASSWORD = "wonderland"
 
@@ -107,19 +107,13 @@ def test_paho_and_a_listener_that_comes_back_with_its_certificate(tmp_path: Path
         client.publish("shed/a", "1", 1).wait_for_publish(10)
         whole = server.certificate.read_bytes()
         server.certificate.write_bytes(whole[:100])
-        _wait(lambda: door.problem is not None)
+        until(lambda: door.problem is not None)
         with pytest.raises(OSError, match="refused"):
             paho.Client(paho.CallbackAPIVersion.VERSION2, "d").connect("localhost", port)
         client.publish("shed/a", "2", 1).wait_for_publish(10)  # who is in stays in
         server.certificate.write_bytes(whole)
-        _wait(lambda: door.problem is None)
+        until(lambda: door.problem is None)
         client.disconnect()
         client.loop_stop()
         assert tls_port(node) == port
         assert len(node.readings()) == 2
-
-
-def _wait(condition: Any) -> None:
-    import asyncio
-
-    asyncio.run(until(condition))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from headwater.app.control import read_status
 from headwater.net import free_port
 from tests.support import processes
 from tests.support.brokers import Mosquitto
+from tests.support.waiting import until
 
 UINT32, UINT64 = 7, 8
 COMMANDS = "spBv1.0/plant/NCMD/press"
@@ -87,13 +88,6 @@ class EdgeNode:
     def stop(self) -> None:
         self.client.disconnect()
         self.client.loop_stop()
-
-
-def until(condition: Callable[[], bool], *, limit_s: float = 15) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -6,10 +6,7 @@ import contextlib
 import os
 import socket
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import paho.mqtt.client as mqtt
 import pytest
@@ -17,6 +14,7 @@ import pytest
 from headwater.app.control import read_status
 from headwater.net import free_port
 from tests.support.processes import HEADWATER, headwater, node
+from tests.support.waiting import until
 
 NAMED = 'node = "shed-1"\ndata_dir = "data"\n'
 
@@ -40,14 +38,6 @@ def refused(config: Path) -> str:
     complaint = ended.stderr[ended.stderr.index("error: ") :]
     assert len(complaint.splitlines()) >= 2, "the next step is missing"
     return complaint
-
-
-def until(condition: Callable[[], Any], what: str, within_s: float = 20.0) -> Any:
-    deadline = time.monotonic() + within_s
-    while not (found := condition()):
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
-    return found
 
 
 def publish(port: int, topic: str, payload: bytes, *, client_id: str = "good-device") -> None:

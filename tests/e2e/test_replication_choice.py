@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import paho.mqtt.client as mqtt
 from headwater.app.control import read_status
 from headwater.net import free_port
 from tests.support.processes import headwater, node
+from tests.support.waiting import until
 
 READINGS = 20
 
@@ -38,13 +37,6 @@ def publish(port: int) -> None:
         client.publish("shed/pump", str(number), qos=1).wait_for_publish(10)
     client.disconnect()
     client.loop_stop()
-
-
-def until(condition: Callable[[], Any], what: str, *, seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"waited {seconds} s for {what}"
-        time.sleep(0.1)  # two other processes are asked, not slept for
 
 
 def test_a_recreated_central_stops_the_uplink_until_the_operator_chooses(tmp_path: Path) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-import time
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from gateway.wire.settings import KafkaAclRule, KafkaListenerSettings
 from headwater.app.control import read_status
 from headwater.net import free_port
 from tests.support.processes import headwater, node
+from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "security.md").read_text()
@@ -32,14 +31,6 @@ def blocks(language: str) -> list[str]:
 
 def block(language: str, word: str) -> str:
     (found,) = [text for text in blocks(language) if word in text]
-    return found
-
-
-def until(condition: Callable[[], Any], what: str, *, seconds: float = 30.0) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, f"waited {seconds} s for {what}"
-        time.sleep(0.1)  # two other processes are asked, not slept for
     return found
 
 

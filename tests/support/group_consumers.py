@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 from tests.support.kafka_node import KafkaNode
@@ -14,13 +12,6 @@ PARTITIONS = 6
 RECORDS = 300
 # What a commit may be told and is tried again after: a rebalance, a node that restarts.
 PASSING = {"_NO_OFFSET", "REBALANCE_IN_PROGRESS", "_TRANSPORT", "_WAIT_COORD", "COORDINATOR_NOT_AVAILABLE"}
-
-
-def until(condition: Callable[[], bool], what: str, within_s: float = 30) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
 
 
 def make_topic(node: KafkaNode, name: str, partitions: int = PARTITIONS) -> None:

@@ -16,6 +16,7 @@ from headwater.clock import SystemClock
 from headwater.disk import ForgetfulDisk
 from headwater.net import RealNet
 from tests.support.broker_world import make_batch
+from tests.support.waiting import eventually
 
 
 class Node:
@@ -59,15 +60,9 @@ async def serving(*, auto: bool = True, **settings: object) -> AsyncIterator[Nod
         store.close()
         for writer in node.writers:
             writer.transport.abort()
-        await until(lambda: listener.status()["connections"] == 0)
+        await eventually(lambda: listener.status()["connections"] == 0)
         for _ in range(3):
             await asyncio.sleep(0)  # the clients' ends are closed in the loop's next turns
-
-
-async def until(condition: Callable[[], bool], *, seconds: float = 5.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - what is waited for lies in the code under test
-            await asyncio.sleep(0.002)
 
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:

@@ -61,10 +61,3 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
             await test()
 
     asyncio.run(limited())
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Poll: what is awaited happens on the other side of a socket."""
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - the code under test has no event for every fact
-            await asyncio.sleep(0.005)

@@ -84,12 +84,6 @@ class Line:
         os.close(self.near)
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - what is waited for is a kernel's and a port's doing
-            await asyncio.sleep(0.002)
-
-
 def run(settings: SerialSettings, story: Callable[[Taken], Coroutine[None, None, None]]) -> Taken:
     """Run a port beside its story; what was taken."""
     taken = Taken()

@@ -9,6 +9,7 @@ from pathlib import Path
 from headwater.app.supervisor import Backoff, Silence, Supervisor
 from headwater.clock import SystemClock
 from tests.support.processes import running_with
+from tests.support.waiting import eventually
 
 
 def test_short_lives_wait_longer_and_a_long_one_forgives() -> None:
@@ -19,13 +20,6 @@ def test_short_lives_wait_longer_and_a_long_one_forgives() -> None:
 
 def test_a_mistake_of_the_user_is_not_retried_at_once() -> None:
     assert Backoff().after(5, hopeless=True) == 2_000
-
-
-async def until(condition: object, within_s: float = 10) -> None:
-    assert callable(condition)
-    async with asyncio.timeout(within_s):
-        while not condition():  # noqa: ASYNC110 - the child's state has no event to wait for
-            await asyncio.sleep(0.01)
 
 
 def test_a_child_that_dies_is_started_again_and_the_end_ends_it(tmp_path: Path) -> None:
@@ -46,7 +40,7 @@ def test_a_child_that_dies_is_started_again_and_the_end_ends_it(tmp_path: Path) 
             event=lambda kind, *, cause: events.append((kind, cause)),
         )
         task = asyncio.create_task(supervisor.run())
-        await until(lambda: supervisor.restarts == 1 and supervisor.pid and supervisor.report == {"page": 1})
+        await eventually(lambda: supervisor.restarts == 1 and supervisor.pid and supervisor.report == {"page": 1})
         assert supervisor.last_end == "ended with status 3"
         assert events == [("work stopped", "ended with status 3")]
         pid = supervisor.pid
@@ -102,13 +96,13 @@ def test_a_child_that_hangs_is_killed_and_started_again(tmp_path: Path) -> None:
             silence_ms=600,
         )
         task = asyncio.create_task(supervisor.run())
-        await until(lambda: supervisor.report == {"page": 1})
+        await eventually(lambda: supervisor.report == {"page": 1})
         await asyncio.sleep(0.9)  # longer than the limit: it beats, with nothing new to report
         pid = supervisor.pid
         assert (supervisor.restarts, supervisor.report) == (0, {"page": 1})
         assert pid is not None
         os.kill(pid, signal.SIGSTOP)
-        await until(lambda: supervisor.restarts == 1 and supervisor.pid not in (None, pid))
+        await eventually(lambda: supervisor.restarts == 1 and supervisor.pid not in (None, pid))
         assert supervisor.status()["last_end"] == "hung (said nothing for 0.6 s) and was killed"
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

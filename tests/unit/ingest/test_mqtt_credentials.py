@@ -17,8 +17,9 @@ from gateway.ingest.mqtt.reasons import ReasonCode as R
 from gateway.ingest.mqtt.settings import AclRule, MqttSettings
 from gateway.users import add_user
 from headwater.errors import UserError
-from tests.support.mqtt_client import Client, node_at, run, until
+from tests.support.mqtt_client import Client, node_at, run
 from tests.support.mqtt_node import Node
+from tests.support.waiting import eventually
 
 MQTT = frozenset({"mqtt"})
 ALICE, BOB = ("alice", b"wonderland"), ("bob", b"builder")
@@ -152,7 +153,7 @@ def test_a_client_id_is_its_users(data: Path) -> None:
             await is_refused(node, connect(BOB, clean=True), R.NOT_AUTHORIZED)
             await alice.say(b"\xc0\0", b"\xd0\0")
             await alice.close()
-            await until(lambda: node.ingest.status()["connections"] == 0)
+            await eventually(lambda: node.ingest.status()["connections"] == 0)
             await is_refused(node, connect(BOB), R.NOT_AUTHORIZED)
             await (await enters(node, connect(BOB, client="c2"))).close()
         async with node_at(data) as node:  # and after a restart
@@ -169,7 +170,7 @@ def test_a_connected_clients_id_is_its_users_without_a_session_too(data: Path) -
             await is_refused(node, connect(BOB, level=4, clean=True), 5)
             await alice.say(b"\xc0\0", b"\xd0\0")
             await alice.close()
-            await until(lambda: node.ingest.status()["connections"] == 0)
+            await eventually(lambda: node.ingest.status()["connections"] == 0)
             await (await enters(node, connect(BOB, level=4, clean=True))).close()
 
     run(test)
@@ -196,9 +197,9 @@ def test_topics_that_are_anothers_are_refused_also_once_they_are_known(data: Pat
                 assert await alice.packet() == b"\x40\2\0\1"
                 assert await alice.packet() == b"\x40\3\0\2\x87"
                 assert await alice.packet() == b"\x40\2\0\1"
-            await until(lambda: node.ingest.status()["refused_messages"] == (2 if level == 4 else 4))
+            await eventually(lambda: node.ingest.status()["refused_messages"] == (2 if level == 4 else 4))
             allowed = {"edge/farm/bob/b1/x", "edge/farm/alice/a1/x"}
-            await until(lambda: {record.key for record in node.readings()} == allowed)
+            await eventually(lambda: {record.key for record in node.readings()} == allowed)
             if level == 5:
                 [found] = [each for each in node.ingest.status()["sources"] if each["id"] == "mqtt:a1"]
                 assert "farm/bob/b1/x" in found["problem"]
@@ -217,7 +218,7 @@ def test_wills_and_client_ids_are_checked_before_they_are_let_in(data: Path) -> 
             own = will._replace(topic="farm/alice/c1/x")
             client = await enters(node, connect(ALICE, will=own))
             await client.close()
-            await until(lambda: len(node.readings()) == 1)
+            await eventually(lambda: len(node.readings()) == 1)
             assert node.ingest.status()["sessions"] == 1
 
     run(test)
@@ -235,7 +236,7 @@ def test_without_users_only_loopback_is_served_until_one_is_added(
         add_user(str(tmp_path / "node" / "users"), *ALICE, MQTT)
         assert (await stranger.packet())[2] == R.NOT_AUTHORIZED
         await stranger.closed()
-        await until(lambda: node.listener.address[0] == "0.0.0.0")
+        await eventually(lambda: node.listener.address[0] == "0.0.0.0")
         assert node.listener.problem is None
         await is_refused(node, connect(), R.NOT_AUTHORIZED)
         await (await enters(node, connect(ALICE))).close()
@@ -272,13 +273,13 @@ def test_a_users_file_that_goes_bad_lets_nobody_new_in_until_it_is_mended(data: 
         async with node_at(data) as node:
             alice = await enters(node, connect(ALICE))
             do_harm()
-            await until(lambda: node.listener.problem is not None)
+            await eventually(lambda: node.listener.problem is not None)
             await is_refused(node, connect(ALICE, client="c2"), R.SERVER_UNAVAILABLE)
             await is_refused(node, connect(), R.SERVER_UNAVAILABLE)
             await alice.say(b"\xc0\0", b"\xd0\0")  # who is in stays
             path.write_bytes(good)
             os.chmod(path, 0o600)
-            await until(lambda: node.listener.problem is None)
+            await eventually(lambda: node.listener.problem is None)
             await (await enters(node, connect(ALICE, client="c2"))).close()
             await alice.close()
 

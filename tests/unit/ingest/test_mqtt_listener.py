@@ -18,8 +18,9 @@ from gateway.ingest.mqtt.sessions import SessionRegistry
 from gateway.ingest.mqtt.settings import MqttSettings
 from headwater.errors import UserError
 from headwater.net import RealNet
-from tests.support.mqtt_client import Client, node_at, run, until
+from tests.support.mqtt_client import Client, node_at, run
 from tests.support.mqtt_node import Node
+from tests.support.waiting import eventually
 
 DISCONNECT = b"\xe0\x00"
 ACCEPTED, RESUMED = b"\x20\x02\x00\x00", b"\x20\x02\x01\x00"
@@ -51,7 +52,7 @@ def test_puback_comes_after_the_sync_and_in_one_piece(tmp_path: Path) -> None:
             client.writer.write(publish(packet_id=1) + publish(packet_id=2))
             client.writer.write(b"\xc0\x00")
             await client.say(b"", b"\xd0\x00")
-            await until(lambda: node.ingest.readings.log_end_offset == 2)
+            await eventually(lambda: node.ingest.readings.log_end_offset == 2)
             assert node.readings() == []
             node.store.flush_now()
             await client.say(b"", puback(1) + puback(2))
@@ -97,7 +98,7 @@ def test_what_a_client_sent_in_the_turn_in_which_it_is_taken_over_is_passed_over
             clients = []
             for _ in range(2):
                 clients.append(await Client.open(node))
-                await until(lambda: len(node.listener._connections) == len(clients))
+                await eventually(lambda: len(node.listener._connections) == len(clients))
                 if len(clients) == 1:
                     [first] = node.listener._connections
             await clients[0].say(connect(), ACCEPTED)
@@ -147,7 +148,7 @@ def test_what_came_before_the_end_of_a_connection_is_taken(tmp_path: Path) -> No
             client.writer.write(packets.encode_publish(Publish("pump", b"7", 0, 0, dup=False, retain=False)))
             client.writer.write_eof()
             await client.closed()
-            await until(lambda: [record.value["value"] for record in node.readings()] == [7])
+            await eventually(lambda: [record.value["value"] for record in node.readings()] == [7])
 
     run(test)
 
@@ -158,7 +159,7 @@ def test_a_session_lives_across_connections_and_restarts(tmp_path: Path) -> None
             client = await Client.open(node)
             await client.say(connect(), ACCEPTED)
             client.abort()
-            await until(lambda: not source(node)["connected"])
+            await eventually(lambda: not source(node)["connected"])
             client = await Client.open(node)
             await client.say(connect() + publish(), RESUMED + puback(1))
             await client.say(DISCONNECT, b"")
@@ -198,7 +199,7 @@ def test_goodbye_and_silence_are_told_apart(tmp_path: Path) -> None:
                 await client.say(connect(name, clean=True), ACCEPTED)
                 client.writer.write(last_words)
                 await client.close()
-                await until(lambda name=name: not source(node, f"mqtt:{name}")["connected"])  # type: ignore[misc]
+                await eventually(lambda name=name: not source(node, f"mqtt:{name}")["connected"])  # type: ignore[misc]
             assert node.ingest.sources["mqtt:polite"].mark.gone
             assert not node.ingest.sources["mqtt:rude"].mark.gone
 
@@ -239,7 +240,7 @@ def test_what_was_whole_before_an_error_is_stored(tmp_path: Path) -> None:
             client = await Client.open(node)
             await client.say(connect() + publish() + b"\x00\x00", ACCEPTED)
             await client.closed()
-            await until(lambda: len(node.readings()) == 1)
+            await eventually(lambda: len(node.readings()) == 1)
             assert "packet type 0 is reserved" in source(node)["last_error"]
 
     run(test)
@@ -281,7 +282,7 @@ def test_connections_beyond_the_limit_are_closed(tmp_path: Path) -> None:
             await second.closed()
             await first.say(publish(), puback(1))
             await first.close()
-            await until(lambda: node.ingest.status()["connections"] == 0)
+            await eventually(lambda: node.ingest.status()["connections"] == 0)
             third = await Client.open(node)
             await third.say(connect(), RESUMED)
             await third.close()
@@ -309,7 +310,7 @@ def test_reads_pause_while_too_much_is_unacknowledged(tmp_path: Path) -> None:
             await client.say(connect(), ACCEPTED)
             node.store.flush_now()
             client.writer.write(b"".join(publish(packet_id=number) for number in range(1, 5)))
-            await until(lambda: node.ingest.readings.log_end_offset == 4)
+            await eventually(lambda: node.ingest.readings.log_end_offset == 4)
             client.writer.write(publish(packet_id=5))
             await client.writer.drain()
             [connection] = node.listener._connections
@@ -317,7 +318,7 @@ def test_reads_pause_while_too_much_is_unacknowledged(tmp_path: Path) -> None:
             assert not connection._transport.is_reading()
             node.store.flush_now()
             await client.say(b"", b"".join(puback(number) for number in range(1, 5)))
-            await until(lambda: node.ingest.readings.log_end_offset == 5)
+            await eventually(lambda: node.ingest.readings.log_end_offset == 5)
             node.store.flush_now()
             await client.say(b"", puback(5))
             await client.close()

@@ -11,18 +11,19 @@ import pytest
 
 from gateway.ingest.serial import run_serial
 from headwater.clock import SystemClock
-from tests.support.serial_ports import AIR, WIND, Line, Taken, mast, run, until
+from tests.support.serial_ports import AIR, WIND, Line, Taken, mast, run
+from tests.support.waiting import eventually
 
 
 def test_sentences_reach_the_pipeline_under_the_ports_name(link: Path) -> None:
     line = Line(link)
 
     async def story(taken: Taken) -> None:
-        await until(lambda: taken.source.connected)
+        await eventually(lambda: taken.source.connected)
         line.say(WIND + b"\r\n" + AIR[:10])
-        await until(lambda: taken.frames == [WIND])
+        await eventually(lambda: taken.frames == [WIND])
         line.say(AIR[10:] + b"\r\n")
-        await until(lambda: taken.frames == [WIND, AIR])
+        await eventually(lambda: taken.frames == [WIND, AIR])
 
     taken = run(mast(link), story)
     assert taken.source.id == "serial:mast"
@@ -35,14 +36,14 @@ def test_sentences_reach_the_pipeline_under_the_ports_name(link: Path) -> None:
 
 def test_a_port_that_does_not_exist_yet_is_waited_for(link: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def story(taken: Taken) -> None:
-        await until(lambda: "does not exist; waiting" in taken.problem)
+        await eventually(lambda: "does not exist; waiting" in taken.problem)
         assert str(link) in taken.problem
         await asyncio.sleep(0.1)  # many tries, one line
         line = Line(link)
-        await until(lambda: taken.source.connected)
+        await eventually(lambda: taken.source.connected)
         assert taken.source.problem is None
         line.say(WIND + b"\n")
-        await until(lambda: taken.frames == [WIND])
+        await eventually(lambda: taken.frames == [WIND])
 
     with caplog.at_level(logging.INFO, logger="headwater.serial"):
         run(mast(link), story)
@@ -55,14 +56,14 @@ def test_an_unplugged_port_recovers_alone(link: Path) -> None:
     async def story(taken: Taken) -> None:
         line = Line(link)
         for turn in range(3):
-            await until(lambda: taken.source.connected)
+            await eventually(lambda: taken.source.connected)
             line.say(WIND + b"\r\n$WIMW")
-            await until(lambda count=turn + 1: len(taken.frames) == count)  # type: ignore[misc]
+            await eventually(lambda count=turn + 1: len(taken.frames) == count)  # type: ignore[misc]
             line.unplug()
-            await until(lambda: "unplugged" in taken.problem or "does not exist" in taken.problem)
+            await eventually(lambda: "unplugged" in taken.problem or "does not exist" in taken.problem)
             assert not taken.source.connected
             line = Line(link)
-        await until(lambda: taken.source.connected)
+        await eventually(lambda: taken.source.connected)
         line.unplug()
 
     assert run(mast(link), story).frames == [WIND] * 3  # and nothing of the half sentences
@@ -72,14 +73,14 @@ def test_garbage_is_passed_on_for_the_dead_letters_and_the_next_sentence_is_read
     line = Line(link)
 
     async def story(taken: Taken) -> None:
-        await until(lambda: taken.source.connected)
+        await eventually(lambda: taken.source.connected)
         line.say(WIND + b"\r\n")
         for _ in range(6):
             line.say(b"\xfe\x81\x00noise\r\n")
-        await until(lambda: "garbled" in taken.problem)
+        await eventually(lambda: "garbled" in taken.problem)
         assert "9600" in taken.problem
         line.say(b"$WIMWV,23" + AIR + b"\r\n")
-        await until(lambda: taken.frames[-1] == AIR)
+        await eventually(lambda: taken.frames[-1] == AIR)
         assert taken.source.problem is None
 
     taken = run(mast(link), story)
@@ -91,13 +92,13 @@ def test_a_line_without_end_costs_no_memory(link: Path) -> None:
     line = Line(link)
 
     async def story(taken: Taken) -> None:
-        await until(lambda: taken.source.connected)
+        await eventually(lambda: taken.source.connected)
         line.say(b"\n")
         for _ in range(20):
             line.say(b"x" * 500)
             await asyncio.sleep(0)
         line.say(b"\n" + WIND + b"\n")
-        await until(lambda: taken.frames[-1:] == [WIND])
+        await eventually(lambda: taken.frames[-1:] == [WIND])
 
     taken = run(mast(link, frame_bytes_max=82), story)
     assert taken.frames == [b"x" * 82, WIND]
@@ -108,9 +109,9 @@ def test_a_silent_port_is_opened_anew_and_named_until_it_speaks(link: Path) -> N
     first = Line(link)
 
     async def story(taken: Taken) -> None:
-        await until(lambda: "silent" in taken.problem)
+        await eventually(lambda: "silent" in taken.problem)
         second = Line(link)  # what hung was the adapter: the same name leads to a fresh one
-        await until(lambda: os.get_blocking(second.near) and taken.source.connected)
+        await eventually(lambda: os.get_blocking(second.near) and taken.source.connected)
         while not taken.frames:
             second.say(WIND + b"\n")
             await asyncio.sleep(0.005)
@@ -126,10 +127,10 @@ def test_what_the_disk_would_not_take_is_taken_again(link: Path, monkeypatch: py
     line = Line(link)
 
     async def story(taken: Taken) -> None:
-        await until(lambda: taken.source.connected)
+        await eventually(lambda: taken.source.connected)
         taken.disk_fails = 2
         line.say(WIND + b"\n")
-        await until(lambda: taken.frames == [WIND])
+        await eventually(lambda: taken.frames == [WIND])
         assert not taken.disk_fails
 
     run(mast(link), story)
@@ -140,16 +141,16 @@ def test_a_full_pipeline_stops_the_reading_until_there_is_room(link: Path) -> No
     line = Line(link)
 
     async def story(taken: Taken) -> None:
-        await until(lambda: taken.source.connected)
+        await eventually(lambda: taken.source.connected)
         taken.full = True
         line.say(WIND + b"\n")
-        await until(lambda: bool(taken.room))
+        await eventually(lambda: bool(taken.room))
         line.say(AIR + b"\n")
         await asyncio.sleep(0.05)
         assert taken.frames == [WIND]
         taken.full = False
         taken.room.pop()()
-        await until(lambda: taken.frames == [WIND, AIR])
+        await eventually(lambda: taken.frames == [WIND, AIR])
 
     run(mast(link), story)
     line.unplug()
@@ -160,10 +161,10 @@ def test_a_port_that_another_program_holds_is_named(link: Path) -> None:
     settings = mast(link)
 
     async def story(taken: Taken) -> None:
-        await until(lambda: taken.source.connected)
+        await eventually(lambda: taken.source.connected)
         other = Taken()
         second = asyncio.create_task(run_serial(other, settings, SystemClock()))
-        await until(lambda: "in use by another program" in other.problem)
+        await eventually(lambda: "in use by another program" in other.problem)
         second.cancel()
         await asyncio.gather(second, return_exceptions=True)
 
@@ -176,6 +177,6 @@ def test_what_is_no_serial_port_is_named(tmp_path: Path) -> None:
     file.write_text("no port")
 
     async def story(taken: Taken) -> None:
-        await until(lambda: "is no serial port" in taken.problem)
+        await eventually(lambda: "is no serial port" in taken.problem)
 
     run(mast(file), story)

@@ -13,14 +13,15 @@ import pytest
 from gateway.ingest.serial_line import find_port
 from gateway.ingest.serial_settings import Rs485Settings, SerialSettings
 from headwater.errors import UserError
-from tests.support.serial_ports import WIND, Line, Taken, mast, run, until
+from tests.support.serial_ports import WIND, Line, Taken, mast, run
+from tests.support.waiting import eventually
 
 
 def test_a_port_that_is_gone_costs_next_to_nothing(link: Path) -> None:
     """With the shortest retry that the default settings lead to, and one that nobody would set."""
 
     async def story(taken: Taken) -> None:
-        await until(lambda: "does not exist" in taken.problem)
+        await eventually(lambda: "does not exist" in taken.problem)
         began, began_cpu = time.monotonic(), time.process_time()
         await asyncio.sleep(0.5)
         assert time.process_time() - began_cpu < 0.05 * (time.monotonic() - began)
@@ -45,17 +46,17 @@ def test_a_port_by_its_usb_id_is_found_wherever_it_comes_up(link: Path, monkeypa
     settings = SerialSettings(port="usb:0403:6001:A50285BI", name="mast", profile="met-mast", retry_max_ms=20)
 
     async def story(taken: Taken) -> None:
-        await until(lambda: "usb:0403:6001:A50285BI does not exist" in taken.problem)
+        await eventually(lambda: "usb:0403:6001:A50285BI does not exist" in taken.problem)
         for name in ("first", "second"):
             line = Line(link.with_name(name))
             there.append(Plugged(str(link.with_name(name)), 0x403, 0x6001, "A50285BI"))
             count = len(taken.frames)
-            await until(lambda: taken.source.connected)
+            await eventually(lambda: taken.source.connected)
             line.say(WIND + b"\r\n")
-            await until(lambda many=count: len(taken.frames) > many)  # type: ignore[misc]
+            await eventually(lambda many=count: len(taken.frames) > many)  # type: ignore[misc]
             there.pop()
             line.unplug()
-            await until(lambda: not taken.source.connected)
+            await eventually(lambda: not taken.source.connected)
 
     assert run(settings, story).source.id == "serial:mast"
 
@@ -89,7 +90,7 @@ def test_rs485_is_asked_of_the_driver(link: Path, monkeypatch: pytest.MonkeyPatc
     rs485 = Rs485Settings(rts_high_for_tx=False, rts_high_for_rx=True, delay_before_tx_ms=3, delay_before_rx_ms=2)
 
     async def story(taken: Taken) -> None:
-        await until(lambda: taken.source.connected)
+        await eventually(lambda: taken.source.connected)
 
     run(mast(link, rs485=rs485), story)
     # linux/serial.h, struct serial_rs485: flags ENABLED | RTS_AFTER_SEND, the two delays
@@ -101,7 +102,7 @@ def test_a_driver_without_rs485_is_named(link: Path) -> None:
     line = Line(link)
 
     async def story(taken: Taken) -> None:
-        await until(lambda: "its driver has no RS-485 mode" in taken.problem)
+        await eventually(lambda: "its driver has no RS-485 mode" in taken.problem)
 
     run(mast(link, rs485=Rs485Settings()), story)
     line.unplug()

@@ -18,16 +18,17 @@ from gateway.log.settings import LogSettings
 from gateway.log.store import LogStore
 from headwater.clock import SystemClock
 from headwater.disk import RealDisk
-from tests.support.serial_ports import AIR, WIND, Line, Taken, mast, run, until
+from tests.support.serial_ports import AIR, WIND, Line, Taken, mast, run
+from tests.support.waiting import eventually
 
 
 def test_a_line_without_a_profile_is_json_or_a_number(link: Path) -> None:
     line = Line(link)
 
     async def story(taken: Taken) -> None:
-        await until(lambda: taken.source.connected)
+        await eventually(lambda: taken.source.connected)
         line.say(b"21.5\r\n")
-        await until(lambda: taken.frames == [b"21.5"])
+        await eventually(lambda: taken.frames == [b"21.5"])
 
     taken = run(SerialSettings(port=str(link), device="tank-3", retry_max_ms=20), story)
     assert (taken.source.id, taken.topics) == ("serial:usb-mast-port0", {"tank-3"})
@@ -60,9 +61,9 @@ def test_a_sentence_becomes_a_record_and_garbage_a_dead_letter(link: Path, tmp_p
         marks = MarkSettings()
         ingest = Ingest(store, node="edge-1", profiles=[], marks=marks, clock=clock, health=lambda: {"up": True})
         port = asyncio.create_task(run_serial(ingest, settings, clock, profile=profile))
-        await until(lambda: any(source.connected for source in ingest.sources.values()))
+        await eventually(lambda: any(source.connected for source in ingest.sources.values()))
         line.say(WIND + b"\r\nhello?\r\n$WIMWV,231.5,T,7.42,M,A*11\r\n" + AIR + b"\r\n")
-        await until(lambda: ingest.readings.synced_offset == 2 and ingest.deadletter.synced_offset == 2)
+        await eventually(lambda: ingest.readings.synced_offset == 2 and ingest.deadletter.synced_offset == 2)
         status = ingest.status()["sources"][0]
         assert (status["id"], status["kind"], status["connected"], status["readings"]) == (
             "serial:mast",
@@ -103,9 +104,9 @@ def test_frames_of_bytes_and_what_is_none_with_its_reason(link: Path) -> None:
         return b"\xaa" + bytes([len(text)]) + text + bytes([CHECKS["xor8"].of(text)])
 
     async def story(taken: Taken) -> None:
-        await until(lambda: taken.source.connected)
+        await eventually(lambda: taken.source.connected)
         line.say(frame(b"21.5") + frame(b"7")[:-1] + b"\0" + frame(b"22"))
-        await until(lambda: len(taken.frames) == 3)
+        await eventually(lambda: len(taken.frames) == 3)
 
     taken = run(SerialSettings(port=str(link), framing=framing, retry_max_ms=20), story)
     assert taken.frames == [b"21.5", b"\xaa\x017\0", b"22"]
@@ -129,9 +130,9 @@ def test_a_garbled_frame_is_a_dead_letter_even_where_its_bytes_would_decode(link
         )
         ingest = Ingest(store, node="edge-1", profiles=[], marks=MarkSettings(), clock=clock, health=lambda: {"up": 1})
         port = asyncio.create_task(run_serial(ingest, settings, clock))
-        await until(lambda: any(source.connected for source in ingest.sources.values()))
+        await eventually(lambda: any(source.connected for source in ingest.sources.values()))
         line.say(b"\0\x0421\x63\0\x0422\x00\0\x0332\0\x0422\x64\0")
-        await until(lambda: ingest.readings.synced_offset == 2 and ingest.deadletter.synced_offset == 2)
+        await eventually(lambda: ingest.readings.synced_offset == 2 and ingest.deadletter.synced_offset == 2)
         status = ingest.status()
         port.cancel()
         await asyncio.gather(port, return_exceptions=True)

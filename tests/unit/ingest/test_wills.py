@@ -12,8 +12,9 @@ from gateway.ingest.mqtt.packets5 import NEVER_EXPIRES
 from gateway.ingest.mqtt.properties import Property, Value
 from gateway.ingest.mqtt.wills import WaitingWill, WaitingWills, delay_ms
 from tests.support.ingest import Edge
-from tests.support.mqtt_client import Client, node_at, run, until
+from tests.support.mqtt_client import Client, node_at, run
 from tests.support.mqtt_node import Node
+from tests.support.waiting import eventually
 
 WILL = Will("pump/status", b'"offline"', 1, retain=False)
 GOODBYE, GOODBYE_WITH_WILL = b"\xe0\x00", b"\xe0\x01\x04"
@@ -46,7 +47,7 @@ def test_a_connection_that_dies_leaves_its_will(tmp_path: Path, level: int) -> N
         async with node_at(tmp_path) as node:
             client = await connected(node, connect(level))
             client.abort()
-            await until(lambda: deaths(node) == 1)
+            await eventually(lambda: deaths(node) == 1)
             assert node.ingest.status()["wills"] == 1
             assert not node.ingest.sources["mqtt:pump"].mark.gone
 
@@ -79,7 +80,7 @@ def test_silence_beyond_keep_alive_is_a_death(tmp_path: Path) -> None:
             assert told[2] == 0x8D
             assert b"longer than 1.5" in told
             await client.closed()
-            await until(lambda: deaths(node) == 1)
+            await eventually(lambda: deaths(node) == 1)
 
     run(test)
 
@@ -93,17 +94,17 @@ def test_a_device_that_comes_back_within_the_delay_was_not_dead(
         async with node_at(tmp_path) as node:
             client = await connected(node, connect(5, clean=False, delay_s=3_600, expiry_s=NEVER_EXPIRES))
             client.abort()
-            await until(lambda: node.ingest.status()["wills_waiting"] == 1)
+            await eventually(lambda: node.ingest.status()["wills_waiting"] == 1)
             client = await connected(node, connect(5, clean=False, delay_s=3_600, expiry_s=NEVER_EXPIRES))
             assert node.ingest.status()["wills_waiting"] == 0
             client.abort()
-            await until(lambda: node.ingest.status()["wills_waiting"] == 1)
+            await eventually(lambda: node.ingest.status()["wills_waiting"] == 1)
             assert deaths(node) == 0
             # a clean start ends the old session, and with it the wait
             client = await connected(node, connect(5, clean=True, delay_s=1, expiry_s=1))
-            await until(lambda: deaths(node) == 1)
+            await eventually(lambda: deaths(node) == 1)
             client.abort()
-            await until(lambda: deaths(node) == 2)
+            await eventually(lambda: deaths(node) == 2)
             assert node.ingest.status()["wills_waiting"] == 0
 
     run(test)
@@ -118,7 +119,7 @@ def test_a_takeover_is_a_death_only_without_a_delay(tmp_path: Path) -> None:
             assert [(await each.packet())[2] for each in (first, second)] == [0x8E, 0x8E]
             for each in (first, second):
                 await each.closed()
-            await until(lambda: deaths(node) == 1)
+            await eventually(lambda: deaths(node) == 1)
             await third.say(GOODBYE, b"")
             await third.closed()
             assert deaths(node) == 1
@@ -149,9 +150,9 @@ def test_a_will_that_the_disk_lost_is_taken_again(tmp_path: Path, monkeypatch: p
             taken = node.ingest.take
             monkeypatch.setattr(node.ingest, "take", lambda source, messages, done: done(False))
             client.abort()
-            await until(lambda: node.ingest.status()["wills_waiting"] == 1)
+            await eventually(lambda: node.ingest.status()["wills_waiting"] == 1)
             monkeypatch.setattr(node.ingest, "take", taken)
-            await until(lambda: deaths(node) == 1)
+            await eventually(lambda: deaths(node) == 1)
             assert node.ingest.status()["wills"] == 1
 
     run(test)

@@ -15,8 +15,9 @@ from gateway.wire.sign_in import ClientSecurity
 from headwater.net import RealNet
 from tests.support.broker_world import make_batch
 from tests.support.certificates import Authority
-from tests.support.secure_doors import ALL, OPEN, door, run, signed, until
+from tests.support.secure_doors import ALL, OPEN, door, run, signed
 from tests.support.secure_node import PASSWORD, secure_node, security
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("quick_doors")
 
@@ -62,7 +63,7 @@ def test_a_password_with_authorization_for_another_is_refused(tmp_path: Path, au
                 await channel.call(ApiKey.SASL_HANDSHAKE, {"mechanism": "PLAIN"})
                 answer = await channel.call(ApiKey.SASL_AUTHENTICATE, {"auth_bytes": token})
                 assert answer["error_code"] == ErrorCode.SASL_AUTHENTICATION_FAILED
-                await until(lambda channel=channel: channel.closed)  # type: ignore[misc]
+                await eventually(lambda channel=channel: channel.closed)  # type: ignore[misc]
 
     run(scenario)
 

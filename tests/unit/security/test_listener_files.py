@@ -19,8 +19,9 @@ from gateway.wire.schema import ApiKey
 from gateway.wire.settings import KafkaListenerSettings, KafkaSettings
 from headwater.errors import UserError
 from tests.support.certificates import Authority
-from tests.support.secure_doors import ALL, door, run, signed, until
+from tests.support.secure_doors import ALL, door, run, signed
 from tests.support.secure_node import PASSWORD, secure_node
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("quick_doors")
 
@@ -38,25 +39,25 @@ def test_users_come_go_and_a_bad_file_shuts_the_door_alone(tmp_path: Path, autho
             assert status["open"]
             stays, goes = [await node.channel(signed(authority, sasl_username=name)) for name in ("token", "other")]
             remove_user(str(file), "other")
-            await until(lambda: goes.closed)
+            await eventually(lambda: goes.closed)
             good = file.read_bytes()
             file.write_bytes(good[:-20])
-            await until(lambda: node.listener.doors.problems())
+            await eventually(lambda: node.listener.doors.problems())
             with pytest.raises(OSError, match=r"Connect call failed|refused"):
                 await node.channel(signed(authority))
             await stays.call(ApiKey.METADATA, ALL)  # who is in stays in
             assert not node.listener.status()["listeners"][0]["open"]
             file.write_bytes(good)
-            await until(lambda: not node.listener.doors.problems())
+            await eventually(lambda: not node.listener.doors.problems())
             add_user(str(file), "token", b"new", KAFKA, replace=True)
-            await until(lambda: stays.closed)
-            await until(lambda: node.listener.doors.book.reload() == set())
+            await eventually(lambda: stays.closed)
+            await eventually(lambda: node.listener.doors.book.reload() == set())
             (await node.channel(signed(authority, sasl_password="new"))).close()
             assert [kind for kind, _ in told] == ["listener-shut", "listener-open"]
             for _ in range(5):
                 with pytest.raises(KafkaError):
                     await node.channel(signed(authority))
-            await until(lambda: len(told) == 3)
+            await eventually(lambda: len(told) == 3)
             kind, detail = told[2]
             assert (kind, detail["listener"], "proof is wrong" in detail["last"]) == ("refused", "kafka", True)
             await asyncio.sleep(0.06)
@@ -75,9 +76,9 @@ def test_a_door_opens_with_its_first_user_and_with_its_certificate(tmp_path: Pat
             for name, file in made.items():
                 file.write_bytes((authority.folder / name).read_bytes())
                 file.chmod(0o644)
-            await until(lambda: "no user" in next(iter(node.listener.doors.problems().values())))
+            await eventually(lambda: "no user" in next(iter(node.listener.doors.problems().values())))
             add_user(str(tmp_path / "node" / "users"), "token", PASSWORD.encode(), KAFKA)
-            await until(lambda: not node.listener.doors.problems())
+            await eventually(lambda: not node.listener.doors.problems())
             (await node.channel(signed(authority))).close()
             assert "open to others" in " ".join(node.listener.status()["security_notes"])
 

@@ -15,8 +15,9 @@ from gateway.wire.framing import join_frame
 from gateway.wire.schema import ApiKey
 from gateway.wire.session import ServerSession, encode_request
 from tests.support.certificates import Authority
-from tests.support.secure_doors import ALL, OPEN, door, run, signed, until
+from tests.support.secure_doors import ALL, OPEN, door, run, signed
 from tests.support.secure_node import PASSWORD, SecureNode, secure_node
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("quick_doors")
 
@@ -86,7 +87,7 @@ def test_strangers_have_their_time_and_no_more(tmp_path: Path, authority: Author
             writer.write(b"\x16\x03\x01")  # a TLS record that does not go on
             assert await asyncio.wait_for(reader.read(), 5) == b""
             writer.close()
-            await until(lambda: node.listener.status()["unauthenticated"] == 0)
+            await eventually(lambda: node.listener.status()["unauthenticated"] == 0)
             assert node.listener.status()["tls_handshakes_failed"] == 1
             channel = await node.channel(signed(authority), door=1)
             await asyncio.sleep(0.4)  # it has signed in: its time goes on
@@ -109,9 +110,9 @@ def test_strangers_that_are_gone_leave_nothing_behind(tmp_path: Path) -> None:
             for _ in range(5):
                 _, writer = await asyncio.open_connection("127.0.0.1", node.port())
                 writer.write(struct.pack(">I", 16_000) + b"x" * 10_000)
-                await until(lambda: node.listener.status()["unread_bytes"])
+                await eventually(lambda: node.listener.status()["unread_bytes"])
                 writer.transport.abort()
-                await until(lambda: node.listener.status()["connections"] == 0)
+                await eventually(lambda: node.listener.status()["connections"] == 0)
             del writer
             assert held() == before
 
@@ -122,7 +123,7 @@ def test_a_crowd_of_half_open_handshakes_keeps_nobody_out(tmp_path: Path, author
     async def scenario() -> None:
         async with secure_node(tmp_path, door(authority), unauthenticated_max=20) as node:
             crowd = [await asyncio.open_connection("127.0.0.1", node.port()) for _ in range(60)]
-            await until(lambda: node.listener.status()["unauthenticated_closed"] == 40)
+            await eventually(lambda: node.listener.status()["unauthenticated_closed"] == 40)
             assert node.listener.status()["unauthenticated"] == 20
             for reader, _ in crowd[:40]:
                 assert await _ended(reader)  # the places are really free
@@ -131,7 +132,7 @@ def test_a_crowd_of_half_open_handshakes_keeps_nobody_out(tmp_path: Path, author
             channel.close()
             for _, writer in crowd:
                 writer.transport.abort()
-            await until(lambda: node.listener.status()["unauthenticated"] == 0)
+            await eventually(lambda: node.listener.status()["unauthenticated"] == 0)
 
     run(scenario)
 

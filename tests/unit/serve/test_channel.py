@@ -11,7 +11,8 @@ from gateway.wire.errors import ErrorCode
 from gateway.wire.schema import ApiKey
 from headwater.errors import PeerError
 from headwater.net import RealNet
-from tests.support.listener import produce, run, serving, until
+from tests.support.listener import produce, run, serving
+from tests.support.waiting import eventually
 
 
 class Silent(asyncio.Protocol):
@@ -48,7 +49,7 @@ def test_a_channel_whose_broker_goes_tells_every_caller() -> None:
             calls = [asyncio.create_task(channel.call(ApiKey.PRODUCE, produce(b"x"))) for _ in range(3)]
             log = node.store.partition("t", 0)
             assert log is not None
-            await until(lambda: log.log_end_offset == 3)
+            await eventually(lambda: log.log_end_offset == 3)
             node.listener.close()
             for call in calls:
                 with pytest.raises(ConnectionError):
@@ -66,7 +67,7 @@ def test_a_cancelled_call_leaves_the_channel_in_step() -> None:
             call = asyncio.create_task(channel.call(ApiKey.PRODUCE, produce(b"x")))
             log = node.store.partition("t", 0)
             assert log is not None
-            await until(lambda: log.log_end_offset == 1)
+            await eventually(lambda: log.log_end_offset == 1)
             call.cancel()
             node.store.flush_now()
             assert (await channel.call(ApiKey.METADATA, {"topics": []}))["controller_id"] == 1
@@ -98,7 +99,7 @@ def test_produce_without_acks_over_a_channel() -> None:
             assert await channel.call(ApiKey.PRODUCE, produce(b"x", acks=0)) == {}
             log = node.store.partition("t", 0)
             assert log is not None
-            await until(lambda: log.synced_offset == 1)
+            await eventually(lambda: log.synced_offset == 1)
             answer = await channel.call(ApiKey.PRODUCE, produce(b"x", topic="nowhere"))
             code = answer["responses"][0]["partition_responses"][0]["error_code"]
             assert code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION

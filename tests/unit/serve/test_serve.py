@@ -19,7 +19,8 @@ from gateway.wire.settings import KafkaAclRule, KafkaSettings
 from headwater.errors import UserError
 from headwater.net import RealNet
 from tests.support.broker_world import visible
-from tests.support.listener import fetch, produce, run, serving, until
+from tests.support.listener import fetch, produce, run, serving
+from tests.support.waiting import eventually
 
 VERSIONS = encode_request(ApiKey.API_VERSIONS, 0, 1, "t", {})
 
@@ -53,8 +54,8 @@ def test_answers_wait_for_their_turn_behind_an_fsync() -> None:
             second = asyncio.create_task(channel.call(ApiKey.METADATA, {"topics": []}))
             log = node.store.partition("t", 0)
             assert log is not None
-            await until(lambda: log.log_end_offset == 1)
-            await until(lambda: node.listener.status()["requests"].get("metadata") == 1)
+            await eventually(lambda: log.log_end_offset == 1)
+            await eventually(lambda: node.listener.status()["requests"].get("metadata") == 1)
             assert not first.done()
             assert not second.done()
             node.store.flush_now()
@@ -70,16 +71,16 @@ def test_nothing_overtakes_a_waiting_fetch() -> None:
             node.store.create_topic("t")
             channel, other = await node.channel(), await node.channel()
             poll = asyncio.create_task(channel.call(ApiKey.FETCH, fetch(max_wait_ms=10_000), timeout_ms=15_000))
-            await until(lambda: node.listener.status()["requests"].get("fetch") == 1)
+            await eventually(lambda: node.listener.status()["requests"].get("fetch") == 1)
             behind = asyncio.create_task(channel.call(ApiKey.PRODUCE, produce(b"behind")))
             mine = asyncio.create_task(other.call(ApiKey.PRODUCE, produce(b"mine")))
             log = node.store.partition("t", 0)
             assert log is not None
-            await until(lambda: log.log_end_offset == 1)
+            await eventually(lambda: log.log_end_offset == 1)
             node.store.flush_now()
             found = await poll
             assert visible(found["responses"][0]["partitions"][0]["records"], []) == [b"mine"]
-            await until(lambda: log.log_end_offset == 2)
+            await eventually(lambda: log.log_end_offset == 2)
             node.store.flush_now()
             await asyncio.gather(mine, behind)
             channel.close()
@@ -152,7 +153,7 @@ def test_connections_are_bounded() -> None:
                 assert await reader.read() == b""
             assert node.listener.status()["connections_refused"] == 1
             kept[0].close()
-            await until(lambda: node.listener.status()["connections"] == 1)
+            await eventually(lambda: node.listener.status()["connections"] == 1)
             kept.append(await node.channel())
             for channel in kept:
                 channel.close()
@@ -167,8 +168,8 @@ def test_unfinished_requests_are_bounded_over_all_connections() -> None:
             for _ in range(5):
                 _, writer = await node.raw()
                 writer.write(struct.pack(">ihh", 1 << 20, 0, 9) + bytes(800 << 10))
-            await until(lambda: node.listener.status()["connections_broken"] == 3)
-            await until(lambda: node.listener.status()["connections"] == 3)
+            await eventually(lambda: node.listener.status()["connections_broken"] == 3)
+            await eventually(lambda: node.listener.status()["connections"] == 3)
             assert 0 < node.listener.status()["unread_bytes"] <= 2 << 20
             assert (await good.call(ApiKey.METADATA, {"topics": []}))["controller_id"] == 1
             good.close()
@@ -182,7 +183,7 @@ def test_an_idle_connection_is_closed_and_one_that_waits_is_not() -> None:
             node.store.create_topic("t")
             idle, polling = await node.channel(), await node.channel()
             poll = asyncio.create_task(polling.call(ApiKey.FETCH, fetch(max_wait_ms=250)))
-            await until(lambda: idle.closed)
+            await eventually(lambda: idle.closed)
             await poll
             polling.close()
 
@@ -200,12 +201,12 @@ def test_a_client_that_reads_nothing_is_not_read_from() -> None:
             _, writer = await node.raw()
             asked = encode_request(ApiKey.FETCH, 12, 1, "t", fetch())
             writer.write(asked * 500)  # 2 GB of answers, if they were all made
-            await until(lambda: node.listener.status()["requests"].get("fetch", 0) >= 1)
+            await eventually(lambda: node.listener.status()["requests"].get("fetch", 0) >= 1)
             await asyncio.sleep(0.1)
             handled = node.listener.status()["requests"]["fetch"]
             assert handled < 10
             writer.transport.abort()
-            await until(lambda: node.listener.status()["connections"] == 0)
+            await eventually(lambda: node.listener.status()["connections"] == 0)
 
     run(scenario)
 
