@@ -116,10 +116,15 @@ def _user_processors(processors: dict[str, Any]) -> Iterator[Metric]:
         paused.add_metric([name], 1 if one.get("problem") else 0)
         lag.add_metric([name], one.get("lag_records") or 0)
     yield from (paused, lag)
-    for key, text in _USER_COUNTERS.items():
-        counter = CounterMetricFamily(f"headwater_user_processor_{key}", text, labels=["processor"])
-        for name, one in processors.items():
-            counter.add_metric([name], one.get(key) or 0)
+    yield from _counters("user_processor", "processor", _USER_COUNTERS, processors)
+
+
+def _counters(part: str, label: str, texts: dict[str, str], rows: dict[str, dict[str, Any]]) -> Iterator[Metric]:
+    """A counter for each of `texts`, with a row of each name."""
+    for key, text in texts.items():
+        counter = CounterMetricFamily(f"headwater_{part}_{key}", text, labels=[label])
+        for name, row in rows.items():
+            counter.add_metric([name], row.get(key) or 0)
         yield counter
 
 
@@ -262,11 +267,7 @@ def _sinks(sinks: dict[str, Any]) -> Iterator[Metric]:
         if sink["last_success_ms"] is not None:
             last.add_metric([name], sink["last_success_ms"] / 1000)
     yield from (up, lag, last)
-    for key, text in _SINK_COUNTERS.items():
-        counter = CounterMetricFamily(f"headwater_sink_{key}", text, labels=["sink"])
-        for name, sink in sinks.items():
-            counter.add_metric([name], sink[key])
-        yield counter
+    yield from _counters("sink", "sink", _SINK_COUNTERS, sinks)
 
 
 _PROCESSOR_COUNTERS = {
