@@ -80,8 +80,10 @@ class Player:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def play(self, arguments: Sequence[str], results: int, then: Callable[[], None] = lambda: None) -> Played:
-        """Play a recording (the arguments of `headwater simulate`) and read until that many results are told."""
+    def play(
+        self, arguments: Sequence[str], is_over: Callable[[list[Said]], bool], then: Callable[[], None] = lambda: None
+    ) -> Played:
+        """Play a recording (the arguments of `headwater simulate`) and read until all is told; `then` asks the node."""
         with node(self.folder / "headwater.toml", self.folder / "data"):
             self.headwater("simulate", *arguments, "--mqtt", self.mqtt)
             readings: list[Any] = []
@@ -93,7 +95,7 @@ class Player:
                     "aggregates": lambda one: said.append((one.key(), one.value(), one.timestamp()[1])),
                 },
             )
-            while len(said) < results:
+            while not is_over(said):
                 assert reader.read_to_end(ANSWER_S), (self.folder / "headwater.log").read_text()
             reader.close()
             then()
