@@ -141,6 +141,13 @@ def test_no_module_leads_back_to_itself() -> None:
         pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
+def test_every_part_of_headwater_has_its_layer() -> None:
+    """Import-linter passes over what it is not told of."""
+    layers = (ROOT / ".importlinter").read_text()
+    parts = {path.parts[1].removesuffix(".py") for path in modules("headwater")} - {"__init__"}
+    assert not [part for part in sorted(parts) if not re.search(rf"headwater\.{part}\b", layers)]
+
+
 def test_the_parts_import_downwards_only() -> None:
     linter = Path(sys.executable).with_name("lint-imports")
     done = subprocess.run([linter, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
