@@ -11,6 +11,7 @@ import asyncio
 import logging
 import socket
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol, cast
 
 from gateway.doors import Door
@@ -48,6 +49,8 @@ class Host(Protocol):
 
     @property
     def advertised(self) -> tuple[str, int] | None: ...
+    @property
+    def one_alone(self) -> Callable[[], bool]: ...
     def connected(self, connection: Connection) -> None: ...
     def hold(self, connection: Connection, size_bytes: int) -> None: ...
     def disconnected(self, connection: Connection) -> None: ...
@@ -144,7 +147,15 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self.active = True
         self.session.feed(self.host.buffer[:nbytes])
-        self.work()
+        if self.host.one_alone():
+            flusher = self.host.broker.store.flusher
+            flusher.hold()
+            try:
+                self.work()
+            finally:
+                flusher.let_go()
+        else:
+            self.work()
 
     def pause_writing(self) -> None:
         self.writable = False

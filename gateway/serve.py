@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from gateway.connection import Connection
@@ -39,6 +40,8 @@ class KafkaListener:
         self.broker = broker
         self.settings = settings
         self.loop = loop
+        # Whether this turn of the loop is one connection's; a loop that cannot tell is never so lonely.
+        self.one_alone: Callable[[], bool] = getattr(loop, "one_alone", lambda: False)
         self.buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._held_bytes = 0
         # Of all connections together. Two of the longest requests may be under way at a time, and any number of short.

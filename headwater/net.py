@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import selectors
 import socket
 from collections.abc import Callable
 from typing import Protocol
@@ -31,6 +32,29 @@ class Net(Protocol):
 
     async def connect(self, factory: ProtocolFactory, host: str, port: int) -> asyncio.BaseProtocol: ...
     async def listen(self, factory: ProtocolFactory, host: str, port: int) -> Listener: ...
+
+
+class _Selector(selectors.DefaultSelector):
+    """Remembers how many files had something to tell when it was last asked."""
+
+    found = 0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(timeout)
+        self.found = len(ready)
+        return ready
+
+
+class NodeLoop(asyncio.SelectorEventLoop):
+    """An event loop of which a connection can ask whether it is the only one that this turn has brought something."""
+
+    def __init__(self) -> None:
+        self._asked = _Selector()
+        super().__init__(self._asked)
+
+    def one_alone(self) -> bool:
+        """Whether exactly one socket had anything to read or room to write when this turn began."""
+        return self._asked.found == 1
 
 
 class _SocketListener:

@@ -1,8 +1,8 @@
 """Group commit: one thread syncs what is dirty, and while it does the next group gathers.
 
 Appends write at once, in the loop. The first append to a clean log puts it into the dirty queue; the thread is woken
-when the loop has done what it is at, so that all of that is one group. A round syncs each dirty log once and reports in
-one call into the loop, which releases every waiter. No timer but the least interval.
+when the loop has done what it is at, so that all of that is one group: in its next turn, or by `let_go`. A round syncs
+each dirty log once and reports in one call into the loop, which releases every waiter. No timer but the least interval.
 
 Without an interval, and while the disk is so quick that waking a thread takes longer, the loop runs the round itself;
 `quick_disk` decides. What then gathers does so in the sockets.
@@ -70,6 +70,7 @@ class Flusher:
         self._call_in_loop = call_in_loop
         self._call_soon = call_soon
         self._waking = False
+        self._held = False
         self._dirty: deque[Syncable] = deque()
         self._done: deque[tuple[Syncable, SyncResult]] = deque()
         self._wake: SimpleQueue[None] = SimpleQueue()
@@ -107,10 +108,21 @@ class Flusher:
                 self._wake.put(None)
             elif not self._waking:
                 self._waking = True
-                self._call_soon(self._begin_round)
+                if not self._held:
+                    self._call_soon(self._begin_round)
         elif self._waiting_bytes < self._hurry_bytes <= waiting:
             self._wake.put(None)
         self._waiting_bytes = waiting
+
+    def hold(self) -> None:
+        """Called in the loop: what is appended from now on is synced when `let_go` is called, in this same turn."""
+        self._held = True
+
+    def let_go(self) -> None:
+        """Nobody else is going to append in this turn: a turn more would only be waited for."""
+        self._held = False
+        if self._waking:
+            self._begin_round()
 
     def _begin_round(self) -> None:
         """In the loop, which has done what it was at: sync here, or have it done."""

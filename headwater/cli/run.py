@@ -11,6 +11,7 @@ from headwater.app.logs import LEVELS, set_up_logging
 from headwater.app.parts import check_parts, warnings
 from headwater.cli.find import need_config
 from headwater.errors import UserError
+from headwater.net import NodeLoop
 from headwater.settings.load import load_settings
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,8 @@ def run_node(config: str | None = None, log_level: str = "info", log_format: str
     for line in warnings(loaded.settings):
         log.warning("%s", line)
     allow_open_files()
-    return asyncio.run(run_core(loaded.settings, config=loaded.file, level=log_level, form=log_format))
+    with asyncio.Runner(loop_factory=NodeLoop) as runner:
+        return runner.run(run_core(loaded.settings, config=loaded.file, level=log_level, form=log_format))
 
 
 def allow_open_files() -> None:

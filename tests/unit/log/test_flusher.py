@@ -238,6 +238,27 @@ def test_the_loop_syncs_again_once_the_thread_has_found_the_disk_quick() -> None
     assert threads > 13
 
 
+def test_what_is_held_is_synced_when_it_is_let_go_and_not_a_turn_later() -> None:
+    _, loop, log, flusher = timed(0, 0.2)
+    flusher.let_go()
+    assert flusher.rounds == 0  # nothing was written
+    flusher.hold()
+    flusher.written(log, 10)
+    assert loop.calls.empty()
+    flusher.let_go()
+    assert log.synced_by.get_nowait() == LOOP
+    assert (log.completed, loop.calls.empty()) == (1, True)
+    flusher.written(log, 10)
+    assert not loop.calls.empty()  # as before
+    flusher.hold()
+    flusher.written(log, 10)
+    flusher.let_go()
+    assert log.completed == 2
+    loop.run_one()  # which finds nothing left to do
+    flusher.stop()
+    assert flusher.rounds == 2
+
+
 def test_with_an_interval_every_sync_is_the_threads() -> None:
     clock, loop, log, flusher = timed(50, 0.1)
     for _ in range(3):

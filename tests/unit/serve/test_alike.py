@@ -152,7 +152,7 @@ def test_a_run_is_cut_at_once_or_one_by_one_with_the_same_result(version: int) -
 class Pipe:
     """A connection whose bytes the test hands over and collects; syncs and turns of the loop come when it says so."""
 
-    def __init__(self, *, together: bool) -> None:
+    def __init__(self, *, together: bool, alone: bool | None = None) -> None:
         self.calls: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
         self.sent = b""
         self.writes = 0
@@ -161,15 +161,17 @@ class Pipe:
         self.clock = ManualClock()
         self.store = LogStore.open(
             "/data", node="n", settings=LogSettings(fsync_interval_ms=0), disk=self.disk, clock=self.clock,
-            call_in_loop=lambda call: self.call_soon(call), flusher="manual", alarm=lambda _: None,
+            call_in_loop=lambda call: self.call_soon(call), call_soon=lambda call: self.call_soon(call),
+            flusher="manual" if alone is None else "thread", alarm=lambda _: None,
         )  # fmt: skip
         self.store.create_topic("t", partitions=2)
         self.broker = Broker(self.store, self.clock)
         self.host = KafkaListener(self.broker, KafkaSettings(), self)  # type: ignore[arg-type]
+        self.host.one_alone = lambda: bool(alone)
         self.connection = Connection(self.host)
         self.connection.connection_made(self)  # type: ignore[arg-type]
         if not together:
-            self.connection.session.next_alike = lambda count_max: []  # type: ignore[method-assign]
+            self.connection.session.next_alike = lambda count_max: None  # type: ignore[method-assign]
 
     def call_soon(self, call: Callable[..., object], *arguments: Any) -> None:
         self.calls.append((call, arguments))
@@ -293,3 +295,17 @@ def test_those_that_wait_too_long_for_the_disk_hear_so_each() -> None:
     code_at = 4 + 4 + 4 + 2 + 1 + 4 + 4
     assert [pipe.sent[size * n + code_at : size * n + code_at + 2] for n in range(3)] == [b"\0\x07"] * 3
     assert [int.from_bytes(pipe.sent[size * n + 4 : size * n + 8], "big") for n in range(3)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_what_comes_alone_is_synced_and_answered_in_the_turn_that_brought_it(alone: bool) -> None:
+    pipe = Pipe(together=True, alone=alone)
+    for turn in range(3):
+        data = b"".join(frame(7, number, batch(b"v")) for number in range(3))
+        pipe.host.buffer[: len(data)] = data
+        pipe.connection.buffer_updated(len(data))
+        assert (pipe.writes, bool(pipe.calls)) == ((turn + 1, False) if alone else (turn, True))
+        pipe.turn()
+        assert pipe.writes == turn + 1
+        assert pipe.store.flusher.rounds_in_loop == turn + 1
+    pipe.store.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import struct
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from gateway.wire.schema import ApiKey
 from gateway.wire.session import encode_request
 from gateway.wire.settings import KafkaAclRule, KafkaSettings
 from headwater.errors import UserError
-from headwater.net import RealNet
+from headwater.net import NodeLoop, RealNet
 from tests.support.broker_world import visible
 from tests.support.listener import fetch, produce, run, serving
 from tests.support.waiting import eventually
@@ -251,3 +252,32 @@ def test_what_is_advertised() -> None:
 
 
 # the channel
+
+
+def test_a_loop_knows_whether_a_turn_is_one_sockets() -> None:
+    seen = []
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, NodeLoop)
+        pairs = [socket.socketpair() for _ in range(2)]
+
+        def readable(here: socket.socket) -> None:
+            here.recv(10)
+            seen.append(loop.one_alone())
+
+        for _, here in pairs:
+            loop.add_reader(here, readable, here)
+        pairs[0][0].send(b"x")
+        pairs[1][0].send(b"x")
+        await eventually(lambda: len(seen) == 2)
+        pairs[0][0].send(b"x")
+        await eventually(lambda: len(seen) == 3)
+        for there, here in pairs:
+            loop.remove_reader(here)
+            there.close()
+            here.close()
+
+    with asyncio.Runner(loop_factory=NodeLoop) as runner:
+        runner.run(scenario())
+    assert seen == [False, False, True]
