@@ -103,7 +103,7 @@ class AlertState:
         self.forgotten = 0  # the highest transition number of those forgotten: no number is used twice
         self.ignored = 0  # results older than one already consumed, and instances beyond the limit
 
-    def consume(self, results: list[WindowResult]) -> list[Transition]:
+    def consume(self, results: Iterable[WindowResult]) -> list[Transition]:
         """The transitions that these results cause, in their order."""
         found: list[Transition] = []
         field, aggregate = self.rule.field, self.rule.aggregate

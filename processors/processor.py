@@ -8,6 +8,7 @@ outputs are numbered from 0 per input partition; header `hw-out` of an output is
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import islice, repeat
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -22,7 +23,7 @@ from processors.late import Placed
 from processors.marks import Mark, NodeMarks, WatermarkTracker
 from processors.outages import Outages
 from processors.repartition import MergedMarks, Piece, Relay, group_node, second_stage
-from processors.results import NEVER, WindowResult, aggregate_value
+from processors.results import NEVER, Results, WindowResult, numbered
 from processors.rules.derive import Derivation
 from processors.rules.evolution import (
     Change,
@@ -190,8 +191,8 @@ class PartitionProcessor:
     def _step(self, mark: Mark, node: NodeMarks, outputs: list[Output]) -> None:
         for rule in self._rules:
             results = rule.state.close(mark, node)
-            for result in results:
-                self._aggregate(rule, result, outputs)
+            if results:
+                outputs += self._aggregates(rule, results)
             for version, alerts in rule.alerts:
                 for transition in alerts.consume(results):
                     self._alert(alerts.rule, version, transition, outputs)
@@ -221,12 +222,19 @@ class PartitionProcessor:
         for version, rule, transition in self.budget.sweep(node, watermark):
             self._alert(rule, version, transition, outputs)
 
-    def _aggregate(self, rule: _Rule, result: WindowResult, outputs: list[Output]) -> None:
-        if (number := self._number(rule.version)) is None:
-            return
-        value = aggregate_value(rule.window.name, result)
-        key = f"{result.group}/{rule.window.name}/{result.start}"
-        self._output(AGGREGATES, result.end, key, value, rule.version, number, outputs)
+    def _aggregates(self, rule: _Rule, results: Results) -> Iterable[Output]:
+        """A mark's results, but those that were written before."""
+        version, name = rule.version, rule.window.name
+        first = self.numbers.get(version, 0)
+        self.numbers[version] = first + len(results)
+        starts = results.starts
+        ending = {start: f"/{name}/{start}" for start in set(starts)}
+        keys = [(group + ending[start]).encode() for group, start in zip(results.groups, starts, strict=True)]
+        numbers = range(first, first + len(results))
+        headers = numbered(OUT_HEADER, f"{version}/{self.partition}/", numbers)
+        records = zip(results.ends, keys, results.values(name), headers, strict=True)
+        made = map(Output, repeat(AGGREGATES), records, repeat(version), numbers)
+        return islice(made, max(0, self.written.get(version, 0) - first), None)
 
     def _alert(self, rule: AlertRule, version: str, transition: Transition, outputs: list[Output]) -> None:
         if (number := self._number(version)) is None:
@@ -243,7 +251,7 @@ class PartitionProcessor:
     def _output(
         self, topic: str, time: int, key: str, value: dict[str, Any], version: str, number: int, outputs: list[Output]
     ) -> None:
-        headers = encode_headers([(OUT_HEADER, f"{version}/{self.partition}/{number}".encode())])
+        [headers] = numbered(OUT_HEADER, f"{version}/{self.partition}/", range(number, number + 1))
         outputs.append(Output(topic, (time, key.encode(), _ENCODER.encode(value), headers), version, number))
 
     # checkpoints

@@ -22,8 +22,8 @@ from processors.marks import CENTRAL, Mark, NodeMarks, WatermarkTracker
 from processors.results import NEVER
 from processors.rules.derive import Derivation
 from processors.rules.model import WindowRule
+from processors.windows.admission import any_match
 from processors.windows.kinds import window_state
-from processors.windows.memory import any_match
 
 MARK_DEVICE = "$mark"
 """The device under which a mark goes on: a name that no rule over `*` takes."""

@@ -22,8 +22,8 @@ from processors.marks import Mark, NodeMarks, WatermarkTracker, parse_mark
 from processors.repartition import MergedMarks, group_node
 from processors.rules.model import DEVICE_ZONE, WindowRule
 from processors.why_taken import Offsets, Taken
+from processors.windows.admission import any_match
 from processors.windows.grids import grid_of, zoned_grid
-from processors.windows.memory import any_match
 
 LATE_SHOWN = 10
 SILENT_AFTER_MS = 10_000  # and five marks that did not come

@@ -8,7 +8,7 @@ lanes of an array differently from the others. What an aggregate means: docs/win
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,8 @@ from processors.aggregates.piles import Pile
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-Lists = dict[str, list[Any]]
+Columns = dict[str, Any]
+"""Arrays of state and lists of what is kept beside them, an entry a row."""
 
 _RESULTANT_MIN = 1e-9  # shorter than this, the mean direction is rounding noise: there is none
 _NO_TIME = 1 << 62
@@ -127,47 +128,54 @@ class FieldState:
         return max(0, len(rows) - room)
 
     def merge(self, into: Ints, other: FieldState, rows: Ints) -> None:
-        """Add `rows` of `other` (a state of the same aggregates) to rows `into` of this one, which differ pairwise."""
+        """Add `rows` of `other` (a state of the same aggregates) to rows `into` of this one, one after the other."""
         arrays, more = self.arrays, other.arrays
-        if "m2" in arrays:
-            moments.merge(arrays, into, more, rows)
-        for name in ("n", "sum", "sin", "cos", "spilt"):
+        if "m2" in arrays or "first" in arrays or "last" in arrays:
+            for some, others in _rounds(into, rows):
+                self._merge_ordered(some, more, others)
+        if "m2" not in arrays:
+            np.add.at(arrays["n"], into, more["n"][rows])
+        for name in ("sum", "sin", "cos", "spilt"):
             if name in arrays:
-                arrays[name][into] += more[name][rows]
+                np.add.at(arrays[name], into, more[name][rows])
         if "min" in arrays:
-            arrays["min"][into] = np.minimum(arrays["min"][into], more["min"][rows])
+            np.minimum.at(arrays["min"], into, more["min"][rows])
         if "max" in arrays:
-            arrays["max"][into] = np.maximum(arrays["max"][into], more["max"][rows])
+            np.maximum.at(arrays["max"], into, more["max"][rows])
+        for name, pile in self._piles.items():
+            pile.merge(into, other._piles[name], rows)
+
+    def _merge_ordered(self, into: Ints, more: dict[str, Any], rows: Ints) -> None:
+        """What takes one after the other into each row: here rows differ pairwise."""
+        arrays = self.arrays
+        if "m2" in arrays:
+            moments.merge(arrays, into, more, rows)  # before `n` grows: it counts from there
+            arrays["n"][into] += more["n"][rows]
         if "first" in arrays:
             earlier = more["first_time"][rows] < arrays["first_time"][into]
             _replace(arrays, ("first_time", "first"), into[earlier], more, rows[earlier])
         if "last" in arrays:
             later = more["last_time"][rows] >= arrays["last_time"][into]
             _replace(arrays, ("last_time", "last"), into[later], more, rows[later])
-        for name, pile in self._piles.items():
-            pile.merge(into, other._piles[name], rows)
 
-    def results(self, rows: Ints, starts: Ints, ends: Ints) -> list[dict[str, Any] | None]:
-        """The aggregates of each row in the rule's order; None for a row without a value of this field.
+    def results(self, rows: Ints, starts: Ints, ends: Ints) -> tuple[list[bool], dict[str, list[Any]]]:
+        """Which rows have a value of this field, and the aggregates in the rule's order, each with an entry a row.
 
-        `starts`, `ends`: the rows' windows.
+        `starts`, `ends`: the rows' windows. What stands in a row without a value means nothing.
         """
-        lists: Lists = {name: array[rows].tolist() for name, array in self.arrays.items()}
+        columns: Columns = {name: array[rows] for name, array in self.arrays.items()}
         if self.samples is not None:
-            spans = zip(rows.tolist(), starts.tolist(), ends.tolist(), lists["spilt"], strict=True)
-            lists["samples"] = [None if spilt else (self.samples.get(row), *span) for row, *span, spilt in spans]
+            spilt = columns["spilt"].tolist()
+            spans = zip(rows.tolist(), starts.tolist(), ends.tolist(), spilt, strict=True)
+            columns["samples"] = [None if lacking else (self.samples.get(row), *span) for row, *span, lacking in spans]
         if self._buckets is not None:
-            lists |= self._quantiles(rows)
+            columns |= self._quantiles(rows)
         if self._hashes is not None:
             items, sizes = self._hashes.squeezed(rows)
-            lists["hashes"] = np.split(items, np.cumsum(sizes)[:-1]) if len(sizes) else []
-        columns = [_result(aggregate, lists) for aggregate in self.aggregates]
-        return [
-            dict(zip(self.aggregates, row, strict=True)) if count else None
-            for count, row in zip(lists["n"], zip(*columns, strict=True), strict=True)
-        ]
+            columns["hashes"] = np.split(items, np.cumsum(sizes)[:-1]) if len(sizes) else []
+        return (columns["n"] > 0).tolist(), {name: _result(name, columns) for name in self.aggregates}
 
-    def _quantiles(self, rows: Ints) -> Lists:
+    def _quantiles(self, rows: Ints) -> Columns:
         assert self._buckets is not None  # noqa: S101 - checked by the caller
         with_values = np.flatnonzero(self.arrays["n"][rows])
         chosen = rows[with_values]
@@ -175,14 +183,14 @@ class FieldState:
         if not sizes.all():  # values from before the rule asked for quantiles: nothing is told of them
             with_values, chosen, sizes = with_values[sizes > 0], chosen[sizes > 0], sizes[sizes > 0]
         low, high = self.arrays["min"][chosen], self.arrays["max"][chosen]
-        lists: Lists = {}
+        columns: Columns = {}
         for name in self.aggregates:
             if (share := sketches.QUANTILES.get(name)) is not None:
                 found = np.full(len(rows), None, dtype=object)
                 if len(chosen):
                     found[with_values] = sketches.quantiles(share, buckets, sizes, low, high).tolist()
-                lists[name] = found.tolist()
-        return lists
+                columns[name] = found.tolist()
+        return columns
 
     def snapshot(self, rows: Ints) -> dict[str, Any]:
         arrays: dict[str, Any] = {name: pack(array[rows]) for name, array in self.arrays.items()}
@@ -220,6 +228,16 @@ def _add_last(arrays: dict[str, Any], rows: Ints, values: Floats, times: Ints) -
     arrays["last_time"][rows[picked]], arrays["last"][rows[picked]] = times[picked], values[picked]
 
 
+def _rounds(into: Ints, rows: Ints) -> Iterator[tuple[Ints, Ints]]:
+    """The pairs in rounds, in each of which the first of them differ; of one row in their order."""
+    order = np.argsort(into, kind="stable")
+    begins = np.flatnonzero(np.diff(into[order], prepend=-1))
+    sizes = np.diff(np.append(begins, len(into)))
+    for turn in range(int(sizes.max(initial=0))):
+        picked = order[begins[sizes > turn] + turn]
+        yield into[picked], rows[picked]
+
+
 def _replace(arrays: dict[str, Any], names: tuple[str, ...], into: Ints, more: dict[str, Any], rows: Ints) -> None:
     for name in names:
         arrays[name][into] = more[name][rows]
@@ -229,19 +247,34 @@ def _sine(function: Any, angle: float) -> float:
     return function(angle) if math.isfinite(angle) else math.nan
 
 
-def _by_row(function: Callable[..., Any], *names: str) -> Callable[[Lists], list[Any]]:
+def _by_row(function: Callable[..., Any], *names: str) -> Callable[[Columns], list[Any]]:
     """A result that is a function of some columns, row by row; rows without a value have none."""
 
-    def results(lists: Lists) -> list[Any]:
-        rows = zip(lists["n"], *(lists[name] for name in names), strict=True)
+    def results(columns: Columns) -> list[Any]:
+        rows = zip(columns["n"].tolist(), *(_listed(columns[name]) for name in names), strict=True)
         return [function(*row) if row[0] else None for row in rows]
 
     return results
 
 
-def _of_samples(function: series.Aggregate) -> Callable[[Lists], list[Any]]:
-    def results(lists: Lists) -> list[Any]:
-        return [None if held is None else series.result(function, *held) for held in lists["samples"]]
+def _of_columns(function: Callable[..., Any], *names: str) -> Callable[[Columns], list[Any]]:
+    """A result that is a function of arrays."""
+
+    def results(columns: Columns) -> list[Any]:
+        with np.errstate(all="ignore"):  # rows without a value, and numbers beyond all bounds
+            found: list[Any] = function(*(columns[name] for name in names)).tolist()
+        return found
+
+    return results
+
+
+def _listed(column: Any) -> list[Any]:
+    return column if isinstance(column, list) else column.tolist()
+
+
+def _of_samples(function: series.Aggregate) -> Callable[[Columns], list[Any]]:
+    def results(columns: Columns) -> list[Any]:
+        return [None if held is None else series.result(function, *held) for held in columns["samples"]]
 
     return results
 
@@ -267,9 +300,9 @@ def circular_spread(sine: float, cosine: float, count: int) -> float | None:
     return math.degrees(math.sqrt(-2.0 * math.log(min(1.0, math.hypot(sine, cosine) / count))) + 0.0)
 
 
-_RESULTS: dict[str, Callable[[Lists], list[Any]]] = {
-    "mean": _by_row(lambda n, total: total / n, "sum"),
-    "range": _by_row(lambda _, low, high: high - low, "min", "max"),
+_RESULTS: dict[str, Callable[[Columns], list[Any]]] = {
+    "mean": _of_columns(np.divide, "sum", "n"),
+    "range": _of_columns(np.subtract, "max", "min"),
     "variance": _by_row(moments.variance, "m2"),
     "stddev": _by_row(moments.stddev, "m2"),
     "slope": _by_row(moments.slope, "time_m2", "product"),
@@ -280,11 +313,11 @@ _RESULTS: dict[str, Callable[[Lists], list[Any]]] = {
 }
 
 
-def _result(aggregate: str, lists: Lists) -> list[Any]:
+def _result(aggregate: str, columns: Columns) -> list[Any]:
     if aggregate == "count":
-        return lists["n"]
+        aggregate = "n"
     found = _RESULTS.get(aggregate)
-    return found(lists) if found is not None else lists[aggregate]
+    return found(columns) if found is not None else _listed(columns[aggregate])
 
 
 def _empty(column: _Column, size: int) -> npt.NDArray[Any]:

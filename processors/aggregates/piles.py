@@ -118,15 +118,18 @@ class Pile:
         """Append the items of `rows` of another pile to rows `into` of this one."""
         self._settle()
         other._settle()
+        grown = set()
         for target, row in zip(into.tolist(), rows.tolist(), strict=True):
             more = other._rows.get(row)
             if more:
                 pile = self._rows.setdefault(target, bytearray())
-                pile += bytes(more)
+                pile += more
                 self.held += len(more) // self._item.itemsize
-                if self._squeeze is not None:
-                    self._loose.add(target)
-                    self._make_small(target, pile)
+                grown.add(target)
+        if self._squeeze is not None:
+            self._loose |= grown
+            for target in grown:
+                self._make_small(target, self._rows[target])
 
     def snapshot(self, rows: Ints) -> dict[str, Any]:
         items, sizes = self.squeezed(rows)

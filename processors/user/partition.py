@@ -32,7 +32,7 @@ from processors.user.reading_form import Processor
 from processors.user.readings_engine import ReadingEngine
 from processors.user.say import encode_any, event_time
 from processors.user.settings import UserLimits
-from processors.windows.memory import any_match
+from processors.windows.admission import any_match
 
 KILL_WEIGHT = 5
 _REASON_MAX = 500

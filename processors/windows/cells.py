@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from processors.aggregates.field_state import pack, unpack
+from processors.windows.index import Index
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -19,19 +20,37 @@ CELL_BYTES = 280
 _FLAGS = ("live", "dirty", "settled", "complete", "told", "retro", "needs", "early")
 
 
+class Unknown(NamedTuple):
+    """Windows of which there is none yet: the first row of each, and which `rows` are of which of them (`group`)."""
+
+    rows: Ints
+    firsts: Ints
+    group: Ints
+
+
 def each_once(key: Ints, starts: Ints) -> tuple[Ints, Ints]:
     """Of equal (key, start) the first: those places, in order, and for every place which of them is its like."""
+    turns = np.arange(len(key))
+    first_of = np.empty(int(key.max(initial=-1)) + 1, dtype=np.int64)
+    first_of[key[::-1]] = turns[::-1]  # of what is assigned to one place the last stays
+    like = first_of[key]
+    if not (starts[like] == starts).all():
+        like = _first_like(key, starts)
+    firsts = np.flatnonzero(like == turns)
+    first_of = np.empty_like(turns)
+    first_of[firsts] = np.arange(len(firsts))
+    return firsts, first_of[like]
+
+
+def _first_like(key: Ints, starts: Ints) -> Ints:
+    """For every place the first that has the same key and start, where keys have more than one start."""
     order = np.lexsort((starts, key))  # stable: of equal ones the first comes first
     keys, times = key[order], starts[order]
     fresh = np.ones(len(order), dtype=np.bool_)
     fresh[1:] = (keys[1:] != keys[:-1]) | (times[1:] != times[:-1])
-    firsts = order[fresh]
-    turn = np.argsort(firsts)
-    number = np.empty_like(turn)
-    number[turn] = np.arange(len(turn))
-    group = np.empty_like(order)
-    group[order] = number[np.cumsum(fresh) - 1]
-    return firsts[turn], group
+    like = np.empty_like(order)
+    like[order] = order[fresh][np.cumsum(fresh) - 1]
+    return like
 
 
 class Cells:
@@ -43,7 +62,8 @@ class Cells:
     `needs`: a mark may have something to say about it. `early`: its last emission came before its time was over.
     """
 
-    def __init__(self, cells_max: int) -> None:
+    def __init__(self, cells_max: int, *, is_looked_up: bool = True) -> None:
+        """`is_looked_up`: whether cells are asked for by key and start; else the caller knows them."""
         self._max = cells_max
         self.full = False
         self.capacity = min(64, cells_max)
@@ -65,31 +85,37 @@ class Cells:
         for name in _FLAGS:
             setattr(self, name, np.zeros(self.capacity, dtype=np.bool_))
         self.key[:] = self.revision[:] = -1
-        self._where: dict[tuple[int, int], int] = {}
-        self._free = list(range(self.capacity - 1, -1, -1))
+        self._index = Index() if is_looked_up else None
+        self._free: Ints = np.arange(self.capacity - 1, -1, -1)  # the first `_free_count` of them; the last is next
+        self._free_count = self.capacity
         self._attention: list[Ints] = []  # cells that need a mark, in pieces
         # The cell that each key used last: almost every reading goes there.
         self._last_start: Ints = np.zeros(0, dtype=np.int64)
         self._last_cell: Ints = np.zeros(0, dtype=np.int64)
 
     def __len__(self) -> int:
-        return len(self._where)
+        return self.capacity - self._free_count
 
-    def find(self, key: Ints, starts: Ints) -> Ints:
-        """The cell of each (key, start); -1 where there is none yet."""
+    def find(self, key: Ints, starts: Ints) -> tuple[Ints, Unknown | None]:
+        """The cell of each (key, start), -1 where there is none yet; and those windows."""
         self._learn(key)
         hit = self._last_start[key] == starts
+        if hit.all():
+            return self._last_cell[key], None
         cells = np.where(hit, self._last_cell[key], -1)
-        if not hit.all():
-            missed = np.flatnonzero(~hit)
-            firsts, group = each_once(key[missed], starts[missed])
-            rows, where = missed[firsts], self._where
-            pairs = zip(key[rows].tolist(), starts[rows].tolist(), strict=True)
-            cells[missed] = np.array([where.get(pair, -1) for pair in pairs], dtype=np.int64)[group]
-            found = missed[cells[missed] >= 0]
-            self._last_start[key[found]] = starts[found]
-            self._last_cell[key[found]] = cells[found]
-        return cells
+        missed = np.flatnonzero(~hit)
+        firsts, group = each_once(key[missed], starts[missed])
+        rows = missed[firsts]
+        known = self.get(key[rows], starts[rows])
+        cells[missed] = known[group]
+        found = missed[cells[missed] >= 0]
+        self._last_start[key[found]] = starts[found]
+        self._last_cell[key[found]] = cells[found]
+        none = known < 0
+        if not none.any():
+            return cells, None
+        mine = none[group]
+        return cells, Unknown(missed[mine], rows[none], (np.cumsum(none) - 1)[group[mine]])
 
     def _learn(self, key: Ints) -> None:
         known, highest = len(self._last_start), int(key.max(initial=-1)) + 1
@@ -98,31 +124,42 @@ class Cells:
             self._last_start = np.concatenate([self._last_start, np.full(more, _NO_START, dtype=np.int64)])
             self._last_cell = np.concatenate([self._last_cell, np.full(more, -1, dtype=np.int64)])
 
-    def get(self, key: int, start: int) -> int:
-        return self._where.get((key, start), -1)
+    def get(self, key: Ints, starts: Ints) -> Ints:
+        """The cell of each (key, start), -1 where there is none; each of them asked once."""
+        assert self._index is not None  # noqa: S101 - who makes it without one does not ask
+        return self._index.find(key, starts, self.key, self.start)
 
-    def make(self, key: int, start: int, end: int) -> int:
-        """A new, empty cell for [start, end); -1 when the limit is reached, or while none may be made (`full`)."""
-        if self.full or (not self._free and not self._grow()):
+    def make(self, key: Ints, starts: Ints, ends: Ints) -> Ints:
+        """New, empty cells, which a mark may have something to say about, for windows that differ pairwise.
+
+        -1 for those at the end for which there is no room, and for all of them while none may be made (`full`).
+        """
+        made = np.full(len(key), -1, dtype=np.int64)
+        if self.full:
+            return made
+        while self._free_count < len(key) and self._grow():
+            pass
+        count = min(len(key), self._free_count)
+        cells = self._free[self._free_count - count : self._free_count][::-1].copy()
+        self._free_count -= count
+        made[:count], key, starts = cells, key[:count], starts[:count]
+        self.key[cells], self.start[cells], self.end[cells] = key, starts, ends[:count]
+        if self._index is not None:
+            self._index.add(cells, self.key, self.start)
+        self.needs[cells] = True
+        self._attention.append(cells)
+        self._learn(key)
+        self._last_start[key], self._last_cell[key] = starts, cells
+        return made
+
+    def make_one(self, key: int, start: int, end: int) -> int:
+        """The same for one window, where cells are not looked up."""
+        if self.full or not (self._free_count or self._grow()):
             return -1
-        cell = self._free.pop()
-        self._where[key, start] = cell
-        self.key[cell] = key
-        self.start[cell] = start
-        self.end[cell] = end
-        if key < len(self._last_start):
-            self._last_start[key] = start
-            self._last_cell[key] = cell
+        self._free_count -= 1
+        cell = int(self._free[self._free_count])
+        self.key[cell], self.start[cell], self.end[cell] = key, start, end
         return cell
-
-    def move(self, cell: int, start: int) -> None:
-        """Give a cell another start; no other cell of its key may have it."""
-        key = int(self.key[cell])
-        del self._where[key, int(self.start[cell])]
-        self._where[key, start] = cell
-        self.start[cell] = start
-        if key < len(self._last_start):
-            self._last_start[key] = _NO_START
 
     def _grow(self) -> bool:
         capacity = min(self.capacity * 2, self._max)
@@ -133,7 +170,11 @@ class Cells:
             array = getattr(self, name)
             setattr(self, name, np.concatenate([array, np.zeros(more, dtype=array.dtype)]))
         self.key[self.capacity :] = self.revision[self.capacity :] = -1
-        self._free = list(range(capacity - 1, self.capacity - 1, -1))
+        free = self._free[: self._free_count]
+        self._free = np.zeros(capacity, dtype=np.int64)
+        self._free[:more] = np.arange(capacity - 1, self.capacity - 1, -1)
+        self._free[more : more + len(free)] = free  # the lower numbers are given first
+        self._free_count += more
         self.capacity = capacity
         return True
 
@@ -141,7 +182,7 @@ class Cells:
         """Readings came into these cells, one per element."""
         np.add.at(self.count, cells, 1)
         self.dirty[cells] = True
-        self.live[cells[~backfill]] = True
+        self.live[cells[~backfill] if backfill.any() else cells] = True
         self.need(cells)
 
     def need(self, cells: Ints) -> None:
@@ -178,13 +219,13 @@ class Cells:
 
     def free(self, cells: Ints) -> None:
         """Forget windows."""
-        keys = self.key[cells]
-        for cell, key, start in zip(cells.tolist(), keys.tolist(), self.start[cells].tolist(), strict=True):
-            del self._where[key, start]
-            self._free.append(cell)
-        known = keys < len(self._last_cell)
-        stale = keys[known][self._last_cell[keys[known]] == cells[known]]
-        self._last_start[stale] = _NO_START
+        if self._index is not None:
+            self._index.remove(cells, self.key, self.start)
+            keys = self.key[cells]
+            stale = keys[self._last_cell[keys] == cells]
+            self._last_start[stale] = _NO_START
+        self._free[self._free_count : self._free_count + len(cells)] = cells
+        self._free_count += len(cells)
         self.key[cells] = self.revision[cells] = -1
         self.count[cells] = 0
         for name in _FLAGS:
@@ -194,8 +235,13 @@ class Cells:
         """Keys have other numbers now: `new_of[old]`; every key that has a cell is among them."""
         used = self.used()
         self.key[used] = new_of[self.key[used]]
-        pairs = zip(self.key[used].tolist(), self.start[used].tolist(), strict=True)
-        self._where = dict(zip(pairs, used.tolist(), strict=True))
+        self._learn_anew(used)
+
+    def _learn_anew(self, used: Ints) -> None:
+        """Where the cells are that are used."""
+        if self._index is not None:
+            self._index = Index()
+            self._index.add(used, self.key, self.start)
         self._last_start = np.zeros(0, dtype=np.int64)
         self._last_cell = np.zeros(0, dtype=np.int64)
         self._learn(self.key[used])
@@ -217,9 +263,9 @@ class Cells:
                 continue  # of a snapshot from before there was such a thing
             bits = np.unpackbits(np.frombuffer(data[name], dtype=np.uint8), count=count)
             getattr(self, name)[:count] = bits.astype(np.bool_)
-        pairs = zip(self.key[:count].tolist(), self.start[:count].tolist(), strict=True)
-        self._where = {pair: cell for cell, pair in enumerate(pairs)}
-        self._free = list(range(self.capacity - 1, count - 1, -1))
+        self._free_count = self.capacity - count
+        self._free = np.zeros(self.capacity, dtype=np.int64)
+        self._free[: self._free_count] = np.arange(self.capacity - 1, count - 1, -1)
         self._attention = [np.flatnonzero(self.needs[:count])]
-        self._learn(self.key[:count])
+        self._learn_anew(np.arange(count))
         return count

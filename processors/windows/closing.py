@@ -9,7 +9,7 @@ Here: the close rule for all kinds. The kinds: `windows` (side by side), `hoppin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,11 @@ import numpy as np
 from processors.columns import Columns, Ints, KeyTable
 from processors.intervals import Bools, touching
 from processors.marks import Mark, NodeMarks
-from processors.results import NEVER, WindowResult
+from processors.results import NEVER, FieldResults, Results, Told, by_window
 from processors.rules.model import WindowRule
 from processors.windows.memory import WindowMemory
 
+_CAUSES = ("close", "backfill", "late", "lost")
 EVER = 1 << 62
 """Behind every event time."""
 
@@ -41,16 +42,16 @@ class WindowState(WindowMemory):
         """
         raise NotImplementedError
 
-    def _prepare(self, index: int, before: int, watermark: int) -> list[WindowResult]:
+    def _prepare(self, index: int, before: int, watermark: int) -> list[Told]:
         """A node's watermark went from `before` to `watermark`: have its windows in cells; what this alone says."""
         return []
 
     def _prepare_pending(self, index: int, end_max: int) -> None:
         """Have all windows of a node that end by then in cells."""
 
-    def _labels(self, cells: Ints) -> Iterable[dict[str, Any]]:
-        """What else results say of these windows."""
-        return ({} for _ in range(len(cells)))
+    def _labels(self, cells: Ints) -> Iterable[tuple[int, dict[str, Any]]]:
+        """What else results say of some of these windows, by their places."""
+        return ()
 
     # readings
 
@@ -77,28 +78,27 @@ class WindowState(WindowMemory):
 
     # marks
 
-    def close(self, mark: Mark, node: NodeMarks) -> list[WindowResult]:
+    def close(self, mark: Mark, node: NodeMarks) -> Results:
         """What this mark lets be said, by window start and key. `node` are its node's marks, this one included."""
         index = self._keys.node_id(mark.node)
         self._learn_keys()
         if mark.by is not None:
-            return self._silence(index, mark)
+            return Results(self._silence(index, mark))
         watermark = node.watermark
         self._open[index] = node.open
         if watermark is None:
-            return []
+            return Results(())
         before = int(self._watermark[index])
         self._watermark[index] = watermark = max(watermark, before)
         # Intervals given up concern windows that had nothing more to say: then all are looked at, not just the few.
         everything = node.lost != self._lost.get(index, [])
         self._lost[index] = list(node.lost)
-        results = self._prepare(index, before, watermark)
-        results += self._close(index, watermark, node, everything=everything)
+        told = self._prepare(index, before, watermark)
+        told += self._close(index, watermark, node, everything=everything)
         if self._early_ms and before // self._early_ms != watermark // self._early_ms:
-            results += self._foretell(index, watermark)
+            told += self._foretell(index, watermark)
         self._forget(index, watermark)
-        results.sort(key=lambda result: (result.start, result.group))
-        return results
+        return Results(told)
 
     def pends(self, index: int, after: int, until: int) -> bool:
         """Whether a window of a node that nothing was told of ended in (`after`, `until`]."""
@@ -106,15 +106,15 @@ class WindowState(WindowMemory):
         cells = self._of_node(state.needing(), index, until)
         return bool(((state.revision[cells] < 0) & (state.end[cells] > after)).any())
 
-    def everything(self) -> list[WindowResult]:
+    def everything(self) -> Results:
         """All windows as they are by now, of a state that never saw a mark."""
         self._learn_keys()
         for index in range(len(self._keys.nodes)):
             self._prepare_pending(index, EVER)
         cells = self.cells.used()
-        return self._emit(cells, np.ones(len(cells), dtype=np.bool_), ["recompute"] * len(cells), settled=True)
+        return Results(self._emit(cells, np.ones(len(cells), dtype=np.bool_), "recompute", settled=True))
 
-    def _silence(self, index: int, mark: Mark) -> list[WindowResult]:
+    def _silence(self, index: int, mark: Mark) -> list[Told]:
         """The owner of the partition found the node silent: say what there is of pending windows, once, incomplete."""
         end_max = EVER if mark.live is None else mark.live
         self._prepare_pending(index, end_max)
@@ -122,18 +122,18 @@ class WindowState(WindowMemory):
         state = self.cells
         cells = cells[(state.revision[cells] < 0) | (state.early[cells] & state.dirty[cells])]
         self._silent_until = max(self._silent_until, int(state.end[cells].max(initial=NEVER)))
-        return self._emit(cells, np.zeros(len(cells), dtype=np.bool_), ["silent"] * len(cells), settled=False)
+        return self._emit(cells, np.zeros(len(cells), dtype=np.bool_), "silent", settled=False)
 
-    def _foretell(self, index: int, watermark: int) -> list[WindowResult]:
+    def _foretell(self, index: int, watermark: int) -> list[Told]:
         """What there is by now of windows that are under way."""
         state = self.cells
         cells = self._of_node(state.needing(), index, EVER)
         cells = cells[(state.start[cells] <= watermark) & (state.end[cells] > watermark) & state.dirty[cells]]
-        found = self._emit(cells, np.zeros(len(cells), dtype=np.bool_), ["early"] * len(cells), settled=False)
+        found = self._emit(cells, np.zeros(len(cells), dtype=np.bool_), "early", settled=False)
         state.early[cells] = True
         return found
 
-    def _close(self, index: int, watermark: int, node: NodeMarks, *, everything: bool) -> list[WindowResult]:
+    def _close(self, index: int, watermark: int, node: NodeMarks, *, everything: bool) -> list[Told]:
         state = self.cells
         cells = self._of_node(state.used() if everything else state.needing(), index, watermark)
         if not len(cells):
@@ -148,26 +148,19 @@ class WindowState(WindowMemory):
         partial = cells[owed & ((state.revision[cells] < 0) | state.early[cells]) & state.live[cells]]
         changed = ~settled | state.dirty[cells] | (complete & lost)
         final = ~owed & changed
-        causes = [self._cause(int(cell), lost=bool(gone)) for cell, gone in zip(cells[final], lost[final], strict=True)]
-        unfinished = np.zeros(len(partial), dtype=np.bool_)
-        results = self._emit(partial, unfinished, ["backfill"] * len(partial), settled=False)
-        results += self._emit(cells[final], ~lost[final], causes, settled=True)
+        lost, settled = lost[final], settled[final]
+        causes = np.where(lost, 3, np.where(settled, 2, state.retro[cells[final]])).tolist()
+        results = self._emit(partial, np.zeros(len(partial), dtype=np.bool_), "backfill", settled=False)
+        results += self._emit(cells[final], ~lost, [_CAUSES[cause] for cause in causes], settled=True)
         state.rest(cells[~owed])
         state.need(cells[owed & changed])
         return results
 
-    def _cause(self, cell: int, *, lost: bool) -> str:
-        state = self.cells
-        if lost:
-            return "lost"
-        if state.retro[cell] and not state.settled[cell]:
-            return "backfill"
-        return "late" if state.settled[cell] else "close"
-
-    def _emit(self, cells: Ints, complete: Bools, causes: Sequence[str], *, settled: bool) -> list[WindowResult]:
+    def _emit(self, cells: Ints, complete: Bools, causes: Sequence[str] | str, *, settled: bool) -> list[Told]:
+        """What there is of these windows; `causes`: that of each, or of all of them."""
         if not len(cells):
             return []
-        state, names = self.cells, self._keys.names
+        state, names, count = self.cells, self._keys.names, len(cells)
         foretold = state.early[cells] | (state.revision[cells] < 0)
         state.revision[cells] += 1
         first = complete & ~state.told[cells]
@@ -176,26 +169,34 @@ class WindowState(WindowMemory):
         state.complete[cells] = complete
         state.settled[cells] = settled
         state.dirty[cells] = state.early[cells] = False
-        self.counters.windows_emitted += len(cells)
-        self.counters.revisions += int((state.revision[cells] > 0).sum())
-        counts, fields = self._contents(cells)
-        columns = (names[key] for key in state.key[cells].tolist())
-        starts = state.start[cells].tolist()
-        rows = zip(
-            *(columns, starts, state.end[cells].tolist(), state.revision[cells].tolist(), complete.tolist(), causes),
-            *(retro.tolist(), first.tolist(), counts.tolist(), fields, self._more(cells, counts, fields, foretold)),
-            strict=True,
-        )
-        results = [WindowResult(*row) for row in rows]
-        results.sort(key=lambda result: (result.start, result.group))
-        return results
+        revisions = state.revision[cells]
+        self.counters.windows_emitted += count
+        self.counters.revisions += int((revisions > 0).sum())
+        readings, fields = self._contents(cells)
+        return [
+            Told(
+                groups=[names[key] for key in state.key[cells].tolist()],
+                starts=state.start[cells].tolist(),
+                ends=state.end[cells].tolist(),
+                revisions=revisions.tolist(),
+                complete=complete.tolist(),
+                causes=[causes] * count if isinstance(causes, str) else list(causes),
+                retro=retro.tolist(),
+                first_complete=first.tolist(),
+                readings=readings.tolist(),
+                fields=fields,
+                more=self._more(cells, readings, fields, np.flatnonzero(~foretold)),
+            )
+        ]
 
-    def _more(self, cells: Ints, counts: Ints, fields: Sequence[Any], first: Bools) -> Iterator[dict[str, Any]]:
-        """What else results say: of a revision (but of `first` results) what was told before."""
-        rows = zip(cells.tolist(), counts.tolist(), fields, first.tolist(), self._labels(cells), strict=True)
-        for cell, count, found, none, label in rows:
-            if none:
-                yield label
-                continue
-            was_count, was = self._told.pop(cell, (count, found))
-            yield {**label, "before": {"count": was_count, "fields": was}}
+    def _more(
+        self, cells: Ints, readings: Ints, fields: Sequence[FieldResults], again: Ints
+    ) -> dict[int, dict[str, Any]]:
+        """What else is said, by row: of those told `again` what was told before."""
+        more = dict(self._labels(cells))
+        if len(again):
+            now = by_window(fields, len(cells))
+            for row in again.tolist():
+                count, was = self._told.pop(int(cells[row]), (int(readings[row]), now[row]))
+                more[row] = {**more.get(row, {}), "before": {"count": count, "fields": was}}
+        return more

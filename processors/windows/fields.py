@@ -10,6 +10,7 @@ import numpy.typing as npt
 from processors.aggregates import series, sketches
 from processors.aggregates.field_state import FieldState, Floats, Ints, kept_for
 from processors.columns import Columns, FieldColumn
+from processors.results import FieldResults
 from processors.rules.evolution import WindowChange
 from processors.rules.model import WindowRule
 
@@ -99,24 +100,22 @@ class FieldTable:
             state = self.states[name] = self._new(name)
             self.overflow += state.add(where, values, times)
 
-    def results(self, cells: Ints, starts: Ints, ends: Ints) -> list[dict[str, dict[str, Any]]]:
-        """Per cell its fields by name, sorted, and their aggregates; a field without a value in a cell is left out."""
-        fields = [(name, self._results(name, cells, starts, ends)) for name in sorted(self.states)]
-        return [
-            {name: found for name, column in fields if (found := column[row]) is not None} for row in range(len(cells))
-        ]
+    def results(self, cells: Ints, starts: Ints, ends: Ints) -> list[FieldResults]:
+        """The fields of these windows by name, sorted, those of which any window has a value."""
+        found = [self._results(name, cells, starts, ends) for name in sorted(self.states)]
+        return [field for field in found if any(field.has)]
 
-    def _results(self, name: str, cells: Ints, starts: Ints, ends: Ints) -> list[dict[str, Any] | None]:
-        found = self.states[name].results(cells, starts, ends)
+    def _results(self, name: str, cells: Ints, starts: Ints, ends: Ints) -> FieldResults:
+        has, aggregates = self.states[name].results(cells, starts, ends)
         begins = self.begins.get(name)
-        if not begins:
-            return found
-        for row, start in enumerate(starts.tolist()):
-            one = found[row]
-            young = [aggregate for aggregate, begin in begins.items() if start < begin]
-            if one is not None and young:
-                found[row] = {**one, **dict.fromkeys(young)} if len(young) < len(one) else None
-        return found
+        if begins and has:
+            young = {aggregate: starts < begin for aggregate, begin in begins.items()}
+            for aggregate, rows in young.items():
+                column = aggregates[aggregate]
+                aggregates[aggregate] = [None if none else one for none, one in zip(rows.tolist(), column, strict=True)]
+            if len(young) == len(aggregates):
+                has = (np.array(has) & ~np.all(list(young.values()), axis=0)).tolist()
+        return FieldResults(name, has, aggregates)
 
     def snapshot(self, used: Ints) -> dict[str, Any]:
         return {

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from processors.columns import Columns, Ints, KeyTable
 from processors.rules.model import WindowRule
-from processors.windows.cells import each_once
+from processors.windows.admission import Spans
+from processors.windows.cells import Unknown
 from processors.windows.closing import WindowState
 from processors.windows.grids import Grid, grid_of, zoned_grid
 
@@ -30,14 +32,16 @@ class GridWindows(WindowState):
     def _step(self, watermark: int) -> int:
         return int(self._grid.starts(np.array([max(watermark, 0)]))[0])
 
-    def _labels(self, cells: Ints) -> list[dict[str, Any]]:
-        return [self._grid.label(start) for start in self.cells.start[cells].tolist()]
+    def _labels(self, cells: Ints) -> Iterable[tuple[int, dict[str, Any]]]:
+        if not self.rule.shifts:
+            return ()
+        return enumerate(map(self._grid.label, self.cells.start[cells].tolist()))
 
     def _place(self, key: Ints, time: Ints, nodes: Ints, rows: Ints, columns: Columns, begin: int, end: int) -> None:
         starts = self._starts(time, columns, rows + begin)
-        cells = self.cells.find(key, starts)
-        if (cells < 0).any():
-            self._make(cells, key, starts, nodes)
+        cells, unknown = self.cells.find(key, starts)
+        if unknown is not None:
+            cells[unknown.rows] = self._begin_windows(unknown, key, nodes, starts)[unknown.group]
             kept = np.flatnonzero(cells >= 0)
             if len(kept) < len(cells):
                 rows, cells = rows[kept], cells[kept]
@@ -51,33 +55,17 @@ class GridWindows(WindowState):
         """Where the windows of these rows of the columns begin."""
         return self._grid.starts(time)
 
-    def _end(self, row: int, start: int) -> int:
-        """The end of the window that begins at `start`, the one of row `row` of those last given to `_starts`."""
-        return self._grid.end(start)
+    def _ends(self, rows: Ints, starts: Ints) -> Ints:
+        """The ends of windows that begin at `starts`, those of `rows` of the rows last given to `_starts`."""
+        return self._grid.ends(starts)
 
-    def _make(self, cells: Ints, key: Ints, starts: Ints, nodes: Ints) -> None:
-        """Find a place for windows seen first, in the order of the log; their rows stay -1 where none is allowed."""
-        missing = np.flatnonzero(cells < 0)
-        firsts, group = each_once(key[missing], starts[missing])
-        made = np.full(len(firsts), -1, dtype=np.int64)
-        late: dict[int, tuple[int, int]] = {}
-        rows = missing[firsts]
-        horizons = {node: self._horizon(node) for node in set(nodes[rows].tolist())}
-        for number, row in enumerate(rows.tolist()):
-            start, node = int(starts[row]), int(nodes[row])
-            end = self._end(row, start)
-            if (end <= horizons[node] and not self._owed(node, start, end)) or start < self._begin_of(key[row]):
-                late[number] = start, end
-            elif (cell := self.cells.make(int(key[row]), start, end)) >= 0:
-                made[number] = cell
-                self._made(cell, row)
-        cells[missing] = made[group]
-        if (made < 0).any():
-            self._leave_out(missing, group, made, late)
+    def _begin_windows(self, unknown: Unknown, key: Ints, nodes: Ints, starts: Ints) -> Ints:
+        rows = unknown.firsts
+        starts = starts[rows]
+        windows = Spans(starts, self._ends(rows, starts), starts)
+        made = self._make(self.cells, unknown, key[rows], nodes[rows], starts, windows)
         self.fields.grow(self.cells.capacity)
-
-    def _made(self, cell: int, row: int) -> None:
-        """A cell is there for row `row` of those last given to `_starts`."""
+        return made
 
 
 class ZonedWindows(GridWindows):
@@ -114,16 +102,25 @@ class ZonedWindows(GridWindows):
             grid = self._grids[zone] = zoned_grid(self.rule, zone) or self._grid
         return grid
 
-    def _end(self, row: int, start: int) -> int:
-        return self._grid_in(self._asked[row]).end(start)
+    def _ends(self, rows: Ints, starts: Ints) -> Ints:
+        asked, ends = self._asked[rows], np.empty_like(starts)
+        for zone in set(asked.tolist()):
+            mine = asked == zone
+            ends[mine] = self._grid_in(zone).ends(starts[mine])
+        return ends
 
-    def _made(self, cell: int, row: int) -> None:
-        self._zone_of[cell] = self._asked[row]
+    def _begin_windows(self, unknown: Unknown, key: Ints, nodes: Ints, starts: Ints) -> Ints:
+        made = super()._begin_windows(unknown, key, nodes, starts)
+        zones = self._asked[unknown.firsts].tolist()
+        self._zone_of.update((cell, zone) for cell, zone in zip(made.tolist(), zones, strict=True) if cell >= 0)
+        return made
 
-    def _labels(self, cells: Ints) -> list[dict[str, Any]]:
+    def _labels(self, cells: Ints) -> Iterable[tuple[int, dict[str, Any]]]:
+        if not self.rule.shifts:
+            return ()
         starts = self.cells.start[cells].tolist()
         zones = [self._zone_of.get(cell, "") for cell in cells.tolist()]
-        return [self._grid_in(zone).label(start) for zone, start in zip(zones, starts, strict=True)]
+        return enumerate([self._grid_in(zone).label(start) for zone, start in zip(zones, starts, strict=True)])
 
     def _free(self, cells: Ints) -> None:
         super()._free(cells)

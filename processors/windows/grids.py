@@ -31,8 +31,11 @@ class Grid(Protocol):
     def starts(self, time: Ints) -> Ints:
         """The beginning of the window around each time (ms)."""
 
+    def ends(self, starts: Ints) -> Ints:
+        """The ends of the windows that begin at `starts`."""
+
     def end(self, start: int) -> int:
-        """The end of the window that begins at `start`."""
+        """The same of one window."""
 
     def label(self, start: int) -> dict[str, Any]:
         """Members of a result that name this window."""
@@ -46,6 +49,9 @@ class EvenGrid:
 
     def starts(self, time: Ints) -> Ints:
         return time - time % self.size_ms
+
+    def ends(self, starts: Ints) -> Ints:
+        return starts + self.size_ms
 
     def end(self, start: int) -> int:
         return start + self.size_ms
@@ -71,9 +77,14 @@ class CalendarGrid:
             self._reach(int(time.min()), int(time.max()))
         return self._bounds[np.searchsorted(self._bounds, time, side="right") - 1]
 
+    def ends(self, starts: Ints) -> Ints:
+        if len(starts):
+            self._reach(int(starts.min()), int(starts.max()))
+        found: Ints = self._bounds[np.searchsorted(self._bounds, starts, side="right")]
+        return found
+
     def end(self, start: int) -> int:
-        self._reach(start, start)
-        return int(self._bounds[np.searchsorted(self._bounds, start, side="right")])
+        return int(self.ends(np.array([start], dtype=np.int64))[0])
 
     def label(self, start: int) -> dict[str, Any]:
         if not self._shifts:

@@ -17,9 +17,10 @@ from processors.aggregates.field_state import FieldState
 from processors.columns import Columns, Ints, KeyTable
 from processors.intervals import Bools, Interval, touching
 from processors.marks import Mark, NodeMarks
-from processors.results import NEVER, WindowResult
+from processors.results import NEVER, FieldResults, Results, Told
 from processors.rules.model import WindowRule
-from processors.windows.cells import Cells, each_once
+from processors.windows.admission import Spans
+from processors.windows.cells import Cells, Unknown, each_once
 from processors.windows.closing import WindowState
 from processors.windows.fields import FieldTable
 
@@ -55,9 +56,9 @@ class HoppingWindows(WindowState):
 
     def _place(self, key: Ints, time: Ints, nodes: Ints, rows: Ints, columns: Columns, begin: int, end: int) -> None:
         starts = time - time % self._pane
-        panes = self._panes.find(key, starts)
-        if (panes < 0).any():
-            self._make(panes, key, starts, nodes)
+        panes, unknown = self._panes.find(key, starts)
+        if unknown is not None:
+            panes[unknown.rows] = self._begin_panes(unknown, key, nodes, starts)[unknown.group]
             kept = np.flatnonzero(panes >= 0)
             if len(kept) < len(panes):
                 rows, panes, nodes = rows[kept], panes[kept], nodes[kept]
@@ -65,6 +66,16 @@ class HoppingWindows(WindowState):
             self._keep_told_of(panes, nodes)
             self._panes.touch(panes, columns.backfill[begin:end][rows])
             self.fields.add(columns, begin, end, None if len(rows) == end - begin else rows, panes)
+
+    def _begin_panes(self, unknown: Unknown, key: Ints, nodes: Ints, starts: Ints) -> Ints:
+        rows = unknown.firsts
+        starts = starts[rows]
+        last = starts - starts % self._hop
+        # A pane ends with the last window that it belongs to: until then it is needed.
+        windows = Spans(last, last + self._size, starts - self._size)
+        made = self._make(self._panes, unknown, key[rows], nodes[rows], starts, windows)
+        self.fields.grow(self._panes.capacity)
+        return made
 
     def _keep_told_of(self, panes: Ints, nodes: Ints) -> None:
         """Of the windows that these panes belong to: panes take readings, windows are told."""
@@ -74,44 +85,25 @@ class HoppingWindows(WindowState):
             return
         old = np.unique(old)
         starts = self._panes.start[old]
-        spans = zip(self._panes.key[old].tolist(), self._first(starts).tolist(), starts.tolist(), strict=True)
-        windows = [
-            cell
-            for key, first, start in spans
-            for window in range(first, start + 1, self._hop)
-            if (cell := self.cells.get(key, window)) >= 0
-        ]
-        if windows:
-            self._keep_told(np.array(windows, dtype=np.int64))
+        first = self._first(starts)
+        which, windows = self._each(first, (starts - first) // self._hop + 1)
+        cells = self.cells.get(self._panes.key[old][which], windows)
+        if (cells >= 0).any():
+            self._keep_told(cells[cells >= 0])
 
-    def _make(self, panes: Ints, key: Ints, starts: Ints, nodes: Ints) -> None:
-        missing = np.flatnonzero(panes < 0)
-        firsts, group = each_once(key[missing], starts[missing])
-        made = np.full(len(firsts), -1, dtype=np.int64)
-        late: dict[int, tuple[int, int]] = {}
-        rows = missing[firsts]
-        horizons = {node: self._horizon(node) for node in set(nodes[rows].tolist())}
-        for number, row in enumerate(rows.tolist()):
-            start, node = int(starts[row]), int(nodes[row])
-            last = start - start % self._hop  # the last window that it belongs to
-            end = last + self._size
-            over = end <= horizons[node] and not self._owed(node, start - self._size, end)
-            if over or last < self._begin_of(key[row]):
-                late[number] = last, end
-            else:  # its end is that of its last window: until then it is needed
-                made[number] = self._panes.make(int(key[row]), start, end)
-        panes[missing] = made[group]
-        if (made < 0).any():
-            self._leave_out(missing, group, made, late)
-        self.fields.grow(self._panes.capacity)
+    def _each(self, first: Ints, counts: Ints) -> tuple[Ints, Ints]:
+        """So many windows each, from these starts on: which of them each belongs to, and their starts."""
+        which = np.repeat(np.arange(len(counts)), counts)
+        turns = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return which, first[which] + turns * self._hop
 
     # marks
 
-    def close(self, mark: Mark, node: NodeMarks) -> list[WindowResult]:
+    def close(self, mark: Mark, node: NodeMarks) -> Results:
         self._open_was = self._open.get(self._keys.node_id(mark.node), [])
         return super().close(mark, node)
 
-    def _prepare(self, index: int, before: int, watermark: int) -> list[WindowResult]:
+    def _prepare(self, index: int, before: int, watermark: int) -> list[Told]:
         fresh = self._have_fresh(index, before, watermark)
         if (before - self._size) // self._hop != (watermark - self._size) // self._hop:
             self._have_windows(self._mine(self._panes.used(), index), before, watermark, int(self._floor[index]))
@@ -157,70 +149,67 @@ class HoppingWindows(WindowState):
         chosen = np.flatnonzero(counts)
         if not len(chosen):
             return
-        panes, low, counts = panes[chosen], low[chosen], counts[chosen]
-        turns = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        windows = np.repeat(low, counts) + turns * hop
-        keys = np.repeat(self._panes.key[panes], counts)
-        live = np.repeat(self._panes.live[panes], counts)
-        # Each window once, with whether any of its panes is live: those come first.
-        order = np.lexsort((~live, keys, windows))
-        windows, keys, live = windows[order], keys[order], live[order]
-        first = np.flatnonzero((np.diff(windows, prepend=NEVER) != 0) | (np.diff(keys, prepend=-1) != 0))
-        self._have_cells(windows[first], keys[first], live[first], horizon)
+        panes = panes[chosen]
+        which, windows = self._each(low[chosen], counts[chosen])
+        keys = self._panes.key[panes][which]
+        firsts, group = each_once(keys, windows)
+        live = np.zeros(len(firsts), dtype=np.bool_)
+        live[group[self._panes.live[panes][which]]] = True  # if any of its panes is
+        keys, windows = keys[firsts], windows[firsts]
+        order = np.lexsort((keys, windows))
+        self._have_cells(windows[order], keys[order], live[order], horizon)
 
     def _have_cells(self, windows: Ints, keys: Ints, live: Bools, horizon: int) -> None:
-        found = []
-        for row, (start, key) in enumerate(zip(windows.tolist(), keys.tolist(), strict=True)):
-            cell = self.cells.get(key, start)
-            if cell < 0:
-                end = start + self._size
-                if end <= horizon and not any(start <= last and end > first for first, last in self._open_was):
-                    continue
-                cell = self.cells.make(key, start, end)
-                if cell < 0:
-                    self.counters.overflow += 1
-                    continue
-            found.append((cell, row))
-        if found:
-            cells, rows = np.array(found, dtype=np.int64).T
-            self.cells.dirty[cells] = True
-            self.cells.live[cells] |= live[rows]
-            self.cells.need(cells)
+        cells = self.cells.get(keys, windows)
+        ends = windows + self._size
+        begun = np.flatnonzero((cells < 0) & ((ends > horizon) | touching(windows, ends, self._open_was)))
+        cells[begun] = self.cells.make(keys[begun], windows[begun], ends[begun])
+        self.counters.overflow += int(np.count_nonzero(cells[begun] < 0))
+        there = cells >= 0
+        cells = cells[there]
+        self.cells.dirty[cells] = True
+        self.cells.live[cells] |= live[there]
+        self.cells.need(cells)
 
     # contents
 
-    def _contents(self, cells: Ints) -> tuple[Ints, list[dict[str, dict[str, Any]]]]:
+    def _contents(self, cells: Ints) -> tuple[Ints, list[FieldResults]]:
         starts = self.cells.start[cells]
-        order, low, counts = self._panes_of(self.cells.key[cells], starts)
+        windows, panes = self._panes_of(self.cells.key[cells], starts)
         table = FieldTable(self.rule, len(cells))
         table.begins = self.fields.begins
-        for name, state in self.fields.states.items():
-            table.states[name] = FieldState(state.aggregates, len(cells), samples_max=self.rule.samples_max)
         readings = np.zeros(len(cells), dtype=np.int64)
-        for turn in range(int(counts.max(initial=0))):
-            rows = np.flatnonzero(counts > turn)
-            panes = order[low[rows] + turn]
-            readings[rows] += self._panes.count[panes]
-            for name, state in self.fields.states.items():
-                table.states[name].merge(rows, state, panes)
+        np.add.at(readings, windows, self._panes.count[panes])
+        for name, state in self.fields.states.items():
+            own = table.states[name] = FieldState(state.aggregates, len(cells), samples_max=self.rule.samples_max)
+            own.merge(windows, state, panes)
         return readings, table.results(np.arange(len(cells)), starts, starts + self._size)
 
-    def _panes_of(self, keys: Ints, starts: Ints) -> tuple[Ints, Ints, Ints]:
-        """Panes by key and time; per window the place of its first pane among them and how many it has."""
+    def _panes_of(self, keys: Ints, starts: Ints) -> tuple[Ints, Ints]:
+        """The panes of these windows, window by window in the order of time; and which window each belongs to."""
+        order, low, high = self._spans_of(keys, starts)
+        counts = high - low
+        windows = np.repeat(np.arange(len(keys)), counts)
+        turns = np.arange(len(windows)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return windows, order[low[windows] + turns]
+
+    def _spans_of(self, keys: Ints, starts: Ints) -> tuple[Ints, Ints, Ints]:
+        """Panes by key and time; where those of each window begin and end among them."""
         table = self._panes
         base, until = int(starts.min()), int(starts.max()) + self._size
         panes = table.used()
         panes = panes[(table.start[panes] >= base) & (table.start[panes] < until)]
-        order = panes[np.lexsort((table.start[panes], table.key[panes]))]
         steps = (until - base) // self._pane + 1  # panes that a key may have in all of this time, and one more
         if steps * (int(keys.max()) + 2) >= NUMBERS_MAX:  # times too far apart for one number: key by key
+            order = panes[np.lexsort((table.start[panes], table.key[panes]))]
             places = [self._places(order, int(key), int(start)) for key, start in zip(keys, starts, strict=True)]
             low, high = np.array(places, dtype=np.int64).T
-            return order, low, high - low
-        codes = table.key[order] * steps + (table.start[order] - base) // self._pane
+            return order, low, high
+        codes = table.key[panes] * steps + (table.start[panes] - base) // self._pane
+        turn = np.argsort(codes)  # they differ pairwise
+        codes = codes[turn]
         first = keys * steps + (starts - base) // self._pane
-        low = np.searchsorted(codes, first)
-        return order, low, np.searchsorted(codes, first + self._size // self._pane) - low
+        return panes[turn], *np.searchsorted(codes, (first, first + self._size // self._pane))
 
     def _places(self, order: Ints, key: int, start: int) -> tuple[int, int]:
         low, high = np.searchsorted(self._panes.key[order], (key, key + 1))

@@ -1,4 +1,4 @@
-"""What the windows of one rule hold in memory: which readings they may still take, and what is forgotten when.
+"""What the windows of one rule hold in memory, and what is forgotten when.
 
 The state of a closed window is kept for `allowed_lateness_s`, so that late readings make a revision of the whole
 window. Memory is bounded by `windows_max` and `samples_max`: when one fills up, the oldest closed windows are forgotten
@@ -7,8 +7,7 @@ early and their late readings refused; when all of it is open windows, readings 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -16,90 +15,34 @@ import numpy as np
 
 from processors.columns import Ints, KeyTable
 from processors.intervals import Bools, Interval, touching
-from processors.late import TooLateReadings
-from processors.results import NEVER, Counters
+from processors.results import NEVER, Counters, FieldResults, by_window
 from processors.rules.evolution import WindowChange
 from processors.rules.model import WindowRule
+from processors.windows.admission import WindowAdmission, fits
 from processors.windows.cells import CELL_BYTES, Cells
 from processors.windows.fields import FieldTable
 
 Told = tuple[int, dict[str, dict[str, Any]]]
 """Readings and fields."""
 
+
 FULL = 7 / 8  # of a bound: above it closed windows are forgotten early ...
 ROOMY = 3 / 4  # ... until this much is left in use
 
 
-class WindowMemory:
-    """Cells and fields of one rule's windows, by key and start; times and bounds by node."""
-
-    _slack = 0
-    """A window that is not begun any more ends at least this far behind the horizon."""
+class WindowMemory(WindowAdmission):
+    """Cells and fields of one rule's windows, by key and start."""
 
     def __init__(self, rule: WindowRule, keys: KeyTable) -> None:
-        self.rule = rule
-        self.cells = Cells(rule.windows_max)
+        super().__init__(rule, keys)
         self.fields = FieldTable(rule, self.cells.capacity)
-        self.counters = Counters()
-        self.late = TooLateReadings()
-        self._keys = keys
-        self._refused: list[tuple[int, int, int]] = []  # rows at hand that came too late, and the window of each
-        self._matches: Bools = np.zeros(0, dtype=np.bool_)
-        self._nodes_of: Ints = np.zeros(0, dtype=np.int64)
-        # per node: its watermark, the time below which windows are forgotten, the last sweep
-        self._watermark: Ints = np.zeros(0, dtype=np.int64)
-        self._floor: Ints = np.zeros(0, dtype=np.int64)
-        self._swept: dict[int, int] = {}
-        self._begin = NEVER
-        self._young: dict[int, int] = {}  # keys whose windows begin later, since the rule names them only since then
-        self._begins: Ints | None = None
+        self._swept: dict[int, int] = {}  # per node the last sweep
         self._change: tuple[WindowChange | None, int] = (None, NEVER)  # while a changed rule's state is restored
         self._told: dict[int, Told] = {}  # of cells that have changed since: what was told of them last
         self._silent_until = NEVER  # the latest end of a window told of a silent node: it may be ahead of watermarks
-        self._open: dict[int, list[Interval]] = {}
         self._lost: dict[int, list[Interval]] = {}
 
-    def begin_after(self, newest: int) -> None:
-        """Begin in the middle of a log whose records so far bear times up to `newest`: only windows that cannot have
-        begun yet are counted, so that no result is called complete that lacks readings.
-        """
-        if newest != NEVER:
-            self._begin = self._begin_behind(newest)
-
-    def _begin_of(self, keys: Any) -> Any:
-        """The least start that windows of these keys (an array, or one number of an array) may have."""
-        if self._begins is None:
-            return self._begin
-        known = keys < len(self._begins)
-        return np.where(known, self._begins[np.where(known, keys, 0)], self._begin)
-
-    def _learn_young(self) -> None:
-        self._begins = None
-        if self._young:
-            self._begins = np.full(max(self._young) + 1, self._begin, dtype=np.int64)
-            self._begins[list(self._young)] = np.maximum(list(self._young.values()), self._begin)
-
-    def refuse_below(self, floors: dict[str, int]) -> None:
-        """Windows of these nodes that end at or before these times are told already: refuse readings in them."""
-        for node, floor in floors.items():
-            index = self._keys.node_id(node)
-            self._learn_nodes()
-            self._floor[index] = max(floor, int(self._floor[index]))
-
     # what the kinds of windows do each in their own way
-
-    @property
-    def begin(self) -> int:
-        """Windows that begin before it are not told."""
-        return self._begin
-
-    def begin_at(self, begin: int) -> None:
-        """What went before some other stage knows: tell no window that begins before `begin`."""
-        self._begin = max(self._begin, begin)
-
-    def _begin_behind(self, newest: int) -> int:
-        """The least beginning that a window may have when readings up to `newest` went before."""
-        raise NotImplementedError
 
     def _step(self, watermark: int) -> int:
         """Old windows are swept out whenever this changes."""
@@ -109,7 +52,7 @@ class WindowMemory:
         """The times in which a reading would change what windows say, as [start, end)."""
         return self.cells.start[cells], self.cells.end[cells]
 
-    def _contents(self, cells: Ints) -> tuple[Ints, list[dict[str, dict[str, Any]]]]:
+    def _contents(self, cells: Ints) -> tuple[Ints, list[FieldResults]]:
         """Readings and fields of windows."""
         state = self.cells
         return state.count[cells], self.fields.results(cells, state.start[cells], state.end[cells])
@@ -133,70 +76,13 @@ class WindowMemory:
         fresh = np.array([cell for cell in np.unique(told).tolist() if cell not in self._told], dtype=np.int64)
         if len(fresh):
             counts, fields = self._contents(fresh)
-            self._told.update(zip(fresh.tolist(), zip(counts.tolist(), fields, strict=True), strict=True))
+            rows = zip(counts.tolist(), by_window(fields, len(fresh)), strict=True)
+            self._told.update(zip(fresh.tolist(), rows, strict=True))
 
     def _drop_told(self, cells: Ints) -> None:
         if self._told:
             for cell in cells.tolist():
                 self._told.pop(cell, None)
-
-    # keys and nodes
-
-    def _learn_keys(self) -> None:
-        known = len(self._matches) - 1
-        if known < len(self._keys):
-            fresh = [self._match(key) for key in range(max(known, 0), len(self._keys))]
-            self._matches = np.array([*self._matches[:-1], *fresh, False], dtype=np.bool_)
-            self._nodes_of = np.array(self._keys.node_of, dtype=np.int64)
-        elif known < 0:
-            self._matches = np.zeros(1, dtype=np.bool_)
-        self._learn_nodes()
-
-    def _learn_nodes(self) -> None:
-        missing = len(self._keys.nodes) - len(self._watermark)
-        if missing > 0:
-            never = np.full(missing, NEVER, dtype=np.int64)
-            self._watermark = np.concatenate([self._watermark, never])
-            self._floor = np.concatenate([self._floor, never])
-
-    def _match(self, key: int) -> bool:
-        node, device = self._keys.device(key)
-        return _fits(self.rule, node, device)
-
-    def _horizon(self, node: int) -> int:
-        """Windows of a node that end at or before this are not begun any more."""
-        return max(self._lateness(int(self._watermark[node]), self._open.get(node, ())), int(self._floor[node]))
-
-    def _lateness(self, watermark: int, owed: Sequence[Interval]) -> int:
-        """What ended by then has had its time to be revised; with lateness "backfill" not while a node owes data."""
-        if watermark == NEVER:
-            return NEVER
-        horizon = watermark - self.rule.allowed_lateness_ms
-        if self.rule.lateness == "backfill" and owed:
-            return min(horizon, *(first for first, _ in owed))
-        return horizon
-
-    def _leave_out(self, rows: Ints, group: Ints, made: Ints, late: dict[int, tuple[int, int]]) -> None:
-        """Rows whose windows were not made: too late for those in `late`, or one too many."""
-        for row, number in zip(rows.tolist(), group.tolist(), strict=True):
-            if number in late:
-                self._refused.append((row, *late[number]))
-            elif made[number] < 0:
-                self.counters.overflow += 1
-
-    def _refuse(self, row: int, key: int, time: int, window: Sequence[int], *, backfill: bool) -> None:
-        """A reading, row `row` of its block, would have begun `window`, which is not begun any more."""
-        self.counters.too_late += 1
-        if window[0] < self._begin_of(np.int64(key)):
-            return  # it is not late: the rule is younger than the window
-        node = int(self._nodes_of[key])
-        live = int(self._watermark[node])
-        forgotten = live == NEVER or window[1] - self._slack > self._lateness(live, self._open.get(node, ()))
-        cause = "memory" if forgotten else "backfill" if backfill else "device"
-        self.late.take(row, self._keys.names[key], time, window, live, cause)
-
-    def _owed(self, node: int, start: int, end: int) -> bool:
-        return any(start <= last and end > first for first, last in self._open.get(node, ()))
 
     def _of_node(self, cells: Ints, index: int, end_max: int) -> Ints:
         mine = self._nodes_of[self.cells.key[cells]] == index if len(cells) else np.zeros(0, dtype=np.bool_)
@@ -341,7 +227,7 @@ class WindowMemory:
         self._change = (change, begin)
         self.restore(data)
         self._change = (None, NEVER)
-        had = np.array([_fits(change.old, *self._keys.device(key)) for key in range(len(self._keys))], dtype=np.bool_)
+        had = np.array([fits(change.old, *self._keys.device(key)) for key in range(len(self._keys))], dtype=np.bool_)
         has = self._matches[:-1]
         for key in np.flatnonzero(has & ~had).tolist() if begin != NEVER else ():
             self._young[key] = begin
@@ -373,14 +259,3 @@ class WindowMemory:
         self._learn_young()
         self._open = {node: [(start, end) for start, end in intervals] for node, intervals in data["open"].items()}
         self._learn_keys()
-
-
-def _fits(rule: WindowRule, node: str, device: str) -> bool:
-    return any_match(rule.nodes, node) and any_match(rule.devices, device)
-
-
-def any_match(patterns: Sequence[str], name: str) -> bool:
-    """Whether a name fits a pattern; one that begins with `$` only a pattern that does so too."""
-    return any(
-        fnmatchcase(name, pattern) and (not name.startswith("$") or pattern.startswith("$")) for pattern in patterns
-    )

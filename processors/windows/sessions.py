@@ -14,7 +14,7 @@ import numpy as np
 
 from processors.columns import Columns, Ints, KeyTable
 from processors.intervals import Bools
-from processors.results import WindowResult
+from processors.results import Told
 from processors.rules.model import WindowRule
 from processors.windows.closing import WindowState
 
@@ -24,6 +24,8 @@ _TOO_LATE = -2
 
 class SessionWindows(WindowState):
     """Cells are sessions; `_of_key` has those of each key as sorted starts and the cells beside them."""
+
+    _is_looked_up = False
 
     def __init__(self, rule: WindowRule, keys: KeyTable) -> None:
         super().__init__(rule, keys)
@@ -131,7 +133,7 @@ class SessionWindows(WindowState):
         starts, cells = self._of_key[key]
         if time < self._horizon(node) and not self._owed(node, time - self._gap + 1, time + self._gap):
             return _TOO_LATE
-        cell = self.cells.make(key, time, time + self._gap)
+        cell = self.cells.make_one(key, time, time + self._gap)
         if cell < 0:
             self.counters.overflow += 1
             return _REFUSED
@@ -145,7 +147,7 @@ class SessionWindows(WindowState):
         state = self.cells
         self._take_back(cell)
         self._told.pop(cell, None)
-        state.move(cell, start)
+        state.start[cell] = start
         state.revision[cell] = -1
         state.settled[cell] = state.complete[cell] = state.told[cell] = False
 
@@ -181,7 +183,7 @@ class SessionWindows(WindowState):
 
     # marks
 
-    def _prepare(self, index: int, before: int, watermark: int) -> list[WindowResult]:
+    def _prepare(self, index: int, before: int, watermark: int) -> list[Told]:
         """What was told of sessions that are no more."""
         mine = [told for told in self._taken_back if self._nodes_of[told[0]] == index]
         if not mine:
@@ -189,13 +191,16 @@ class SessionWindows(WindowState):
         self._taken_back = [told for told in self._taken_back if self._nodes_of[told[0]] != index]
         self.counters.windows_emitted += len(mine)
         self.counters.revisions += len(mine)
-        return [
-            WindowResult(
-                *(self._keys.names[key], start, end, revision, True, "merged", False, False, 0, {}),
-                {"merged_into": self._start_around(key, start)},
-            )
-            for key, start, end, revision in mine
-        ]
+        keys, starts, ends, revisions = (list(column) for column in zip(*mine, strict=True))
+        count, groups = len(mine), [self._keys.names[key] for key in keys]
+        never = [False] * count
+        more = {
+            row: {"merged_into": self._start_around(*place)} for row, place in enumerate(zip(keys, starts, strict=True))
+        }
+        told = Told(
+            *(groups, starts, ends, revisions, [True] * count, ["merged"] * count, never, never, [0] * count, [], more)
+        )
+        return [told]
 
     def _start_around(self, key: int, time: int) -> int | None:
         starts, _ = self._of_key.get(key, ([], []))

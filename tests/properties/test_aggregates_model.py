@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from processors.aggregates.field_state import FieldState
 from processors.rules.model import AGGREGATES
 from tests.support.aggregate_model import SIGNALS, close_to, expected
+from tests.support.field_rows import rows_of
 
 START, END = 1_700_000_000_000, 1_700_000_060_000
 ROWS = 3
@@ -44,7 +45,7 @@ def filled(log: list[tuple[int, int, float]], cuts: list[int] | None = None) -> 
 
 
 def results(state: FieldState) -> list[dict[str, Any] | None]:
-    return state.results(np.arange(ROWS), np.full(ROWS, START), np.full(ROWS, END))
+    return rows_of(state, np.arange(ROWS), np.full(ROWS, START), np.full(ROWS, END))
 
 
 @settings(max_examples=80, deadline=None)
@@ -106,7 +107,7 @@ def test_distinct_counts_are_within_their_error(count: int) -> None:
     for begin in range(0, count, 65_536):
         part = np.concatenate([values[begin : begin + 65_536], values[:10]])
         state.add(np.zeros(len(part), dtype=np.int64), part, np.zeros(len(part), dtype=np.int64))
-    [found] = state.results(np.array([0]), np.array([START]), np.array([END]))
+    [found] = rows_of(state, np.array([0]), np.array([START]), np.array([END]))
     assert found is not None
     assert abs(found["distinct"] - count) <= (1 if count <= 1_024 else 3 * 0.0163 * count)
 
@@ -121,7 +122,7 @@ def test_quantiles_of_more_buckets_than_are_kept_are_exact_at_the_top() -> None:
         part = values[begin : begin + 777]
         parts.add(nothing[: len(part)], part, nothing[: len(part)])
     for state in (whole, parts):
-        [found] = state.results(np.array([0]), np.array([START]), np.array([END]))
+        [found] = rows_of(state, np.array([0]), np.array([START]), np.array([END]))
         assert found is not None
         assert found["p99"] == pytest.approx(np.sort(values)[int(0.99 * (len(values) - 1))], rel=1 / 128)
     assert whole.snapshot(np.array([0])) == parts.snapshot(np.array([0]))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from processors.aggregates.field_state import FieldState, circular_mean
+from tests.support.field_rows import rows_of
 
 WINDOW = (np.array([0]), np.array([1000]))
 
@@ -16,7 +17,7 @@ def mean_of(directions: list[float]) -> float | None:
     state = FieldState(("circular_mean",), 1)
     count = len(directions)
     state.add(np.zeros(count, dtype=np.int64), np.array(directions, dtype=np.float64), np.arange(count))
-    [found] = state.results(np.array([0]), *WINDOW)
+    [found] = rows_of(state, np.array([0]), *WINDOW)
     assert found is not None
     return found["circular_mean"]  # type: ignore[no-any-return]
 
@@ -64,8 +65,8 @@ def test_cleared_rows_are_as_new_and_grown_ones_empty() -> None:
     state.add(np.array([0, 1, 1]), np.array([5.0, 6.0, 7.0]), np.array([1, 2, 3]))
     state.clear(np.array([0]))
     state.grow(4)
-    assert [found is None for found in state.results(np.arange(4), *window)] == [True, False, True, True]
+    assert [found is None for found in rows_of(state, np.arange(4), *window)] == [True, False, True, True]
     state.add(np.array([0]), np.array([-1.0]), np.array([9]))
-    assert state.results(np.array([0]), np.array([0]), np.array([1000])) == [
+    assert rows_of(state, np.array([0]), np.array([0]), np.array([1000])) == [
         dict.fromkeys(names, -1.0) | {"distinct": 1, "variance": None, "slope": None}
     ]

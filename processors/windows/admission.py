@@ -1,0 +1,182 @@
+"""Which readings the windows of one rule may still take: of which devices, since when, and how late."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from processors.columns import Ints, KeyTable
+from processors.intervals import Bools, Interval, touching
+from processors.late import TooLateReadings
+from processors.results import NEVER, Counters
+from processors.rules.model import WindowRule
+from processors.windows.cells import Cells, Unknown
+
+
+class Spans(NamedTuple):
+    """Windows; readings from `since` on, before they start, change something that belongs to them."""
+
+    starts: Ints
+    ends: Ints
+    since: Ints
+
+
+class WindowAdmission:
+    """Cells of one rule's windows by key and start, and what bounds them by node."""
+
+    _slack = 0
+    """A window that is not begun any more ends at least this far behind the horizon."""
+    _is_looked_up = True
+    """Whether cells are found by key and start."""
+
+    def __init__(self, rule: WindowRule, keys: KeyTable) -> None:
+        self.rule = rule
+        self.cells = Cells(rule.windows_max, is_looked_up=self._is_looked_up)
+        self.counters = Counters()
+        self.late = TooLateReadings()
+        self._keys = keys
+        self._refused: list[tuple[int, int, int]] = []  # rows at hand that came too late, and the window of each
+        self._matches: Bools = np.zeros(0, dtype=np.bool_)
+        self._nodes_of: Ints = np.zeros(0, dtype=np.int64)
+        # per node: its watermark, and the time below which windows are forgotten
+        self._watermark: Ints = np.zeros(0, dtype=np.int64)
+        self._floor: Ints = np.zeros(0, dtype=np.int64)
+        self._begin = NEVER
+        self._young: dict[int, int] = {}  # keys whose windows begin later, since the rule names them only since then
+        self._begins: Ints | None = None
+        self._open: dict[int, list[Interval]] = {}
+
+    # since when
+
+    @property
+    def begin(self) -> int:
+        """Windows that begin before it are not told."""
+        return self._begin
+
+    def begin_at(self, begin: int) -> None:
+        """What went before some other stage knows: tell no window that begins before `begin`."""
+        self._begin = max(self._begin, begin)
+
+    def _begin_behind(self, newest: int) -> int:
+        """The least beginning that a window may have when readings up to `newest` went before."""
+        raise NotImplementedError
+
+    def begin_after(self, newest: int) -> None:
+        """Begin in the middle of a log whose records so far bear times up to `newest`: only windows that cannot have
+        begun yet are counted, so that no result is called complete that lacks readings.
+        """
+        if newest != NEVER:
+            self._begin = self._begin_behind(newest)
+
+    def _begin_of(self, keys: Any) -> Any:
+        """The least start that windows of these keys (an array, or one number of an array) may have."""
+        if self._begins is None:
+            return self._begin
+        known = keys < len(self._begins)
+        return np.where(known, self._begins[np.where(known, keys, 0)], self._begin)
+
+    def _learn_young(self) -> None:
+        self._begins = None
+        if self._young:
+            self._begins = np.full(max(self._young) + 1, self._begin, dtype=np.int64)
+            self._begins[list(self._young)] = np.maximum(list(self._young.values()), self._begin)
+
+    def refuse_below(self, floors: dict[str, int]) -> None:
+        """Windows of these nodes that end at or before these times are told already: refuse readings in them."""
+        for node, floor in floors.items():
+            index = self._keys.node_id(node)
+            self._learn_nodes()
+            self._floor[index] = max(floor, int(self._floor[index]))
+
+    # keys and nodes
+
+    def _learn_keys(self) -> None:
+        known = len(self._matches) - 1
+        if known < len(self._keys):
+            fresh = [self._match(key) for key in range(max(known, 0), len(self._keys))]
+            self._matches = np.array([*self._matches[:-1], *fresh, False], dtype=np.bool_)
+            self._nodes_of = np.array(self._keys.node_of, dtype=np.int64)
+        elif known < 0:
+            self._matches = np.zeros(1, dtype=np.bool_)
+        self._learn_nodes()
+
+    def _learn_nodes(self) -> None:
+        missing = len(self._keys.nodes) - len(self._watermark)
+        if missing > 0:
+            never = np.full(missing, NEVER, dtype=np.int64)
+            self._watermark = np.concatenate([self._watermark, never])
+            self._floor = np.concatenate([self._floor, never])
+
+    def _match(self, key: int) -> bool:
+        node, device = self._keys.device(key)
+        return fits(self.rule, node, device)
+
+    def _horizon(self, node: int) -> int:
+        """Windows of a node that end at or before this are not begun any more."""
+        return max(self._lateness(int(self._watermark[node]), self._open.get(node, ())), int(self._floor[node]))
+
+    def _lateness(self, watermark: int, owed: Sequence[Interval]) -> int:
+        """What ended by then has had its time to be revised; with lateness "backfill" not while a node owes data."""
+        if watermark == NEVER:
+            return NEVER
+        horizon = watermark - self.rule.allowed_lateness_ms
+        if self.rule.lateness == "backfill" and owed:
+            return min(horizon, *(first for first, _ in owed))
+        return horizon
+
+    def _over(self, nodes: Ints, windows: Spans) -> Bools:
+        """Which windows are not begun any more."""
+        used, which = np.unique(nodes, return_inverse=True)
+        over: Bools = windows.ends <= np.array([self._horizon(node) for node in used.tolist()], dtype=np.int64)[which]
+        if over.any():
+            for turn, node in enumerate(used.tolist()):
+                if owed := self._open.get(node):
+                    mine = which == turn
+                    over[mine] &= ~touching(windows.since[mine], windows.ends[mine], owed)
+        return over
+
+    def _make(self, table: Cells, unknown: Unknown, key: Ints, nodes: Ints, starts: Ints, windows: Spans) -> Ints:
+        """Cells of `table` for what was seen first, in the order of the log; -1 where none is allowed.
+
+        Of each a key, its node, a start, and the last window that it belongs to. Rows left without a cell are counted.
+        """
+        over = self._over(nodes, windows) | (windows.starts < self._begin_of(key))
+        made = np.full(len(over), -1, dtype=np.int64)
+        allowed = np.flatnonzero(~over)
+        made[allowed] = table.make(key[allowed], starts[allowed], windows.ends[allowed])
+        if (made < 0).any():
+            for row, number in zip(unknown.rows.tolist(), unknown.group.tolist(), strict=True):
+                if over[number]:
+                    self._refused.append((row, int(windows.starts[number]), int(windows.ends[number])))
+                elif made[number] < 0:
+                    self.counters.overflow += 1
+        return made
+
+    def _refuse(self, row: int, key: int, time: int, window: Sequence[int], *, backfill: bool) -> None:
+        """A reading, row `row` of its block, would have begun `window`, which is not begun any more."""
+        self.counters.too_late += 1
+        if window[0] < self._begin_of(np.int64(key)):
+            return  # it is not late: the rule is younger than the window
+        node = int(self._nodes_of[key])
+        live = int(self._watermark[node])
+        forgotten = live == NEVER or window[1] - self._slack > self._lateness(live, self._open.get(node, ()))
+        cause = "memory" if forgotten else "backfill" if backfill else "device"
+        self.late.take(row, self._keys.names[key], time, window, live, cause)
+
+    def _owed(self, node: int, start: int, end: int) -> bool:
+        return any(start <= last and end > first for first, last in self._open.get(node, ()))
+
+
+def fits(rule: WindowRule, node: str, device: str) -> bool:
+    """Whether a rule is about a device."""
+    return any_match(rule.nodes, node) and any_match(rule.devices, device)
+
+
+def any_match(patterns: Sequence[str], name: str) -> bool:
+    """Whether a name fits a pattern; one that begins with `$` only a pattern that does so too."""
+    return any(
+        fnmatchcase(name, pattern) and (not name.startswith("$") or pattern.startswith("$")) for pattern in patterns
+    )
