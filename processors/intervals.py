@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,3 +29,17 @@ def touching(starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], interva
     for first, last in intervals:
         touched |= (starts <= last) & (ends > first)
     return touched  # type: ignore[no-any-return]
+
+
+def untouched(
+    nodes: npt.NDArray[np.int64],
+    starts: npt.NDArray[np.int64],
+    ends: npt.NDArray[np.int64],
+    of_nodes: Mapping[int, Sequence[Interval]],
+) -> Bools:
+    """Which windows [start, end) share no time with an interval of their node."""
+    free: Any = np.ones(len(starts), dtype=np.bool_)
+    for node, intervals in of_nodes.items():
+        if intervals:
+            free &= (nodes != node) | ~touching(starts, ends, intervals)
+    return free  # type: ignore[no-any-return]

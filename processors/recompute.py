@@ -2,10 +2,13 @@
 
 Only windows that the processors have done with are revised: they end beyond the allowed lateness, or began before the
 rule did. So no number of a revision is given twice, and doing it again changes nothing: what was written then stands.
+Windows over groups are put together from all partitions, one after the other: their sums may differ from what stands in
+the last digits, which is no difference.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -16,16 +19,19 @@ from gateway.log.records import Record, decode_headers, encode_headers
 from headwater.errors import UNREADABLE, PeerError
 from processors.columns import marks_of
 from processors.facts import HEADER as FACTS
-from processors.marks import WatermarkTracker
-from processors.processor import PartitionProcessor
+from processors.marks import NodeMarks, WatermarkTracker
+from processors.processor import Output, PartitionProcessor
+from processors.repartition import MergedMarks, Relay, group_node, partition_of
 from processors.results import NEVER, ToldResult, WindowResult, aggregate_value
 from processors.rules.model import Rules, WindowRule
 from processors.windows.closing import EVER
+from processors.windows.admission import any_match
 
 AHEAD_MS = 300_000  # how far ahead of the clock of its node a reading's time may be (design, section 4)
 FACTS_EVERY_MS = 600_000  # how often a device's readings say what it is (ADR 0020)
 WINDOWS_MAX = 1_000_000
 _LATENESS_S = 1e9
+_NEAR = 1e-9  # sums of the same numbers in another order
 _YEAR_MS = 367 * 86_400_000  # the longest window of a calendar
 _MARK = b"\x0ehw-mark"
 
@@ -78,6 +84,21 @@ class Standings:
             self.latest[found.rule, found.group, found.start] = found
 
 
+class Places(NamedTuple):
+    """What is known of where and since when the processors tell windows.
+
+    `begins`: per (rule, partition) since when they have whole windows; `relays`: per rule over groups the partitions of
+    its relay topic; `outputs`: how many topic `aggregates` has; `whole`: whether it still has its first record;
+    `expired`: partitions whose first records are gone.
+    """
+
+    begins: Mapping[tuple[str, int], int]
+    relays: Mapping[str, int]
+    outputs: int
+    whole: bool
+    expired: set[int]
+
+
 class Recomputation:
     """Windows of rules over one topic that begin in [`begin`, `end`) ms. `take` its blocks, then ask for `findings`."""
 
@@ -88,11 +109,18 @@ class Recomputation:
         self.read_from, self.read_until = _span(rules, begin, end)
         self.windows = 0
         said = "".join(text for one in rules for text in (*one.facts, one.where, *one.compute.values()))
-        self._facts = "device." in said
+        grouped = [rule for rule in rules if rule.group_by]
+        self._facts = "device." in said or bool(grouped)
         self._anew = Rules(windows=tuple(map(_patient, rules)))
         self._parts: dict[int, PartitionProcessor] = {}
+        self._groups = {
+            rule.name: PartitionProcessor(Rules(), rule.name, 0, place="central", group=_patient(rule))
+            for rule in grouped
+        }
         self._marks: dict[int, WatermarkTracker] = {}
+        self._merged = {rule.name: MergedMarks(group_node(rule)) for rule in grouped}
         self._first_clock: dict[str, int] = {}  # node -> its clock at the first mark that is read
+        self._first_clocks: dict[int, int] = {}  # partition -> the latest of these
 
     @property
     def facts(self) -> bool:
@@ -100,48 +128,57 @@ class Recomputation:
         return self._facts
 
     def take(self, block: Block) -> None:
-        """Records of the topic, in the order of each partition."""
+        """Records of the topic in order; where there are rules over groups, one partition after the other."""
         tracker = self._marks.setdefault(block.partition, WatermarkTracker())
         for at in marks_of(block, b"".join(block.headers)):
             tracker.apply(at.mark, copied=at.copied)
+            for name, merged in self._merged.items():
+                if any_match(self.rules[name].nodes, at.mark.node):
+                    merged.steps(at.mark, copied=True)
             if at.mark.by is None and at.mark.node not in self._first_clock:
-                self._first_clock[at.mark.node] = _clock(block.headers[at.row])
+                clock = self._first_clock[at.mark.node] = _clock(block.headers[at.row])
+                self._first_clocks[block.partition] = max(clock, self._first_clocks.get(block.partition, NEVER))
         # A reading of any time may say what its device is: of the windows that it begins nobody is asked.
         said = [self.facts and FACTS in headers for headers in block.headers]
         chosen = [
             row for row, time in enumerate(block.timestamps) if said[row] or self.read_from <= time < self.read_until
         ]
         if chosen:
-            part = self._parts.get(block.partition)
-            if part is None:
-                part = PartitionProcessor(self._anew, self.topic, block.partition, place="central")
-                self._parts[block.partition] = part
-            part.process(_without_marks(block, chosen))
+            self._relayed(self._part(block.partition).process(_rows_of(block, chosen)))
+
+    def _part(self, partition: int) -> PartitionProcessor:
+        part = self._parts.get(partition)
+        if part is None:
+            relays = [Relay(rule, name, 1) for name, rule in self.rules.items() if rule.group_by]
+            part = PartitionProcessor(self._anew, self.topic, partition, place="central", relays=relays)
+            self._parts[partition] = part
+        return part
+
+    def _relayed(self, outputs: Sequence[Output]) -> None:
+        """What the first stage of rules over groups says, for their second one."""
+        for name, part in self._groups.items():
+            records = [output.record for output in outputs if output.topic == name]
+            if records:
+                times, keys, values, headers = map(list, zip(*records, strict=True))
+                part.process(Block(name, 0, list(range(len(records))), times, keys, values, headers, len(records)))
 
     @property
     def too_many(self) -> bool:
         """More windows than there is room for: choose a shorter span."""
-        return any(part.counters()["overflow"] for part in self._parts.values())
+        return any(part.counters().get("overflow") for part in (*self._parts.values(), *self._groups.values()))
 
-    def findings(
-        self, standing: Mapping[Key, Standing], *, begins: Mapping[tuple[str, int], int], expired: set[int], whole: bool
-    ) -> list[Finding]:
-        """Windows that differ from what stands.
-
-        `begins`: per (rule, partition) since when the processors have whole windows; `expired`: partitions whose
-        first records are gone; `whole`: whether topic `aggregates` still has its first record.
-        """
+    def findings(self, standing: Mapping[Key, Standing], places: Places) -> list[Finding]:
+        """Windows that differ from what stands."""
         found: list[Finding] = []
         left = {key: one for key, one in standing.items() if key[0] in self.rules and self._asked(key[2])}
-        for partition, part in self._parts.items():
+        for part in (*self._parts.values(), *self._groups.values()):
             for rule, result in part.everything():
                 if not self._asked(result.start):
                     continue
                 self.windows += 1
                 old = left.pop((rule, result.group, result.start), None)
-                if old is None or not _same(old, result):
-                    begin = begins.get((rule, partition), NEVER)
-                    found.append(self._judge(rule, result, old, begin, expired, whole=whole))
+                if old is None or not _same(old, result, near=_NEAR if rule in self._groups else 0.0):
+                    found.append(self._judge(rule, result, old, places))
         for (rule, group, start), old in left.items():
             self.windows += 1
             if old.count:
@@ -155,17 +192,14 @@ class Recomputation:
                     readings=0,
                     fields={},
                 )
-                begin = max((begins.get((rule, one), NEVER) for one in self._marks), default=NEVER)
-                found.append(self._judge(rule, gone, old, begin, expired, whole=whole))
+                found.append(self._judge(rule, gone, old, places))
         return sorted(found, key=lambda one: (one.start, one.group, one.rule))
 
     def _asked(self, start: int) -> bool:
         return self.begin <= start < self.end
 
-    def _judge(
-        self, rule: str, result: WindowResult, old: Standing | None, begin: int, expired: set[int], *, whole: bool
-    ) -> Finding:
-        partition, node = self._node(result.group.partition("/")[0])
+    def _judge(self, rule: str, result: WindowResult, old: Standing | None, places: Places) -> Finding:
+        partition, node = self._place(rule, result.group, places)
         reach = self.rules[rule].gap_ms - 1 if self.rules[rule].kind == "session" else 0
         about = (rule, result.group, result.start, result.end)
         counts = (old.count if old is not None else None, result.readings)
@@ -178,12 +212,12 @@ class Recomputation:
         first, last = result.start - reach, max(result.end, old.end if old is not None else 0)
         if any(first <= to and last > since for since, to in node.open):
             return left("owed")
+        begin = places.begins.get((rule, partition), NEVER)
         if last > _horizon(self.rules[rule], node.watermark, node.open) and result.start >= begin:
             return left("open")
-        missing_ms = max(AHEAD_MS, FACTS_EVERY_MS) if self.facts else AHEAD_MS
-        if partition in expired and first < self._first_clock.get(node_name(result.group), EVER) + missing_ms:
+        if first < self._whole_from(rule, result.group, partition, places.expired):
             return left("readings expired")
-        if old is None and not whole:
+        if old is None and not places.whole:
             return left("results expired")
         lost = any(first <= to and last > since for since, to in node.lost)
         lost |= old is not None and old.cause == "lost"
@@ -194,14 +228,25 @@ class Recomputation:
         said = result._replace(revision=revision, complete=not lost, cause="recompute", more=more)
         value = msgspec.json.encode(aggregate_value(rule, said))
         record = (result.end, f"{result.group}/{rule}/{result.start}".encode(), value, encode_headers([]))
-        output = old.partition if old is not None else partition
+        output = old.partition if old is not None else partition % places.outputs
         return Finding("revised", *about, output, *counts, record)
 
-    def _node(self, name: str) -> tuple[int, Any]:
+    def _place(self, rule: str, group: str, places: Places) -> tuple[int, NodeMarks | None]:
+        """The partition whose processor tells a window of this group, and the marks that it waits for."""
+        if rule in self._merged:
+            [merged] = self._merged[rule].nodes.values()
+            return partition_of(group.encode(), max(1, places.relays.get(rule, 1))), merged
         for partition, tracker in self._marks.items():
-            if name in tracker.nodes:
+            if (name := node_name(group)) in tracker.nodes:
                 return partition, tracker.nodes[name]
         return 0, None
+
+    def _whole_from(self, rule: str, group: str, partition: int, expired: set[int]) -> int:
+        """Since when all readings, and what was said of their devices, are certainly there."""
+        missing_ms = max(AHEAD_MS, FACTS_EVERY_MS) if self.facts else AHEAD_MS
+        if rule in self._merged:
+            return max((self._first_clocks.get(one, EVER) + missing_ms for one in expired), default=NEVER)
+        return self._first_clock.get(node_name(group), EVER) + missing_ms if partition in expired else NEVER
 
 
 def node_name(group: str) -> str:
@@ -237,10 +282,19 @@ def _horizon(rule: WindowRule, watermark: int, owed: Sequence[tuple[int, int]]) 
     return min([horizon, *(first for first, _ in owed)]) if rule.lateness == "backfill" else horizon
 
 
-def _same(old: Standing, result: WindowResult) -> bool:
+def _same(old: Standing, result: WindowResult, near: float) -> bool:
+    """`near`: how far apart two numbers may lie, relative to them, and count as the same."""
     if (old.count, old.end) != (result.readings, result.end):
         return False
-    return bool(msgspec.json.decode(msgspec.json.encode(result.fields)) == old.fields)
+    return _near(msgspec.json.decode(msgspec.json.encode(result.fields)), old.fields, near)
+
+
+def _near(one: Any, other: Any, near: float) -> bool:
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_near(one[name], other[name], near) for name in one)
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=near, abs_tol=0.0)
+    return bool(one == other)
 
 
 def _clock(headers: bytes) -> int:
@@ -250,7 +304,8 @@ def _clock(headers: bytes) -> int:
         return EVER
 
 
-def _without_marks(block: Block, rows: Sequence[int]) -> Block:
+def _rows_of(block: Block, rows: Sequence[int]) -> Block:
+    """Some rows, without their marks."""
     headers = []
     for row in rows:
         blob = block.headers[row]

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from processors.recompute import Finding
     from processors.rules.model import Rules, WindowRule
 
+JOB = "processors"
+"""What a node's own processors are called in the names of their topics."""
 WAIT_S = 60.0
 NAMED = 10
 _LEFT = {
@@ -34,6 +36,7 @@ async def recompute(config: str | None, *, since: str, until: str, rule: str, dr
     """Compare windows with the log, and write a revision of those that differ. Raises UserError."""
     from headwater.cli.export import parse_time
     from headwater.settings.load import load_settings
+    from processors.repartition import relay_topic
     from processors.rules.files import load_rules
 
     ref, status = find_node(config), need_status(config)
@@ -45,6 +48,8 @@ async def recompute(config: str | None, *, since: str, until: str, rule: str, dr
     try:
         ends = await _ends(reader, sorted({one.topic for one in rules}))
         status = await _caught_up(config, ends)
+        if relays := [relay_topic(JOB, one) for one in rules if one.group_by]:
+            status = await _caught_up(config, await _ends(reader, relays))
         found, windows = await compare(reader, rules, span, _processors(status), ends)
         if not dry_run:
             await write(reader, found)
@@ -59,11 +64,7 @@ def chosen(rules: Rules, name: str) -> list[WindowRule]:
     if not found:
         names = ", ".join(one.name for one in rules.windows) or "none"
         raise UserError(f"there is no window rule{f' “{name}”' if name else ''} here", hint=f"The node's: {names}.")
-    alone = [one for one in found if not one.group_by]
-    if not alone:
-        hint = "Only windows of single devices can be made anew."
-        raise UserError(f"the windows of “{found[0].name}” are put together across devices", hint=hint)
-    return alone
+    return found
 
 
 async def _ends(reader: Log, topics: Sequence[str]) -> dict[tuple[str, int], int]:
@@ -109,32 +110,37 @@ async def compare(
     ends: dict[tuple[str, int], int],
 ) -> tuple[list[Finding], int]:
     """What differs of the windows that begin in `span`, and how many were looked at. Raises UserError."""
-    from processors.recompute import Recomputation, Standings
+    from processors.recompute import Places, Recomputation, Standings
+    from processors.repartition import relay_topic
 
     standings = Standings()
     async for block in blocks(reader, "aggregates", since=span[0]):
         standings.take(block)
-    results = range(await reader.partitions("aggregates"))
-    whole = not any([await reader.offset("aggregates", one, "earliest") for one in results])
+    outputs = await reader.partitions("aggregates")
+    whole = not any([await reader.offset("aggregates", one, "earliest") for one in range(outputs)])
+    relays = {one.name: await reader.partitions(relay_topic(JOB, one)) for one in rules if one.group_by}
     found: list[Finding] = []
     windows = 0
     for topic in sorted({one.topic for one in rules}):
-        job = Recomputation([one for one in rules if one.topic == topic], topic, begin=span[0], end=span[1])
-        parts = [one for name, one in ends if name == topic]
+        mine = [one for one in rules if one.topic == topic]
+        job = Recomputation(mine, topic, begin=span[0], end=span[1])
+        parts = sorted(one for name, one in ends if name == topic)
         expired = {one for one in parts if await reader.offset(topic, one, "earliest") > 0}
         # What is gone, and what was said of devices before, only the whole of the log tells.
         since = None if expired or job.facts else max(0, job.read_from)
-        async for block in blocks(reader, topic, since=since, ends=ends):
-            job.take(block)
+        for one in parts:  # one after the other: what is put together across them is then the same each time
+            async for block in blocks(reader, topic, since=since, ends=ends, only=one):
+                job.take(block)
         if job.too_many:
             raise UserError("these are more windows than there is room for", hint="Choose a shorter span, or --rule.")
+        told_by = {topic, *(relay_topic(JOB, one) for one in mine if one.group_by)}
         begins = {
             (rule, int(where.rpartition("/")[2])): begin
             for where, ones in processors.get("begins", {}).items()
-            if where.rpartition("/")[0] == topic
+            if where.rpartition("/")[0] in told_by
             for rule, begin in ones.items()
         }
-        found += job.findings(standings.latest, begins=begins, expired=expired, whole=whole)
+        found += job.findings(standings.latest, Places(begins, relays, max(1, outputs), whole, expired))
         windows += job.windows
     return found, windows
 

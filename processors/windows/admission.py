@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from processors.columns import Ints, KeyTable
-from processors.intervals import Bools, Interval, touching
+from processors.intervals import Bools, Interval
 from processors.late import TooLateReadings
 from processors.results import NEVER, Counters
 from processors.rules.model import WindowRule
 from processors.windows.cells import Cells, Unknown
+from processors.windows.owed import Owed
 
 
 class Spans(NamedTuple):
@@ -41,13 +42,15 @@ class WindowAdmission:
         self._refused: list[tuple[int, int, int]] = []  # rows at hand that came too late, and the window of each
         self._matches: Bools = np.zeros(0, dtype=np.bool_)
         self._nodes_of: Ints = np.zeros(0, dtype=np.int64)
-        # per node: its watermark, and the time below which windows are forgotten
+        # per node: its watermark; what ended by then may be gone, for want of memory, for its lateness
         self._watermark: Ints = np.zeros(0, dtype=np.int64)
         self._floor: Ints = np.zeros(0, dtype=np.int64)
+        self._passed: Ints = np.zeros(0, dtype=np.int64)
         self._begin = NEVER
         self._young: dict[int, int] = {}  # keys whose windows begin later, since the rule names them only since then
         self._begins: Ints | None = None
         self._open: dict[int, list[Interval]] = {}
+        self._owed = Owed()
 
     # since when
 
@@ -109,6 +112,7 @@ class WindowAdmission:
             never = np.full(missing, NEVER, dtype=np.int64)
             self._watermark = np.concatenate([self._watermark, never])
             self._floor = np.concatenate([self._floor, never])
+            self._passed = np.concatenate([self._passed, never])
 
     def _match(self, key: int) -> bool:
         node, device = self._keys.device(key)
@@ -116,7 +120,11 @@ class WindowAdmission:
 
     def _horizon(self, node: int) -> int:
         """Windows of a node that end at or before this are not begun any more."""
-        return max(self._lateness(int(self._watermark[node]), self._open.get(node, ())), int(self._floor[node]))
+        return max(self._beyond_lateness(node), int(self._floor[node]))
+
+    def _beyond_lateness(self, node: int) -> int:
+        horizon = self._lateness(int(self._watermark[node]), self._open.get(node, ()))
+        return max(horizon, int(self._passed[node]))  # a node that owes older data than before does not set it back
 
     def _lateness(self, watermark: int, owed: Sequence[Interval]) -> int:
         """What ended by then has had its time to be revised; with lateness "backfill" not while a node owes data."""
@@ -131,11 +139,9 @@ class WindowAdmission:
         """Which windows are not begun any more."""
         used, which = np.unique(nodes, return_inverse=True)
         over: Bools = windows.ends <= np.array([self._horizon(node) for node in used.tolist()], dtype=np.int64)[which]
-        if over.any():
-            for turn, node in enumerate(used.tolist()):
-                if owed := self._open.get(node):
-                    mine = which == turn
-                    over[mine] &= ~touching(windows.since[mine], windows.ends[mine], owed)
+        for row in np.flatnonzero(over).tolist():
+            since, end = int(windows.since[row]), int(windows.ends[row])
+            over[row] = not self._owed.lets_begin(int(nodes[row]), since, end, end)
         return over
 
     def _make(self, table: Cells, unknown: Unknown, key: Ints, nodes: Ints, starts: Ints, windows: Spans) -> Ints:
@@ -162,12 +168,9 @@ class WindowAdmission:
             return  # it is not late: the rule is younger than the window
         node = int(self._nodes_of[key])
         live = int(self._watermark[node])
-        forgotten = live == NEVER or window[1] - self._slack > self._lateness(live, self._open.get(node, ()))
+        forgotten = live == NEVER or window[1] - self._slack > self._beyond_lateness(node)
         cause = "memory" if forgotten else "backfill" if backfill else "device"
         self.late.take(row, self._keys.names[key], time, window, live, cause)
-
-    def _owed(self, node: int, start: int, end: int) -> bool:
-        return any(start <= last and end > first for first, last in self._open.get(node, ()))
 
 
 def fits(rule: WindowRule, node: str, device: str) -> bool:

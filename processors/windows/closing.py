@@ -85,6 +85,7 @@ class WindowState(WindowMemory):
         if mark.by is not None:
             return Results(self._silence(index, mark))
         watermark = node.watermark
+        self._owed.take(index, node.open, self._horizon(index))
         self._open[index] = node.open
         if watermark is None:
             return Results(())

@@ -15,7 +15,7 @@ import numpy as np
 
 from processors.aggregates.field_state import FieldState
 from processors.columns import Columns, Ints, KeyTable
-from processors.intervals import Bools, Interval, touching
+from processors.intervals import Bools, Interval, untouched
 from processors.marks import Mark, NodeMarks
 from processors.results import NEVER, FieldResults, Results, Told
 from processors.rules.model import WindowRule
@@ -23,6 +23,7 @@ from processors.windows.admission import Spans
 from processors.windows.cells import Cells, Unknown, each_once
 from processors.windows.closing import WindowState
 from processors.windows.fields import FieldTable
+from processors.windows.owed import Owed
 
 NUMBERS_MAX = 1 << 62
 
@@ -41,6 +42,7 @@ class HoppingWindows(WindowState):
         self._panes = Cells(rule.windows_max)
         self.fields = FieldTable(rule, self._panes.capacity)
         self._open_was: list[Interval] = []  # what was owed when the readings came, before the mark at hand
+        self._owed_was = Owed()
 
     def _begin_behind(self, newest: int) -> int:
         return newest - newest % self._hop + self._hop
@@ -100,7 +102,9 @@ class HoppingWindows(WindowState):
     # marks
 
     def close(self, mark: Mark, node: NodeMarks) -> Results:
-        self._open_was = self._open.get(self._keys.node_id(mark.node), [])
+        index = self._keys.node_id(mark.node)
+        self._open_was = self._open.get(index, [])
+        self._owed_was.restore({0: self._owed.pieces(index)})
         return super().close(mark, node)
 
     def _prepare(self, index: int, before: int, watermark: int) -> list[Told]:
@@ -129,7 +133,7 @@ class HoppingWindows(WindowState):
     def _have_fresh(self, index: int, before: int, until: int) -> Ints:
         """Have the windows of panes with new readings; returns those."""
         fresh = self._mine(self._panes.needing(), index)
-        lateness = self._lateness(before, self._open_was)
+        lateness = max(self._lateness(before, self._open_was), int(self._passed[index]))
         self._have_windows(fresh, NEVER, until, max(lateness, int(self._floor[index])))
         return fresh
 
@@ -162,7 +166,9 @@ class HoppingWindows(WindowState):
     def _have_cells(self, windows: Ints, keys: Ints, live: Bools, horizon: int) -> None:
         cells = self.cells.get(keys, windows)
         ends = windows + self._size
-        begun = np.flatnonzero((cells < 0) & ((ends > horizon) | touching(windows, ends, self._open_was)))
+        fresh = np.flatnonzero(cells < 0).tolist()
+        spans = zip(fresh, windows[fresh].tolist(), ends[fresh].tolist(), strict=True)
+        begun = [row for row, start, end in spans if end > horizon or self._owed_was.lets_begin(0, start, end, end)]
         cells[begun] = self.cells.make(keys[begun], windows[begun], ends[begun])
         self.counters.overflow += int(np.count_nonzero(cells[begun] < 0))
         there = cells >= 0
@@ -245,13 +251,8 @@ class HoppingWindows(WindowState):
         panes = self._panes.resting()
         nodes = self._nodes_of[self._panes.key[panes]]
         panes = panes[self._panes.end[panes] <= self._watermark[nodes]]
-        for index, intervals in self._open.items():
-            if intervals:
-                panes = panes[(self._nodes_of[self._panes.key[panes]] != index) | ~self._touching(panes, intervals)]
-        return panes
-
-    def _touching(self, panes: Ints, intervals: list[Interval]) -> Bools:
-        return touching(self._first(self._panes.start[panes]), self._panes.end[panes], intervals)
+        nodes = self._nodes_of[self._panes.key[panes]]
+        return panes[untouched(nodes, self._first(self._panes.start[panes]), self._panes.end[panes], self._open)]
 
     def _sweep(self, index: int, horizon: int) -> None:
         super()._sweep(index, horizon)
@@ -259,7 +260,7 @@ class HoppingWindows(WindowState):
         self._free_panes(panes[self._panes.end[panes] <= horizon])
 
     def _pressed(self) -> int | None:
-        found = [super()._pressed(), self._pressed_by(self.cells, self.cells.resting)]
+        found = [super()._pressed(), self._pressed_by(self.cells, self._resting)]
         return max((last for last in found if last is not None), default=None)
 
     def _forget_until(self, last: int) -> None:

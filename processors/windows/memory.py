@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from processors.columns import Ints, KeyTable
-from processors.intervals import Bools, Interval, touching
+from processors.intervals import Bools, Interval, untouched
 from processors.results import NEVER, Counters, FieldResults, by_window
 from processors.rules.evolution import WindowChange
 from processors.rules.model import WindowRule
@@ -92,20 +92,23 @@ class WindowMemory(WindowAdmission):
     # memory
 
     def _forget(self, index: int, watermark: int) -> None:
-        """Let go of windows beyond the allowed lateness, and of the oldest closed ones when memory is short."""
+        """Let go of windows beyond the allowed lateness, and of the oldest ones when memory is short."""
         step = self._step(watermark)
         if self._swept.get(index, NEVER) != step:
             self._swept[index] = step
             self._sweep(index, self._lateness(watermark, self._open.get(index, ())))
-        floor = self._pressed()
-        if floor is not None:
+        self._passed[index] = self._beyond_lateness(index)
+        if (floor := self._pressed()) is not None:
             self._forget_until(floor)
 
     def _sweep(self, index: int, horizon: int) -> None:
         """Forget what ended by then, unless something is still owed to it."""
-        old = self._of_node(self.cells.resting(), index, horizon)
-        if len(old):
-            self._free(old[~touching(*self._reach(old), self._open.get(index, ()))])
+        self._free(self._of_node(self._resting(), index, horizon))
+
+    def _resting(self) -> Ints:
+        """Windows that may be forgotten: told, and nothing is owed to them."""
+        cells = self.cells.resting()
+        return cells[untouched(self._nodes_of[self.cells.key[cells]], *self._reach(cells), self._open)]
 
     def _pressed(self) -> int | None:
         """When memory is short: the time until which closed windows must be forgotten."""
@@ -124,7 +127,7 @@ class WindowMemory(WindowAdmission):
 
     def _holding(self) -> tuple[Cells, Callable[[], Ints]]:
         """The table whose cells hold the fields, and what gives those of them that may be forgotten."""
-        return self.cells, self.cells.resting
+        return self.cells, self._resting
 
     def _pressed_by(self, table: Cells, resting: Callable[[], Ints]) -> int | None:
         if len(table) <= self.rule.windows_max * FULL or not len(closed := resting()):
@@ -134,7 +137,7 @@ class WindowMemory(WindowAdmission):
         return int(np.partition(table.end[closed], order)[order])
 
     def _forget_until(self, last: int) -> None:
-        resting = self.cells.resting()
+        resting = self._resting()
         gone = resting[self.cells.end[resting] <= last]
         self._raise_floors(self.cells.key[gone], last)
         self._free(gone)
@@ -181,7 +184,9 @@ class WindowMemory(WindowAdmission):
             table.renumber(new_of)
         stayed = new_node_of[: len(self._watermark)] >= 0
         self._watermark, self._floor = self._watermark[stayed], self._floor[stayed]
+        self._passed = self._passed[stayed]
         new = new_node_of.tolist()
+        self._owed.renumber(new)
         self._swept = {new[node]: step for node, step in self._swept.items() if new[node] >= 0}
         self._open = {new[node]: intervals for node, intervals in self._open.items() if new[node] >= 0}
         self._lost = {new[node]: intervals for node, intervals in self._lost.items() if new[node] >= 0}
@@ -203,6 +208,8 @@ class WindowMemory(WindowAdmission):
             "counters": msgspec.structs.asdict(self.counters),
             "watermark": self._watermark.tolist(),
             "floor": self._floor.tolist(),
+            "passed": self._passed.tolist(),
+            "owed": self._owed.snapshot(),
             "swept": self._swept,
             "begin": self._begin,
             "young": self._young,
@@ -254,6 +261,8 @@ class WindowMemory(WindowAdmission):
             self.late.restore(data["late"])
         self._watermark = np.array(data["watermark"], dtype=np.int64)
         self._floor = np.array(data["floor"], dtype=np.int64)
+        self._passed = np.array(data.get("passed", [NEVER] * len(self._floor)), dtype=np.int64)
+        self._owed.restore(data.get("owed", data["open"]))
         self._swept, self._begin = dict(data["swept"]), data["begin"]
         self._young = dict(data.get("young", {}))
         self._learn_young()

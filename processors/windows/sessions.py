@@ -131,7 +131,8 @@ class SessionWindows(WindowState):
 
     def _begin_session(self, key: int, time: int, node: int, place: int) -> int:
         starts, cells = self._of_key[key]
-        if time < self._horizon(node) and not self._owed(node, time - self._gap + 1, time + self._gap):
+        reach = (time - self._gap + 1, time + self._gap)
+        if time < self._horizon(node) and not self._owed.lets_begin(node, *reach, time + 1):
             return _TOO_LATE
         cell = self.cells.make_one(key, time, time + self._gap)
         if cell < 0:

@@ -10,60 +10,14 @@ from typing import Any
 from processors import late
 from tests.support.aggregate_model import Near
 from tests.support.river import Row
+from tests.support.window_trees import Tree, aggregate, flat, is_number, with_field
 
 Window = dict[str, Any]
+NEVER = -(1 << 60)
 
 
 def touches(start: int, end: int, intervals: list[list[int]]) -> bool:
     return any(start <= interval[1] and end > interval[0] for interval in intervals)
-
-
-Tree = list[Any]
-"""Readings in the order in which they are added up; a list among them is added up by itself first."""
-
-
-def flat(tree: Tree) -> list[Any]:
-    return [one for item in tree for one in (flat(item) if isinstance(item, list) else [item])]
-
-
-def total(tree: Tree, of: Callable[[Any], float]) -> float:
-    found = 0.0
-    for item in tree:
-        found += total(item, of) if isinstance(item, list) else of(item)
-    return found
-
-
-def is_number(value: Any) -> bool:
-    return type(value) in (int, float)
-
-
-def with_field(tree: Tree, name: str) -> Tree:
-    found = []
-    for item in tree:
-        if isinstance(item, list):
-            found.append(with_field(item, name))
-        elif is_number(item.fields.get(name)):
-            found.append(item.fields[name])
-    return found
-
-
-def aggregate(name: str, tree: Tree) -> Any:
-    numbers = flat(tree)
-    match name:
-        case "count":
-            return len(numbers)
-        case "min":
-            return float(min(numbers))
-        case "max":
-            return float(max(numbers))
-        case "mean":
-            return total(tree, float) / len(numbers)
-    sines = total(tree, lambda number: math.sin(math.radians(number)))
-    cosines = total(tree, lambda number: math.cos(math.radians(number)))
-    if math.hypot(sines, cosines) <= 1e-9 * len(numbers):
-        return None
-    degrees = math.degrees(math.atan2(sines, cosines)) % 360
-    return degrees if degrees < 360 else 0.0
 
 
 class Model:
@@ -94,6 +48,8 @@ class Model:
         self.lost: dict[str, list[list[int]]] = {}
         self.highest: dict[tuple[Any, ...], int] = {}
         self.swept: dict[str, int | None] = {}
+        self.let_go: dict[str, int] = {}
+        self.said_owed: dict[str, list[tuple[int, list[list[int]]]]] = {}
         self.passed: dict[str, int | None] = {}
         self.outputs: list[Window] = []
         self.refused: dict[str, list[dict[str, Any]]] = {}
@@ -110,13 +66,29 @@ class Model:
         """What ended by then has had its time."""
         watermark = self.watermark(node)
         if watermark is None:
-            return -(1 << 60)
+            return NEVER
         owed = [first for first, _ in self.owed(node)] if self.until_backfilled else []
         return min([watermark - self.lateness, *owed])
 
-    def too_late(self, node: str, start: int, end: int) -> bool:
-        late = end <= self.horizon(node)
-        return late and not touches(start, end, self.owed(node))
+    def too_late(self, node: str, start: int, end: int, over: int | None = None) -> bool:
+        """Its time is over (`over`: when), and not all the while since then something was owed to it."""
+        over = end if over is None else over
+        if over > max(self.horizon(node), self.let_go.get(node, NEVER)):
+            return False
+        edges = {
+            start,
+            *(edge for _, owed in self.said_owed.get(node, []) for one in owed for edge in (one[0], one[1] + 1)),
+        }
+        return not any(start <= edge < end and self.owed_since(node, edge) < over for edge in edges)
+
+    def owed_since(self, node: str, time: int) -> int:
+        """What had been let go of when a mark said first of all those since that this time is owed."""
+        found = 1 << 60
+        for let_go, owed in reversed(self.said_owed.get(node, [])):
+            if not touches(time, time + 1, owed):
+                break
+            found = let_go
+        return found
 
     def refuse(self, row: Row, start: int, end: int, *, backfill: bool) -> None:
         live = self.watermark(row.node)
@@ -186,6 +158,7 @@ class Model:
         lives[part] = max(mark["live"], lives.get(part, mark["live"]))
         self.open.setdefault(node, {})[part] = mark.get("open", [])
         self.lost.setdefault(node, []).extend(mark.get("lost", []))
+        self.said_owed.setdefault(node, []).append((self.let_go.get(node, NEVER), self.owed(node)))
         passed = self.passed.get(node)
         self.passed[node] = watermark = self.watermark(node)
         if watermark is None:
@@ -201,6 +174,7 @@ class Model:
         if self.swept.get(node) != self.step(watermark):
             self.swept[node] = self.step(watermark)
             self.sweep(node, self.horizon(node))
+        self.let_go[node] = max(self.horizon(node), self.let_go.get(node, NEVER))
 
     def foretell(self, node: str, watermark: int) -> None:
         """What there is of windows under way, if it is new."""
@@ -325,8 +299,8 @@ class Overlapping(Model):
         starts = self.starts(pane)
         where = (row.node, row.device, pane)
         if where not in self.panes:
-            over = starts[-1] + self.size <= self.horizon(row.node)
-            if over and not touches(pane - self.size, starts[-1] + self.size, self.owed(row.node)):
+            end = starts[-1] + self.size
+            if self.too_late(row.node, pane - self.size, end):
                 self.refuse(row, starts[-1], starts[-1] + self.size, backfill=backfill)
                 return
         self.panes.setdefault(where, []).append(row)
@@ -375,11 +349,9 @@ class Silences(Model):
         near = sorted(
             where for where, one in mine.items() if row.time < one["end"] and one["start"] < row.time + self.gap
         )
-        if not near:
-            over = row.time < self.horizon(row.node)
-            if over and not touches(row.time - self.gap + 1, row.time + self.gap, self.owed(row.node)):
-                self.refuse(row, row.time, row.time + self.gap, backfill=backfill)
-                return
+        if not near and self.too_late(row.node, row.time - self.gap + 1, row.time + self.gap, row.time + 1):
+            self.refuse(row, row.time, row.time + self.gap, backfill=backfill)
+            return
         start = min([row.time, *(where[2] for where in near)])
         joined = self.new(start, max([row.time + self.gap, *(mine[where]["end"] for where in near)]))
         for where in near:

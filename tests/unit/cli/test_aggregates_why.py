@@ -13,7 +13,7 @@ from headwater.clock import ManualClock
 from headwater.errors import UserError
 from processors.budget import NO_LIMITS
 from processors.job import RuleJob
-from processors.processor import AGGREGATES, PartitionProcessor
+from processors.processor import AGGREGATES, LATE, PartitionProcessor
 from processors.rules.model import Rules, WindowRule
 from tests.support import river
 from tests.support.memory_log import MemoryNode
@@ -42,7 +42,7 @@ class World:
     def __init__(self, *rules: WindowRule) -> None:
         self.rules = Rules(windows=rules)
         self.node = MemoryNode(ManualClock())
-        self.node.topics = {"readings": [[], []], AGGREGATES: [[]], RELAY: [[], []]}
+        self.node.topics = {"readings": [[], []], AGGREGATES: [[]], RELAY: [[], []], LATE: [[]]}
         self.job = RuleJob(self.rules, place="central", name="processors")
         self.job.know({"readings": 2, RELAY: 2})
         topics = ("readings", RELAY) if any(rule.group_by for rule in rules) else ("readings",)
