@@ -26,7 +26,7 @@ from gateway.log.layout import (
     HEADER_STRUCT,
     LENGTH_OFFSET,
 )
-from gateway.log.plan import SEQUENCED, PlannedBatch, plan_append
+from gateway.log.plan import SEQUENCED, Plan, plan_append
 from gateway.log.readable import Readable
 from gateway.log.records import Buffer
 from gateway.log.replay import read_marker
@@ -166,7 +166,7 @@ class PartitionLog(Readable, Upkept):
             self._segments.note_abort(self._active)
         return appended
 
-    def _write(self, data: Buffer, plan: tuple[list[PlannedBatch], int, int | None]) -> Appended:
+    def _write(self, data: Buffer, plan: Plan) -> Appended:
         batches, next_offset, chain = plan
         gather = self._syncing
         if gather and self._gathered_bytes + len(data) > _GATHERED_BYTES_MAX:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import struct
+from functools import lru_cache, reduce
+from itertools import accumulate, repeat
+from operator import add, or_, sub
 
 from crc32c import crc32c
 
@@ -21,6 +24,8 @@ from gateway.log.records import Buffer
 from gateway.log.state import NO_PRODUCER
 
 _CRC_START = 21
+_EQUAL_BYTES_MAX = 4 << 10  # of larger ones so few come together that it does not pay
+_LENGTH = struct.Struct(">i")
 _PATCH = struct.Struct(">qii")
 SEQUENCED = ATTRIBUTE_CONTROL | ATTRIBUTE_TRANSACTIONAL
 
@@ -29,9 +34,13 @@ SEQUENCED = ATTRIBUTE_CONTROL | ATTRIBUTE_TRANSACTIONAL
 PlannedBatch = tuple[int, int, int, int | None]
 
 
+# with the end offset and the chain's value after them
+Plan = tuple[list[PlannedBatch], int, int | None]
+
+
 def plan_append(
     data: Buffer, offset: int, epoch: int, chain: int | None, *, verify: bool, sequenced: bool = False
-) -> tuple[list[PlannedBatch], int, int | None]:
+) -> Plan:
     """Check batches for `offset` on and patch them; returns them, the end offset and the chain's value after them.
 
     `sequenced` lets in those of idempotent producers and coordinators: the caller sees to it that such a one is alone.
@@ -39,6 +48,8 @@ def plan_append(
     """
     total = len(data)
     view = memoryview(data)
+    if plan := _plan_equal(data, view, offset, epoch, chain, verify=verify):
+        return plan
     planned: list[PlannedBatch] = []
     position = 0
     while position < total:
@@ -64,3 +75,44 @@ def plan_append(
         offset += count
         position = end
     return planned, offset, chain
+
+
+def _plan_equal(
+    data: Buffer, view: memoryview, offset: int, epoch: int, chain: int | None, *, verify: bool
+) -> Plan | None:
+    """The same for several of one size, at once; None when they are not, or one is bad, and nothing has happened then.
+
+    Devices send the same again and again. Column by column that costs half of what it does batch by batch.
+    """
+    total = len(data)
+    length = _LENGTH.unpack_from(data, LENGTH_OFFSET - 4)[0] if total > HEADER_BYTES else 0
+    size = length + LENGTH_OFFSET
+    if not HEADER_BYTES <= size <= _EQUAL_BYTES_MAX or size == total or total % size:
+        return None
+    starts = range(0, total, size)
+    batches = len(starts)
+    lengths, magics, crcs, attributes, deltas, newests, producers, counts = zip(
+        *_headers(size).iter_unpack(data), strict=True
+    )
+    if (
+        not lengths.count(length) == magics.count(MAGIC) == producers.count(NO_PRODUCER) == batches
+        or reduce(or_, attributes) & SEQUENCED
+        or not 1 <= min(counts) <= max(counts) <= DECODED_RECORDS_MAX
+        or list(map(sub, counts, deltas)).count(1) != batches
+        or (verify and tuple([crc32c(view[start + _CRC_START : start + size]) for start in starts]) != crcs)
+    ):
+        return None
+    chains: list[int | None] = []
+    bases = list(accumulate(counts, initial=offset))
+    for start, base in zip(starts, bases):  # noqa: B905 - the last base is that of what comes next
+        _PATCH.pack_into(data, start, base, length, epoch)
+        chains.append(chain)
+        if chain is not None:
+            chain = chain_next(chain, data[start : start + HEADER_BYTES])
+    return list(zip(repeat(size), map(add, bases, deltas), newests, chains)), bases[-1], chain
+
+
+@lru_cache(16)
+def _headers(size: int) -> struct.Struct:
+    """What is looked at in the header of each batch of this size."""
+    return struct.Struct(f">8xi4xbIhi8xqq6xi{size - HEADER_BYTES}x")

@@ -1,0 +1,89 @@
+"""What is appended is checked and patched: several batches of one size at once, with the same result as one by one."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from gateway.log import plan
+from gateway.log.chain import CHAIN_START, chain_next
+from gateway.log.errors import CorruptBatch
+from gateway.log.layout import HEADER_BYTES
+from tests.support.logs import batch
+
+
+def spoilt(random: Random, batches: list[bytearray]) -> None:
+    """One of them in one of many ways, CRCs included or not."""
+    one = random.choice(batches)
+    how = random.randrange(9)
+    if how == 0:
+        one[random.randrange(len(one))] ^= 1 << random.randrange(8)
+    elif how == 1:
+        one[:] = batch(bytes(len(one)), producer_id=7, producer_epoch=0, base_sequence=0)
+    elif how == 2:
+        one[-1:] = b""
+    elif how == 3:
+        one += b"x"
+    elif how == 4:
+        one[8:12] = (len(one) - 12 + random.choice([-1, 1, 1 << 20, -(1 << 20)])).to_bytes(4, "big", signed=True)
+    elif how == 5:
+        one[57:61] = random.choice([b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff"])
+    elif how == 6:
+        one[22] |= 0x10
+    elif how == 7:
+        one[16] = 1
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_at_once_is_as_one_by_one(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = Random(seed)
+    quick, at_once, refused = plan._plan_equal, 0, 0
+
+    def planned(data: bytes, **options: bool) -> tuple[object, bytes]:
+        own = bytearray(data)
+        chain = CHAIN_START if options.pop("chained") else None
+        try:
+            return plan.plan_append(own, 1_000, 7, chain, **options), bytes(own)
+        except CorruptBatch as error:
+            return str(error), b""
+
+    for _ in range(150):
+        size = random.choice([0, 1, 100, 5_000])
+        values = random.choice([1, 1, 3])
+        batches = [
+            bytearray(batch(*[random.randbytes(size) for _ in range(values)])) for _ in range(random.randrange(1, 9))
+        ]
+        if random.random() < 0.5:
+            spoilt(random, batches)
+        data = b"".join(batches)
+        options = {"verify": random.random() < 0.8, "chained": random.random() < 0.8}
+        with monkeypatch.context() as patched:
+            patched.setattr(plan, "_plan_equal", lambda *arguments, **options: None)
+            expected = planned(data, **options)
+        assert planned(data, **options) == expected
+        own = bytearray(data)
+        if quick(own, memoryview(own), 1_000, 7, None, verify=options["verify"]) is not None:
+            at_once += 1
+        else:
+            assert own == data  # nothing has happened
+        refused += not expected[1]
+    assert at_once > 30
+    assert refused > 20
+
+
+def test_offsets_epoch_and_chain_are_those_of_batches_behind_one_another() -> None:
+    data = bytearray(batch(b"a", b"b") * 3)
+    size = len(data) // 3
+    batches, end, chain = plan.plan_append(data, 10, 5, CHAIN_START, verify=True)
+    assert [int.from_bytes(data[size * n : size * n + 8], "big") for n in range(3)] == [10, 12, 14]
+    assert [data[size * n + 12 : size * n + 16] for n in range(3)] == [b"\0\0\0\x05"] * 3
+    chains = [CHAIN_START]
+    for n in range(3):
+        chains.append(chain_next(chains[-1], data[size * n : size * n + HEADER_BYTES]))
+    assert [(each[0], each[1], each[3]) for each in batches] == [
+        (size, 11, chains[0]),
+        (size, 13, chains[1]),
+        (size, 15, chains[2]),
+    ]
+    assert (end, chain) == (16, chains[3])
