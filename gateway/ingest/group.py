@@ -93,9 +93,9 @@ class GroupBuilder:
                 return
         topics, payloads = messages.topics, messages.payloads
         starts: Iterable[int]
-        if topics.count(topics[0]) == len(topics):
-            lane, start = self._routes.get(topics[0]) or self._route(topics[0])
-            lanes, starts = [lane], repeat(start, len(topics))
+        if (topic := messages.topic) is not None:
+            lane, start = self._routes.get(topic) or self._route(topic)
+            lanes, starts = [lane], repeat(start)
         else:
             routes = [self._routes.get(topic) or self._route(topic) for topic in topics]
             lanes, starts = [lane for lane, _ in routes], [start for _, start in routes]
@@ -103,7 +103,7 @@ class GroupBuilder:
         if source.profile is not None:
             lanes = [self._lane(source.profile)]
         if lanes.count(lanes[0]) == len(lanes):
-            lanes[0].add(entry, topics, payloads, uses)
+            lanes[0].add(entry, topics, payloads, uses, topic=topic)
             return
         for lane in dict.fromkeys(lanes):
             mine = [index for index, other in enumerate(lanes) if other is lane]
@@ -215,10 +215,12 @@ class GroupBuilder:
         if b"{}" in values:
             return False
         known = lane.topic_keys
-        try:
-            keys = list(map(known.__getitem__, lane.topics))
-        except KeyError:
-            keys = [known.get(topic) or self._topic_key(lane, topic) for topic in lane.topics]
+        keys: list[bytes] = []
+        for run in lane.runs:
+            if (topic := run.topic) is not None:
+                keys += [known.get(topic) or self._topic_key(lane, topic)] * (run.stop - run.start)
+            else:
+                keys += [known.get(each) or self._topic_key(lane, each) for each in lane.topics[run.start : run.stop]]
         arrivals = [run.entry.arrival_ms for run in lane.runs]
         earliest_ms, latest_ms = max(0, max(arrivals) - lane.past_max_ms), min(arrivals) + FUTURE_MAX_MS
         if plain.claims is None or (min(plain.claims) >= earliest_ms and max(plain.claims) <= latest_ms):

@@ -32,7 +32,7 @@ Results = list[list[Reading] | Undecodable]
 class Run(NamedTuple):
     """Messages of one entry in a lane: its columns from `start` to `stop`, with what recognises them after a crash.
 
-    `own`: an entry that was decoded elsewhere brings header sections of its own.
+    `own`: an entry that was decoded elsewhere brings header sections of its own. `topic`: where it is one for all.
     """
 
     entry: Entry
@@ -40,6 +40,7 @@ class Run(NamedTuple):
     stop: int
     uses: Uses | None
     own: list[bytes] | None = None
+    topic: str | None = None
 
     def sections(self) -> list[bytes]:
         """A header section for each message."""
@@ -95,18 +96,19 @@ class Lane:
         payloads: Sequence[bytes],
         uses: Uses | None,
         own: list[bytes] | None = None,
+        topic: str | None = None,
     ) -> None:
-        """One entry's messages, in order."""
+        """One entry's messages, in order; `topic` where it is known to be one for all."""
         start = len(self.topics)
         self.topics += topics
         self.payloads += payloads
         stop = start + len(topics)
         if uses is None or len(topics) <= _RUN_MAX:
-            self.runs.append(Run(entry, start, stop, uses, own))
+            self.runs.append(Run(entry, start, stop, uses, own, topic))
             return
         for first in range(0, len(topics), _RUN_MAX):
             last = min(first + _RUN_MAX, len(topics))
-            self.runs.append(Run(entry, start + first, start + last, uses.part(first, last)))
+            self.runs.append(Run(entry, start + first, start + last, uses.part(first, last), None, topic))
 
     def decode_plain(self) -> PlainReadings | None:
         """All messages by columns, or None when some message needs another way."""

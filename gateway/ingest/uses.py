@@ -13,6 +13,7 @@ from array import array
 from binascii import hexlify
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from struct import pack
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.log.records import NO_HEADERS
@@ -35,10 +36,11 @@ class Uses(NamedTuple):
     client: bytes
     ids: array[int]
     crcs: array[int]
+    numbered: bool = False  # known: no identifier is 0
 
     def part(self, start: int, stop: int) -> Uses:
         """Of the messages from `start` to `stop`."""
-        return Uses(self.client, self.ids[start:stop], self.crcs[start:stop])
+        return Uses(self.client, self.ids[start:stop], self.crcs[start:stop], self.numbered)
 
     def of(self, indices: Iterable[int]) -> Uses:
         """Of some of the messages."""
@@ -58,8 +60,8 @@ class Uses(NamedTuple):
     def together(self) -> bytes:
         """One header section for all of them."""
         ids, crcs, client = self.ids, self.crcs, self.client
-        if 0 in ids:
-            _, ids, crcs = self.of(index for index, packet_id in enumerate(ids) if packet_id)
+        if not self.numbered and 0 in ids:
+            _, ids, crcs, _ = self.of(index for index, packet_id in enumerate(ids) if packet_id)
             if not ids:
                 return NO_HEADERS
         if len(ids) == 1:
@@ -80,10 +82,11 @@ def note_uses(source: Source, messages: Messages, starts: Iterable[int], *, is_n
     ids, memory = messages.ids, source.memory
     if memory is None or not any(ids):
         return None
-    uses = Uses(source.client, ids, array("I", map(zlib.crc32, messages.payloads, starts)))
+    crcs = array("I", pack(f"{len(ids)}I", *map(zlib.crc32, messages.payloads, starts)))
+    uses = Uses(source.client, ids, crcs, messages.numbered)
     if is_noted:
         return uses
-    if 0 not in ids:
+    if messages.numbered:
         memory.use_all(ids, uses.crcs)
     else:
         for packet_id, crc in zip(ids, uses.crcs, strict=True):

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from gateway.ingest.mqtt.reasons import ConnectCode, MqttError, ReasonCode
 
 REMAINING_LENGTH_MAX = 268_435_455
+_HIGH = int(sys.byteorder == "little")  # where in an array's number its upper byte stands
 
 
 class PacketType(IntEnum):
@@ -314,12 +315,9 @@ def encode_acknowledgement(kind: PacketType, packet_id: int) -> bytes:
 
 def encode_pubacks(packet_ids: array[int]) -> bytes:
     """A PUBACK for each (array type H), as 3.1.1 has it and MQTT 5 for success."""
-    if sys.byteorder == "little":
-        packet_ids = packet_ids[:]
-        packet_ids.byteswap()
-    pairs = packet_ids.tobytes()
-    pubacks = bytearray(b"\x40\x02\0\0") * len(packet_ids)
-    pubacks[2::4], pubacks[3::4] = pairs[::2], pairs[1::2]
+    halves = packet_ids.tobytes()
+    pubacks = bytearray(b"\x40\x02\0\0" * len(packet_ids))
+    pubacks[2::4], pubacks[3::4] = halves[_HIGH::2], halves[1 - _HIGH :: 2]
     return bytes(pubacks)
 
 

@@ -10,9 +10,12 @@ a client could send them on purpose: after that only half of what is left is loo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from array import array
+from collections.abc import Callable, Iterator
 from functools import lru_cache
-from struct import Struct
+from itertools import chain
+from struct import Struct, pack
 from typing import TYPE_CHECKING, Any
 
 from gateway.ingest.mqtt.state import QOS
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 # the first byte of a PUBLISH with QoS 0 or 1 and every legal flag
 PLAIN = frozenset({0x30, 0x31, 0x32, 0x33, 0x3A, 0x3B})
 EQUAL_MIN = 4  # packets; fewer are as quick one by one
+_HIGH = int(sys.byteorder == "little")  # where in an array's number its upper byte stands
 
 
 def read_run(x: Exchange, data: bytes, position: int, end: int, room: int, properties: int) -> tuple[int, int]:
@@ -35,7 +39,9 @@ def read_run(x: Exchange, data: bytes, position: int, end: int, room: int, prope
     length_max = x.settings.packet_bytes_max - 3  # one a byte or so larger is left to the table
     first = flags = number_bytes = 0  # of the packet before: the next is often the same
     name, head = "", b""  # its topic, and the bytes of that with their length
-    ids, payloads = list[int](), list[bytes]()  # and of all that were like it, not among `messages` yet
+    ids: list[int] = []  # and of all from `began` on that were like it, not among `messages` yet
+    payloads: list[bytes] = []
+    began = position
     if not position:
         x.unlike_bytes = 0
     looked = 0 < x.unlike_bytes < 2 * (end - position)  # for packets of equal length
@@ -58,8 +64,9 @@ def read_run(x: Exchange, data: bytes, position: int, end: int, room: int, prope
             if topic_end > stop or (known := names.get(data[body + 2 : topic_end])) is None:
                 break
             if ids:
-                messages.extend(name, payloads, ids, flags)
+                messages.extend(name, payloads, _array(ids), flags, position - began)
                 ids, payloads = [], []
+            began = position
             first, name, head = data[position], known, data[body:topic_end]
             flags, number_bytes = first & 15, 2 if first & QOS else 0
         at = body + len(head)
@@ -69,10 +76,12 @@ def read_run(x: Exchange, data: bytes, position: int, end: int, room: int, prope
             looked, count = True, (end - position) // size
             equal = _equal_packets(data, position, size, at - position, count, number_bytes, properties)
             if equal is not None and (not number_bytes or count <= left):
-                ids += equal[0]
-                payloads += equal[1]
+                if ids:
+                    messages.extend(name, payloads, _array(ids), flags, position - began)
+                    ids, payloads = [], []
+                messages.extend(name, equal[1], equal[0], flags, count * size)
                 left -= count if number_bytes else 0
-                position += count * size
+                began = position = position + count * size
                 continue
             x.unlike_bytes = end - position
         packet_id = data[at] << 8 | data[at + 1] if number_bytes else 0
@@ -86,32 +95,40 @@ def read_run(x: Exchange, data: bytes, position: int, end: int, room: int, prope
         payloads.append(data[at + properties : stop])
         position = stop
     if ids:
-        messages.extend(name, payloads, ids, flags)
+        messages.extend(name, payloads, _array(ids), flags, position - began)
     return position, room - left
+
+
+def _array(ids: list[int]) -> array[int]:
+    return array("H", pack(f"{len(ids)}H", *ids))  # three times as quick as from the list itself
 
 
 def _equal_packets(
     data: bytes, position: int, size: int, head: int, count: int, number_bytes: int, properties: int
-) -> tuple[list[int], list[bytes]] | None:
+) -> tuple[array[int], list[bytes]] | None:
     """Identifiers and payloads of `count` packets of `size` bytes, or None when some differs in more than those.
 
     `head`: how many bytes stand before the identifier, and are the same in all of them.
     """
     stop = position + count * size
-    if not data.startswith(data[position : position + head], stop - size):
+    same = data[position : position + head]
+    if not data.startswith(same, stop - size):
         return None  # the last one is not where it would be
     if properties and data[position + head + number_bytes : stop : size].count(0) != count:
         return None
-    columns: list[Any] = list(zip(*_cutter(head, size, number_bytes, properties)(data[position:stop]), strict=True))
-    if columns[0].count(columns[0][0]) != count:
+    columns = list(chain.from_iterable(_cutter(head, size, number_bytes + properties)(data[position:stop])))
+    if columns[::2].count(same) != count:
         return None
     if not number_bytes:
-        return [0] * count, list(columns[1])
-    return None if 0 in columns[1] else (list(columns[1]), list(columns[2]))
+        return array("H", bytes(2 * count)), columns[1::2]
+    high, low = data[position + head : stop : size], data[position + head + 1 : stop : size]
+    halves = bytearray(2 * count)
+    halves[_HIGH::2], halves[1 - _HIGH :: 2] = high, low
+    ids = array("H", halves)
+    return None if 0 in high and 0 in ids else (ids, columns[1::2])
 
 
 @lru_cache(maxsize=1_024)
-def _cutter(head: int, size: int, number_bytes: int, properties: int) -> Callable[[bytes], Iterator[Sequence[Any]]]:
-    """Cuts packets of one layout into head, identifier and payload."""
-    middle = ("H" if number_bytes else "") + "x" * properties
-    return Struct(f">{head}s{middle}{size - head - number_bytes - properties}s").iter_unpack
+def _cutter(head: int, size: int, skipped: int) -> Callable[[bytes], Iterator[tuple[Any, ...]]]:
+    """Cuts packets of one layout into head and payload; `skipped` are the bytes between them."""
+    return Struct(f"{head}s{skipped}x{size - head - skipped}s").iter_unpack

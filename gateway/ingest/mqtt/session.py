@@ -231,7 +231,7 @@ class ServerSession(Exchange):
 
 def acknowledge(messages: Messages) -> tuple[bytes, array[int]]:
     """The PUBACKs and PUBRECs of messages that are on disk, in the order in which they came, and their identifiers."""
-    ids = numbered(messages.ids)
+    ids = numbered(messages)
     if messages.any_flags & (QOS_2 | REFUSED):
         acks = [_acknowledgement(packet_id, flags) for _, _, packet_id, flags in messages if packet_id]
         return b"".join(acks), ids

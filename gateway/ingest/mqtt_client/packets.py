@@ -161,7 +161,7 @@ def acknowledge(messages: Messages) -> tuple[bytes, array[int]]:
 
     Always success: what will never be stored must not come again and again.
     """
-    ids = numbered(messages.ids)
+    ids = numbered(messages)
     if not messages.any_flags & QOS_2:
         return packets.encode_pubacks(ids), ids
     parts = [
