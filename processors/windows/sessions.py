@@ -121,6 +121,8 @@ class SessionWindows(WindowState):
             return [self._begin_session(key, time, node, low)]
         found = cells[low:high]
         if time < starts[low]:
+            if self._is_let_go(time, node):
+                return [_TOO_LATE]  # its name would be that of a session which may have been told and forgotten
             self._begin_earlier(key, found[0], time)
             starts[low] = time
             found[0] = cells[low]
@@ -129,10 +131,13 @@ class SessionWindows(WindowState):
         self._newest[key] = cells[-1]
         return found
 
+    def _is_let_go(self, time: int, node: int) -> bool:
+        reach = (time - self._gap + 1, time + self._gap)
+        return time < self._horizon(node) and not self._owed.lets_begin(node, *reach, time + 1)
+
     def _begin_session(self, key: int, time: int, node: int, place: int) -> int:
         starts, cells = self._of_key[key]
-        reach = (time - self._gap + 1, time + self._gap)
-        if time < self._horizon(node) and not self._owed.lets_begin(node, *reach, time + 1):
+        if self._is_let_go(time, node):
             return _TOO_LATE
         cell = self.cells.make_one(key, time, time + self._gap)
         if cell < 0:

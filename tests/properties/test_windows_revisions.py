@@ -64,6 +64,15 @@ def test_what_is_owed_only_after_a_window_was_forgotten_does_not_begin_it_again(
     assert (late["time"], late["start"], late["cause"]) == (3_000, 0, "device")
 
 
+def test_a_session_does_not_begin_earlier_where_another_was_told_and_forgotten() -> None:
+    one = river.processor(RULES["session"])
+    one.process(river.block([at(0), at(14), at(21), health(60_000, open=[[28_004, 38_685]]), health(60_500)]))
+    rows = [at(7), at(0), health(90_000)]
+    told = [(value["start"], value["revision"]) for value in river.values(one.process(river.block(rows)))]
+    assert told == []
+    assert one.counters()["too_late"] == 2
+
+
 def test_what_has_been_owed_since_before_its_time_was_over_may_come_however_late() -> None:
     one = river.processor(river.window(allowed_lateness_s=30))
     one.process(river.block([at(1), health(4_000), health(90_000, open=[[5_000, 70_000]]), at(6), at(33)]))

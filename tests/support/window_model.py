@@ -349,7 +349,8 @@ class Silences(Model):
         near = sorted(
             where for where, one in mine.items() if row.time < one["end"] and one["start"] < row.time + self.gap
         )
-        if not near and self.too_late(row.node, row.time - self.gap + 1, row.time + self.gap, row.time + 1):
+        begins = not near or row.time < near[0][2]
+        if begins and self.too_late(row.node, row.time - self.gap + 1, row.time + self.gap, row.time + 1):
             self.refuse(row, row.time, row.time + self.gap, backfill=backfill)
             return
         start = min([row.time, *(where[2] for where in near)])
