@@ -10,6 +10,10 @@ and behind it, for the purpose kafka, one field for each mechanism of SCRAM:
 
 A line `$decoy <hex>` keeps the key from which the salts of users that there are not are made (`gateway.scram`).
 
+Each of these lines ends with a field `crc:` and its CRC-32C, and the file with the comment `# end`: a bit that flipped
+is no other user, and a file that was cut short no smaller one. Lines may be removed by hand. A file without such a
+field was written before there were any.
+
 The file must belong to its reader alone (0600). A file that is readable for others, malformed or gone lets nobody
 in: every function raises `UserError` naming file and line. Hashing blocks for tens of milliseconds and 16 MB: call
 `matches` in a thread.
@@ -20,9 +24,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
 import secrets
 import stat
 from typing import NamedTuple
+
+from crc32c import crc32c
 
 from gateway import scram
 from headwater.disk import RealDisk
@@ -40,6 +47,8 @@ _N, _R, _P = 1 << 14, 8, 1
 _MEMORY_BYTES_MAX = 64 << 20
 _SALT_BYTES, _HASH_BYTES = 16, 32
 _DECOY = b"$decoy "
+_SUM = re.compile(rb"(.*) crc:([0-9a-f]{8})")
+_END = b"# end"
 
 
 class User(NamedTuple):
@@ -103,11 +112,19 @@ def read_file(path: str) -> Users:
         ) from None
     if len(data) > FILE_BYTES_MAX:
         raise UserError(f"the users file {path} is larger than {FILE_BYTES_MAX} bytes", hint="Is it another file?")
+    return _read(path, data)
+
+
+def _read(path: str, data: bytes) -> Users:
     users: dict[str, User] = {}
     key = b""
-    for number, line in enumerate(data.splitlines(), 1):
-        if not line.strip() or line.startswith(b"#"):
+    summed = ended = False
+    for number, whole in enumerate(data.splitlines(), 1):
+        ended = whole == _END
+        if not whole.strip() or whole.startswith(b"#"):
             continue
+        line, has_sum = _without_sum(whole)
+        summed |= has_sum
         if line.startswith(_DECOY) and not key and line.removeprefix(_DECOY).isalnum():
             key = line.removeprefix(_DECOY)
             continue
@@ -119,7 +136,24 @@ def read_file(path: str) -> Users:
                 hint="Remove the line and make the user again: `headwater user add NAME`.",
             )
         users[user.name] = user
+    if not data.endswith(b"\n") or not (key or users) or (summed and not (ended and key)):
+        raise UserError(
+            f"the users file {path} is not whole; nobody may come in until that is mended",
+            hint="Remove it and make the users again: `headwater user add NAME`.",
+        )
     return Users(users, key or hashlib.sha256(data).hexdigest().encode())
+
+
+def _without_sum(line: bytes) -> tuple[bytes, bool]:
+    """A line without its checksum, and whether it had one; b"" when that is wrong, which is no user."""
+    found = _SUM.fullmatch(line)
+    if found is None:
+        return line, False
+    return (found[1] if found[2] == b"%08x" % crc32c(found[1]) else b""), True
+
+
+def _with_sum(line: str) -> str:
+    return f"{line} crc:{crc32c(line.encode()):08x}"
 
 
 def _read_line(line: bytes) -> User | None:
@@ -217,8 +251,8 @@ def _line(user: User) -> str:
 
 def _write(path: str, users: Users) -> None:
     lines = ["# Made by `headwater user add`. A user's line may be removed; hashes cannot be edited."]
-    lines.append((_DECOY + users.decoy).decode())
-    lines += map(_line, users.by_name.values())
+    lines += map(_with_sum, [(_DECOY + users.decoy).decode(), *map(_line, users.by_name.values())])
+    lines.append(_END.decode())
     folder = os.path.dirname(os.path.abspath(path))
     temporary = f"{path}.{os.getpid()}.new"
     try:

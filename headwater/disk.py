@@ -76,6 +76,16 @@ def read_or_none(disk: Disk, path: str) -> bytes | None:
         return None
 
 
+def read_checked(disk: Disk, path: str) -> bytes:
+    """A small file whose damage its reader sees: `ValueError` when it lies on a bad sector, for that is damage too."""
+    try:
+        return disk.read_file(path)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        raise ValueError(f"{path} lies on a bad sector") from error
+
+
 class RealDisk:
     """The operating system's files."""
 

@@ -9,6 +9,7 @@ from functools import lru_cache
 import pytest
 
 from tests.support import peers
+from tests.support.data_files import data_directories, unknown_files
 
 pytest_plugins = ["pytester", "tests.support.parts"]
 IN_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
@@ -47,6 +48,16 @@ def pytest_make_collect_report(
     report = yield
     _refuse_skip(report)
     return report
+
+
+@pytest.fixture(autouse=True)
+def no_unknown_files(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whatever nodes write below their data directories is of a kind that the damage tests know."""
+    folder = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
+    yield
+    for data in data_directories(folder) if folder is not None else ():
+        found = sorted(unknown_files(data))
+        assert not found, f"new kinds of files: {found}; tests/support/data_files.py says what they need"
 
 
 @pytest.fixture(scope="session")

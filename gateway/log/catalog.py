@@ -179,7 +179,7 @@ class Catalog:
         return identity
 
     def refuse_foreign(self) -> None:
-        known = {"log", "node"}
+        known = {"log", "node", "work"}
         others = [name for name in self._disk.names(self._data_dir) if name not in known and not _HARMLESS.match(name)]
         if others:
             raise UserError(

@@ -19,7 +19,7 @@ from gateway.log.errors import CorruptBatch
 from gateway.log.index import NO_TIMESTAMP, OffsetIndex, TimeIndex
 from gateway.log.layout import HEADER_BYTES, HEADER_STRUCT, LENGTH_OFFSET
 from gateway.log.transactions import AbortedTransaction, decode_aborted
-from headwater.disk import Disk
+from headwater.disk import Disk, read_checked
 
 _WINDOW_BYTES = 8_192
 _HINTS_MAX = 32
@@ -255,8 +255,8 @@ def load_indexes(disk: Disk, segment: Segment) -> bool:
     if segment.aborted_sum is not None or disk.exists(segment.path + ".txnindex"):
         segment.aborted = read_aborted(disk, segment)
     try:
-        index = OffsetIndex.decode(disk.read_file(segment.path + ".index"), segment.size)
-        times = TimeIndex.decode(disk.read_file(segment.path + ".timeindex"))
+        index = OffsetIndex.decode(read_checked(disk, segment.path + ".index"), segment.size)
+        times = TimeIndex.decode(read_checked(disk, segment.path + ".timeindex"))
         if segment.size and not times.timestamps:
             raise ValueError("time index without its last entry")
     except (FileNotFoundError, ValueError):

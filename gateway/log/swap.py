@@ -10,14 +10,12 @@ from __future__ import annotations
 import contextlib
 import re
 
-from gateway.log.errors import CorruptBatch
-from gateway.log.segment import headers
+from gateway.log.scan import Stop, scan_run
 from headwater.disk import Disk, read_or_none
 
 CLEANED, SWAP, DELETED = ".cleaned", ".swap", ".deleted"
 INDEXES = (".index", ".timeindex", ".txnindex")
 _SWAP_NAME = re.compile(r"\d{20}\.log\.swap")
-_LOG_NAME = re.compile(r"\d{20}\.log")
 
 
 def commit_cleaned(disk: Disk, directory: str, path: str, indexes: dict[str, bytes]) -> None:
@@ -81,23 +79,40 @@ def finish_swaps(disk: Disk, directory: str) -> None:
         base, path = int(name[:20]), f"{directory}/{name[:20]}"
         end_offset, whole = _end_offset(disk, base, f"{directory}/{name}")
         if not whole and (end_offset == base or disk.exists(path + ".log")):
+            _bring_back(disk, directory, base)
             disk.remove(f"{directory}/{name}")
             continue
-        bases = [int(each[:20]) for each in disk.names(directory) if _LOG_NAME.fullmatch(each)]
+        bases = _bases(disk, directory, ".log")
         others = [f"{directory}/{each:020d}" for each in bases if base < each < end_offset]
         swap_in(disk, path, others)
         clear_swapped(disk, directory, path, others)
 
 
+def _bring_back(disk: Disk, directory: str, base: int) -> None:
+    """Give back their names to the segments that a swap had begun to replace.
+
+    What an earlier swap replaced may lie there too: that is below the end of what it was replaced by.
+    """
+    old = f"{directory}/{base:020d}.log"
+    end_offset = _end_offset(disk, base, old)[0] if disk.exists(old) else base
+    following = min((each for each in _bases(disk, directory, ".log") if each > base), default=1 << 63)
+    replaced = [each for each in _bases(disk, directory, ".log" + DELETED) if end_offset <= each < following]
+    for each in replaced:
+        disk.rename(f"{directory}/{each:020d}.log{DELETED}", f"{directory}/{each:020d}.log")
+    if replaced:
+        disk.sync_directory(directory)  # before the swap goes: without it nothing would say that they are to stay
+
+
+def _bases(disk: Disk, directory: str, suffix: str) -> list[int]:
+    names = disk.names(directory)
+    return [int(name[:20]) for name in names if name[20:] == suffix and name[:20].isdigit()]
+
+
 def _end_offset(disk: Disk, base: int, path: str) -> tuple[int, bool]:
-    """The offset after the last batch, and whether the file's framing is whole."""
+    """The offset after the last batch that can be reached, and whether all of the file is good batches."""
     handle = disk.open(path)
-    end_offset = base
     try:
-        for _, fields, _ in headers(disk, handle, 0, disk.size(handle)):
-            end_offset = fields[0] + fields[6] + 1
-    except (CorruptBatch, OSError):
-        return end_offset, False
+        end = scan_run(disk, handle, 0, disk.size(handle), base, None, lambda *_: None)
     finally:
         disk.close(handle)
-    return end_offset, True
+    return end.next_offset, end.stop is Stop.END

@@ -23,7 +23,7 @@ from gateway.log.producers import Producers
 from gateway.log.scan import Stop, find_next_batch, scan_run
 from gateway.log.topic_config import lenient_config
 from gateway.log.transactions import decode_aborted
-from headwater.disk import Disk
+from headwater.disk import Disk, read_checked
 
 _LOG_NAME = re.compile(r"\d{20}\.log")
 
@@ -100,13 +100,13 @@ def _compacted(entries: Mapping[str, TopicEntry], topic: str) -> bool:
 
 def _offsets(disk: Disk, path: str) -> checkpoints.Offsets:
     with contextlib.suppress(FileNotFoundError, ValueError):
-        return checkpoints.decode_offsets(disk.read_file(path))
+        return checkpoints.decode_offsets(read_checked(disk, path))
     return {}
 
 
 def _anchors(disk: Disk, path: str) -> dict[int, int]:
-    with contextlib.suppress(FileNotFoundError, CorruptBatch):
-        return decode_anchors(disk.read_file(path))
+    with contextlib.suppress(FileNotFoundError, CorruptBatch, ValueError):
+        return decode_anchors(read_checked(disk, path))
     return {}
 
 
@@ -178,7 +178,7 @@ class _Partition:
             if decode is None:
                 continue
             try:
-                found = decode(self._disk.read_file(f"{self._directory}/{name}"))
+                found = decode(read_checked(self._disk, f"{self._directory}/{name}"))
             except ValueError as error:
                 self._fault(FILE, name, -1, -1, -1, str(error))
                 continue
@@ -257,17 +257,17 @@ class _Partition:
         path = f"{self._directory}/{stem}"
         try:
             if stem + ".index" in names:
-                index = OffsetIndex.decode(self._disk.read_file(path + ".index"), size)
+                index = OffsetIndex.decode(read_checked(self._disk, path + ".index"), size)
                 for offset, at in zip(index.offsets, index.positions, strict=True):
                     if self._seen.get(at, (-1, 0, 0))[0] != offset:
                         raise ValueError(f"no batch that ends at offset {base + offset} begins at byte {at}")
             if stem + ".timeindex" in names:
-                times = TimeIndex.decode(self._disk.read_file(path + ".timeindex"))
+                times = TimeIndex.decode(read_checked(self._disk, path + ".timeindex"))
                 known = {(newest, offset) for _, newest, offset in self._seen.values()}
                 for entry in zip(times.timestamps, times.offsets, strict=True):
                     if entry not in known:
                         raise ValueError(f"time {entry[0]} is not the newest up to offset {base + entry[1]}")
             if stem + ".txnindex" in names:
-                decode_aborted(self._disk.read_file(path + ".txnindex"))
+                decode_aborted(read_checked(self._disk, path + ".txnindex"))
         except ValueError as error:
             self._fault(INDEX, stem, base, -1, -1, str(error))

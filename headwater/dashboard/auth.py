@@ -14,6 +14,7 @@ import secrets
 from http.cookies import SimpleCookie
 from urllib.parse import quote
 
+from crc32c import crc32c
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -21,6 +22,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from headwater.disk import Disk, RealDisk, read_or_none
 from headwater.errors import UserError
 
+_RANDOM_BYTES = 24  # 32 characters
+_MADE_LENGTH = 40
+_LENGTH_MIN = 16
 COOKIE = "headwater_page"
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/login", "/static/page.css"})
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -29,24 +33,22 @@ _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 def load_token(path: str, disk: Disk | None = None) -> tuple[str, bool]:
     """The token in the file at `path`, made (0600) when there is none; and whether it was made just now.
 
+    The last 8 characters of one that is made are the CRC-32C of the others; one of another length is somebody's own.
     A file without a token (empty or zeros after a power cut, or on a bad sector) gets a new one: nobody could come in
-    with it. Raises `UserError` for one that somebody wrote and that is none, and when it cannot be written.
+    with it. Raises `UserError` for one that is damaged or none, and when it cannot be written.
     """
     disk = disk or RealDisk()
     try:
-        token = (read_or_none(disk, path) or b"").strip(b"\0 \t\r\n").decode("ascii")
-    except (OSError, UnicodeDecodeError) as error:
+        token = _read(read_or_none(disk, path) or b"")
+    except (OSError, ValueError) as error:
         raise UserError(
-            f"the page's token in {path} cannot be read: {error}", hint="Mend or remove that file."
-        ) from None
-    if token and len(token) < 16:
-        raise UserError(
-            f"the page's token in {path} is shorter than 16 characters",
+            f"the page's token in {path} cannot be used: {error}",
             hint="Remove the file to have a new one made at the next start.",
-        )
+        ) from None
     if token:
         return token, False
-    token = secrets.token_urlsafe(24)
+    token = secrets.token_urlsafe(_RANDOM_BYTES)
+    token += f"{crc32c(token.encode()):08x}"
     try:
         disk.replace_file(path, f"{token}\n".encode("ascii"), mode=0o600)
     except OSError as error:
@@ -55,6 +57,23 @@ def load_token(path: str, disk: Disk | None = None) -> tuple[str, bool]:
             hint="Make room there, or give another token_file under [page].",
         ) from None
     return token, True
+
+
+def _read(data: bytes) -> str:
+    """The token, "" when there is none. Raises `ValueError` for anything but one line of text."""
+    data = data.rstrip(b"\0")
+    if not data.strip():
+        return ""
+    if not data.endswith(b"\n"):
+        raise ValueError("no line break ends it, as if it were cut short")
+    token = data.strip().decode("ascii")
+    if not token.isprintable():
+        raise ValueError("it is more than a line of text")
+    if len(token) < _LENGTH_MIN:
+        raise ValueError(f"it is shorter than {_LENGTH_MIN} characters")
+    if len(token) == _MADE_LENGTH and token[-8:] != f"{crc32c(token[:-8].encode()):08x}":
+        raise ValueError("it is not as it was made, for its last 8 characters are no checksum of the others")
+    return token
 
 
 def cookie_value(token: str) -> str:

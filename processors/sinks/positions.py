@@ -1,15 +1,17 @@
 """How far a sink is: the next offset of each partition, in a small file that is replaced as a whole.
 
-It also names where the sink writes to: another database begins anew. It checks itself (`headwater.sealed`).
+It also names where the sink writes to: another database begins anew. It checks itself and lies on the disk twice
+(`headwater.sealed`).
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
-from headwater.disk import Disk, read_or_none
-from headwater.errors import UNREADABLE
-from headwater.sealed import seal, unseal
+from headwater.disk import Disk
+from headwater.sealed import is_there, read_sealed, write_sealed
 
 
 class Saved(msgspec.Struct):
@@ -32,20 +34,13 @@ class Positions:
 
     def load(self) -> str:
         """Read the file; returns a sentence when what is there cannot be gone on from, else ""."""
-        data = read_or_none(self._disk, self._path)
-        if data is None:
-            return f"{self._path} lies on a bad sector" if self._disk.exists(self._path) else ""
-        try:
-            saved = msgspec.convert(unseal(data), Saved)
-            found = {}
-            for where, offset in saved.offsets.items():
-                topic, _, partition = where.rpartition("/")
-                found[topic, int(partition)] = offset
-        except UNREADABLE as error:
-            return f"{self._path} cannot be used: {error}"
+        saved = read_sealed(self._disk, self._path, _saved)
+        if saved is None:
+            there = is_there(self._disk, self._path)
+            return f"{self._path} is damaged, and so is its copy" if there else ""
         if saved.target != self._target:
             return f"{self._path} is of {saved.target}"
-        self.offsets = found
+        self.offsets = {_place(where): offset for where, offset in saved.offsets.items()}
         return ""
 
     def settle(self, offsets: dict[tuple[str, int], int]) -> None:
@@ -60,5 +55,18 @@ class Positions:
             return
         offsets = {f"{topic}/{partition}": offset for (topic, partition), offset in sorted(self.offsets.items())}
         self._disk.make_directory(self._folder)
-        self._disk.replace_file(self._path, seal({"target": self._target, "offsets": offsets}))
+        write_sealed(self._disk, self._path, {"target": self._target, "offsets": offsets})
         self._changed = False
+
+
+def _saved(fields: dict[str, Any]) -> Saved:
+    """Raises `ValueError`."""
+    saved = msgspec.convert(fields, Saved)
+    for where in saved.offsets:
+        _place(where)
+    return saved
+
+
+def _place(where: str) -> tuple[str, int]:
+    topic, _, partition = where.rpartition("/")
+    return topic, int(partition)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 
 from headwater.disk import Disk
+from tests.torture.damage import on
 from tests.torture.ledger import Ledger, Violation
 from tests.torture.simulated_os import WRITE_SIDE, Crash, SimulatedOs
 from tests.torture.world import DATA, World, script
@@ -128,4 +129,27 @@ def power_cuts(
     return points, states, starts
 
 
-__all__ = ["DATA", "Cut", "judge", "power_cuts", "run"]
+def each_cut(start: Callable[[SimulatedOs], object], before: SimulatedOs) -> Iterator[tuple[str, SimulatedOs]]:
+    """What power cuts during `start` leave, which works on a copy of the files `before`, and one after it."""
+    simulated = on(before.files())
+    states: list[tuple[str, SimulatedOs]] = []
+    calls = 0
+
+    def look(call: str, _path: str) -> None:
+        nonlocal calls
+        if call in WRITE_SIDE:
+            calls += 1
+            random = Random(calls)
+            states.extend(
+                (f"{crash} before call {calls} ({call})", simulated.after_crash(crash, random))
+                for crash in (Crash.FORGET, Crash.NAMES, Crash.KEEP, Crash.SHUFFLED)
+            )
+
+    simulated.before = look
+    start(simulated)
+    simulated.before = lambda call, path: None
+    states.extend((f"{crash} after it", simulated.after_crash(crash)) for crash in (Crash.FORGET, Crash.NAMES))
+    yield from states
+
+
+__all__ = ["DATA", "Cut", "each_cut", "judge", "power_cuts", "run"]

@@ -8,8 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import posixpath
-from collections.abc import Callable, Iterator
-from random import Random
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -25,13 +24,13 @@ from gateway.log.reserve import (
     reserve_path,
     start_reserve_path,
 )
-from gateway.log.verify import TAIL, verify_data
 from gateway.replicate.journal import RunJournal
 from headwater.disk import Disk
-from tests.torture.crashes import Wrap, power_cuts
+from tests.torture.crashes import Wrap, each_cut, power_cuts
 from tests.torture.damage import DATA, build, on, open_store, put, views_of
 from tests.torture.ledger import Ledger, Violation
 from tests.torture.simulated_os import WRITE_SIDE, Crash, SimulatedOs
+from tests.torture.swaps import swap, swap_damaged
 from tests.torture.world import World
 
 _LOSING = [Crash.FORGET, Crash.NAMES]
@@ -50,29 +49,6 @@ def cuts_fine(wrap: Wrap) -> None:
 def cuts_torn(wrap: Wrap) -> None:
     """The same with torn and reordered writes, at every second call."""
     power_cuts([Crash.TORN, Crash.SHUFFLED], every=2, wrap=wrap)
-
-
-def each_cut(start: Callable[[SimulatedOs], object], before: SimulatedOs) -> Iterator[tuple[str, SimulatedOs]]:
-    """What power cuts during `start` leave, which works on a copy of the files `before`, and one after it."""
-    simulated = on(before.files())
-    states: list[tuple[str, SimulatedOs]] = []
-    calls = 0
-
-    def look(call: str, _path: str) -> None:
-        nonlocal calls
-        if call in WRITE_SIDE:
-            calls += 1
-            random = Random(calls)
-            states.extend(
-                (f"{crash} before call {calls} ({call})", simulated.after_crash(crash, random))
-                for crash in (Crash.FORGET, Crash.NAMES, Crash.KEEP, Crash.SHUFFLED)
-            )
-
-    simulated.before = look
-    start(simulated)
-    simulated.before = lambda call, path: None
-    states.extend((f"{crash} after it", simulated.after_crash(crash)) for crash in (Crash.FORGET, Crash.NAMES))
-    yield from states
 
 
 def mending(wrap: Wrap) -> None:
@@ -259,54 +235,6 @@ def fresh(wrap: Wrap) -> None:
     World(simulated.after_crash(Crash.FORGET).disk(), world.ledger).check_start()
 
 
-def swap(wrap: Wrap) -> None:
-    """Compaction puts a segment in the place of others: nothing of them stays, and a refused step leaves them whole."""
-    simulated = SimulatedOs()
-    world = World(simulated.disk())
-    for _ in range(24):
-        world.append("c", size=60)
-        world.flush()
-    world.close()
-    before, ledger = simulated.files(), world.ledger
-    for refused in range(6):
-        again = on(before)
-        world = World(wrap(again), ledger.copy())
-        again.before = _refusing(refused)
-        world.turn()
-        again.before = lambda call, path: None
-        world.check(settled=True)
-        names = again.disk().names(f"{DATA}/log/c-0")
-        bases = [f"{base:020d}.log" for base, _ in world.log("c").segment_sizes()]
-        if [name for name in names if name.endswith(".log")] != bases:
-            raise Violation(f"{names} lie there, and {bases} are served")
-        if not refused and (left := [name for name in names if name.endswith((".swap", ".deleted", ".cleaned"))]):
-            raise Violation(f"{left} are left")
-        if len(bases) != (4 if refused else 2):
-            raise Violation(f"{len(bases)} segments after compaction, step {refused} refused")
-        pending = [name[:20] for name in names if name.endswith(".log.swap")]
-        if [base for base in pending if f"{base}.index.swap" not in names]:
-            raise Violation(f"a swap that the next start is to finish has lost its index: {names}")
-        if faults := [fault for each in verify_data(again.disk(), DATA) for fault in each.faults if fault.kind != TAIL]:
-            raise Violation(f"{faults}")
-        for crash in (Crash.FORGET, Crash.KEEP):
-            World(again.after_crash(crash).disk(), world.ledger.copy()).check_start()
-
-
-def _refusing(number: int) -> Callable[[str, str], None]:
-    """The n-th rename of a compaction's swap fails."""
-    seen = 0
-
-    def before(call: str, path: str) -> None:
-        nonlocal seen
-        swapping = path.endswith(".swap") or (path.endswith(".log") and "/c-0/" in path)
-        if call == "replace" and swapping:
-            seen += 1
-            if seen == number:
-                raise OSError(5, "Input/output error", path)
-
-    return before
-
-
 class _Os:
     """What `gateway.users` asks of `os`, on simulated files."""
 
@@ -362,7 +290,20 @@ Scenario = Callable[[Wrap], None]
 SCENARIOS: dict[str, Scenario] = {
     each.__name__: each
     for each in (
-        *(folders, users_file, reserve, journal, clean_mark, fresh, kept_tail, cut_end, deleted, swap, mending),
+        *(
+            folders,
+            users_file,
+            reserve,
+            journal,
+            clean_mark,
+            fresh,
+            kept_tail,
+            cut_end,
+            deleted,
+            swap,
+            swap_damaged,
+            mending,
+        ),
         *(cuts_coarse, cuts_torn, cuts_fine),
     )
 }

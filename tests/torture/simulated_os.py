@@ -40,13 +40,17 @@ class Crash(StrEnum):
 
 
 class File:
-    """`data` as a process reads it, `durable` as of the last sync, `pending` what came since."""
+    """`data` as a process reads it, `durable` as of the last sync, `pending` what came since.
 
-    __slots__ = ("data", "durable", "pending")
+    The first `bad` bytes lie on sectors that cannot be read.
+    """
+
+    __slots__ = ("bad", "data", "durable", "pending")
 
     def __init__(self, data: bytes = b"") -> None:
         self.data = bytearray(data)
         self.durable = data
+        self.bad = 0
         self.pending: list[tuple[int, bytes | None]] = []  # (position, bytes), or (size, None) for a truncation
 
 
@@ -74,7 +78,7 @@ class Directory:
             if isinstance(node, Directory):
                 return node.copy(seen)
             file = seen[id(node)] = File(node.durable)
-            file.data, file.pending = bytearray(node.data), list(node.pending)
+            file.data, file.pending, file.bad = bytearray(node.data), list(node.pending), node.bad
             return file
 
         made.entries = {name: twin(node) for name, node in self.entries.items()}
@@ -193,6 +197,8 @@ class SimulatedOs:
     def pread(self, handle: int, size: int, position: int) -> bytes:
         file, path = self._file(handle)
         self.before("pread", path)
+        if position < min(file.bad, position + size):
+            raise OSError(errno.EIO, "Input/output error", path)
         return bytes(file.data[position : position + size])
 
     def fstat(self, handle: int) -> SimpleNamespace:
@@ -201,6 +207,7 @@ class SimulatedOs:
     def _truncate(self, file: File, size: int) -> None:
         self.free_bytes += max(0, len(file.data) - size)
         del file.data[size:]
+        file.bad = min(file.bad, size)
         file.pending.append((size, None))
 
     def ftruncate(self, handle: int, size: int) -> None:
@@ -276,6 +283,8 @@ class SimulatedOs:
         node = self._get(path)
         assert isinstance(node, File), path
         self.before("read", path)
+        if node.bad:
+            raise OSError(errno.EIO, "Input/output error", path)
         return BytesIO(bytes(node.data))
 
     # -- for tests

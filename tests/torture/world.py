@@ -85,7 +85,7 @@ class World:
             disk, f"{data}/node/sessions", tail={}, sessions_max=20, horizon_ms=1_000, now_ms=0.0
         )
         self.ids = ProducerIds(disk, f"{data}/node/producer-ids", at_least=0, fresh=not self.ledger.producer_ids)
-        self.positions = Positions(disk, f"{data}/node/sinks", "influx", "one")
+        self.positions = Positions(disk, f"{data}/work", "influx", "one")
         said = self.positions.load()
         if said:
             raise Violation(said)

@@ -208,6 +208,31 @@ def test_a_short_token_is_refused(tmp_path: Path) -> None:
         load_token(str(tmp_path / "page-token"))
 
 
+@pytest.mark.parametrize("text", ["correct horse battery staple\n", "c" * 41 + "\n"])
+def test_a_token_of_ones_own_is_taken_as_it_is(tmp_path: Path, text: str) -> None:
+    (tmp_path / "page-token").write_text(text)
+    assert load_token(str(tmp_path / "page-token")) == (text.strip(), False)
+
+
+@pytest.mark.parametrize("bit", range(0, 8 * 41, 7))
+def test_a_token_that_was_made_and_has_a_flipped_bit_is_none(tmp_path: Path, bit: int) -> None:
+    path = tmp_path / "page-token"
+    load_token(str(path))
+    data = bytearray(path.read_bytes())
+    data[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="cannot be used"):
+        load_token(str(path))
+
+
+def test_a_token_that_was_cut_short_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "page-token"
+    token, _ = load_token(str(path))
+    path.write_text(token[:30])
+    with pytest.raises(UserError, match="cut short"):
+        load_token(str(path))
+
+
 @pytest.mark.parametrize(
     ("header", "name"), [("localhost:80", "localhost"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]"), ("pi", "pi")]
 )

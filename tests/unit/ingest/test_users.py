@@ -111,7 +111,7 @@ def test_a_file_that_others_may_read_or_that_is_none_lets_nobody_in(tmp_path: Pa
     path = tmp_path / "users"
     with pytest.raises(UserError, match="No such file"):
         read_users(str(path))
-    path.write_text(GOOD)
+    path.write_text(GOOD + "\n")
     path.chmod(0o640)
     with pytest.raises(UserError, match=r"open to others \(mode 0640\)") as caught:
         read_users(str(path))

@@ -1,0 +1,103 @@
+"""Compaction's swap: what must hold when a step of it is refused, or comes upon damage, and what kills in it leave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gateway.log.verify import TAIL, verify_data
+from tests.torture.crashes import Wrap, each_cut
+from tests.torture.damage import DATA, Reference, on, open_store, views_of
+from tests.torture.ledger import Violation
+from tests.torture.simulated_os import Crash, SimulatedOs
+from tests.torture.world import World
+
+
+def swap(wrap: Wrap) -> None:
+    """Compaction puts a segment in the place of others: nothing of them stays, and a refused step leaves them whole."""
+    simulated = SimulatedOs()
+    world = World(simulated.disk())
+    for _ in range(24):
+        world.append("c", size=60)
+        world.flush()
+    world.close()
+    before, ledger = simulated.files(), world.ledger
+    for refused in range(6):
+        again = on(before)
+        world = World(wrap(again), ledger.copy())
+        again.before = _refusing(refused)
+        world.turn()
+        again.before = lambda call, path: None
+        world.check(settled=True)
+        names = again.disk().names(f"{DATA}/log/c-0")
+        bases = [f"{base:020d}.log" for base, _ in world.log("c").segment_sizes()]
+        if [name for name in names if name.endswith(".log")] != bases:
+            raise Violation(f"{names} lie there, and {bases} are served")
+        if not refused and (left := [name for name in names if name.endswith((".swap", ".deleted", ".cleaned"))]):
+            raise Violation(f"{left} are left")
+        if len(bases) != (4 if refused else 2):
+            raise Violation(f"{len(bases)} segments after compaction, step {refused} refused")
+        pending = [name[:20] for name in names if name.endswith(".log.swap")]
+        if [base for base in pending if f"{base}.index.swap" not in names]:
+            raise Violation(f"a swap that the next start is to finish has lost its index: {names}")
+        if faults := [fault for each in verify_data(again.disk(), DATA) for fault in each.faults if fault.kind != TAIL]:
+            raise Violation(f"{faults}")
+        for crash in (Crash.FORGET, Crash.KEEP):
+            World(again.after_crash(crash).disk(), world.ledger.copy()).check_start()
+
+
+def swapping() -> list[Reference]:
+    """What kills leave before each step of a swap that puts a compacted segment in the place of others."""
+    simulated = SimulatedOs()
+    world = World(simulated.disk())
+    for _ in range(24):
+        world.append("c", size=40)
+        world.flush()
+    rows = frozenset(views_of(world.store)["c"][0])
+    world.close()
+    again = on(simulated.files())
+    world = World(again.disk(), world.ledger)
+    found: list[dict[str, bytes]] = []
+
+    def before(call: str, path: str) -> None:
+        if call == "replace" and "/c-0/" in path and any(name.endswith(".log.swap") for name in again.files()):
+            found.append(again.files())
+
+    again.before = before
+    world.turn()
+    references = []
+    for files in found:
+        store = open_store(on(files).disk())
+        views = views_of(store)
+        dropped = rows - frozenset(views["c"][0])
+        references.append(Reference(files, views, store.topics["t"].partitions[0].leader_epoch, dropped))
+    return references
+
+
+def swap_damaged(wrap: Wrap) -> None:
+    """A swap under way whose new segment is damaged: what it was to replace stays, also when the power goes again."""
+    reference = swapping()[-1]
+    path = f"{DATA}/log/c-0/{0:020d}.log.swap"
+    data = bytearray(reference.files[path])
+    data[100] ^= 1
+    wanted = frozenset(reference.views["c"][0]) | reference.dropped
+    for where, left in each_cut(
+        lambda simulated: open_store(wrap(simulated)), on({**reference.files, path: bytes(data)})
+    ):
+        shown = views_of(open_store(left.disk()))["c"][0]
+        if frozenset(shown) != wanted:
+            raise Violation(f"{where}: {shown} is shown of what was to be replaced")
+
+
+def _refusing(number: int) -> Callable[[str, str], None]:
+    """The n-th rename of a compaction's swap fails."""
+    seen = 0
+
+    def before(call: str, path: str) -> None:
+        nonlocal seen
+        swapping = path.endswith(".swap") or (path.endswith(".log") and "/c-0/" in path)
+        if call == "replace" and swapping:
+            seen += 1
+            if seen == number:
+                raise OSError(5, "Input/output error", path)
+
+    return before
