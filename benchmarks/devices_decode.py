@@ -243,14 +243,14 @@ def main(*, messages: int = MESSAGES, rounds: int = 3, results: Path = RESULTS) 
     for row in formats(messages):
         name = "devices-decode-" + row.name.replace(", ", "-").replace(" ", "-")
         peers: dict[str, Contestant] = {
-            who: lambda decode=decode, row=row: theirs(decode, row.payloads)  # type: ignore[misc]
+            who: lambda decode=decode, row=row: theirs(decode, row.payloads)  # type: ignore[misc]  # bound now, not at the call
             for who, decode in row.peers.items()
         }
         found[name] = compare(
             name,
             unit="readings/s",
             better="higher",
-            ours=lambda row=row: ours(row),  # type: ignore[misc]
+            ours=lambda row=row: ours(row),  # type: ignore[misc]  # as above
             peers=peers,
             parameters={"messages": messages, "group": GROUP, "bytes": len(row.payloads[0]), "rounds": rounds},
             rounds=rounds,

@@ -222,7 +222,7 @@ class Wrapped(sslproto.SSLProtocol):
     def _fatal_error(self, exc: BaseException, message: str = "Fatal error on transport") -> None:
         # asyncio would drop the alert that tells the other end what is wrong.
         if self._transport is not None and isinstance(exc, ssl.SSLError):
-            self._process_outgoing()  # type: ignore[attr-defined]
+            self._process_outgoing()  # type: ignore[attr-defined]  # asyncio's own, of no published type
         super()._fatal_error(exc, message)
 
     def connection_lost(self, exc: BaseException | None) -> None:

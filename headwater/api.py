@@ -42,13 +42,13 @@ from headwater.shadows import check_shadows
 check_shadows()
 
 # Only now: a folder of the user's that shadows one of these packages has been named.
-from typing import TYPE_CHECKING, Any  # noqa: E402
+from typing import TYPE_CHECKING, Any  # noqa: E402 - as said above
 
-from devices.decoding import Decoding  # noqa: E402
-from devices.profile_files import read_profiles  # noqa: E402
-from devices.reading import Undecodable  # noqa: E402
-from devices.user_code import Message, Reading, Reject  # noqa: E402
-from headwater.errors import UserError  # noqa: E402
+from devices.decoding import Decoding  # noqa: E402 - as above
+from devices.profile_files import read_profiles  # noqa: E402 - as above
+from devices.reading import Undecodable  # noqa: E402 - as above
+from devices.user_code import Message, Reading, Reject  # noqa: E402 - as above
+from headwater.errors import UserError  # noqa: E402 - as above
 
 if TYPE_CHECKING:
     from processors.user.column_form import Bools as Bools

@@ -106,7 +106,7 @@ class KeyTable:
         """
         known = self._ids
         try:
-            return [known[key] for key in keys]  # type: ignore[index]
+            return [known[key] for key in keys]  # type: ignore[index]  # None is no key either
         except KeyError:
             return [-1 if key is None else known[key] if key in known else self._add(key) for key in keys]
 
@@ -155,7 +155,7 @@ class KeyTable:
         return {"names": self.names, "nodes": self.nodes}
 
     def restore(self, data: dict[str, Any]) -> None:
-        self.__init__()  # type: ignore[misc]
+        self.__init__()  # type: ignore[misc]  # no class below has another
         for node in data["nodes"]:
             self.node_id(node)
         for name in data["names"]:
@@ -291,7 +291,7 @@ def to_columns(records: Records, keys: KeyTable, lanes: Lanes, texts: frozenset[
 def documents_of(values: Sequence[bytes | None]) -> tuple[list[dict[str, Any]], list[int]]:
     """The decoded JSON objects, {} where there is none, and the rows of those."""
     try:
-        joined = b"\n".join(values)  # type: ignore[arg-type]
+        joined = b"\n".join(values)  # type: ignore[arg-type]  # None: a TypeError, dealt with below
         # As many newlines as separators: then each value is one line, and each line one whole JSON text.
         if joined.count(b"\n") == len(values) - 1:
             documents = _DECODER.decode_lines(joined)

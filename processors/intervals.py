@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +24,10 @@ def merged(intervals: Iterable[Interval]) -> list[Interval]:
 
 def touching(starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], intervals: Sequence[Interval]) -> Bools:
     """Which windows [start, end) share a time with an interval; an interval's two ends belong to it."""
-    touched: Any = np.zeros(len(starts), dtype=np.bool_)
+    touched: Bools = np.zeros(len(starts), dtype=np.bool_)
     for first, last in intervals:
         touched |= (starts <= last) & (ends > first)
-    return touched  # type: ignore[no-any-return]
+    return touched
 
 
 def untouched(
@@ -38,8 +37,8 @@ def untouched(
     of_nodes: Mapping[int, Sequence[Interval]],
 ) -> Bools:
     """Which windows [start, end) share no time with an interval of their node."""
-    free: Any = np.ones(len(starts), dtype=np.bool_)
+    free: Bools = np.ones(len(starts), dtype=np.bool_)
     for node, intervals in of_nodes.items():
         if intervals:
             free &= (nodes != node) | ~touching(starts, ends, intervals)
-    return free  # type: ignore[no-any-return]
+    return free

@@ -60,7 +60,7 @@ class _Part:
         return events
 
     def tell(self, words: list[str]) -> None:
-        assert self.process.stdin is not None  # noqa: S101
+        assert self.process.stdin is not None  # noqa: S101 - a pipe was asked for
         try:
             self.process.stdin.write(" ".join(words).encode() + b"\n")
         except BrokenPipeError:
@@ -108,12 +108,12 @@ def _relay(parts: list[_Part], console: Console, report_every_ms: float) -> None
 
 def _end(part: _Part) -> None:
     """A part that does not end by itself is ended."""
-    assert part.process.stdin is not None  # noqa: S101
+    assert part.process.stdin is not None  # noqa: S101 - as above
     part.process.stdin.close()
     try:
         part.process.wait(END_S_MAX)
     except subprocess.TimeoutExpired:
         part.process.kill()
         part.process.wait()
-    assert part.process.stdout is not None  # noqa: S101
+    assert part.process.stdout is not None  # noqa: S101 - as above
     part.process.stdout.close()

@@ -78,7 +78,7 @@ class Proxy:
     def listen(self, address: tuple[str, int]) -> tuple[str, int]:
         """Start; the address that it got."""
         self._listener = socket.create_server(address, backlog=128)
-        self._listener.setblocking(False)  # noqa: FBT003
+        self._listener.setblocking(False)  # noqa: FBT003 - a socket's own method
         self._start(self._accept(self._listener))
         host, port = self._listener.getsockname()[:2]
         return host, port
@@ -136,7 +136,7 @@ class Proxy:
             if len(self._tasks) >= CONNECTIONS_MAX:
                 near.close()
                 continue
-            near.setblocking(False)  # noqa: FBT003
+            near.setblocking(False)  # noqa: FBT003 - a socket's own method
             near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._start(self._serve(near))
 
@@ -149,7 +149,7 @@ class Proxy:
                 return
             loop = asyncio.get_running_loop()
             with socket.socket(socket.AF_INET6 if ":" in self._target[0] else socket.AF_INET) as far:
-                far.setblocking(False)  # noqa: FBT003
+                far.setblocking(False)  # noqa: FBT003 - a socket's own method
                 try:
                     await loop.sock_connect(far, self._target)
                 except OSError:

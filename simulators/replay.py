@@ -63,7 +63,8 @@ def parse_time(text: str, time_format: str, zone: tzinfo) -> int:
     """Unix milliseconds. Raises ValueError."""
     if time_format in ("s", "ms"):
         return round(float(text) * (1000 if time_format == "s" else 1))
-    when = datetime.fromisoformat(text) if time_format == "iso8601" else datetime.strptime(text, time_format)  # noqa: DTZ007
+    iso = time_format == "iso8601"
+    when = datetime.fromisoformat(text) if iso else datetime.strptime(text, time_format)  # noqa: DTZ007 - zoned below
     return round((when if when.tzinfo else when.replace(tzinfo=zone)).timestamp() * 1000)
 
 

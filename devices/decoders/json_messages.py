@@ -172,7 +172,7 @@ class _Plan:
 
 def _typed_dict(name: str, tree: dict[str, Any]) -> Any:
     members = {key: Scalar if below is None else _typed_dict(key, below) for key, below in tree.items()}
-    return TypedDict(name, members, total=False)  # type: ignore[operator]
+    return TypedDict(name, members, total=False)  # type: ignore[operator]  # a type that is made at run time
 
 
 def _take(value: dict[str, Any], path: str) -> Any:

@@ -191,7 +191,7 @@ class Ingest:
 
         self._commit_alone(self.raw.entries(profile, outcomes, first, settled))
         if not outcomes:
-            settled(True)  # noqa: FBT003
+            settled(True)  # noqa: FBT003 - as every `done`
 
     def take_replayed(self, profile: Profile | None, outcomes: Sequence[Outcome], done: Done) -> None:
         """What a mended profile made of dead letters, as one group; `Outcome.offset` is the dead letter's."""

@@ -154,7 +154,7 @@ class PartitionLog(Readable, Upkept):
         marker = read_marker(data) if fields[5] & ATTRIBUTE_CONTROL else None
         repeated = self._state.check(fields, marker[1] if marker is not None and control else None, coordinator=control)
         if repeated is not None:
-            return Appended(repeated.first_offset, repeated.last_offset + 1, True)  # noqa: FBT003
+            return Appended(repeated.first_offset, repeated.last_offset + 1, True)  # noqa: FBT003  (as below)
         try:
             appended = self._write(data, plan)
         except LogFailed:

@@ -74,7 +74,7 @@ class BatchHeader(NamedTuple):
     producer_id: int
     producer_epoch: int
     base_sequence: int
-    count: int  # type: ignore[assignment]
+    count: int  # type: ignore[assignment]  # of records; hides the tuple's own method
 
     @property
     def size_bytes(self) -> int:
@@ -164,12 +164,12 @@ def _encode_small(records: Sequence[Record], base: int) -> tuple[bytes, int]:
             newest = timestamp
         time = small[timestamp - base]
         number = small[delta]
-        key_bytes = len(key)  # type: ignore[arg-type]
-        value_bytes = len(value)  # type: ignore[arg-type]
+        key_bytes = len(key)  # type: ignore[arg-type]  # None: a TypeError, as said above
+        value_bytes = len(value)  # type: ignore[arg-type]  # as above
         key_size = small[key_bytes]
         value_size = small[value_bytes]
         size = len(time) + len(number) + len(key_size) + key_bytes + len(value_size) + value_bytes + len(headers)
-        extend((small[size + 1], b"\x00", time, number, key_size, key, value_size, value, headers))  # type: ignore[arg-type]
+        extend((small[size + 1], b"\x00", time, number, key_size, key, value_size, value, headers))  # type: ignore[arg-type]  # as above
     return b"".join(parts), newest
 
 

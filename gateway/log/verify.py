@@ -183,7 +183,7 @@ class _Partition:
                 self._fault(FILE, name, -1, -1, -1, str(error))
                 continue
             if name == checkpoints.LEADER_EPOCHS:
-                self._epochs = {int(epoch) for epoch, _ in found} or {0}  # type: ignore[misc,has-type]
+                self._epochs = {int(epoch) for epoch, _ in found} or {0}  # type: ignore[misc,has-type]  # pairs: `decode` is this name's
 
     def _check_gap(self, base: int, end: int, following: int) -> None:
         if end < following:

@@ -29,7 +29,10 @@ class Coordinator(Lifecycle):
         """InitProducerId (API 22)."""
         body: dict[str, Any] = request.body or {}
         name = body["transactional_id"]
-        refused: Done = lambda code: reply(self._init_answer(request, code))  # noqa: E731
+
+        def refused(code: ErrorCode) -> None:
+            reply(self._init_answer(request, code))
+
         if name is None:
             try:
                 reply({"error_code": 0, "producer_id": self._ids.next(), "producer_epoch": 0})
@@ -57,7 +60,7 @@ class Coordinator(Lifecycle):
             return
 
         def done(code: ErrorCode) -> None:
-            code = self._counted(code, request.version < 2)
+            code = self._counted(code, old_version=request.version < 2)
             reply(_added(body, lambda _: code))
 
         self._enlist(body, asked, peer, done)
@@ -65,7 +68,10 @@ class Coordinator(Lifecycle):
     def add_offsets(self, request: Request, peer: Peer, reply: Reply) -> None:
         """AddOffsetsToTxn (API 25): the partition of `__consumer_offsets` that holds the group's offsets."""
         body: dict[str, Any] = request.body or {}
-        done: Done = lambda code: reply({"error_code": self._counted(code, request.version < 2)})  # noqa: E731
+
+        def done(code: ErrorCode) -> None:
+            reply({"error_code": self._counted(code, old_version=request.version < 2)})
+
         try:
             self._groups.log.ready()
         except StorageError as error:
@@ -96,7 +102,10 @@ class Coordinator(Lifecycle):
     def end(self, request: Request, peer: Peer, reply: Reply) -> None:
         """EndTxn (API 26)."""
         body: dict[str, Any] = request.body or {}
-        done: Done = lambda code: reply({"error_code": self._counted(code, request.version < 2)})  # noqa: E731
+
+        def done(code: ErrorCode) -> None:
+            reply({"error_code": self._counted(code, old_version=request.version < 2)})
+
         transaction, code = self._find(body, peer)
         if transaction is None or code is not ErrorCode.NONE:
             if (
@@ -136,7 +145,10 @@ class Coordinator(Lifecycle):
 
     def _init(self, transaction: Transaction, request: Request, peer: Peer, reply: Reply) -> None:
         body: dict[str, Any] = request.body or {}
-        refused: Done = lambda code: reply(self._init_answer(request, code))  # noqa: E731
+
+        def refused(code: ErrorCode) -> None:
+            reply(self._init_answer(request, code))
+
         now = transaction.now
         given = (body["producer_id"], body["producer_epoch"])
         if transaction.pending is not None:
@@ -195,7 +207,8 @@ class Coordinator(Lifecycle):
         self._write(transaction, following, done)
 
     def _init_answer(self, request: Request, code: ErrorCode) -> Body:
-        return {"error_code": self._counted(code, request.version < 4), "producer_id": -1, "producer_epoch": -1}
+        code = self._counted(code, old_version=request.version < 4)
+        return {"error_code": code, "producer_id": -1, "producer_epoch": -1}
 
     def _no_ids(self, error: Exception, refused: Done) -> None:
         logger.error("no new producer id: %s", error)
@@ -217,7 +230,7 @@ class Coordinator(Lifecycle):
             return transaction, ErrorCode.CONCURRENT_TRANSACTIONS
         return transaction, ErrorCode.NONE
 
-    def _counted(self, code: ErrorCode, old_version: bool) -> ErrorCode:  # noqa: FBT001
+    def _counted(self, code: ErrorCode, *, old_version: bool) -> ErrorCode:
         """Count fences; PRODUCER_FENCED is unknown to older versions of the requests (KIP-588)."""
         if code in {ErrorCode.PRODUCER_FENCED, ErrorCode.INVALID_PRODUCER_EPOCH}:
             self.fenced += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 from gateway.wire.schema import REQUIRED, Field, within
 from gateway.wire.source import FORMATS, SIZES, Source, literal
@@ -76,7 +77,7 @@ def _decode_array(src: Source, field: Field, target: str) -> None:
         src.emit(f"{target} = []")
         src.emit(f"for _ in range({count}):")
         src.depth += 1
-        element = Field(field.name, field.type, False, field.versions, (1, 0), None, REQUIRED, field.fields)  # noqa: FBT003
+        element = replace(field, array=False, nullable=(1, 0), tag=None, default=REQUIRED)
         item = src.fresh("x")
         if field.type == "struct":
             item = decode_struct(src, field.fields)

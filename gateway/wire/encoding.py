@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 from gateway.wire.schema import REQUIRED, Field, within
 from gateway.wire.source import FORMATS, Source, literal
@@ -85,7 +86,7 @@ def _encode_array(src: Source, field: Field, value: str) -> None:
         if field.type == "struct":
             encode_struct(src, field.fields, item)
         else:
-            element = Field(field.name, field.type, False, field.versions, (1, 0), None, REQUIRED)  # noqa: FBT003
+            element = replace(field, array=False, nullable=(1, 0), tag=None, default=REQUIRED)
             _encode_value(src, element, item)
             _flush_encode(src)
         src.depth -= 1

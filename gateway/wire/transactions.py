@@ -59,7 +59,7 @@ class Snapshot:
         """The next value. Raises `ValueError` for a transition that the table does not have."""
         if self.state not in ENTERED_FROM[state]:
             raise ValueError(f"no transition from {self.state.name} to {state.name}")
-        return replace(self, state=state, updated_ms=now_ms, **changes)  # type: ignore[arg-type]
+        return replace(self, state=state, updated_ms=now_ms, **changes)  # type: ignore[arg-type]  # members of its own, by name
 
 
 @dataclass(slots=True)

@@ -177,7 +177,7 @@ class Core(CoreParts):
     async def _serve_mqtt(self) -> None:
         """A node that reads serial ports or brokers too goes on without it and tries again; another one stops here."""
         assert self.ingest is not None  # noqa: S101 - made for whoever has [mqtt]
-        assert self.settings.mqtt is not None  # noqa: S101
+        assert self.settings.mqtt is not None  # noqa: S101 - as above
         uses = self.ingest.tail_uses
         try:
             self.mqtt = await serve_mqtt(self.ingest, self.net, self.settings.mqtt)

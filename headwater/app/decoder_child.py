@@ -64,7 +64,7 @@ def _result(decoder: UserDecoder, message: list[Any]) -> tuple[list[Any], str, b
         msgspec.msgpack.encode(result.readings)
     except (ValueError, TypeError, OverflowError) as error:  # text with lone surrogates
         return [], f"its readings cannot be stored: {error}", True
-    return tuple(result)  # type: ignore[return-value]
+    return result.readings, result.reason, result.failed
 
 
 def _watch(trace: int, seconds: float) -> None:

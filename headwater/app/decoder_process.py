@@ -100,7 +100,7 @@ class DecoderProcess:
 
     async def _ask(self, value: object, seconds: float) -> bytes:
         process = self._process
-        assert process is not None and process.stdin is not None and process.stdout is not None  # noqa: S101, PT018
+        assert process is not None and process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - it runs
         try:
             async with asyncio.timeout(seconds):
                 process.stdin.write(encode_frame(value))

@@ -69,7 +69,7 @@ def _run(trial: Trial, watch: Watch) -> Told:
         rows = generated(loaded.rule, asked, trial.count, random)
     else:
         rows = with_marks(trial.rows)
-    places = Random(trial.cuts)  # noqa: S311
+    places = Random(trial.cuts)  # noqa: S311 - as above
     cuts = sorted(places.sample(range(1, len(rows)), min(len(rows) - 1, trial.cuts)))
     made = whole(loaded, rows, cuts, restarts=trial.cuts > 0, watch=watch)
     outputs = [(msgspec.json.encode(one.value), one.key, one.time_ms, one.topic) for one in made]

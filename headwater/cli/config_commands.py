@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -16,7 +16,7 @@ config_app = typer.Typer(
 
 @config_app.command("check")
 def config_check(
-    file: Annotated[Optional[str], typer.Argument(help="The node's file; ./headwater.toml when left out.")] = None,  # noqa: UP045
+    file: Annotated[str | None, typer.Argument(help="The node's file; ./headwater.toml when left out.")] = None,
 ) -> None:
     """Say whether a configuration is good, naming every mistake with file and line.
 

@@ -55,7 +55,8 @@ def _running(status: dict[str, Any] | None, file: str) -> Iterable[Finding]:
         yield Finding("warn", "node", "does not run: what only a running node knows is left out",
                       f"Start it with `headwater run --config {file}`, and ask again.")  # fmt: skip
         return
-    level: Level = {"good": "ok", "degraded": "warn"}.get(status["state"], "fail")  # type: ignore[assignment]
+    levels: dict[str, Level] = {"good": "ok", "degraded": "warn"}
+    level = levels.get(status["state"], "fail")
     yield Finding(level, "node", f"runs as process {status['pid']}, version {status['version']}: {status['state']}")
     for problem in status.get("problems", ()):
         yield Finding(level, "node", problem, "`headwater status` shows what belongs to it.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -14,7 +14,7 @@ log_app = typer.Typer(
 
 # typer reads these annotations at run time; Optional is what it understands on every Python from 3.11 on
 _Folder = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Argument(help="A data directory; the node's own when left out."),
 ]
 _AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]

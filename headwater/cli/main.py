@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -136,7 +136,7 @@ def tail(
         str, typer.Option("--from", metavar="WHERE", help="start, end or an offset; -5: the last 5.")
     ] = "",
     number: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option("-n", metavar="N", min=1, help="End after N: the last N, or the first N of --from."),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="The node's own health readings too.")] = False,

@@ -67,7 +67,8 @@ def load_settings(file: str, *, environ: Mapping[str, str] = os.environ, host_na
 
 def masked(loaded: Loaded) -> dict[str, Any]:
     """The settings as plain values, secrets replaced by stars."""
-    return _mask(msgspec.to_builtins(loaded.settings), (), loaded.secrets)  # type: ignore[no-any-return]
+    masked: dict[str, Any] = _mask(msgspec.to_builtins(loaded.settings), (), loaded.secrets)
+    return masked
 
 
 def fit_node_name(name: str) -> bool:

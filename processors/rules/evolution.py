@@ -132,7 +132,7 @@ class Definitions(NamedTuple):
     """Rules that made a state: by name their version and what they were; without those that cannot be read any more."""
 
     windows: dict[str, tuple[str, WindowRule]] = {}  # noqa: RUF012 - a NamedTuple's default; nobody writes into it
-    alerts: dict[str, tuple[str, AlertRule]] = {}  # noqa: RUF012
+    alerts: dict[str, tuple[str, AlertRule]] = {}  # noqa: RUF012 - as above
 
 
 def read_definitions(data: dict[str, Any] | None) -> Definitions:

@@ -91,7 +91,7 @@ def _value(name: str, time_ms: int, random: Random) -> Any:
     if random.random() < 0.02:
         return random.choice((None, True, "text", _WORDS[time_ms % 5]))
     # Long stretches of one size, so that what holds for a while is met too.
-    stretch = Random(f"{name}{time_ms // 120_000}")  # noqa: S311
+    stretch = Random(f"{name}{time_ms // 120_000}")  # noqa: S311 - the same each time
     return round(stretch.choice((0.0, 0.05, 1.0, 20.0, 50.0, 400.0, 2000.0, -5.0)) * random.uniform(0.9, 1.1), 3)
 
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from urllib.parse import unquote
 
-from tests.support.tree import ROOT, texts
+from tests.support.tree import PARTS, ROOT, modules, texts
 
 # Written apart, so that this file does not hold what it looks for.
 INDEX_HOSTS = [
@@ -35,6 +35,16 @@ def test_no_path_of_one_machine() -> None:
 def test_no_index_is_named() -> None:
     """Where packages come from is the reader's own setting, the lock's hashes say what they must be."""
     wrong = [f"{path}: names {host}" for path, text in texts().items() for host in INDEX_HOSTS if host in text]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_exception_to_a_rule_has_its_reason_beside_it() -> None:
+    told = re.compile(r"# (?:noqa: [A-Z0-9, ]+|type: ignore\[[\w, -]+\])$", re.MULTILINE)
+    wrong = [
+        f"{path}:{text.count(chr(10), 0, found.start()) + 1}: {found[0]} and no reason"
+        for path, text in modules(*PARTS, "benchmarks").items()
+        for found in told.finditer(text)
+    ]
     assert not wrong, "\n".join(wrong)
 
 

@@ -251,7 +251,7 @@ class _TcpLine(asyncio.Protocol):
             transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]
+        self._transport = transport  # type: ignore[assignment]  # what a stream socket gives
 
     def data_received(self, data: bytes) -> None:
         if self._transport is not None and not self._lost.is_set():

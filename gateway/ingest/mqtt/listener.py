@@ -7,6 +7,7 @@ import errno
 import logging
 import secrets
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from gateway.ingest.mqtt.access import AccessList, Rights
@@ -95,7 +96,7 @@ class MqttListener:
         """Open the second socket, where there is one to be; what is wrong with it is its own problem."""
         settings = self.settings
         if settings.tls is not None:
-            made = lambda user: Connection(self, user)  # noqa: E731
+            made = partial(Connection, self)
             self.tls = TlsDoor(settings.tls, self._net, made, timeout_ms=settings.connect_timeout_ms, say=self.say)
             await self.tls.look(users=self.credentials.required)
 
