@@ -137,11 +137,12 @@ class WindowAdmission:
 
     def _over(self, nodes: Ints, windows: Spans) -> Bools:
         """Which windows are not begun any more."""
-        used, which = np.unique(nodes, return_inverse=True)
-        over: Bools = windows.ends <= np.array([self._horizon(node) for node in used.tolist()], dtype=np.int64)[which]
+        each = nodes.tolist()
+        horizons = {node: self._horizon(node) for node in set(each)}
+        over: Bools = windows.ends <= np.fromiter(map(horizons.__getitem__, each), np.int64, len(each))
         for row in np.flatnonzero(over).tolist():
             since, end = int(windows.since[row]), int(windows.ends[row])
-            over[row] = not self._owed.lets_begin(int(nodes[row]), since, end, end)
+            over[row] = not self._owed.lets_begin(each[row], since, end, end)
         return over
 
     def _make(self, table: Cells, unknown: Unknown, key: Ints, nodes: Ints, starts: Ints, windows: Spans) -> Ints:

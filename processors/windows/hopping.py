@@ -142,26 +142,24 @@ class HoppingWindows(WindowState):
 
     def _have_windows(self, panes: Ints, after: int, until: int, horizon: int) -> None:
         """Have the windows of panes that end in (after, until] in cells, as such that have something to say."""
-        hop, size = self._hop, self._size
-        starts = self._panes.start[panes]
-        low = np.maximum(self._first(starts), self._begin_of(self._panes.key[panes]))
-        if after != NEVER:
-            low = np.maximum(low, (after - size) // hop * hop + hop)
-        high = np.minimum(starts - starts % hop, (until - size) // hop * hop)
-        low = -(-low // hop) * hop
-        counts = np.maximum((high - low) // hop + 1, 0)
-        chosen = np.flatnonzero(counts)
-        if not len(chosen):
+        hop, size, table = self._hop, self._size, self._panes
+        last = (until - size) // hop * hop
+        first = NEVER if after == NEVER else (after - size) // hop * hop + hop
+        panes = panes[(table.start[panes] < last + size) & (table.end[panes] >= first + size)]
+        if not len(panes):
             return
-        panes = panes[chosen]
-        which, windows = self._each(low[chosen], counts[chosen])
-        keys = self._panes.key[panes][which]
+        keys, live = table.key[panes], table.live[panes]
+        low = np.maximum(self._first(table.start[panes]), self._begin_of(keys))
+        low = -(-np.maximum(low, first) // hop) * hop
+        counts = np.maximum((np.minimum(table.end[panes] - size, last) - low) // hop + 1, 0)
+        which, windows = self._each(low, counts)
+        keys, live = keys[which], live[which]
         firsts, group = each_once(keys, windows)
-        live = np.zeros(len(firsts), dtype=np.bool_)
-        live[group[self._panes.live[panes][which]]] = True  # if any of its panes is
+        alive = np.zeros(len(firsts), dtype=np.bool_)
+        alive[group[live]] = True  # if any of its panes is
         keys, windows = keys[firsts], windows[firsts]
         order = np.lexsort((keys, windows))
-        self._have_cells(windows[order], keys[order], live[order], horizon)
+        self._have_cells(windows[order], keys[order], alive[order], horizon)
 
     def _have_cells(self, windows: Ints, keys: Ints, live: Bools, horizon: int) -> None:
         cells = self.cells.get(keys, windows)
@@ -256,8 +254,9 @@ class HoppingWindows(WindowState):
 
     def _sweep(self, index: int, horizon: int) -> None:
         super()._sweep(index, horizon)
-        panes = self._mine(self._resting_panes(), index)
-        self._free_panes(panes[self._panes.end[panes] <= horizon])
+        if (self._panes.end[self._panes.used()] <= horizon).any():
+            panes = self._mine(self._resting_panes(), index)
+            self._free_panes(panes[self._panes.end[panes] <= horizon])
 
     def _pressed(self) -> int | None:
         found = [super()._pressed(), self._pressed_by(self.cells, self._resting)]

@@ -38,7 +38,7 @@ class Index:
 
     def add(self, cells: Ints, key: Ints, start: Ints) -> None:
         """Cells whose keys and starts are in the table none of them yet, and differ pairwise."""
-        if 2 * (self._taken + len(cells)) > len(self._slots):
+        if 4 * (self._taken + len(cells)) > len(self._slots):  # the fuller, the more steps the longest search takes
             self._make_room(len(cells), key, start)
         self._put(cells, key, start)
 
@@ -68,10 +68,10 @@ class Index:
             cells, at = cells[on], (at[on] + 1) & last
 
     def _make_room(self, more: int, key: Ints, start: Ints) -> None:
-        """A table without slots that are gone, at most a quarter full."""
+        """A table without slots that are gone, at most an eighth full."""
         cells = self._slots[self._slots >= 0].astype(np.int64)
         size = _SLOTS_MIN
-        while size < 4 * (len(cells) + more):
+        while size < 8 * (len(cells) + more):
             size *= 2
         self._slots, self._taken = np.full(size, _EMPTY, dtype=np.int32), 0
         self._put(cells, key, start)
