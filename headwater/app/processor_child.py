@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from headwater.app.no_fork import refuse_forks
 from headwater.app.processor_watch import ProcessWatches
 from headwater.clock import SystemClock
 from headwater.disk import RealDisk
@@ -102,6 +103,7 @@ def main() -> int:
 def _live(hello: Hello, teller: Teller, requests: BinaryIO) -> tuple[str, str]:
     watches = ProcessWatches(hello.trace, hello.limits.time_max_ms / 1000)
     watches.alarm(LOAD_S)
+    refuse_forks()
     try:
         loaded = load(hello.rule)
         if hello.inline is not None and not loaded.cls.deterministic:

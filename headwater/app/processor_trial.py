@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from headwater.app.no_fork import refuse_forks
 from headwater.app.processor_watch import ProcessWatches
 from headwater.errors import UserError
 from processors.user.generated import generated, names_asked, with_marks
@@ -51,6 +52,7 @@ def main() -> int:
     trial = msgspec.msgpack.decode(requests.read(), type=Trial)
     watches = ProcessWatches(trial.trace, trial.time_max_ms / 1000)
     watches.alarm(30.0)
+    refuse_forks()
     try:
         told = _run(trial, watches.of(0))
     except UserError as error:

@@ -10,7 +10,9 @@ import copy
 import difflib
 import re
 import tomllib
+from collections.abc import Mapping
 from functools import cache
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import msgspec
@@ -22,6 +24,7 @@ from headwater.toml.source import Source
 T = TypeVar("T", bound=msgspec.Struct)
 
 _PROBLEMS_MAX = 20
+_NONE: Mapping[str, Any] = MappingProxyType({})
 _NAMED_MAX = 10
 NAME = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
 _PATTERNS = {NAME: "must be at most 64 of a-z, 0-9, _, . and -, a letter or digit first"}
@@ -42,10 +45,11 @@ def shape_of(kind: type[msgspec.Struct]) -> inspect.Type:
     return inspect.type_info(kind)
 
 
-def convert(source: Source, kind: type[T]) -> T | None:
+def convert(source: Source, kind: type[T], stand_ins: Mapping[str, Any] = _NONE) -> T | None:
     """The table as `kind`, without what does not fit: each mistake is in `source.problems`.
 
-    None when a key is missing that nothing can stand for; a list's item that lacks one is left out.
+    None when a key is missing that nothing can stand for; a list's item that lacks one is left out, unless `stand_ins`
+    has something for the key, so that what else is wrong with the item is found too.
     """
     shape = shape_of(kind)
     homes = _key_homes(shape)
@@ -60,6 +64,9 @@ def convert(source: Source, kind: type[T]) -> T | None:
             missing = _missing_of(message)
             if not missing or (*path, missing) not in source.faulty:
                 source.problem(path, _plain(message, path, missing=missing, allowed=_allowed(shape, path)))
+            if missing in stand_ins and _put(source.table, (*path, missing), stand_ins[missing]):
+                source.faulty.add((*path, missing))
+                continue
             item_is_gone = bool(path) and isinstance(path[-1], int)
             if not path or (missing and not item_is_gone) or not _remove(source.table, path):
                 return None
@@ -237,6 +244,15 @@ def _literal_from_environment(source: Source, path: Path) -> bool:
         holder[path[-1]] = tomllib.loads(f"value = {holder[path[-1]]}")["value"]
     except tomllib.TOMLDecodeError:
         return False
+    return True
+
+
+def _put(table: Any, path: Path, value: Any) -> bool:
+    for part in path[:-1]:
+        table = table[part]
+    if not isinstance(table, dict) or path[-1] in table:
+        return False
+    table[path[-1]] = value
     return True
 
 

@@ -19,11 +19,13 @@ from headwater.toml.places import Path, show_path
 from headwater.toml.source import Source
 from processors.rules.checks import Finding, about_alert, about_window, about_window_of
 from processors.rules.model import AlertRule, Rules, WindowRule
+from processors.user.declared import declared
 from processors.user.outs import circle, why_not
 from processors.user.rule import ProcessorRule
 
 PROBLEMS_MAX = 20
 _AGGREGATES = (("fields",), ("every_field",))
+_UNNAMED = "unnamed"
 _HINT = "docs/windows.md shows every key with an example."
 
 
@@ -81,7 +83,7 @@ def _rules(source: Source, unread: list[UserError]) -> Rules:
         if isinstance(source.table.get(kind), dict):
             source.problem((kind,), f"[{kind}] is one of several: write [[{kind}]], two brackets on either side")
             del source.table[kind]
-    found = convert(source, RuleFile)
+    found = convert(source, RuleFile, {"name": _UNNAMED})
     processors: tuple[ProcessorRule, ...] = ()
     if found is not None:
         are_whole = not any(path == ("window",) or path[2:] == ("name",) for path in source.faulty)
@@ -125,24 +127,33 @@ def _check_processors(source: Source, rules: tuple[ProcessorRule, ...]) -> tuple
     """The same with the paths of their files made whole; none of their code is run."""
     places: dict[str, Path] = {}
     found = []
-    for index, rule in enumerate(rules):
+    whole = [_with_file(source, index, rule) for index, rule in enumerate(rules)]
+    told = [declared(rule) for rule in whole]
+    for index, rule in enumerate(whole):
         at: Path = ("processor", index)
         _tell_double(source, at, rule.name, places)
-        file = os.path.join(os.path.dirname(os.path.abspath(source.place(at).file)), rule.file)
-        file = os.path.normpath(file)
+        file = rule.file
         if not file.endswith(".py"):
-            _tell(source, at, [(("file",), f"“{rule.file}” is no Python file: its name ends in .py")])
+            _tell(source, at, [(("file",), f"“{rules[index].file}” is no Python file: its name ends in .py")])
         elif not os.path.isfile(file):
             _tell(source, at, [(("file",), f"there is no file {file}")])
         for number, topic in enumerate(rule.out):
             if why := why_not(topic, rule.topic):
                 _tell(source, at, [(("out", number), f"it cannot write to “{topic}”: {why}")])
-        if len(way := circle(rules, index)) > 2:  # to itself is told above
-            _tell(
-                source, at, [(("out",), f"its records would come back to it and go round for ever: {' → '.join(way)}")]
-            )
-        found.append(msgspec.structs.replace(rule, file=file))
+        if len(way := circle(told, index)) > 2 or (way and not rule.out):  # to itself, as it stands here, is told above
+            who = "out" if rule.out else "file"
+            message = f"its records would come back to it and go round for ever: {' → '.join(way)}"
+            others = [one.name for one in told if one.topic in way and one.name != rule.name]
+            message += f" (by way of {', '.join(others)})" if others else ""
+            _tell(source, at, [((who,), message)])
+        found.append(rule)
     return tuple(found)
+
+
+def _with_file(source: Source, index: int, rule: ProcessorRule) -> ProcessorRule:
+    """With its file's path made whole."""
+    folder = os.path.dirname(os.path.abspath(source.place(("processor", index)).file))
+    return msgspec.structs.replace(rule, file=os.path.normpath(os.path.join(folder, rule.file)))
 
 
 def _tell(source: Source, at: Path, findings: Iterable[Finding]) -> None:

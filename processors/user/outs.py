@@ -23,8 +23,8 @@ def why_not(topic: str, reads: str) -> str:
 def circle(rules: Sequence[ProcessorRule], first: int) -> list[str]:
     """The topics from what processor `first` reads back to it, through others that read what it writes; [] if none.
 
-    Every record on such a way would be followed by another for ever. A rule that leaves its topics to its class says
-    too little to be known for one.
+    Every record on such a way would be followed by another for ever. `rules` with what their classes declare, where
+    that can be read (`declared`): one that says nothing of its topics is on no way.
     """
     start = rules[first].topic
     ways = [[start, topic] for topic in rules[first].out] if start else []

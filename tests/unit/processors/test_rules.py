@@ -200,3 +200,15 @@ def test_a_version_changes_with_what_a_rule_computes_and_with_nothing_else() -> 
     assert one.windows[0].version == same.windows[0].version
     assert one.windows[0].version != other.windows[0].version
     assert one.alerts[0].version(one.windows[0]) != other.alerts[0].version(other.windows[0])
+
+
+@pytest.mark.parametrize("name", ["", 'name = "No Name"\n', 'nmae = "n"\n'])
+def test_all_mistakes_of_a_window_without_a_good_name_are_told_at_once(name: str) -> None:
+    text = f'[[window]]\n{name}size_s = -1\nwhere = "power >"\nzone = "Europe/Nowhere"\n'
+    text += 'every_field = ["men"]\n[window.compute]\nx = "1 +"\n'
+    with pytest.raises(UserError) as error:
+        parse_rules([(text, "mine.toml")])
+    told = error.value.what
+    assert told.count("name") == 1 or "nmae" in told
+    for key in ("size_s", "where", "zone", "every_field", "compute"):
+        assert f"window[0].{key}" in told, told

@@ -71,6 +71,31 @@ def test_a_rule_file_whose_processors_feed_each_other_for_ever_is_refused(tmp_pa
     assert "processor[0].out[1]: it cannot write to “readings”: Headwater's own" in said(a=("x", "readings"))
 
 
+def test_circles_of_topics_that_stand_only_in_classes_are_seen_without_running_them(tmp_path: Path) -> None:
+    kind = 'class {}(Processor[dict[str, int]]):\n    topic = "{}"\n    out = {}\n'
+    head = "from headwater.api import Processor\nraise SystemExit('nobody runs this')\n"
+    (tmp_path / "one.py").write_text(head + kind.format("One", "x", '("also", "y")'))
+    (tmp_path / "two.py").write_text(
+        head + kind.format("Base", "y", '"x"') + "class Two(Base):\n    pass\n" + kind.format("Three", "z", '"w"')
+    )
+    rules = '[[processor]]\nname = "one"\nfile = "one.py"\n[[processor]]\nname = "two"\nfile = "two.py"\nclass = "{}"\n'
+    (tmp_path / "rules.toml").write_text(rules.format("Two"))
+    with pytest.raises(UserError) as error:
+        load_rules([str(tmp_path / "rules.toml")])
+    assert (
+        "rules.toml:3: processor[0].file: its records would come back to it and go round for ever" in error.value.what
+    )
+    assert "x → y → x (by way of two)" in error.value.what
+    assert "y → x → y (by way of one)" in error.value.what
+    (tmp_path / "rules.toml").write_text(rules.format("Three"))
+    assert len(load_rules([str(tmp_path / "rules.toml")]).processors) == 2
+    (tmp_path / "one.py").write_text(head + kind.format("One", "x", '"x"'))
+    with pytest.raises(UserError, match=r"processor\[0\].file: .*x → x"):
+        load_rules([str(tmp_path / "rules.toml")])
+    (tmp_path / "one.py").write_text(head + kind.format("One", "x", '"x".lower()'))
+    assert len(load_rules([str(tmp_path / "rules.toml")]).processors) == 2
+
+
 def test_a_helper_beside_the_file_is_told_apart_from_a_package_that_is_not_installed(tmp_path: Path) -> None:
     (tmp_path / "helping.py").write_text("")
     with pytest.raises(UserError) as error:

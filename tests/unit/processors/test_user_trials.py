@@ -73,6 +73,25 @@ def test_what_is_the_same_passes_with_readings_of_a_file_and_dead_letters_are_to
     )
 
 
+@pytest.mark.long("user-processor")
+def test_a_trial_in_which_every_reading_is_a_dead_letter_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tried(tmp_path, "raise ValueError('nothing works')") == 1
+    told = capsys.readouterr().out
+    assert "ValueError: nothing works" in told
+    assert told.endswith("FAILED: not one reading was taken, each is a dead letter\n")
+
+
+@pytest.mark.timeout(60)
+def test_a_processor_that_forks_is_refused_in_its_own_line_and_hangs_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tried(tmp_path, "import os\nif os.fork() == 0:\n    time.sleep(3600)") == 1
+    told = capsys.readouterr().out
+    assert re.search(r"mine.py, line \d+: RuntimeError: a processor cannot fork", told)
+
+
 def test_a_loop_without_end_is_named_with_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headwater.cli.process_test.TIME_MAX_MS", 300)
     with pytest.raises(UserError, match=r"mine.py: mine.py, line 1\d: still at it after 0.3 s"):
