@@ -14,10 +14,11 @@ from typing import Any
 
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
+from gateway.consume.reader import Block
 from gateway.log.headers import decode_headers
 from headwater.errors import HeadwaterError, UserError
 from processors.budget import Limits
-from processors.group.blocks import to_blocks
+from processors.group.blocks import HANDFUL, Pile
 from processors.group.changelog import ChangelogError
 from processors.group.core import Member, Source
 from processors.group.settings import GroupSettings
@@ -51,6 +52,7 @@ class GroupProcessor:
         self._member: Member
         self._consumer: Any
         self._producer: Any
+        self._pile: Pile
         self._open = False
         self._problem: BaseException | None = None
         self._committed_s = self._saved_s = 0.0
@@ -107,6 +109,7 @@ class GroupProcessor:
         self._member = Member(self._job, place=settings.place, limits=limits)
         self._producer = self._new_producer()
         self._consumer = self._new_consumer()
+        self._pile = Pile(settings.topic_prefix)
         self._open, self._problem = False, None
         self._committed_s = self._saved_s = time.monotonic()
         clean = False
@@ -166,10 +169,7 @@ class GroupProcessor:
     def _work(self) -> None:
         told_s = 0.0
         while not self._stopping:
-            messages = self._consumer.consume(self._settings.fetch_records_max, POLL_S)
-            if self._problem is not None:
-                raise self._problem
-            for block in to_blocks(messages, self._settings.topic_prefix) if messages else ():
+            for block in self._fetch():
                 outputs = self._member.process(block)
                 if outputs:
                     self._write(outputs, block.partition % self._topics.outputs)
@@ -180,6 +180,18 @@ class GroupProcessor:
             if now_s - told_s >= STATUS_EVERY_S:
                 told_s = now_s
                 self._tell("up")
+
+    def _fetch(self) -> list[Block]:
+        """What comes within `POLL_S`, and at most `fetch_records_max` records: a block per partition."""
+        most, until_s, wait_s = self._settings.fetch_records_max, time.monotonic() + POLL_S, POLL_S
+        while self._pile.count < most and wait_s > 0.0:
+            messages = self._consumer.consume(min(HANDFUL, most - self._pile.count), wait_s)
+            if self._problem is not None:
+                raise self._problem
+            if messages:
+                self._pile.add(messages)
+            wait_s = until_s - time.monotonic()
+        return self._pile.take()
 
     def _leave(self, *, clean: bool) -> None:
         """A clean end commits and saves; any other leaves what is committed as it is."""
@@ -260,6 +272,7 @@ class GroupProcessor:
         self._problem = TimeoutError("the group went on without this member")
 
     def _give_up(self, consumer: Any, gone: list[TopicPartition]) -> None:
+        self._pile.clear()
         for source in self._sources(gone):
             self._member.end(source)
         consumer.unassign()

@@ -15,7 +15,7 @@ import pytest
 
 from gateway.consume.reader import Block
 from tests.support import river
-from tests.support.group_processing import Group, feed, make_topic, said, until
+from tests.support.group_processing import SETTLED_S, UNTIL_S, Group, feed, make_topic, said, until
 from tests.support.kafka_node import KafkaNode
 from tests.support.peers import Kafka
 from tests.support.river import Row
@@ -90,11 +90,16 @@ def told(bootstrap: str, prefix: str = "") -> dict[tuple[str, int], tuple[int, f
     }
 
 
-def settled(group: Group, end: int, prefix: str = "") -> None:
+def settled(group: Group, end: int, prefix: str = "", *, within_s: float = UNTIL_S) -> None:
     wanted = expected(end)
     logs = {name: group.log_of(name) for name in "ab" if group.log_of(name).exists()}
     try:
-        until(lambda: told(group.bootstrap, prefix) == wanted, f"every site's windows up to second {end}", logs)
+        until(
+            lambda: told(group.bootstrap, prefix) == wanted,
+            f"every site's windows up to second {end}",
+            logs,
+            within_s=within_s,
+        )
     except AssertionError:
         assert told(group.bootstrap, prefix) == wanted
         raise
@@ -190,7 +195,7 @@ def test_members_killed_again_and_again_lose_and_repeat_no_reading_of_a_site(gro
         if random.random() < 0.05:
             time.sleep(7)  # longer than its session: the other one takes its partitions over
         group.start(victim)
-    settled(group, 3 * count)
+    settled(group, 3 * count, within_s=SETTLED_S)
     assert group.stop("a") == group.stop("b") == 0
 
 

@@ -15,7 +15,7 @@ from processors.group.changelog import ChangelogView
 from processors.processor import PartitionProcessor
 from processors.rules.files import parse_rules
 from tests.support import river
-from tests.support.group_processing import UNTIL_S, Group, Said, feed, make_topic, said, until
+from tests.support.group_processing import SETTLED_S, UNTIL_S, Group, Said, feed, make_topic, said, until
 from tests.support.kafka_node import KafkaNode
 from tests.support.peers import Kafka
 from tests.support.river import Row
@@ -155,7 +155,7 @@ def test_members_killed_again_and_again_say_what_one_processor_says(group: Group
         if random.random() < 0.02:
             time.sleep(7)  # longer than its session: the other one takes its partitions over
         group.start(victim)
-    settled(group, 3 * count, logs)
+    settled(group, 3 * count, logs, within_s=SETTLED_S)
     assert group.stop("a") == group.stop("b") == 0
 
 
