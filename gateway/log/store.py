@@ -7,36 +7,30 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections import deque
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, Literal
 
 from gateway.log import checkpoints, clean_stop
 from gateway.log.adoption import find_unlisted
 from gateway.log.catalog import Catalog, TopicEntry, check_partitions, check_topic_name, new_id, write_properties
+from gateway.log.directories import Directories
 from gateway.log.errors import InvalidTopic, LogFailed, TopicExists
-from gateway.log.files import PartitionFiles
 from gateway.log.flusher import CallInLoop, Flusher
 from gateway.log.lock import DirectoryLock
-from gateway.log.offset_files import OffsetFiles, log_start
+from gateway.log.offset_files import OffsetFiles
 from gateway.log.partition import PartitionLog
-from gateway.log.proofread import Unread
-from gateway.log.recovery import Outcome, Recovery
 from gateway.log.reserve import make_start_reserve, release_for_start
 from gateway.log.segment import SegmentCache
-from gateway.log.segments import Segments
 from gateway.log.settings import LogSettings
 from gateway.log.topic import Topic, findings, topics_status
-from gateway.log.topic_config import lenient_config, parse_config
+from gateway.log.topic_config import parse_config
 from headwater.clock import Clock
-from headwater.disk import Disk, RealDisk, read_or_none
+from headwater.disk import Disk, RealDisk
 from headwater.errors import UserError
 
 __all__ = ["LogStore", "Topic"]
 
 _log = logging.getLogger(__name__)
-_BESIDE = ("chain", "aborted")  # folders below `<data>/node/` with a file per partition
 
 
 class LogStore:
@@ -76,9 +70,19 @@ class LogStore:
         self.directory_id = ""
         self.node = ""
         self.stopped_cleanly = False
-        self._clean_ends: clean_stop.Ends = {}
-        self.unread: deque[Unread] = deque()  # active segments that were taken on trust
-        self.recovered: list[Recovery] = []
+        self._directories = Directories(
+            disk,
+            log_dir=self._log_dir,
+            node_dir=self._node_dir,
+            settings=settings,
+            cache=self._cache,
+            offsets=self._offsets,
+            clock=clock,
+            flusher=self.flusher,
+            alarm=self._alarm,
+        )
+        self.unread = self._directories.unread
+        self.recovered = self._directories.recovered
 
     @classmethod
     def open(
@@ -114,7 +118,7 @@ class LogStore:
         try:
             store._prepare(node)
             if not trust_clean_stop:
-                store._clean_ends = {}
+                store._directories.clean_ends = {}
             store._recover_all()
             if settings.reserve_bytes:
                 make_start_reserve(disk, store._node_dir)  # now: what comes in next would take the room
@@ -145,9 +149,7 @@ class LogStore:
         identity = self._catalog.identify(node)
         self.node, self.cluster_id, self.directory_id = identity.node, identity.cluster_id, identity.directory_id
         disk.make_directory(self._log_dir)
-        for folder in _BESIDE:
-            disk.make_directory(f"{self._node_dir}/{folder}")
-        self.stopped_cleanly, self._clean_ends = clean_stop.take(disk, self._log_dir, self._node_dir)
+        self.stopped_cleanly = self._directories.prepare()
         write_properties(disk, self._log_dir, identity, self._clock.wall_ms())
 
     def _recover_all(self) -> None:
@@ -155,13 +157,13 @@ class LogStore:
         known = self._catalog.read_topics()
         for name, entry in list(self._catalog.topics.items()):
             if entry.deleting:
-                self._remove_directories(name, entry.partitions)
+                self._directories.remove(name, entry.partitions)
                 self._catalog.drop_topic(name)
         self._adopt_directories(known=known)
         # From now on a directory without an entry is a topic that nobody was told of.
         self._catalog.save()
         for name, entry in sorted(self._catalog.topics.items()):
-            self._topics[name] = self._topic(name, entry, self._open_partitions(name, entry))
+            self._topics[name] = self._topic(name, entry, self._directories.open(name, entry))
         self._write_checkpoints()
 
     def _adopt_directories(self, *, known: bool) -> None:
@@ -173,73 +175,6 @@ class LogStore:
 
     def _topic(self, name: str, entry: TopicEntry, logs: list[PartitionLog]) -> Topic:
         return Topic(name, checkpoints.decode_id(entry.id), dict(entry.config), logs)
-
-    def _open_partitions(self, name: str, entry: TopicEntry, first: int = 0) -> list[PartitionLog]:
-        logs: list[PartitionLog] = []
-        try:
-            for number in range(first, entry.partitions):
-                logs.append(self._open_partition(name, entry, number))  # noqa: PERF401  (closed below)
-        except OSError:
-            for log in logs:
-                log.abandon()
-            raise
-        return logs
-
-    def _open_partition(self, name: str, entry: TopicEntry, number: int) -> PartitionLog:
-        directory, key = f"{self._log_dir}/{name}-{number}", (name, number)
-        self._disk.make_directory(directory)
-        topic_id = checkpoints.decode_id(entry.id)
-        metadata, wanted = (
-            f"{directory}/{checkpoints.PARTITION_METADATA}",
-            checkpoints.encode_partition_metadata(topic_id),
-        )
-        if read_or_none(self._disk, metadata) != wanted:
-            self._disk.replace_file(metadata, wanted)
-        files = PartitionFiles(
-            self._disk,
-            self._cache,
-            directory=directory,
-            topic=name,
-            partition=number,
-            chain_path=f"{self._node_dir}/chain/{name}-{number}",
-            aborted_sums_path=f"{self._node_dir}/aborted/{name}-{number}",
-            index_interval_bytes=self._settings.index_interval_bytes,
-            set_recovery_point=partial(self._offsets.set_recovery_point, key),
-        )
-        start = self._offsets.starts.get(key, 0)
-        config = lenient_config(entry.config)
-        compacted = config.compact or key in self._offsets.cleaned
-        found, on_trust = clean_stop.recover(
-            files,
-            self._clean_ends.get(key),
-            recovery_point=self._offsets.recovery_points.get(key, 0),
-            log_start_offset=start,
-            quarantine=f"{self._node_dir}/quarantine",
-            compacted=compacted,
-        )
-        self.recovered += found.findings
-        for finding in found.findings:
-            if finding.outcome is not Outcome.CLEAN:
-                _log.warning("%s-%d: %s, %s", name, number, finding.outcome.value, finding.detail)
-        segments = Segments(self._disk, self._cache, found.segments)
-        log = PartitionLog(
-            files,
-            segments,
-            found.state,
-            topic_id=topic_id,
-            epochs=found.epochs,
-            base_snapshot=found.base_snapshot,
-            chain=found.chain,
-            log_start_offset=log_start(start, [segment.base_offset for segment in found.segments]),
-            settings=config.log_settings(self._settings),
-            clock=self._clock,
-            flusher=self.flusher,
-            alarm=self._alarm,
-            compacted=compacted,
-        )
-        self.unread += [Unread(log)] if on_trust else []
-        self._offsets.recovery_points[key] = log.log_end_offset
-        return log
 
     @property
     def disk(self) -> Disk:
@@ -294,7 +229,7 @@ class LogStore:
     def _add_partitions(self, name: str, entry: TopicEntry, first: int = 0) -> list[PartitionLog]:
         before, logs = len(self.recovered), []
         try:
-            logs = self._open_partitions(name, entry, first)
+            logs = self._directories.open(name, entry, first)
             self._catalog.put_topic(name, entry)
         except OSError as error:
             for log in logs:
@@ -333,27 +268,11 @@ class LogStore:
             with self.flusher.between_rounds():
                 for log in topic.partitions:
                     log.abandon()
-            self._remove_directories(name, entry.partitions)
+            self._directories.remove(name, entry.partitions)
             self._catalog.drop_topic(name)
             self._write_checkpoints()
         except OSError as error:
             raise LogFailed(f"Cannot delete topic {name}: {error.strerror or error}") from error
-
-    def _remove_directories(self, name: str, partitions: int) -> None:
-        for number in range(partitions):
-            directory = f"{self._log_dir}/{name}-{number}"
-            if self._disk.exists(directory):
-                for file in self._disk.names(directory):
-                    self._disk.remove(f"{directory}/{file}")
-                self._disk.sync_directory(directory)
-                self._disk.remove_directory(directory)
-            self._offsets.forget([(name, number)])
-            for folder in _BESIDE:
-                if self._disk.exists(beside := f"{self._node_dir}/{folder}/{name}-{number}"):
-                    self._disk.remove(beside)
-        for folder in _BESIDE:
-            self._disk.sync_directory(f"{self._node_dir}/{folder}")
-        self._disk.sync_directory(self._log_dir)
 
     # -- durability
 

@@ -1,0 +1,148 @@
+"""The directories of partitions: opened and recovered, and removed, with the files that lie beside them."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+
+from gateway.log import checkpoints, clean_stop
+from gateway.log.catalog import TopicEntry
+from gateway.log.files import PartitionFiles
+from gateway.log.flusher import Flusher
+from gateway.log.offset_files import OffsetFiles, log_start
+from gateway.log.partition import PartitionLog
+from gateway.log.proofread import Unread
+from gateway.log.recovery import Outcome, Recovery
+from gateway.log.segment import SegmentCache
+from gateway.log.segments import Segments
+from gateway.log.settings import LogSettings
+from gateway.log.topic_config import lenient_config
+from headwater.clock import Clock
+from headwater.disk import Disk, read_or_none
+
+_log = logging.getLogger(__name__)
+_BESIDE = ("chain", "aborted")  # folders below `<data>/node/` with a file per partition
+
+
+class Directories:
+    """`recovered` and `unread` gather what opening found; `clean_ends` is what a clean stop left, see `prepare`."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        *,
+        log_dir: str,
+        node_dir: str,
+        settings: LogSettings,
+        cache: SegmentCache,
+        offsets: OffsetFiles,
+        clock: Clock,
+        flusher: Flusher,
+        alarm: Callable[[str], None],
+    ) -> None:
+        self._disk = disk
+        self._log_dir = log_dir
+        self._node_dir = node_dir
+        self._settings = settings
+        self._cache = cache
+        self._offsets = offsets
+        self._clock = clock
+        self._flusher = flusher
+        self._alarm = alarm
+        self.clean_ends: clean_stop.Ends = {}
+        self.unread: deque[Unread] = deque()  # active segments that were taken on trust
+        self.recovered: list[Recovery] = []
+
+    def prepare(self) -> bool:
+        """Before the first one is opened; whether the last stop was a clean one."""
+        for folder in _BESIDE:
+            self._disk.make_directory(f"{self._node_dir}/{folder}")
+        stopped_cleanly, self.clean_ends = clean_stop.take(self._disk, self._log_dir, self._node_dir)
+        return stopped_cleanly
+
+    def open(self, name: str, entry: TopicEntry, first: int = 0) -> list[PartitionLog]:
+        """The partitions from number `first` on, recovered. Raises `OSError`, with none of them open."""
+        logs: list[PartitionLog] = []
+        try:
+            for number in range(first, entry.partitions):
+                logs.append(self._open_one(name, entry, number))  # noqa: PERF401  (closed below)
+        except OSError:
+            for log in logs:
+                log.abandon()
+            raise
+        return logs
+
+    def _open_one(self, name: str, entry: TopicEntry, number: int) -> PartitionLog:
+        directory, key = f"{self._log_dir}/{name}-{number}", (name, number)
+        self._disk.make_directory(directory)
+        topic_id = checkpoints.decode_id(entry.id)
+        metadata, wanted = (
+            f"{directory}/{checkpoints.PARTITION_METADATA}",
+            checkpoints.encode_partition_metadata(topic_id),
+        )
+        if read_or_none(self._disk, metadata) != wanted:
+            self._disk.replace_file(metadata, wanted)
+        files = PartitionFiles(
+            self._disk,
+            self._cache,
+            directory=directory,
+            topic=name,
+            partition=number,
+            chain_path=f"{self._node_dir}/chain/{name}-{number}",
+            aborted_sums_path=f"{self._node_dir}/aborted/{name}-{number}",
+            index_interval_bytes=self._settings.index_interval_bytes,
+            set_recovery_point=partial(self._offsets.set_recovery_point, key),
+        )
+        start = self._offsets.starts.get(key, 0)
+        config = lenient_config(entry.config)
+        compacted = config.compact or key in self._offsets.cleaned
+        found, on_trust = clean_stop.recover(
+            files,
+            self.clean_ends.get(key),
+            recovery_point=self._offsets.recovery_points.get(key, 0),
+            log_start_offset=start,
+            quarantine=f"{self._node_dir}/quarantine",
+            compacted=compacted,
+        )
+        self.recovered += found.findings
+        for finding in found.findings:
+            if finding.outcome is not Outcome.CLEAN:
+                _log.warning("%s-%d: %s, %s", name, number, finding.outcome.value, finding.detail)
+        segments = Segments(self._disk, self._cache, found.segments)
+        log = PartitionLog(
+            files,
+            segments,
+            found.state,
+            topic_id=topic_id,
+            epochs=found.epochs,
+            base_snapshot=found.base_snapshot,
+            chain=found.chain,
+            log_start_offset=log_start(start, [segment.base_offset for segment in found.segments]),
+            settings=config.log_settings(self._settings),
+            clock=self._clock,
+            flusher=self._flusher,
+            alarm=self._alarm,
+            compacted=compacted,
+        )
+        self.unread += [Unread(log)] if on_trust else []
+        self._offsets.recovery_points[key] = log.log_end_offset
+        return log
+
+    def remove(self, name: str, partitions: int) -> None:
+        """Whatever there is of a topic's partitions; durable when it returns. Raises `OSError`."""
+        for number in range(partitions):
+            directory = f"{self._log_dir}/{name}-{number}"
+            if self._disk.exists(directory):
+                for file in self._disk.names(directory):
+                    self._disk.remove(f"{directory}/{file}")
+                self._disk.sync_directory(directory)
+                self._disk.remove_directory(directory)
+            self._offsets.forget([(name, number)])
+            for folder in _BESIDE:
+                if self._disk.exists(beside := f"{self._node_dir}/{folder}/{name}-{number}"):
+                    self._disk.remove(beside)
+        for folder in _BESIDE:
+            self._disk.sync_directory(f"{self._node_dir}/{folder}")
+        self._disk.sync_directory(self._log_dir)
