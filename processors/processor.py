@@ -100,7 +100,7 @@ class PartitionProcessor:
         self.written: dict[str, int] = {}  # version -> outputs below this number are in their topic already
         self.stopped_at: int | None = None  # rules never stop within a block
         self.changes: list[Change] = []  # what became of rules that differ from those of the snapshot
-        self.refused = 0
+        self.refused = self.readings = 0
         self.newest = NEVER
         self._lanes = Lanes()
         self._relays = relays
@@ -142,6 +142,7 @@ class PartitionProcessor:
             return []
         columns = to_columns(block, self.keys, self._lanes, self._texts)
         self.refused += columns.refused
+        self.readings += len(columns) - columns.refused
         self.newest = max(self.newest, _newest(columns))
         self.facts.take(block)
         seen = [(rule, rule.derive.apply(columns, self.keys, self.facts)) for rule in self._rules]
@@ -268,6 +269,7 @@ class PartitionProcessor:
             "numbers": self.numbers,
             "written": self.written | {v: max(n, self.written.get(v, 0)) for v, n in self.numbers.items()},
             "refused": self.refused,
+            "readings": self.readings,
             "newest": self.newest,
             "relays": {relay.rule.relay_version: relay.begin for relay in self._relays},
             "windows": {rule.version: rule.state.snapshot() for rule in self._rules},
@@ -291,7 +293,7 @@ class PartitionProcessor:
         self.marks.restore(data["marks"])
         self.facts.restore(data.get("facts", []))
         self.numbers, self.written = dict(data["numbers"]), dict(data["written"])
-        self.refused, self.newest = data["refused"], data["newest"]
+        self.refused, self.readings, self.newest = data["refused"], data.get("readings", 0), data["newest"]
         known = read_definitions(data.get("definitions"))
         self.changes = preview(data, self._defined())
         fresh = []
@@ -348,7 +350,8 @@ class PartitionProcessor:
 
     def counters(self) -> dict[str, int]:
         """Sums over the window rules, and the records that no rule could take."""
-        total: dict[str, int] = {"refused": self.refused}
+        own = isinstance(self.marks, WatermarkTracker)  # else they were counted where they came from
+        total: dict[str, int] = {"refused": self.refused, "readings": self.readings if own else 0}
         for rule in self._rules:
             for name, value in msgspec.structs.asdict(rule.state.counters).items():
                 total[name] = total.get(name, 0) + value

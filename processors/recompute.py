@@ -24,8 +24,8 @@ from processors.processor import Output, PartitionProcessor
 from processors.repartition import MergedMarks, Relay, group_node, partition_of
 from processors.results import NEVER, ToldResult, WindowResult, aggregate_value
 from processors.rules.model import Rules, WindowRule
-from processors.windows.closing import EVER
 from processors.windows.admission import any_match
+from processors.windows.closing import EVER
 
 AHEAD_MS = 300_000  # how far ahead of the clock of its node a reading's time may be (design, section 4)
 FACTS_EVERY_MS = 600_000  # how often a device's readings say what it is (ADR 0020)

@@ -15,7 +15,7 @@ from processors.rules.files import load_rules
 log = logging.getLogger("headwater.process")
 
 
-def run_group(file: str, *, instance: str, rebuild: bool, level: str, form: str) -> int:
+def run_group(file: str, *, instance: str, rebuild: bool, metrics_port: int, level: str, form: str) -> int:
     """Run until told to stop; returns 0 after a clean end. Raises `UserError` for what only a person can mend."""
     if level not in LEVELS:
         raise UserError(f"--log-level {level} is not known", hint=f"It is one of {', '.join(LEVELS)}.")
@@ -24,7 +24,7 @@ def run_group(file: str, *, instance: str, rebuild: bool, level: str, form: str)
     settings = load_group(file)
     rules = load_rules(settings.rules)
     try:
-        from headwater.cli.process_member import Member
+        from headwater.cli.process_member import Member, served_metrics
     except ModuleNotFoundError as error:
         raise UserError(
             f"`headwater process` needs the package {error.name}", hint="pip install 'headwater[process]'"
@@ -36,6 +36,8 @@ def run_group(file: str, *, instance: str, rebuild: bool, level: str, form: str)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: member.stop())
     log.info("member %s of group %s at %s", name, settings.group_id, settings.bootstrap_servers)
-    member.run()
+    listen = f"127.0.0.1:{metrics_port}" if metrics_port else settings.metrics_listen
+    with served_metrics(listen, member):
+        member.run()
     log.info("stopped; everything that was said is committed")
     return 0

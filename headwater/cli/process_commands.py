@@ -21,6 +21,9 @@ def process(
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Forget the group's state first; no member may run.")
     ] = False,
+    metrics_port: Annotated[
+        int, typer.Option("--metrics-port", metavar="PORT", min=0, max=65535, help="Serve /metrics on 127.0.0.1:PORT.")
+    ] = 0,
     log_level: Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")] = "info",
     log_format: Annotated[str, typer.Option("--log-format", help="text or json (one object a line).")] = "text",
 ) -> None:
@@ -37,7 +40,16 @@ def process(
         return
     from headwater.cli.process import run_group
 
-    raise typer.Exit(run_group(config, instance=instance, rebuild=rebuild, level=log_level, form=log_format))
+    raise typer.Exit(
+        run_group(
+            config,
+            instance=instance,
+            rebuild=rebuild,
+            metrics_port=metrics_port,
+            level=log_level,
+            form=log_format,
+        )
+    )
 
 
 @process_app.command("test")

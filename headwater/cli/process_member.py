@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
+from collections.abc import Iterator
+from typing import Any
 
 from headwater.app.user_processors import UserProcessors, group_processors
 from headwater.clock import SystemClock
+from headwater.net import parse_address
+from headwater.version import version
 from processors.group.driver import GroupProcessor
 from processors.group.settings import GroupSettings
 from processors.rules.model import Rules
@@ -20,6 +25,7 @@ class Member:
 
     def __init__(self, settings: GroupSettings, rules: Rules, *, instance: str, rebuild: bool) -> None:
         self._settings = settings
+        self._instance = instance
         self._rebuild = rebuild
         self._stopping = threading.Event()
         self._failed: BaseException | None = None
@@ -30,6 +36,15 @@ class Member:
         self._stopping.set()
         if self._rules is not None:
             self._rules.stop()
+
+    def status(self) -> dict[str, Any]:
+        """What metrics show; from any thread."""
+        return {
+            "instance": self._instance,
+            "version": version(),
+            "processors": self._rules.status() if self._rules is not None else None,
+            "user_processors": self._users.status() if self._users is not None else {},
+        }
 
     def run(self) -> None:
         """Raises `UserError` for what only a person can mend, and what else breaks a part."""
@@ -60,3 +75,21 @@ class Member:
         except BaseException as error:  # a defect of ours: told by the main thread, which ends
             self._failed = error
             self.stop()
+
+
+@contextlib.contextmanager
+def served_metrics(listen: str | None, member: Member) -> Iterator[None]:
+    """`/metrics` of a member, at `host:port`, for so long. Raises `UserError` where it cannot listen."""
+    if listen is None:
+        yield
+        return
+    from headwater.app.metrics_server import MetricsServer
+    from headwater.dashboard.group_metrics import group_registry
+
+    host, port = parse_address(listen)
+    server = MetricsServer(host, port, group_registry(member.status))
+    log.info("metrics at http://%s:%d/metrics", host, server.port)
+    try:
+        yield
+    finally:
+        server.close()

@@ -62,9 +62,8 @@ class NodeCollector(Collector):
         yield from _modbus(status.get("modbus") or ())
         yield from _sinks(((status.get("work") or {}).get("report") or {}).get("sinks") or {})
         processors = ((status.get("work") or {}).get("report") or {}).get("processors") or {}
-        yield from _processors(processors)
-        yield from _processor_memory(processors.get("memory"))
-        yield from _user_processors(((status.get("work") or {}).get("report") or {}).get("user_processors") or {})
+        users = ((status.get("work") or {}).get("report") or {}).get("user_processors") or {}
+        yield from processor_metrics(processors, users)
         yield from _security(status.get("kafka") or {}, status.get("ingest") or {})
         yield from _disk(status)
 
@@ -78,6 +77,13 @@ class NodeCollector(Collector):
                     [str(alert["rule"]), str(alert["instance"]), state], 1 if alert["state"] == state else 0
                 )
         return metric
+
+
+def processor_metrics(processors: dict[str, Any], users: dict[str, Any]) -> Iterator[Metric]:
+    """Of windows and alerts, and of users' processors: what a node and a member of a group have in common."""
+    yield from _processors(processors)
+    yield from _processor_memory(processors.get("memory"))
+    yield from _user_processors(users)
 
 
 def _nodes(model: PageModel, now_ms: int) -> Iterator[Metric]:
@@ -112,10 +118,13 @@ def _user_processors(processors: dict[str, Any]) -> Iterator[Metric]:
     paused = GaugeMetricFamily("headwater_user_processor_paused", text, labels=["processor"])
     text = "Records that a user's processor has not read yet."
     lag = GaugeMetricFamily("headwater_user_processor_lag_records", text, labels=["processor"])
+    text = "What a user's processor remembers of its devices, in all partitions."
+    held = GaugeMetricFamily("headwater_user_processor_state_bytes", text, labels=["processor"])
     for name, one in processors.items():
         paused.add_metric([name], 1 if one.get("problem") else 0)
         lag.add_metric([name], one.get("lag_records") or 0)
-    yield from (paused, lag)
+        held.add_metric([name], one.get("state_bytes") or 0)
+    yield from (paused, lag, held)
     yield from _counters("user_processor", "processor", _USER_COUNTERS, processors)
 
 
@@ -271,6 +280,8 @@ def _sinks(sinks: dict[str, Any]) -> Iterator[Metric]:
 
 
 _PROCESSOR_COUNTERS = {
+    "readings": "Readings that the rules were shown.",
+    "refused": "Records that no rule could take.",
     "windows_emitted": "Results of windows, revisions too.",
     "revisions": "Results that replaced an earlier one of their window.",
     "late": "Readings behind their node's mark, as the rules met them.",
@@ -283,6 +294,13 @@ def _processors(processors: dict[str, Any]) -> Iterator[Metric]:
         return
     yield _gauge("headwater_processors_up", "1 while windows are computed.", processors.get("state") == "up")
     yield _gauge("headwater_processors_lag_records", "Records not yet processed.", processors.get("lag_records", 0))
+    if by_partition := processors.get("lag_by_partition"):
+        text = "Records of an input partition not yet processed."
+        lag = GaugeMetricFamily("headwater_processors_partition_lag_records", text, labels=["topic", "partition"])
+        for name, records in by_partition.items():
+            topic, _, partition = name.rpartition("/")
+            lag.add_metric([topic, partition], records)
+        yield lag
     for key, text in _PROCESSOR_COUNTERS.items():
         yield CounterMetricFamily(f"headwater_processors_{key}", text, value=processors.get(key, 0))
     text = "Readings that no window took any more: topic late."

@@ -42,6 +42,11 @@ def _check(source: Source, settings: GroupSettings) -> None:
     if settings.transaction_timeout_ms <= settings.commit_every_ms:
         fault = f"the cluster would give up what is committed every {settings.commit_every_ms} ms (commit_every_ms)"
         source.problem(("transaction_timeout_ms",), f"transaction_timeout_ms: {fault}; make it longer than that")
+    if settings.metrics_listen is not None:
+        try:
+            parse_address(settings.metrics_listen)
+        except UserError as error:
+            source.problem(("metrics_listen",), f"metrics_listen: {error.what}; write host:port")
     if not settings.rules:
         source.problem(("rules",), "rules: there is nothing to do")
     shipped = resources.config_names("rules")

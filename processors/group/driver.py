@@ -21,6 +21,7 @@ from processors.budget import Limits
 from processors.group.blocks import HANDFUL, Pile
 from processors.group.changelog import ChangelogError
 from processors.group.core import Member, Source
+from processors.group.lag import lags
 from processors.group.settings import GroupSettings
 from processors.group.topics import ANSWER_S_MAX, NoAnswerError, Topics, read_changelog
 from processors.job import Job, as_job
@@ -359,6 +360,8 @@ class GroupProcessor:
     # for people
 
     def _tell(self, state: str) -> None:
+        told = self._member.status()
+        behind = lags(self._consumer, self._settings.topic_prefix, told["positions"]) if state == "up" else {}
         self._status = {
             "state": state,
             "error": None,
@@ -367,7 +370,9 @@ class GroupProcessor:
             "rebalances": self._rebalances,
             "restarts": self._restarts,
             "transactions": self._transactions,
-            **self._member.status(),
+            **told,
+            "lag_records": sum(behind.values()),
+            "lag_by_partition": behind,
         }
 
 

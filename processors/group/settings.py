@@ -52,6 +52,9 @@ class GroupSettings(ClientSecuritySettings, frozen=True, kw_only=True, forbid_un
     """Records taken at once; more are faster and need more memory."""
     queue_bytes_max: Annotated[int, msgspec.Meta(ge=1 << 20)] = 32 << 20
     """What is fetched ahead of the work."""
+    metrics_listen: str | None = None
+    """Where this member serves `/metrics` for Prometheus, `host:port`; nowhere when left out. It asks for no sign-in:
+    keep it on loopback or within a network of your own. Also `--metrics-port`."""
     user: UserLimits = UserLimits()
     """How much a user's own processor may take, and when it is paused."""
 
