@@ -13,12 +13,12 @@ from gateway.log import checkpoints
 from gateway.log.errors import InvalidTopic, LogFailed, TopicExists
 from gateway.log.offset_files import OffsetFiles
 from gateway.log.recovery import Outcome
-from headwater.sealed import copy_of
 from gateway.log.settings import LogSettings
 from gateway.log.store import LogStore
 from headwater.clock import ManualClock
 from headwater.disk import ForgetfulDisk, RealDisk
 from headwater.errors import UserError
+from headwater.sealed import copy_of
 from tests.support.logs import DATA, SMALL, append, open_log, open_store, overwrite, read_all
 
 
