@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import re
 
+from gateway.log.index import TimeIndex
 from gateway.log.scan import Stop, scan_run
-from headwater.disk import Disk, read_or_none
+from headwater.disk import Disk, read_checked, read_or_none
 
 CLEANED, SWAP, DELETED = ".cleaned", ".swap", ".deleted"
 INDEXES = (".index", ".timeindex", ".txnindex")
@@ -78,6 +79,7 @@ def finish_swaps(disk: Disk, directory: str) -> None:
     for name in [name for name in disk.names(directory) if _SWAP_NAME.fullmatch(name)]:
         base, path = int(name[:20]), f"{directory}/{name[:20]}"
         end_offset, whole = _end_offset(disk, base, f"{directory}/{name}")
+        whole = whole and base + _newest(disk, path) < max(end_offset, base + 1)  # else it was cut between two batches
         if not whole and (end_offset == base or disk.exists(path + ".log")):
             _bring_back(disk, directory, base)
             disk.remove(f"{directory}/{name}")
@@ -86,6 +88,16 @@ def finish_swaps(disk: Disk, directory: str) -> None:
         others = [f"{directory}/{each:020d}" for each in bases if base < each < end_offset]
         swap_in(disk, path, others)
         clear_swapped(disk, directory, path, others)
+
+
+def _newest(disk: Disk, path: str) -> int:
+    """The relative offset of the newest record that the time index of a swap tells of; 0 when it tells of none."""
+    name = path + ".timeindex"
+    with contextlib.suppress(ValueError, FileNotFoundError):
+        return max(
+            TimeIndex.decode(read_checked(disk, name + SWAP if disk.exists(name + SWAP) else name)).offsets, default=0
+        )
+    return 0
 
 
 def _bring_back(disk: Disk, directory: str, base: int) -> None:

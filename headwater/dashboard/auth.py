@@ -66,9 +66,9 @@ def _read(data: bytes) -> str:
         return ""
     if not data.endswith(b"\n"):
         raise ValueError("no line break ends it, as if it were cut short")
-    token = data.strip().decode("ascii")
-    if not token.isprintable():
-        raise ValueError("it is more than a line of text")
+    token = data[:-1].removesuffix(b"\r").decode("ascii")
+    if not token.isprintable() or token != token.strip():
+        raise ValueError("it is more than a word or a line of text")
     if len(token) < _LENGTH_MIN:
         raise ValueError(f"it is shorter than {_LENGTH_MIN} characters")
     if len(token) == _MADE_LENGTH and token[-8:] != f"{crc32c(token[:-8].encode()):08x}":

@@ -85,9 +85,10 @@ def test_a_sample_of_damage(clean: bool) -> None:
 
 
 def test_a_bad_sector_under_each_file(clean: bool) -> None:
+    """Only that of the batches themselves loses any."""
     reference = build(clean=clean)
-    for path in reference.files:
-        judge(reference, path, UNREADABLE)
+    lost = {path for path in reference.files if judge(reference, path, UNREADABLE)}
+    assert lost == {path for path in reference.files if path.endswith(".log")}
 
 
 def test_a_sample_of_damage_in_a_swap_under_way() -> None:
@@ -103,7 +104,8 @@ def test_a_sample_of_damage_in_a_swap_under_way() -> None:
 def test_a_sample_of_damage_to_small_files(name: str) -> None:
     small = small_files.build(KEEPERS[name])
     run_small(((small, path, UNREADABLE) for path in small.own), name)
-    run_small(islice(every_small(name, Random(1)), 5, None, 211), name)
+    cases = list(every_small(name, Random(1)))
+    run_small(iter(cases[:: max(1, len(cases) // 150)]), name)
 
 
 def test_no_damage_is_passed_over_in_silence() -> None:

@@ -134,7 +134,7 @@ def _line(number: int, change: Change) -> bytes:
 def _changes(data: bytes) -> dict[int, Change]:
     """The whole lines of a file by number; those that have none have numbers below 0, in their order."""
     found: dict[int, Change] = {}
-    lines = data.split(b"\n")[:-1]  # behind the last line break is nothing, or a line that was torn
+    lines = data.split(b"\n")  # the last one is empty, or was torn
     for at, line in enumerate(lines):
         crc, _, text = line.partition(b" ")
         try:

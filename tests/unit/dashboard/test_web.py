@@ -208,7 +208,7 @@ def test_a_short_token_is_refused(tmp_path: Path) -> None:
         load_token(str(tmp_path / "page-token"))
 
 
-@pytest.mark.parametrize("text", ["correct horse battery staple\n", "c" * 41 + "\n"])
+@pytest.mark.parametrize("text", ["correct horse battery staple\n", "c" * 41 + "\r\n"])
 def test_a_token_of_ones_own_is_taken_as_it_is(tmp_path: Path, text: str) -> None:
     (tmp_path / "page-token").write_text(text)
     assert load_token(str(tmp_path / "page-token")) == (text.strip(), False)
@@ -221,6 +221,13 @@ def test_a_token_that_was_made_and_has_a_flipped_bit_is_none(tmp_path: Path, bit
     data = bytearray(path.read_bytes())
     data[bit // 8] ^= 1 << bit % 8
     path.write_bytes(data)
+    with pytest.raises(UserError, match="cannot be used"):
+        load_token(str(path))
+
+
+def test_a_token_whose_last_digit_became_a_space_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "page-token"
+    path.write_text("c" * 39 + " \n")
     with pytest.raises(UserError, match="cannot be used"):
         load_token(str(path))
 

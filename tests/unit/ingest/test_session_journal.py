@@ -143,6 +143,34 @@ def test_what_comes_while_the_journal_is_written_anew_is_in_the_next_one() -> No
     assert opened(registry(disk), "b") == (True, False)
 
 
+def test_what_comes_while_a_long_journal_is_shortened_is_not_lost_with_the_old_files() -> None:
+    disk = known()
+    sessions = registry(disk)
+    for _ in range(41):
+        opened(sessions, "a")
+        sessions.open("a", clean=True, ends={})
+    shortening = sessions.prepare_sync()
+    assert opened(sessions, "b") == (False, True)
+    shortening()
+    assert opened(sessions, "b") == (True, True)
+    sessions.prepare_sync()()
+    assert len(disk.read_file(PATH).splitlines()) < 10
+    assert "b" in registry(disk)
+
+
+def test_a_file_of_before_the_last_rewriting_counts_no_more_and_neither_does_its_damage() -> None:
+    disk = known("a")
+    sessions = registry(disk)
+    sessions.open("a", clean=True, ends={})
+    sessions.prepare_sync()()
+    stale = disk.read_file(PATH).replace(b'"-"', b'"x"')
+    registry(disk)
+    disk.replace_file(PATH, stale)  # as a power cut leaves it between the two files
+    again = registry(disk)
+    assert "a" not in again
+    assert not again.damaged
+
+
 def test_a_client_that_comes_back_before_the_sync_waits_for_it_too() -> None:
     sessions = registry(ForgetfulDisk())
     assert opened(sessions, "a") == (False, True)
