@@ -42,8 +42,7 @@ def read_run(x: Exchange, data: bytes, position: int, end: int, room: int, prope
     ids: list[int] = []  # and of all from `began` on that were like it, not among `messages` yet
     payloads: list[bytes] = []
     began = position
-    if not position:
-        x.unlike_bytes = 0
+    x.unlike_bytes = x.unlike_bytes if position else 0
     looked = 0 < x.unlike_bytes < 2 * (end - position)  # for packets of equal length
     while position + 4 <= end:
         length = data[position + 1]
@@ -85,14 +84,11 @@ def read_run(x: Exchange, data: bytes, position: int, end: int, room: int, prope
                 continue
             x.unlike_bytes = end - position
         packet_id = data[at] << 8 | data[at + 1] if number_bytes else 0
-        if number_bytes and (not packet_id or left < 1):
-            break
-        at += number_bytes
-        if properties and data[at]:
+        if (number_bytes and (not packet_id or left < 1)) or (properties and data[at + number_bytes]):
             break
         left -= packet_id > 0
         ids.append(packet_id)
-        payloads.append(data[at + properties : stop])
+        payloads.append(data[at + number_bytes + properties : stop])
         position = stop
     if ids:
         messages.extend(name, payloads, _array(ids), flags, position - began)
