@@ -7,6 +7,7 @@ not show.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from random import Random
 from typing import Any
@@ -19,12 +20,31 @@ from tests.support.river import Row, alert, block, mark, processor, values, wind
 
 MINUTE = 60_000
 HOUR = 60 * MINUTE
-RULE = window(size_s=60, fields={"t": ["count", "sum", "mean", "min", "max", "p95"]}, allowed_lateness_s=6 * 3600)
 START = 1_735_689_600_000
+GAP_MS = 25_000
+COMMON: dict[str, Any] = {
+    "size_s": None,
+    "fields": {"t": ["count", "sum", "mean", "min", "max", "p95"]},
+    "allowed_lateness_s": 6 * 3600,
+}
+HALF_HOURS = {f"n{n}": f"{n // 2:02}:{n % 2 * 30:02}" for n in range(48)}
+RULES = {
+    "tumbling": window(**COMMON | {"size_s": 60}),
+    "hopping": window(**COMMON | {"kind": "hopping", "size_s": 300, "every_s": 60}),
+    "session": window(**COMMON | {"kind": "session", "gap_s": GAP_MS / 1000}),
+    # in Kolkata, half an hour beside the full hours of UTC, they begin with the half hours of UTC all the same
+    "calendar": window(
+        **COMMON | {"kind": "calendar", "calendar": "shifts", "zone": "Asia/Kolkata", "shifts": HALF_HOURS}
+    ),
+}
+kinds = pytest.mark.parametrize("kind", RULES)
+quick_and_long = pytest.mark.parametrize(
+    "kind",
+    [kind if kind == "tumbling" else pytest.param(kind, marks=pytest.mark.long("windows-disorder")) for kind in RULES],
+)
 
 
-def run(rows: Sequence[Row], sizes: Sequence[int], made: PartitionProcessor | None = None) -> list[Output]:
-    made = made or processor(RULE)
+def run(rows: Sequence[Row], sizes: Sequence[int], made: PartitionProcessor) -> list[Output]:
     outputs, at, turn = [], 0, 0
     while at < len(rows):
         size = sizes[turn % len(sizes)]
@@ -33,23 +53,50 @@ def run(rows: Sequence[Row], sizes: Sequence[int], made: PartitionProcessor | No
     return outputs
 
 
-def latest(outputs: Sequence[Output]) -> dict[tuple[str, int], dict[str, Any]]:
+def latest(outputs: Sequence[Output]) -> dict[tuple[str, int, int], dict[str, Any]]:
+    """The last revision of each window but of sessions that were taken back; no revision is left out."""
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for value in values(outputs):
         key = value["group"].partition("/")[2], value["start"]
         assert value["revision"] == (found[key]["revision"] + 1 if key in found else 0)
         found[key] = value
-    return found
+    return {(*key, value["end"]): value for key, value in found.items() if "merged_into" not in value}
 
 
-def check(outputs: Sequence[Output], rows: Sequence[Row], before_ms: int) -> None:
+def truth(kind: str, rows: Sequence[Row]) -> dict[tuple[str, int, int], list[float]]:
+    """(device, start, end) -> the values of all readings in it, from the readings in the order of their times."""
+    found: dict[tuple[str, int, int], list[float]] = {}
+    sessions: dict[str, list[tuple[int, float]]] = {}
+    for row in sorted(rows, key=lambda row: row.time):
+        if row.device == "$gateway":
+            continue
+        time, value = row.time, row.fields["t"]
+        match kind:
+            case "tumbling":
+                spans = [(time // MINUTE * MINUTE, MINUTE)]
+            case "hopping":
+                spans = [((time // MINUTE - n) * MINUTE, 5 * MINUTE) for n in range(5)]
+            case "calendar":
+                spans = [(time // (30 * MINUTE) * 30 * MINUTE, 30 * MINUTE)]
+            case _:
+                spans = []
+                mine = sessions.setdefault(row.device, [])
+                if mine and time - mine[-1][0] >= GAP_MS:
+                    found[row.device, mine[0][0], mine[-1][0] + GAP_MS] = [one for _, one in mine]
+                    mine.clear()
+                mine.append((time, value))
+        for start, size in spans:
+            found.setdefault((row.device, start, start + size), []).append(value)
+    last = {(device, mine[0][0], mine[-1][0] + GAP_MS): [one for _, one in mine] for device, mine in sessions.items()}
+    return found | last
+
+
+def check(kind: str, outputs: Sequence[Output], rows: Sequence[Row], before_ms: int) -> None:
     """Every window that ends by then, and no other, with what its readings say."""
-    wanted: dict[tuple[str, int], list[float]] = {}
-    for row in rows:
-        if row.device != "$gateway" and (start := row.time // MINUTE * MINUTE) + MINUTE <= before_ms:
-            wanted.setdefault((row.device, start), []).append(row.fields["t"])
+    wanted = {key: numbers for key, numbers in truth(kind, rows).items() if key[2] <= before_ms}
     found = latest(outputs)
     assert found.keys() == wanted.keys()
+    assert len(wanted) >= 4
     for key, numbers in wanted.items():
         told = found[key]["fields"]["t"]
         assert found[key]["complete"] is True
@@ -66,9 +113,9 @@ def health(at_ms: int, live: int, number: int, **more: Any) -> Row:
 
 
 @pytest.mark.long("windows-disorder")
-@pytest.mark.parametrize(("missing", "disordered"), [(0.01, 0.05), (0.10, 0.30)])
-@pytest.mark.parametrize("repeated", [0.0, 0.02])
-def test_gaps_and_disorder_at_tsbs_rates(missing: float, disordered: float, repeated: float) -> None:
+@kinds
+@pytest.mark.parametrize(("missing", "disordered", "repeated"), [(0.01, 0.05, 0.02), (0.10, 0.30, 0.02)])
+def test_gaps_and_disorder_at_tsbs_rates(kind: str, missing: float, disordered: float, repeated: float) -> None:
     """Ten devices, a reading each ten seconds for three hours; late ones come up to half an hour after their time."""
     random = Random(f"{missing} {disordered} {repeated}")
     arrivals: list[tuple[float, Row]] = []
@@ -91,16 +138,17 @@ def test_gaps_and_disorder_at_tsbs_rates(missing: float, disordered: float, repe
         rows.append(row)
     end = START + 4 * HOUR
     rows.append(health(end, end, len(rows)))
-    outputs = run(rows, [997])
-    check(outputs, rows, end)
-    counted = processor(RULE)
-    run(rows, [997], counted)
+    counted = processor(RULES[kind])
+    outputs = run(rows, [997], counted)
+    check(kind, outputs, rows, end)
     assert counted.counters()["late"] > 0.8 * disordered * len(arrivals)
     assert counted.counters()["too_late"] == 0
-    assert run(rows, [1, 250, 3]) == outputs == run(rows, [len(rows)])
+    for sizes in ([1, 250, 3], [len(rows)]):
+        assert run(rows, sizes, processor(RULES[kind])) == outputs
 
 
-def test_a_fast_device_beside_slow_ones() -> None:
+@quick_and_long
+def test_a_fast_device_beside_slow_ones(kind: str) -> None:
     """A thousand readings a second for two minutes from one, one a minute from others."""
     random, rows = Random(1), []
     for second in range(120):
@@ -108,15 +156,16 @@ def test_a_fast_device_beside_slow_ones() -> None:
         rows += [Row("fast", at + ms, {"t": round(random.gauss(0, 1), 4)}) for ms in range(1000)]
         rows += [Row(f"slow{n}", at, {"t": float(n)}) for n in range(3) if second % 60 == 10 * n]
         rows.append(health(at + 999, at - 1001, second))
-    rows.append(health(START + 3 * MINUTE, START + 2 * MINUTE, 120))
-    outputs = run(rows, [10_000])
-    check(outputs, rows, START + 2 * MINUTE)
-    assert run(rows, [777, 5, 12_345]) == outputs
+    rows.append(health(START + HOUR, START + HOUR, 120))
+    outputs = run(rows, [10_000], processor(RULES[kind]))
+    check(kind, outputs, rows, START + HOUR)
+    assert run(rows, [777, 5, 12_345], processor(RULES[kind])) == outputs
 
 
 def outage() -> list[Row]:
-    """Five devices, a reading each five seconds: copies by a live lane and, after three hours without a link, by a
-    backfill lane that owes what came meanwhile. The marks say so, as marks of a node with two lanes will.
+    """Five devices, a reading each five seconds but for half a minute now and then: copies by a live lane and, after
+    three hours without a link, by a backfill lane that owes what came meanwhile. The marks say so, as marks of a node
+    with two lanes will.
     """
     cut, back, end = START + HOUR, START + 4 * HOUR, START + 5 * HOUR
     random = Random(3)
@@ -124,6 +173,7 @@ def outage() -> list[Row]:
         Row(f"d{device}", at + device, {"t": round(random.gauss(20, 5), 3)}, None, "n1", (0, 0, offset * 5 + device))
         for offset, at in enumerate(range(START, end, 5_000))
         for device in range(5)
+        if (at + device * MINUTE) % (7 * MINUTE) >= 30_000
     ]
     before = [row for row in log if row.time < cut]
     owed = [row for row in log if cut <= row.time < back]
@@ -149,22 +199,30 @@ def outage() -> list[Row]:
     return [*rows, health(end, end, len(rows))]
 
 
-def test_three_hours_of_outage_and_their_backfill() -> None:
+@quick_and_long
+def test_three_hours_of_outage_and_their_backfill(kind: str) -> None:
     rows = outage()
-    rule = alert(window="w", field="t", fire_above=1e9, clear_below=0)
-    outputs = run(rows, [500], processor(RULE, alerts=[rule]))
-    check(outputs, rows, START + 5 * HOUR)
-    told = values(outputs)
+    hot = alert(window="w", field="t", fire_above=1e9, clear_below=0)
+
+    def made() -> PartitionProcessor:
+        return processor(RULES[kind], alerts=[hot])
+
+    outputs = run(rows, [500], made())
+    check(kind, outputs, rows, START + 5 * HOUR)
+    told = [value for value in values(outputs) if "merged_into" not in value]
     cut, back = START + HOUR, START + 4 * HOUR
+    reach = GAP_MS - 1 if kind == "session" else 0  # a reading so far before its start would belong to it
     assert not values(outputs, "alerts")
     for value in told:
-        in_outage = value["start"] + MINUTE > cut and value["start"] < back
+        in_outage = value["end"] > cut and value["start"] - reach < back
         if not in_outage:
             assert value["revision"] == 0
             assert value["cause"] == "close"
         elif value["complete"]:
             assert value["cause"] == "backfill"
             assert value["retro"]
+    complete = Counter((value["group"], value["start"]) for value in told if value["complete"])
+    assert max(complete.values()) == 1, "complete once, when all of it was there"
     missed = [value for value in told if cut <= value["start"] < back and value["complete"]]
-    assert len(missed) == 5 * 180  # once each, when all of it was there
-    assert run(rows, [1, 3_000, 7], processor(RULE, alerts=[rule])) == outputs
+    assert kind != "tumbling" or len(missed) == 5 * 180
+    assert run(rows, [1, 3_000, 7], made()) == outputs

@@ -64,7 +64,7 @@ def stretched(rows: list[Row], factor: int, base_ms: int) -> list[Row]:
     def spoken(mark: dict[str, Any] | None) -> dict[str, Any] | None:
         if mark is None:
             return None
-        spans = {
+        spans: dict[str, Any] = {
             name: [[at(span[0]), at(span[1]), *span[2:]] for span in mark[name]]
             for name in ("open", "lost")
             if name in mark

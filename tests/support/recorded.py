@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,15 +32,19 @@ class Played(NamedTuple):
     def values(self) -> list[dict[str, Any]]:
         return [msgspec.json.decode(value) for _, value, _ in self.said]
 
-    def cut(self, size: int) -> list[Block]:
+    def cut(self, size: int) -> Iterator[Block]:
         """The same records in blocks of `size`."""
-        return [
-            self.rows(at, min(at + size, len(self.readings.keys))) for at in range(0, len(self.readings.keys), size)
-        ]
-
-    def rows(self, begin: int, end: int) -> Block:
-        lists = (one[begin:end] for one in self.readings[2:7])
-        return Block(self.readings.topic, self.readings.partition, *lists, self.readings.offsets[end - 1] + 1)
+        whole = self.readings
+        for begin in range(0, len(whole.keys), size):
+            end = min(begin + size, len(whole.keys))
+            yield whole._replace(
+                offsets=whole.offsets[begin:end],
+                timestamps=whole.timestamps[begin:end],
+                keys=whole.keys[begin:end],
+                values=whole.values[begin:end],
+                headers=whole.headers[begin:end],
+                next_offset=whole.offsets[end - 1] + 1,
+            )
 
     def again(self, rules: Path, size: int, *, restart: bool = False) -> list[Said]:
         """What processors say of the log in blocks of `size`; `restart`: from a snapshot between any two."""

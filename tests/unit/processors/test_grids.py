@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import struct
+from collections import Counter
 from datetime import UTC, datetime
-from pathlib import Path
-from zoneinfo import TZPATH, ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from processors.windows.grids import END_OF_TIME, CalendarGrid
-
-Ints = npt.NDArray[np.int64]
-DAY = 86_400
+from tests.support import river
+from tests.support.river import Row
+from tests.support.zones import DAY, LAST, SHIFTS, Ints, around_changes, bounds, zones
 
 
 def ms(text: str) -> int:
@@ -78,71 +76,80 @@ def test_all_time_after_the_calendars_end_is_one_window() -> None:
     assert grid.end(first) == END_OF_TIME
 
 
-def changes(path: Path) -> tuple[Ints, Ints]:
-    """The moments at which a zone's offset changes, and the offsets before the first, between them and after the last:
-    a plain reading of RFC 8536, with the rule for later years left out.
+STEPS = np.unique(np.concatenate([np.arange(-2 * DAY, 2 * DAY, 900), [-61, -60, -59, -1, 1, 59, 60, 61]]))
+UNITS = ("day", "week", "month", "year", "shifts")
+
+
+def misplaced(unit: str, name: str) -> list[int]:
+    """Times around all changes of a zone's offset, 1970 to 2038, whose window is another than that of the local time.
+
+    A window begins when its first moment is shown first; where a clock is put back over it, what has begun stays.
     """
-    data = path.read_bytes()
-    assert data[:4] == b"TZif"
-
-    def counts(at: int) -> list[int]:
-        return list(struct.unpack(">6l", data[at + 20 : at + 44]))
-
-    utc, standard, leaps, times, types, letters = counts(0)
-    at = 44 + times * 5 + types * 6 + letters + leaps * 8 + standard + utc  # version 2 follows, with 64-bit times
-    _, _, _, times, types, _ = counts(at)
-    at += 44
-    moments = np.frombuffer(data, ">i8", times, at).astype(np.int64)
-    which = np.frombuffer(data, "u1", times, at + 8 * times)
-    records = np.frombuffer(data, [("offset", ">i4"), ("dst", "u1"), ("name", "u1")], types, at + 9 * times)
-    offsets = records["offset"].astype(np.int64)
-    return moments, np.concatenate([offsets[:1], offsets[which]])
-
-
-def zones() -> dict[bytes, str]:
-    """Each different zone once: most names are links."""
-    found: dict[bytes, str] = {}
-    for name in sorted(available_timezones()):
-        for folder in TZPATH:
-            if (path := Path(folder) / name).is_file():
-                found.setdefault(path.read_bytes(), name)
-                break
-    return found
-
-
-def misplaced(name: str) -> list[int]:
-    """Times around all changes of a zone's offset, 1970 to 2038, at which the window is not that of the local day.
-
-    A day begins when its date is shown first; where a clock is put back over midnight, the date shown first stays.
-    """
-    path = next(Path(folder) / name for folder in TZPATH if (Path(folder) / name).is_file())
-    moments, offsets = changes(path)
-    near = moments[(moments > 3 * DAY) & (moments < 2_145_916_800)]
-    steps = np.concatenate([np.arange(-2 * DAY, 2 * DAY, 900), [-1, 1, 59, 60, 61, -59, -60, -61]])
-    times = np.unique((near[:, None] + steps).ravel()) if len(near) else np.arange(3 * DAY, 40 * DAY, 900)
-    last = moments[-1] if len(moments) else 0
-    times = times[times <= max(last, 40 * DAY)]
-    dates = (times + offsets[np.searchsorted(moments, times, side="right")]) // DAY
-    dates = np.maximum.accumulate(dates)
-    starts = CalendarGrid("day", ZoneInfo(name)).starts(times * 1000) // 1000
-    wrong = (starts > times) | (np.diff(starts, prepend=-1) != 0) & (np.diff(dates, prepend=-1) == 0)
-    wrong |= (np.diff(starts, prepend=-1) == 0) & (np.diff(dates, prepend=-1) != 0)
-    at_start = offsets[np.searchsorted(moments, starts, side="right")]
-    before = offsets[np.searchsorted(moments, starts - 1, side="right")]
-    wrong |= (starts + at_start) // DAY != dates
-    wrong |= ((starts - 1 + before) // DAY >= dates) & (starts > 0)
-    return times[wrong].tolist()  # type: ignore[no-any-return]
+    wanted = bounds(unit, name)
+    times = around_changes(name, STEPS)
+    at = np.searchsorted(wanted, times, side="right")
+    grid = CalendarGrid(unit, ZoneInfo(name), SHIFTS if unit == "shifts" else None)
+    starts = grid.starts(times * 1000) // 1000
+    each, where = np.unique(starts, return_inverse=True)
+    ends = np.array([grid.end(start * 1000) // 1000 for start in each.tolist()], dtype=np.int64)[where]
+    return times[(starts != wanted[at - 1]) | (ends != wanted[at])].tolist()  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize(
     "name", ["Europe/Berlin", "America/Goose_Bay", "Pacific/Apia", "Africa/Casablanca", "Asia/Gaza"]
 )
 def test_days_around_every_change_of_a_zone(name: str) -> None:
-    assert misplaced(name) == []
+    assert misplaced("day", name) == []
 
 
 @pytest.mark.long("time-zones")
-def test_days_around_every_change_of_every_zone() -> None:
+@pytest.mark.parametrize("unit", UNITS)
+def test_every_calendar_around_every_change_of_every_zone(unit: str) -> None:
     every = zones()
     assert len(every) > 300
-    assert {name: found[:5] for name in every.values() if (found := misplaced(name))} == {}
+    assert {name: found[:5] for name in every if (found := misplaced(unit, name))} == {}
+
+
+@pytest.mark.long("time-zones")
+def test_devices_in_every_zone_around_every_change_of_it() -> None:
+    """Rules with zone = "device" over a device in each zone, whose first reading says where it is."""
+    units = ("day", "week", "month")
+    more = {
+        "kind": "calendar",
+        "zone": "device",
+        "default_zone": "Asia/Tokyo",
+        "size_s": None,
+        "every_field": ["count"],
+    }
+    rules = [river.window(name=unit, calendar=unit, windows_max=2_000_000, **more) for unit in units]
+    steps = np.array([-30, -24, -18, -6, -2, -1, -1 / 3600, 0, 1 / 3600, 1, 2, 6, 18, 24, 30]) * 3600
+    every, seen = zones(), 0
+    for begin in range(0, len(every), 20):
+        names = {f"d{number}": name for number, name in enumerate(every[begin : begin + 20])}
+        times = {device: around_changes(name, steps.astype(np.int64)) for device, name in names.items()}
+        rows = [Row(device, time * 1000, {"t": 1}) for device in names for time in times[device].tolist()]
+        firsts = np.cumsum([0, *(len(some) for some in times.values())])[:-1].tolist()
+        for first, name in zip(firsts, names.values(), strict=True):
+            rows[first] = rows[first]._replace(says={"zone": name})
+        wanted: Counter[tuple[str, str, int, int]] = Counter()
+        for device, name in names.items():
+            for unit in units:
+                wanted.update(naive(unit, name, device, times[device]))
+        outputs = river.processor(*rules).process(river.block([*rows, river.health((LAST + 800 * DAY) * 1000)]))
+        told = Counter({
+            (one["rule"], one["group"], one["start"] // 1000, one["end"] // 1000): one["count"]
+            for one in river.values(outputs)
+        })  # fmt: skip
+        assert dict(told - wanted) == dict(wanted - told) == {}, names
+        seen += len(rows)
+    assert seen > 300_000
+
+
+def naive(unit: str, name: str, device: str, times: Ints) -> dict[tuple[str, str, int, int], int]:
+    """(rule, group, start, end) of windows -> readings."""
+    edges = bounds(unit, name)
+    each, counts = np.unique(np.searchsorted(edges, times, side="right"), return_counts=True)
+    return {
+        (unit, f"n1/{device}", int(edges[at - 1]), int(edges[at])): int(count)
+        for at, count in zip(each, counts, strict=True)
+    }
