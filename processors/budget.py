@@ -7,7 +7,7 @@ records, on whatever machine and however often it is read. docs/windows.md has t
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -57,13 +57,17 @@ class Budget:
     is computed again, so it must be computed under the same limits.
     """
 
-    def __init__(self, keys: KeyTable, rules: Sequence[Held], limits: Limits) -> None:
+    def __init__(
+        self, keys: KeyTable, rules: Sequence[Held], limits: Limits, shadows: Mapping[str, Sized] | None = None
+    ) -> None:
+        """`shadows`: by alert rule, what its alerts are in an outage that is being caught up (`outages`)."""
         self.roster = Roster(keys)
         self.wanted = limits
         self.limits = limits
         self.full = False
         self._keys = keys
         self._rules = rules
+        self._shadows = shadows or {}
         self._unchecked = 0
 
     def pieces(self, begin: int, end: int) -> Iterator[tuple[int, int]]:
@@ -85,7 +89,11 @@ class Budget:
 
     def state_bytes(self) -> dict[str, int]:
         """By window rule, its alerts included."""
-        return {rule.state.rule.name: rule.state.state_bytes() + _bytes_of_alerts(rule) for rule in self._rules}
+        return {rule.state.rule.name: rule.state.state_bytes() + self._bytes_of_alerts(rule) for rule in self._rules}
+
+    def _bytes_of_alerts(self, rule: Held) -> int:
+        shadows = (len(self._shadows.get(alerts.rule.name, ())) for _, alerts in rule.alerts)
+        return INSTANCE_BYTES * (sum(len(alerts.instances) for _, alerts in rule.alerts) + sum(shadows))
 
     def total_bytes(self) -> int:
         """Of all rules and devices."""
@@ -211,7 +219,3 @@ def memory_status(processors: Iterable[Kept]) -> dict[str, Any]:
         "forgotten": sum(budget.roster.forgotten for budget in budgets),
         "full": sum(budget.full for budget in budgets),
     }
-
-
-def _bytes_of_alerts(rule: Held) -> int:
-    return sum(INSTANCE_BYTES * len(alerts.instances) for _, alerts in rule.alerts)

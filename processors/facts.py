@@ -21,6 +21,9 @@ PREFIX = "device."
 LABELS = "device.labels."
 MEMBERS = ("site", "zone", "type")
 DEVICES_MAX = 200_000
+BYTES_MAX = 32 << 20
+"""What is known of the devices of a partition takes no more; beyond it what was said of the first ones is forgotten."""
+ENTRY_BYTES = 400
 _LABELS_MAX, _TEXT_MAX = 16, 256
 HEADER = b"\x12hw-device"  # as an encoded header section holds it: its length as a zigzag varint, then the key
 _NOTHING: Mapping[str, str] = {}
@@ -56,6 +59,7 @@ class DeviceFacts:
 
     def __init__(self) -> None:
         self._of: dict[bytes, _Known] = {}
+        self.held_bytes = 0
         self._changes: list[_Change] = []
 
     def take(self, records: Records) -> None:
@@ -70,12 +74,16 @@ class DeviceFacts:
             known = self._of.get(key)
             if (told := _read(section)) is None or (known is not None and not _is_newer(told, known)):
                 continue
-            if known is None and len(self._of) >= DEVICES_MAX:
-                del self._of[next(iter(self._of))]
             before = known.facts if known is not None else _NOTHING
             if told.facts != before:
                 self._changes.append(_Change(row, key, before))
             self._of[key] = told
+            self.held_bytes += _cost(key, told) - (_cost(key, known) if known is not None else 0)
+            while len(self._of) > DEVICES_MAX or self.held_bytes > BYTES_MAX:
+                first = next(iter(self._of))
+                gone = self._of.pop(first)
+                self.held_bytes -= _cost(first, gone)
+                self._changes.append(_Change(row, first, gone.facts))  # its readings before this row had it still
 
     def of(self, key: bytes) -> Mapping[str, str]:
         """Facts of a device by their names in expressions, such as `device.site`."""
@@ -101,6 +109,11 @@ class DeviceFacts:
 
     def restore(self, data: list[Any]) -> None:
         self._of = {key: _Known(facts, tuple(place) if place else None) for key, facts, place in data}
+        self.held_bytes = sum(_cost(key, known) for key, known in self._of.items())
+
+
+def _cost(key: bytes, known: _Known) -> int:
+    return ENTRY_BYTES + len(key) + sum(100 + len(name) + len(value) for name, value in known.facts.items())
 
 
 def _is_newer(told: _Known, known: _Known) -> bool:

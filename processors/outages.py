@@ -47,6 +47,11 @@ class Outages:
         self._nodes: dict[str, Outage] = {}
         self._open: dict[str, Firing] = {}
 
+    def __len__(self) -> int:
+        """Instances and firings that are held until their nodes owe nothing any more."""
+        firings = sum(len(outage.firings) for outage in self._nodes.values())
+        return len(self._shadow.instances) + len(self._open) + firings + len(self._nodes)
+
     def take(self, results: Iterable[WindowResult]) -> None:
         """Results of a mark, in their order."""
         for result in results:

@@ -115,7 +115,7 @@ class PartitionProcessor:
             for rule, own in mine
         ]
         self._outages = {state.rule.name: Outages(state.rule) for rule in self._rules for _, state in rule.alerts}
-        self.budget = Budget(self.keys, self._rules, limits)
+        self.budget = Budget(self.keys, self._rules, limits, self._outages)
         derivations = [*(rule.derive for rule in self._rules), *(relay.derive for relay in relays)]
         self._texts = frozenset[str]().union(*(derive.texts for derive in derivations))
 

@@ -68,6 +68,7 @@ def test_with_nothing_closed_no_window_no_sample_and_no_device_is_added() -> Non
     assert one.counters()["refused"] == 100 - known
     feed(one, [Row("d0", 2_000, {"t": 3.0}), Row("new", 2_000, {"t": 3.0}), Row("d1", 20_000_000, {"t": 3.0})])
     assert one.counters() | {"late": 0} == {
+        "readings": 103,
         "refused": 101 - known,
         "windows_emitted": 0,
         "revisions": 0,

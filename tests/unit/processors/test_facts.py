@@ -163,3 +163,28 @@ def test_a_zone_that_nobody_knows_is_the_default_zone() -> None:
     [*told] = river.values(processor.process(river.block([*rows, river.health(7 * 24 * HOUR)])))
     assert {(one["start"], one["end"]) for one in told} == {(5 * 24 * HOUR, 6 * 24 * HOUR)}
     assert len(told) == 5
+
+
+def test_what_is_known_is_bounded_and_what_gives_way_does_not_depend_on_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("processors.facts.BYTES_MAX", 1_800)  # room for three devices
+    random = Random(3)
+    rows = [
+        Row(f"d{random.randrange(6)}", 1000 + at, {"t": 1}, says={"site": "north"} if random.random() < 0.3 else None)
+        for at in range(200)
+    ]
+    block = river.block([*rows, river.health(10**9)])
+
+    def said(size: int) -> list[Output]:
+        one = river.processor(river.window(where="device.site == 'north'"))
+        made = []
+        for at in range(0, len(block.offsets), size):
+            made += one.process(_part(block, at, min(at + size, len(block.offsets))))
+            assert one.facts.held_bytes <= 1_800
+            again = DeviceFacts()
+            again.restore(msgspec.msgpack.decode(msgspec.msgpack.encode(one.facts.snapshot())))
+            assert again.held_bytes == one.facts.held_bytes
+        return made
+
+    whole = said(1000)
+    assert 60 < sum(value["count"] for value in river.values(whole)) < 160
+    assert said(7) == said(1) == whole

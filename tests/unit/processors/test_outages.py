@@ -102,3 +102,15 @@ def test_a_page_lists_no_digest_among_alerts() -> None:
     records = [output.record for output in processor().process(river.block(outage())) if output.topic == ALERTS]
     page.alerts_block([record[1] for record in records], [record[2] for record in records])
     assert page.alerts == {}
+
+
+def test_what_is_held_for_an_outage_is_counted_until_it_is_over() -> None:
+    one, rows = processor(), outage(devices=("a", "b", "c"))
+    one.process(river.block(rows[:-1]))
+    one.process(river.block([health(100_500, hw=(0, 0, 1_001), open=[[85_000, 89_999]])]))
+    held = one.budget.state_bytes()["w"] - one._rules[0].state.state_bytes()
+    own = len(one._rules[0].alerts[0][1].instances)
+    assert held == 320 * (own + len(one._outages["hot"]))
+    assert len(one._outages["hot"]) >= 4
+    one.process(river.block([health(101_000, hw=(0, 0, 1_002))]))
+    assert len(one._outages["hot"]) == 0
