@@ -168,10 +168,10 @@ class Lanes:
     def __init__(self) -> None:
         self.highest: dict[bytes, int] = {}
 
-    def backfill(self, headers: Sequence[bytes]) -> Bools:
-        """For each record whether it is backfill; a record that is no copy never is."""
+    def backfill(self, headers: Sequence[bytes], joined: bytes | None = None) -> Bools:
+        """For each record whether it is backfill; a record that is no copy never is. `joined`: the headers as one."""
         found = np.zeros(len(headers), dtype=np.bool_)
-        logs, which, offsets = _places(headers)
+        logs, which, offsets = _places(headers, b"".join(headers) if joined is None else joined)
         if len(self.highest) + len(logs) > LANES_MAX:
             self._one_by_one(logs, which, offsets, found)
             return found
@@ -199,13 +199,13 @@ class Lanes:
             highest[log] = offset
 
 
-def _places(headers: Sequence[bytes]) -> tuple[list[bytes], Ints, Ints]:
+def _places(headers: Sequence[bytes], joined: bytes) -> tuple[list[bytes], Ints, Ints]:
     """Source logs in the order in which they first appear; per record the index of its log, -1 for none, and its offset
     there.
 
     Nearly all records of a block have the same few beginnings of their headers, which end in the offset.
     """
-    if (of_one := _offsets_of_one(headers)) is not None:
+    if (of_one := _offsets_of_one(headers, joined)) is not None:
         return [of_one[0]], np.zeros(len(headers), dtype=np.int64), of_one[1]
     parts = [blob.rpartition(b"/") for blob in headers]
     heads, tails = [part[0] for part in parts], [part[2] for part in parts]
@@ -228,20 +228,18 @@ def _places(headers: Sequence[bytes]) -> tuple[list[bytes], Ints, Ints]:
     return logs, np.array([which[head] for head in heads], dtype=np.int64), offsets
 
 
-def _offsets_of_one(headers: Sequence[bytes]) -> tuple[bytes, Ints] | None:
+def _offsets_of_one(headers: Sequence[bytes], joined: bytes) -> tuple[bytes, Ints] | None:
     """The log and the offsets when they are all of one, in one pass; only records with marks have other headers too."""
     head = headers[0].rpartition(b"/")[0] if headers else b""
     if (match := _ONLY_COPY.match(head)) is None:
         return None
-    joined = b"".join(headers)
     odd = _rows_with(_MARK, joined, headers) if _MARK in joined else []
-    plain = list(headers)
     for row in odd:
-        place = _copy_place(plain[row])
+        place = _copy_place(headers[row])
         if place is None or place[0] != match[1]:
             return None
-        plain[row] = b"%b/%d" % (head, place[1])
-    tails = b"".join(plain).replace(head + b"/", b",")
+        joined = joined.replace(headers[row], b"%b/%d" % (head, place[1]), 1)
+    tails = joined.replace(head + b"/", b",")
     if tails.translate(None, b"0123456789") != b"," * len(headers):
         return None
     try:
@@ -271,8 +269,13 @@ def _copy_place(blob: bytes) -> tuple[bytes, int] | None:
     return None
 
 
-def to_columns(records: Records, keys: KeyTable, lanes: Lanes, texts: frozenset[str] = frozenset()) -> Columns:
-    """One block as columns; `keys` and `lanes` take in what they had not seen. `texts`: fields wanted as texts."""
+def to_columns(
+    records: Records, keys: KeyTable, lanes: Lanes, texts: frozenset[str] = frozenset(), joined: bytes | None = None
+) -> Columns:
+    """One block as columns; `keys` and `lanes` take in what they had not seen.
+
+    `texts`: fields wanted as texts; `joined`: all header sections as one, from somebody who has them so.
+    """
     count = len(records.keys)
     ids = np.fromiter(keys.ids(records.keys), np.int64, count)  # twice as fast as `np.array`
     time = np.fromiter(records.timestamps, np.int64, count)
@@ -280,9 +283,9 @@ def to_columns(records: Records, keys: KeyTable, lanes: Lanes, texts: frozenset[
     if bad:
         ids[bad] = -1
     ids[(time < 0) | (time > TIME_MAX_MS)] = -1
-    joined = b"".join(records.headers)
+    joined = b"".join(records.headers) if joined is None else joined
     copies = _COPY in joined
-    backfill = lanes.backfill(records.headers) if copies else np.zeros(count, dtype=np.bool_)
+    backfill = lanes.backfill(records.headers, joined) if copies else np.zeros(count, dtype=np.bool_)
     marks = marks_of(records, joined) if _MARK in joined else []
     wanted = {name: _text_column(documents, name) for name in texts}
     return Columns(ids, time, backfill, _field_columns(documents), marks, int((ids < 0).sum()), wanted)

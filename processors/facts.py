@@ -62,10 +62,13 @@ class DeviceFacts:
         self.held_bytes = 0
         self._changes: list[_Change] = []
 
-    def take(self, records: Records) -> None:
-        """What a block of records says. What a copy said later at home is not undone by one that came later here."""
+    def take(self, records: Records, joined: bytes | None = None) -> None:
+        """What a block of records says. What a copy said later at home is not undone by one that came later here.
+
+        `joined`: its header sections as one.
+        """
         self._changes = []
-        if HEADER not in b"".join(records.headers):
+        if HEADER not in (b"".join(records.headers) if joined is None else joined):
             return
         for row, section in enumerate(records.headers):
             if HEADER not in section or (key := records.keys[row]) is None:

@@ -140,11 +140,12 @@ class PartitionProcessor:
         """Take in the next block; returns what it lets be said, without what `written` says is said already."""
         if not len(block.keys):
             return []
-        columns = to_columns(block, self.keys, self._lanes, self._texts)
+        joined = b"".join(block.headers)
+        columns = to_columns(block, self.keys, self._lanes, self._texts, joined)
         self.refused += columns.refused
         self.readings += len(columns) - columns.refused
         self.newest = max(self.newest, _newest(columns))
-        self.facts.take(block)
+        self.facts.take(block, joined)
         seen = [(rule, rule.derive.apply(columns, self.keys, self.facts)) for rule in self._rules]
         relayed = [(relay, relay.derive.apply(columns, self.keys, self.facts)) for relay in self._relays]
         outputs: list[Output] = []

@@ -52,7 +52,8 @@ class Pile:
         rows = np.concatenate([rows for rows, _ in self._waiting])
         items = np.concatenate([items for _, items in self._waiting])
         self._waiting, self._waiting_count = [], 0
-        order = np.argsort(rows, kind="stable")
+        # NumPy sorts numbers of 16 bits by radix, ten times as fast.
+        order = np.argsort(rows.astype(np.uint16) if rows.max() < 1 << 16 else rows, kind="stable")
         ordered = rows[order]
         begins = np.flatnonzero(np.diff(ordered, prepend=-1))
         size = self._item.itemsize
