@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 
-from gateway.log.index import TimeIndex
+from gateway.log.index import OffsetIndex, TimeIndex
 from gateway.log.scan import Stop, scan_run
 from headwater.disk import Disk, read_checked, read_or_none
 
@@ -79,7 +79,7 @@ def finish_swaps(disk: Disk, directory: str) -> None:
     for name in [name for name in disk.names(directory) if _SWAP_NAME.fullmatch(name)]:
         base, path = int(name[:20]), f"{directory}/{name[:20]}"
         end_offset, whole = _end_offset(disk, base, f"{directory}/{name}")
-        whole = whole and base + _newest(disk, path) < max(end_offset, base + 1)  # else it was cut between two batches
+        whole = whole and _agrees(disk, path, base, end_offset)
         if not whole and (end_offset == base or disk.exists(path + ".log")):
             _bring_back(disk, directory, base)
             disk.remove(f"{directory}/{name}")
@@ -90,14 +90,24 @@ def finish_swaps(disk: Disk, directory: str) -> None:
         clear_swapped(disk, directory, path, others)
 
 
-def _newest(disk: Disk, path: str) -> int:
-    """The relative offset of the newest record that the time index of a swap tells of; 0 when it tells of none."""
-    name = path + ".timeindex"
-    with contextlib.suppress(ValueError, FileNotFoundError):
-        return max(
-            TimeIndex.decode(read_checked(disk, name + SWAP if disk.exists(name + SWAP) else name)).offsets, default=0
-        )
-    return 0
+def _agrees(disk: Disk, path: str, base: int, end_offset: int) -> bool:
+    """Whether the indexes of a swap tell of nothing behind its end, as they do when it was cut between two batches."""
+
+    def read(suffix: str) -> bytes:
+        name = path + suffix
+        return read_checked(disk, name + SWAP if disk.exists(name + SWAP) else name)
+
+    handle = disk.open(path + ".log" + SWAP)
+    try:
+        OffsetIndex.decode(read(".index"), disk.size(handle))
+        newest = max(TimeIndex.decode(read(".timeindex")).offsets, default=0)
+    except FileNotFoundError:
+        return True
+    except ValueError:
+        return False
+    finally:
+        disk.close(handle)
+    return base + newest < max(end_offset, base + 1)
 
 
 def _bring_back(disk: Disk, directory: str, base: int) -> None:

@@ -50,6 +50,7 @@ def swapping() -> list[Reference]:
     simulated = SimulatedOs()
     world = World(simulated.disk())
     for _ in range(24):
+        world.clock.advance(1)
         world.append("c", size=40)
         world.flush()
     rows = frozenset(views_of(world.store)["c"][0])

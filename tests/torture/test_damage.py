@@ -8,6 +8,7 @@ before, or it says which file is damaged. No start is refused.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
@@ -16,6 +17,7 @@ from random import Random
 
 import pytest
 
+from gateway.log import records
 from tests.support.data_files import DAMAGED, KINDS, is_known, kind_of, unknown_files
 from tests.torture import small_files
 from tests.torture.damage import (
@@ -98,6 +100,10 @@ def test_a_sample_of_damage_in_a_swap_under_way() -> None:
         paths = swaps(reference)
         run(reference, ((path, UNREADABLE) for path in paths), clean=False)
         run(reference, islice(every(reference, paths, Random(1)), number, None, 1_997), clean=False)
+        for path in [path for path in paths if path.endswith(".log.swap")]:
+            data = reference.files[path]
+            ends = itertools.accumulate(len(view) for view in records.split_batches(data))
+            run(reference, ((path, Damage(f"{end} bytes", data[:end])) for end in (0, *ends)), clean=False)
 
 
 @pytest.mark.parametrize("name", list(KEEPERS))

@@ -158,6 +158,18 @@ def test_what_comes_while_a_long_journal_is_shortened_is_not_lost_with_the_old_f
     assert "b" in registry(disk)
 
 
+def test_a_long_journal_that_could_not_be_shortened_is_written_anew() -> None:
+    disk = known()
+    sessions = registry(disk)
+    for _ in range(41):
+        opened(sessions, "a")
+        sessions.open("a", clean=True, ends={})
+    disk.fail_next["replace_file"] = BROKEN
+    with pytest.raises(OSError, match="Input/output"):
+        sessions.prepare_sync()()
+    assert sessions.behind  # nobody knows which of the two files is the new one
+
+
 def test_a_file_of_before_the_last_rewriting_counts_no_more_and_neither_does_its_damage() -> None:
     disk = known("a")
     sessions = registry(disk)
