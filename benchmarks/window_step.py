@@ -1,11 +1,11 @@
 """window-step: readings per second through the columns of a window rule alone, on one core; beside `np.bincount`.
 
 Columns as they come out of a block of 10,000 records of 1,000 devices, a mark at the end of each: cells are found,
-count, sum, min and max accumulated, and windows told and forgotten as time goes by. Windows are a minute long; as
-`hours` an hour, where what a window costs is spread over 60 times as many readings. `decoded` begins at record batches
-instead, as the inline driver does. The peer is the least that any NumPy code can do: `np.bincount` for counts and sums
-of numbers that are ready, without min and max, without windows that close. (It may not be used: the sums depend on how
-readings are split into blocks.)
+count, sum, min and max accumulated, and windows told (as columns of results) and forgotten as time goes by. Windows
+are a minute long; as `hours` an hour, where what a window costs is spread over 60 times as many readings. `decoded`
+begins at record batches instead, as the inline driver does. The peer is the least that any NumPy code can do:
+`np.bincount` for counts and sums of numbers that are ready, without min and max, without windows that close. (It may
+not be used: the sums depend on how readings are split into blocks.)
 """
 
 from __future__ import annotations
