@@ -210,7 +210,7 @@ def reason(trace: Trace, holder: dict[str, Any], topic: str) -> str:
         return f"{node} has put no mark into {topic}; windows over what foreign producers write do not close."
     node = holder["node"]
     if holder["kind"] == "never_heard":
-        return f"{node} has readings in the log that have not been processed yet: nothing was heard of it so far."
+        return f"{node} is waited for, and not all of its partitions have made a mark that the processors have read."
     if holder["kind"] == "partition":
         have = ", ".join(str(one) for one in holder["known"])
         return f"Only partition {have} of the {holder['expected']} of {node} has made a mark so far."
