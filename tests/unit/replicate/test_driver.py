@@ -60,7 +60,7 @@ def test_a_central_that_comes_late_and_goes_and_comes_again(tmp_path: Path) -> N
         edge.ingest(10)
         await edge.until(lambda: edge.uplink.status()["state"] == "down")
         assert edge.uplink.status()["last_success_ms"] is None
-        assert edge.uplink.status()["backlog_records"] == 10
+        await edge.until(lambda: edge.uplink.status()["backlog_records"] == 10)  # once the disk has them
         await central.start()
         await edge.drained()
         central.stop()
