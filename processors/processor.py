@@ -92,9 +92,8 @@ class PartitionProcessor:
         self.topic = topic
         self.partition = partition
         self.keys = KeyTable()
-        self.marks: WatermarkTracker | MergedMarks = (
-            WatermarkTracker() if group is None else MergedMarks(group_node(group))
-        )
+        marks = WatermarkTracker() if group is None else MergedMarks(group_node(group))
+        self.marks: WatermarkTracker | MergedMarks = marks
         self.facts = DeviceFacts()
         self.numbers: dict[str, int] = {}  # version -> number of its next output
         self.written: dict[str, int] = {}  # version -> outputs below this number are in their topic already
@@ -351,8 +350,8 @@ class PartitionProcessor:
 
     def counters(self) -> dict[str, int]:
         """Sums over the window rules, and the records that no rule could take."""
-        own = isinstance(self.marks, WatermarkTracker)  # else they were counted where they came from
-        total: dict[str, int] = {"refused": self.refused, "readings": self.readings if own else 0}
+        read = self.readings if isinstance(self.marks, WatermarkTracker) else 0  # those of groups: where they came from
+        total: dict[str, int] = {"refused": self.refused, "readings": read}
         for rule in self._rules:
             for name, value in msgspec.structs.asdict(rule.state.counters).items():
                 total[name] = total.get(name, 0) + value
