@@ -93,7 +93,7 @@ def test_only_users_processors_and_a_member_that_is_not_up_yet() -> None:
 
 def test_lag_is_what_lies_behind_the_position_in_each_partition() -> None:
     class Consumer:
-        def get_watermark_offsets(self, at: Any, cached: bool) -> tuple[int, int]:  # noqa: FBT001 - librdkafka's
+        def get_watermark_offsets(self, at: Any, cached: bool) -> tuple[int, int]:
             assert cached
             assert at.topic == "site.readings"
             return (0, {0: 10, 1: -1001, 2: 3}[at.partition])
