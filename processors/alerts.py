@@ -12,8 +12,11 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from processors.results import WindowResult
+from processors.marks import Mark, NodeMarks
+from processors.results import Results, WindowResult
+from processors.roster import Roster
 from processors.rules.model import AlertRule
+from processors.windows.admission import WindowAdmission
 
 State = Literal["inactive", "pending", "firing", "recovering", "resolved"]
 Band = Literal["hot", "between", "clear"]
@@ -103,6 +106,12 @@ class AlertState:
         self.forgotten = 0  # the highest transition number of those forgotten: no number is used twice
         self.ignored = 0  # results older than one already consumed, and instances beyond the limit
 
+    def at_mark(
+        self, results: Results, mark: Mark, node: NodeMarks, roster: Roster, window: WindowAdmission
+    ) -> list[Transition]:
+        """What a mark lets be said, `results` being those of its window; the rest is what dead-man alerts look at."""
+        return self.consume(results)
+
     def consume(self, results: Iterable[WindowResult]) -> list[Transition]:
         """The transitions that these results cause, in their order."""
         found: list[Transition] = []
@@ -120,14 +129,19 @@ class AlertState:
                 self._step(result, float(value), found)
         return found
 
+    def _admit(self, name: str) -> Instance | None:
+        """A new instance, unless it is one too many."""
+        if len(self.instances) >= INSTANCES_MAX:
+            self.ignored += 1
+            return None
+        one = self.instances[name] = Instance(transition=self.forgotten)
+        return one
+
     def _step(self, result: WindowResult, value: float, found: list[Transition]) -> None:
         band = self.band(value)
-        instance = self.instances.get(result.group)
+        instance = self.instances.get(result.group) or self._admit(result.group)
         if instance is None:
-            if len(self.instances) >= INSTANCES_MAX:
-                self.ignored += 1
-                return
-            instance = self.instances[result.group] = Instance(transition=self.forgotten)
+            return
         if result.end <= instance.consumed:
             self.ignored += 1
             return

@@ -259,7 +259,11 @@ class Processors:
             watch = self._silences.setdefault(where, SilenceWatch(self._settings.silent_after_s * 1000))
             if self._positions[where] < reader.ends.get(where, 1 << 62):
                 continue
-            for node, silent_ms in watch.look(part.marks.nodes, part, now_ms=now_ms, wall_ms=wall_ms):
+            found = watch.look(part.marks.nodes, part, now_ms=now_ms, wall_ms=wall_ms)
+            # Who was stopped for a while knows an end of before that: what came meanwhile is to be read first.
+            if found and await reader.offset(*where, "latest") > self._positions[where]:
+                continue
+            for node, silent_ms in found:
                 log.warning("processors: %s made no mark for %.0f s: marked as silent", node, silent_ms / 1000)
                 await reader.produce(*where, [silence_record(node, silent_ms, wall_ms)])
 

@@ -29,7 +29,8 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
 
     `live`: every source has come this far. `open`: intervals that backfill still owes. `lost`: [from, to, count] of
     intervals that were given up. `by` = "central": written by the partition's owner in the name of a silent node.
-    `begin`: only in relay topics (`repartition`), where the first window may begin.
+    `clock`: its node's, when it was made. `begin`: only in relay topics (`repartition`), where the first window may
+    begin.
     """
 
     node: str
@@ -38,6 +39,7 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     n: Whole = 0
     epoch: Whole = 0
     live: Whole | None = None
+    clock: Whole | None = None
     every_ms: Whole = 1000
     open: tuple[tuple[Whole, Whole], ...] = ()
     lost: tuple[tuple[Whole, Whole, Whole], ...] = ()

@@ -12,12 +12,12 @@ from itertools import islice, repeat
 from typing import Any, Literal, NamedTuple
 
 import msgspec
-import numpy as np
 
 from gateway.log.records import Record, encode_headers
 from processors.alerts import AlertState, Instance, Transition, alert_value
 from processors.budget import NO_LIMITS, Budget, Limits
 from processors.columns import Columns, KeyTable, Lanes, MarkAt, to_columns
+from processors.dead_man import alert_state
 from processors.facts import DeviceFacts
 from processors.late import Placed
 from processors.marks import Mark, NodeMarks, WatermarkTracker
@@ -195,7 +195,7 @@ class PartitionProcessor:
             if results:
                 outputs += self._aggregates(rule, results)
             for version, alerts in rule.alerts:
-                for transition in alerts.consume(results):
+                for transition in alerts.at_mark(results, mark, node, self.budget.roster, rule.state):
                     self._alert(alerts.rule, version, transition, outputs)
                 self._outages[alerts.rule.name].take(results)
                 if mark.by is None and not node.open:
@@ -392,9 +392,8 @@ class PartitionProcessor:
 
 def _alerts_of(window: WindowRule, rules: Rules, place: Place) -> list[tuple[str, AlertState]]:
     mine = [alert for alert in rules.alerts if alert.window == window.name and alert.runs == place]
-    return [(alert.version(window), AlertState(alert)) for alert in mine]
+    return [(alert.version(window), alert_state(alert)) for alert in mine]
 
 
 def _newest(columns: Columns) -> int:
-    times = columns.time[columns.key >= 0]
-    return int(np.max(times)) if len(times) else NEVER
+    return int(columns.time[columns.key >= 0].max(initial=NEVER))

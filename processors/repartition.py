@@ -125,6 +125,7 @@ class Relay:
         if not any_match(self.rule.nodes, mark.node):
             return
         told = {name: value for name, value in msgspec.to_builtins(mark).items() if value is not None}
+        told.pop("clock", None)
         if self.begin != NEVER:
             told["begin"] = self.begin
         headers: Headers = [("hw-mark", _ENCODER.encode({"v": 1, **told}))]

@@ -7,7 +7,7 @@ order of the log; that numbers of the forgotten are given to others comes later,
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ class Roster:
     def __init__(self, keys: KeyTable) -> None:
         self._keys = keys
         self._heard: Ints = np.zeros(1, dtype=np.int64)  # NEVER: not known; one element more, which key -1 finds
+        self._node_of: Ints = np.zeros(0, dtype=np.int64)
         self._swept: dict[str, int] = {}
         self.alive = 0
         self.state_bytes = 0
@@ -84,6 +85,19 @@ class Roster:
         heard = self._heard[:-1]
         return np.flatnonzero((nodes == index) & (heard != NEVER) & (heard <= watermark - forget_after_ms))
 
+    def heard(self, node: str, takes: Callable[[Ints], Bools]) -> tuple[Ints, Ints]:
+        """Those of the node's devices that a rule `takes`, and the times of their newest readings."""
+        self._learn()
+        if len(self._node_of) != len(self._keys):
+            self._node_of = np.array(self._keys.node_of, dtype=np.int64)
+        keys = np.flatnonzero((self._node_of == self._keys.node_id(node)) & (self._heard[:-1] != NEVER))
+        keys = keys[takes(keys)]
+        return keys, self._heard[keys]
+
+    def names(self, keys: Ints) -> list[str]:
+        """`<node>/<device>` of each."""
+        return [self._keys.names[key] for key in keys.tolist()]
+
     def by_silence(self) -> Ints:
         """All known devices, the longest silent first."""
         self._learn()
@@ -117,6 +131,7 @@ class Roster:
         self._learn()
         known = self._heard[:-1] != NEVER
         new_of, new_node_of = self._keys.keep(known, nodes)
+        self._node_of = self._node_of[:0]
         self._swept = {node: step for node, step in self._swept.items() if node in nodes}
         self._heard = np.append(self._heard[:-1][known], self._heard[-1])
         return new_of, new_node_of
@@ -131,6 +146,7 @@ class Roster:
         """The key table must have been restored before. A snapshot of earlier versions has none: all are heard now."""
         heard = [newest] * len(self._keys) if data is None else data["heard"]
         self._heard = np.array([*heard, 0], dtype=np.int64)
+        self._node_of = self._node_of[:0]
         self._swept = {} if data is None else dict(data["swept"])
         self.forgotten = 0 if data is None else data["forgotten"]
         known = np.flatnonzero(self._heard[:-1] != NEVER)

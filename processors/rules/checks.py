@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
+import msgspec
+
 from headwater.toml.places import Path
 from processors.rules.expressions import SPECIAL, ExpressionError, compile_expression, is_of_device
 from processors.rules.model import DEVICE_ZONE, AlertRule, WindowRule
@@ -20,6 +22,11 @@ Finding = tuple[Path, str]
 PANES_MAX = 10_000
 _OF_KIND = {"tumbling": ("size_s",), "hopping": ("size_s", "every_s"), "calendar": ("calendar",), "session": ("gap_s",)}
 _OF_CALENDARS = {"zone": "UTC", "default_zone": "UTC", "shifts": {}}
+_OF_LEVELS = (
+    *("field", "aggregate", "fire_above", "fire_below", "clear_above", "clear_below"),
+    *("for_s", "keep_firing_s"),
+)
+_LEVEL_DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(AlertRule)}
 _SPANS = ("size_s", "every_s", "gap_s")
 
 
@@ -128,6 +135,13 @@ def _expressions(rule: WindowRule) -> Iterator[Finding]:
 def about_alert(rule: AlertRule) -> Iterator[Finding]:
     """Levels that are missing or contradict each other."""
     yield from _endless(rule)
+    if rule.silent_after_s is not None:
+        for key in _OF_LEVELS:
+            if getattr(rule, key) != _LEVEL_DEFAULTS[key]:
+                yield (key,), f"an alert with silent_after_s has no {key}"
+        return
+    if not rule.field:
+        yield ("field",), "this key is missing: an alert looks at a field, or has silent_after_s"
     if (rule.fire_above is None) == (rule.fire_below is None):
         yield ("fire_above",), "an alert has either fire_above or fire_below"
         return
@@ -142,7 +156,10 @@ def about_alert(rule: AlertRule) -> Iterator[Finding]:
 
 def about_window_of(rule: AlertRule, window: WindowRule) -> Iterator[Finding]:
     """That its window does not compute what the alert looks at."""
-    if rule.aggregate == "durations":
+    if rule.silent_after_s is not None:
+        if window.group_by:
+            yield ("silent_after_s",), f"window “{window.name}” is one over groups; a dead-man alert is about devices"
+    elif rule.aggregate == "durations":
         yield ("aggregate",), "durations are several numbers, an alert needs one; use availability"
     elif rule.aggregate not in window.aggregates_of(rule.field):
         yield (

@@ -117,11 +117,11 @@ class WindowRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class AlertRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A level that one aggregate of one field crosses, per device."""
+    """A level that one aggregate of one field crosses, per device; or a silence."""
 
     name: Name
     window: str
-    field: str
+    field: str = ""
     aggregate: Aggregate = "mean"
     fire_above: Level = None
     fire_below: Level = None
@@ -131,6 +131,8 @@ class AlertRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """How long the value must stay beyond the fire level before the alert fires."""
     keep_firing_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     """How long it must then stay beyond the clear level before the alert is resolved."""
+    silent_after_s: Seconds | None = None
+    """A dead-man alert, in place of a level: fires when a device that its window takes was silent for so long."""
     severity: Literal["info", "warning", "critical"] = "warning"
     summary: str = ""
     runs: Literal["edge", "central"] = "central"

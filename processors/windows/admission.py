@@ -96,6 +96,11 @@ class WindowAdmission:
 
     # keys and nodes
 
+    def takes(self, keys: Ints) -> Bools:
+        """Which of these the rule is about, by `devices` and `nodes`."""
+        self._learn_keys()
+        return self._matches[keys]
+
     def _learn_keys(self) -> None:
         known = len(self._matches) - 1
         if known < len(self._keys):

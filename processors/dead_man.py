@@ -1,0 +1,116 @@
+"""Dead-man alerts: a device that fell silent while its gateway lives, or the gateway itself. sans-IO.
+
+Three silences look alike to who waits for readings, and mean different things:
+
+- The device. Its node's watermark, which is made of the gateway's other sources and its clock, has passed the device's
+  newest reading by `silent_after_s`, and nothing of that span is owed by backfill: instance `<node>/<device>`.
+- The gateway, or its link. Then there are no marks, so no watermark passes anything and no device is judged; the owner
+  of the partition writes a mark in the node's name (`silence`): instance `<node>/$gateway`.
+- The pipeline. Who has not read the log knows nothing of silence, and says nothing: neither kind of mark is made of
+  what was not read. How far it is behind is in its status.
+
+All of it is decided at marks, from the log alone: a replay says the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from processors.alerts import AlertState, Instance, State, Transition
+from processors.marks import Mark, NodeMarks
+from processors.results import Results
+from processors.roster import Roster
+from processors.rules.model import AlertRule
+from processors.silence import HEALTH_DEVICE
+from processors.windows.admission import WindowAdmission, any_match
+
+_SAID = {"firing": "is silent", "resolved": "is heard again"}
+
+
+class DeadMan(AlertState):
+    """The instances of one dead-man rule on one partition: those that are silent, or once were."""
+
+    def __init__(self, rule: AlertRule) -> None:
+        super().__init__(rule)
+        self._after_ms = round((rule.silent_after_s or 0.0) * 1000)
+        # Per node: the clock of its last mark, and the watermark since when marks came without a gap. Whoever could
+        # not be heard meanwhile has the whole time to speak again.
+        self._lives: dict[str, tuple[int, int]] = {}
+
+    def at_mark(
+        self, results: Results, mark: Mark, node: NodeMarks, roster: Roster, window: WindowAdmission
+    ) -> list[Transition]:
+        """What its node's mark says of devices and of the gateway."""
+        gateway = f"{mark.node}/{HEALTH_DEVICE}"
+        watermark = node.watermark
+        if mark.by is not None:
+            takes = any_match(window.rule.nodes, mark.node)
+            last, now = watermark or 0, mark.live or 0
+            return list(self._fire(gateway, last, now, now)) if takes and watermark is not None else []
+        found = list(self._resolve(gateway, watermark)) if watermark is not None else []
+        if watermark is not None:
+            found += self._devices(mark, watermark, node, roster, window)
+        return found
+
+    def _devices(
+        self, mark: Mark, watermark: int, node: NodeMarks, roster: Roster, window: WindowAdmission
+    ) -> Iterator[Transition]:
+        lived_since = self._lived_since(mark, watermark)
+        keys, heard = roster.heard(mark.node, window.takes)
+        quiet = heard <= watermark - self._after_ms
+        if firing := [name for name, one in self.instances.items() if one.state == "firing"]:
+            spoke = dict(zip(roster.names(keys[~quiet]), heard[~quiet].tolist(), strict=True))
+            for name in firing:
+                if name in spoke:
+                    yield from self._resolve(name, spoke[name])
+        if watermark - lived_since < self._after_ms:
+            return
+        for name, last in zip(roster.names(keys[quiet]), heard[quiet].tolist(), strict=True):
+            until = last + self._after_ms
+            if not any(first <= until and last <= end for first, end in node.open):
+                yield from self._fire(name, last, until, watermark)
+
+    def _lived_since(self, mark: Mark, watermark: int) -> int:
+        clock = watermark if mark.clock is None else mark.clock
+        last, since = self._lives.get(mark.node, (None, watermark))
+        if last is None or clock - last >= self._after_ms:
+            since = watermark
+        self._lives[mark.node] = (max(clock, last or clock), since)
+        return since
+
+    def _fire(self, name: str, last: int, at: int, now: int) -> Iterator[Transition]:
+        one = self.instances.get(name)
+        if one is None:
+            one = self._admit(name)
+        if one is not None and one.state != "firing":
+            yield self._become(name, one, "firing", at, last, (now - last) / 1000)
+
+    def _resolve(self, name: str, at: int) -> Iterator[Transition]:
+        one = self.instances.get(name)
+        if one is not None and one.state == "firing" and one.cause_start is not None:
+            at = max(at, one.since)
+            yield self._become(name, one, "resolved", at, one.cause_start, (at - one.cause_start) / 1000)
+
+    def _become(self, name: str, one: Instance, state: State, at: int, last: int, silent_s: float) -> Transition:
+        one.state, one.since, one.cause_start, one.consumed = state, at, last, at
+        one.value = one.cause_value = silent_s
+        one.transition += 1
+        who = "the device"
+        if name.endswith(f"/{HEALTH_DEVICE}"):
+            who = "the gateway (it is off, or its link is cut; its devices are not judged)"
+            who = who if state == "firing" else "the gateway"
+        cause = f"{who} {_SAID[state]}: nothing for {silent_s:g} s"
+        return Transition(name, one.transition, state, at, silent_s, cause, at, last)
+
+    def snapshot(self) -> dict[str, Any]:
+        return super().snapshot() | {"lives": self._lives}
+
+    def restore(self, data: dict[str, Any]) -> None:
+        super().restore(data)
+        self._lives = {node: (clock, since) for node, (clock, since) in data.get("lives", {}).items()}
+
+
+def alert_state(rule: AlertRule) -> AlertState:
+    """The state of an alert of either kind."""
+    return AlertState(rule) if rule.silent_after_s is None else DeadMan(rule)
