@@ -10,7 +10,8 @@ What either file holds counts, so one bad sector, flipped bit or torn line costs
 a change that is lost, and is told. A line that is an array and nothing else was written before there were numbers.
 
 After a write or a sync that failed nobody knows what a file holds, and a later sync of the same file may call it
-good: from then on changes are only in memory, and the next sync writes both files anew, under new inodes.
+good: from then on changes are only in memory, and the next sync writes both files anew, under new inodes. What changes
+while that is under way is written behind it, else clients that come and go all the time would have it done every time.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from headwater.errors import UNREADABLE
 
 Change = list[Any]
 _BEGIN = "begin"
+_SINCE_MAX = 10_000  # changes while the files are written anew; with more, the next sync does that again
 
 
 class SessionJournal:
@@ -38,6 +40,7 @@ class SessionJournal:
         self._paths = (f"{path}.copy", path)  # the copy first: the file itself is never ahead of it
         self._lock = threading.Lock()
         self._whole = False  # the files hold every change; else only new ones will do
+        self._since: list[bytes] | None = None  # lines that are to follow in those that are being written
         self._lines = 0
         self.number = 0  # of the last change
         self.synced = 0  # up to here all is on disk
@@ -61,9 +64,9 @@ class SessionJournal:
         numbers = sorted(number for number in found if begin is None or number >= begin)
         self.number = numbers[-1] if numbers else 0
         missing = self.number - numbers[0] + 1 - len(numbers) if numbers else 0
-        numbered = begin is not None or (numbers and numbers[0] < 0)
-        if missing or (there and not numbered):
-            what = f"{missing} changes are lost" if missing and numbered else "its beginning is lost"
+        begins = begin is not None or (numbers and numbers[0] < 0)
+        if missing or (there and not begins):
+            what = f"{missing} changes are lost" if missing and begins else "its beginning is lost"
             self.damaged = f"{self._paths[1]} is damaged, and so is its copy: {what}, MQTT sessions may be forgotten"
         return [found[number] for number in numbers if number != begin]
 
@@ -72,20 +75,24 @@ class SessionJournal:
         with self._lock:
             self.number += 1
             if self._whole:
-                try:
-                    self._append(_line(self.number, change))
-                except OSError:
-                    self._whole = False
+                self._append([_line(self.number, change)])
+            elif self._since is not None:
+                self._since.append(_line(self.number, change))
+                if len(self._since) > _SINCE_MAX:
+                    self._since = None
             return self.number
 
-    def _append(self, line: bytes) -> None:
-        for path in self._paths:
-            handle = self._disk.open(path)
-            try:
-                self._disk.append(handle, line)
-            finally:
-                self._disk.close(handle)
-        self._lines += 1
+    def _append(self, lines: Sequence[bytes]) -> None:
+        try:
+            for path in self._paths:
+                handle = self._disk.open(path)
+                try:
+                    self._disk.append(handle, b"".join(lines))
+                finally:
+                    self._disk.close(handle)
+        except OSError:
+            self._whole = False
+        self._lines += len(lines)
 
     def prepare_sync(self, state: Callable[[], Sequence[Change]], lines_max: int) -> Callable[[], None]:
         """What makes every change so far durable when it is called. It raises `OSError`.
@@ -97,6 +104,7 @@ class SessionJournal:
             if self._whole and self._lines < lines_max:
                 return partial(self._sync, self.number)
             self._whole = False  # what comes from now on would go to the files that are replaced
+            self._since = []
             changes = [[_BEGIN], *state()]
             first, self.number = self.number + 1, self.number + len(changes)
             data = b"".join(_line(first + at, change) for at, change in enumerate(changes))
@@ -118,12 +126,20 @@ class SessionJournal:
             self.synced = max(self.synced, number)
 
     def _replace(self, number: int, data: bytes, lines: int) -> None:
-        for path in self._paths:
-            self._disk.replace_file(path, data)
+        try:
+            for path in self._paths:
+                self._disk.replace_file(path, data)
+        except OSError:
+            with self._lock:
+                self._since = None
+            raise
         with self._lock:
             self.synced = number
             self._lines = lines
-            self._whole = self.number == number
+            since, self._since = self._since, None
+            self._whole = since is not None
+            if since:
+                self._append(since)
 
 
 def _line(number: int, change: Change) -> bytes:

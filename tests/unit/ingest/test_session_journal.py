@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.ingest.mqtt import session_journal
 from gateway.ingest.mqtt.packets5 import NEVER_EXPIRES
 from gateway.ingest.mqtt.sessions import SessionRegistry
 from headwater.disk import ForgetfulDisk
@@ -127,20 +128,47 @@ def test_a_start_on_a_disk_that_takes_nothing_knows_the_sessions_and_promises_no
     assert opened(sessions, "a") == (True, False)
 
 
-def test_what_comes_while_the_journal_is_written_anew_is_in_the_next_one() -> None:
+@pytest.mark.parametrize("what", ["all is well", "too much comes", "it cannot be written"])
+def test_what_comes_while_the_journal_is_written_anew_follows_in_it(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would be written anew at each sync, for as long as clients come and go all the time."""
+    monkeypatch.setattr(session_journal, "_SINCE_MAX", 2 if what == "too much comes" else 3)
     disk = known()
     sessions = registry(disk)
     disk.fail_next["append"] = BROKEN
     opened(sessions, "a")
     replacing = sessions.prepare_sync()
-    assert opened(sessions, "b") == (False, True)
+    assert [opened(sessions, client) for client in "bcd"] == [(False, True)] * 3
+    if what == "it cannot be written":
+        disk.fail_next["append"] = BROKEN
     replacing()
     assert opened(sessions, "a") == (True, False)
     assert opened(sessions, "b") == (True, True)
+    assert sessions.behind is (what != "all is well")
+    syncs = disk.syncs
+    sessions.prepare_sync()()
+    assert disk.syncs - syncs == (2 if what == "all is well" else 0)
+    disk.power_cut()
+    again = registry(disk)
+    assert [opened(again, client) for client in "abcd"] == [(True, False)] * 4
+    assert not again.damaged
+
+
+def test_what_comes_while_the_journal_is_written_anew_in_vain_is_in_the_next_one() -> None:
+    disk = known()
+    sessions = registry(disk)
+    disk.fail_next["append"] = BROKEN
+    opened(sessions, "a")
+    replacing = sessions.prepare_sync()
+    opened(sessions, "b")
+    disk.fail_next["replace_file"] = BROKEN
+    with pytest.raises(OSError, match="Input/output"):
+        replacing()
+    assert opened(sessions, "c") == (False, True)
     assert sessions.behind
     sessions.prepare_sync()()
     disk.power_cut()
-    assert opened(registry(disk), "b") == (True, False)
+    again = registry(disk)
+    assert [opened(again, client) for client in "abc"] == [(True, False)] * 3
 
 
 def test_what_comes_while_a_long_journal_is_shortened_is_not_lost_with_the_old_files() -> None:
