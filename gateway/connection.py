@@ -147,7 +147,7 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self.active = True
         self.session.feed(self.host.buffer[:nbytes])
-        if self.host.one_alone():
+        if self.host.one_alone():  # nobody else can join the group: a turn more would only be waited for
             flusher = self.host.broker.store.flusher
             flusher.hold()
             try:

@@ -40,7 +40,7 @@ class KafkaListener:
         self.broker = broker
         self.settings = settings
         self.loop = loop
-        # Whether this turn of the loop is one connection's; a loop that cannot tell is never so lonely.
+        # Whether this turn of the loop is one connection's alone (`headwater.net`); False where the loop cannot tell.
         self.one_alone: Callable[[], bool] = getattr(loop, "one_alone", lambda: False)
         self.buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._held_bytes = 0

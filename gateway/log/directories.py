@@ -78,10 +78,8 @@ class Directories:
         directory, key = f"{self._log_dir}/{name}-{number}", (name, number)
         self._disk.make_directory(directory)
         topic_id = checkpoints.decode_id(entry.id)
-        metadata, wanted = (
-            f"{directory}/{checkpoints.PARTITION_METADATA}",
-            checkpoints.encode_partition_metadata(topic_id),
-        )
+        metadata = f"{directory}/{checkpoints.PARTITION_METADATA}"
+        wanted = checkpoints.encode_partition_metadata(topic_id)
         if read_or_none(self._disk, metadata) != wanted:
             self._disk.replace_file(metadata, wanted)
         files = PartitionFiles(
@@ -126,7 +124,8 @@ class Directories:
             alarm=self._alarm,
             compacted=compacted,
         )
-        self.unread += [Unread(log)] if on_trust else []
+        if on_trust:
+            self.unread.append(Unread(log))
         self._offsets.recovery_points[key] = log.log_end_offset
         return log
 

@@ -19,7 +19,7 @@ from gateway.log.errors import (
     LogFailed,
     OutOfOrderSequence,
 )
-from gateway.log.layout import PRODUCED_RECORDS_MAX
+from gateway.log.layout import LENGTH_OFFSET, PRODUCED_RECORDS_MAX
 from gateway.log.state import NO_PRODUCER
 from gateway.wire.alike import Run
 from gateway.wire.broker import Broker
@@ -136,7 +136,12 @@ def _counts(data: bytearray, sizes: list[int], bytes_max: int, version: int) -> 
     position = 0
     for size in sizes:
         length, attributes, producer_id, count = _BATCH.unpack_from(data, position)
-        if length + 12 != size or attributes & refused or producer_id != NO_PRODUCER or count > PRODUCED_RECORDS_MAX:
+        if (
+            length + LENGTH_OFFSET != size
+            or attributes & refused
+            or producer_id != NO_PRODUCER
+            or count > PRODUCED_RECORDS_MAX
+        ):
             return None
         counts.append(count)
         position += size
@@ -202,7 +207,7 @@ def _check(
 def _check_batch(broker: Broker, records: memoryview | None, version: int) -> ErrorCode:
     if records is None or len(records) < _HEADER_BYTES or records[_MAGIC_AT] != 2:
         return ErrorCode.CORRUPT_MESSAGE
-    if _LENGTH.unpack_from(records, _LENGTH_AT)[0] + 12 != len(records):
+    if _LENGTH.unpack_from(records, _LENGTH_AT)[0] + LENGTH_OFFSET != len(records):
         return ErrorCode.INVALID_RECORD  # Kafka takes exactly one batch per partition too
     if (
         len(records) > broker.settings.batch_bytes_max

@@ -14,7 +14,8 @@ from typing import NamedTuple
 from gateway.ingest.mqtt.reasons import ConnectCode, MqttError, ReasonCode
 
 REMAINING_LENGTH_MAX = 268_435_455
-_HIGH = int(sys.byteorder == "little")  # where in an array's number its upper byte stands
+HIGH_AT = int(sys.byteorder == "little")
+"""Where in a number of an array (type H) its upper byte stands."""
 
 
 class PacketType(IntEnum):
@@ -317,7 +318,7 @@ def encode_pubacks(packet_ids: array[int]) -> bytes:
     """A PUBACK for each (array type H), as 3.1.1 has it and MQTT 5 for success."""
     halves = packet_ids.tobytes()
     pubacks = bytearray(b"\x40\x02\0\0" * len(packet_ids))
-    pubacks[2::4], pubacks[3::4] = halves[_HIGH::2], halves[1 - _HIGH :: 2]
+    pubacks[2::4], pubacks[3::4] = halves[HIGH_AT::2], halves[1 - HIGH_AT :: 2]
     return bytes(pubacks)
 
 

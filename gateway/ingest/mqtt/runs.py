@@ -10,7 +10,6 @@ a client could send them on purpose: after that only half of what is left is loo
 
 from __future__ import annotations
 
-import sys
 from array import array
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -18,6 +17,7 @@ from itertools import chain
 from struct import Struct, pack
 from typing import TYPE_CHECKING, Any
 
+from gateway.ingest.mqtt.packets import HIGH_AT
 from gateway.ingest.mqtt.state import QOS
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 # the first byte of a PUBLISH with QoS 0 or 1 and every legal flag
 PLAIN = frozenset({0x30, 0x31, 0x32, 0x33, 0x3A, 0x3B})
 EQUAL_MIN = 4  # packets; fewer are as quick one by one
-_HIGH = int(sys.byteorder == "little")  # where in an array's number its upper byte stands
 
 
 def read_run(x: Exchange, data: bytes, position: int, end: int, room: int, properties: int) -> tuple[int, int]:
@@ -119,7 +118,7 @@ def _equal_packets(
         return array("H", bytes(2 * count)), columns[1::2]
     high, low = data[position + head : stop : size], data[position + head + 1 : stop : size]
     halves = bytearray(2 * count)
-    halves[_HIGH::2], halves[1 - _HIGH :: 2] = high, low
+    halves[HIGH_AT::2], halves[1 - HIGH_AT :: 2] = high, low
     ids = array("H", halves)
     return None if 0 in high and 0 in ids else (ids, columns[1::2])
 
