@@ -23,7 +23,9 @@ MEMBERS = ("site", "zone", "type")
 DEVICES_MAX = 200_000
 BYTES_MAX = 32 << 20
 """What is known of the devices of a partition takes no more; beyond it what was said of the first ones is forgotten."""
-ENTRY_BYTES = 400
+SAID_EVERY_MS = 600_000
+"""How often a device's readings say what it is (ADR 0020)."""
+_ENTRY_BYTES, _FACT_BYTES = 400, 100  # of CPython's objects, about, beside the texts themselves
 _LABELS_MAX, _TEXT_MAX = 16, 256
 HEADER = b"\x12hw-device"  # as an encoded header section holds it: its length as a zigzag varint, then the key
 _NOTHING: Mapping[str, str] = {}
@@ -116,7 +118,7 @@ class DeviceFacts:
 
 
 def _cost(key: bytes, known: _Known) -> int:
-    return ENTRY_BYTES + len(key) + sum(100 + len(name) + len(value) for name, value in known.facts.items())
+    return _ENTRY_BYTES + len(key) + sum(_FACT_BYTES + len(name) + len(value) for name, value in known.facts.items())
 
 
 def _is_newer(told: _Known, known: _Known) -> bool:

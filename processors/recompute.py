@@ -19,6 +19,7 @@ from gateway.log.records import Record, decode_headers, encode_headers
 from headwater.errors import UNREADABLE, PeerError
 from processors.columns import marks_of
 from processors.facts import HEADER as FACTS
+from processors.facts import SAID_EVERY_MS
 from processors.marks import NodeMarks, WatermarkTracker
 from processors.processor import Output, PartitionProcessor
 from processors.repartition import MergedMarks, Relay, group_node, partition_of
@@ -28,7 +29,6 @@ from processors.windows.admission import any_match
 from processors.windows.closing import EVER
 
 AHEAD_MS = 300_000  # how far ahead of the clock of its node a reading's time may be (design, section 4)
-FACTS_EVERY_MS = 600_000  # how often a device's readings say what it is (ADR 0020)
 WINDOWS_MAX = 1_000_000
 _LATENESS_S = 1e9
 _NEAR = 1e-9  # sums of the same numbers in another order
@@ -243,7 +243,7 @@ class Recomputation:
 
     def _whole_from(self, rule: str, group: str, partition: int, expired: set[int]) -> int:
         """Since when all readings, and what was said of their devices, are certainly there."""
-        missing_ms = max(AHEAD_MS, FACTS_EVERY_MS) if self.facts else AHEAD_MS
+        missing_ms = max(AHEAD_MS, SAID_EVERY_MS) if self.facts else AHEAD_MS
         if rule in self._merged:
             return max((self._first_clocks.get(one, EVER) + missing_ms for one in expired), default=NEVER)
         return self._first_clock.get(node_name(group), EVER) + missing_ms if partition in expired else NEVER

@@ -2,8 +2,8 @@
 
 Sans-IO. A `Trace` is fed with the records of the input topic, from before the window to the end, and with what is in
 topic `aggregates`; it applies the same marks as the processors do, and remembers what it was about one window. A
-window over a group of devices waits for many nodes: then it has the marks of each, and
-`GroupClose` finds in the relay topic where they let it close.
+window over a group of devices waits for many nodes: then it has the marks of each, and `GroupClose` finds in the relay
+topic where they let it close.
 """
 
 from __future__ import annotations

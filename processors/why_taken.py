@@ -1,4 +1,4 @@
-"""Which records of a log are readings of one window's device or group, as the processors judge them. sans-IO.
+"""Which records of a log are readings of one window's device or group, as the processors judge them. Sans-IO.
 
 A rule's filter, computed fields and labels are applied as the processors apply them (`rules.derive`, `repartition`),
 so that nothing is explained by readings that the rule leaves out.

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from gateway.consume.reader import Block
     from processors.outputs import Log
 
+JOB = "processors"
+"""What a node's own processors are called in the names of their topics."""
 LOOK_BACK = 50_000
 """How many records per partition are looked at for a device's newest reading, and for `list`."""
 RECORDS_MAX = 2_000_000

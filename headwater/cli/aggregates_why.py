@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from headwater.cli import words
-from headwater.cli.aggregates import LOOK_BACK, blocks, connect, iso
+from headwater.cli.aggregates import JOB, LOOK_BACK, blocks, connect, iso
 from headwater.cli.find import find_node, need_status
 from headwater.errors import UserError
 
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
 
 BEFORE_MS = 120_000
 """How far before a window its marks are read: every source is named once in 60 marks."""
-FACTS_EVERY_MS = 600_000
-"""How often a device's readings say what it is (ADR 0020)."""
-JOB = "processors"
-"""What a node's own processors are called in the names of their topics."""
 
 
 async def why(config: str | None, key: str, *, at: str, rule: str, as_json: bool) -> None:
@@ -52,6 +48,7 @@ async def explain(
     reader: Log, rules: Rules, key: str, time_ms: int | None, *, rule: str, status: dict[str, Any], now_ms: int
 ) -> list[dict[str, Any]]:
     """A document for each window that is meant: `key` is `<node>/<device>`, a group, or the whole key of a result."""
+    from processors.facts import SAID_EVERY_MS
     from processors.why import GroupClose, Trace
     from processors.why_taken import needs_facts
 
@@ -67,7 +64,7 @@ async def explain(
             close = GroupClose(trace)
             async for block in _relayed(reader, one, window.group, since=max(0, window.start - BEFORE_MS)):
                 close.take(block)
-        before_ms = BEFORE_MS + (FACTS_EVERY_MS if needs_facts(one) else 0)
+        before_ms = BEFORE_MS + (SAID_EVERY_MS if needs_facts(one) else 0)
         async for block in blocks(reader, one.topic, since=max(0, window.start - before_ms)):
             trace.take(block)
         found.append(_document(trace, one.topic, status, now_ms))
@@ -160,19 +157,17 @@ def _said_zone(value: bytes | None) -> str:
 async def _newest(reader: Log, rule: WindowRule, group: str) -> int:
     from processors.why_taken import Taken
 
-    newest = None
+    newest = -1
     if rule.group_by:
         async for block in _relayed(reader, rule, group, back=LOOK_BACK):
-            mine = [at for at, key in zip(block.timestamps, block.keys, strict=True) if key == group.encode()]
-            newest = max([*mine, *([newest] if newest is not None else [])], default=None)
+            mine = (at for at, key in zip(block.timestamps, block.keys, strict=True) if key == group.encode())
+            newest = max(newest, *mine, -1)
     else:
         taken = Taken(rule, group)
         async for block in blocks(reader, rule.topic, back=LOOK_BACK):
             rows, _ = taken.rows(block, 0, 1 << 62)
-            newest = max(
-                [*(block.timestamps[row] for row in rows), *([newest] if newest is not None else [])], default=None
-            )
-    if newest is None:
+            newest = max(newest, *(block.timestamps[row] for row in rows), -1)
+    if newest < 0:
         where = " that its rule's where lets through" if rule.where else ""
         raise UserError(
             f"no reading of {group}{where} among the last {LOOK_BACK:,} records of {rule.topic}",

@@ -12,7 +12,6 @@ log_app = typer.Typer(
     help="The log's own files: verify, dump, repair, to-kafka.", no_args_is_help=True, rich_markup_mode=None
 )
 
-# typer reads these annotations at run time; Optional is what it understands on every Python from 3.11 on
 _Folder = Annotated[
     str | None,
     typer.Argument(help="A data directory; the node's own when left out."),

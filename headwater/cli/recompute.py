@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from headwater.cli import words
-from headwater.cli.aggregates import blocks, connect, iso
+from headwater.cli.aggregates import JOB, blocks, connect, iso
 from headwater.cli.find import find_node, need_status
 from headwater.errors import UserError
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from processors.recompute import Finding
     from processors.rules.model import Rules, WindowRule
 
-JOB = "processors"
-"""What a node's own processors are called in the names of their topics."""
 WAIT_S = 60.0
 NAMED = 10
 _LEFT = {
