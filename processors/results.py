@@ -140,8 +140,8 @@ class Told(NamedTuple):
             "count": self.readings,
         }
         text: Text = []
-        for before, (name, column) in zip(b"{,,,,,,,", said.items(), strict=True):
-            text += [b'%c"%b":' % (before, name.encode()), _tokens(column)]
+        for name, column in said.items():
+            text += [b'%b"%b":' % (b"," if text else b"{", name.encode()), _tokens(column)]
         text += [b',"fields":{', *_fields_text(self.fields), b"}"]
         if any(self.retro) or self.more:
             last = [{"retro": True} if retro else {} for retro in self.retro]

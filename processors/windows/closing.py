@@ -21,7 +21,6 @@ from processors.results import NEVER, FieldResults, Results, Told, by_window
 from processors.rules.model import WindowRule
 from processors.windows.memory import WindowMemory
 
-_CAUSES = ("close", "backfill", "late", "lost")
 EVER = 1 << 62
 """Behind every event time."""
 
@@ -150,9 +149,10 @@ class WindowState(WindowMemory):
         changed = ~settled | state.dirty[cells] | (complete & lost)
         final = ~owed & changed
         lost, settled = lost[final], settled[final]
-        causes = np.where(lost, 3, np.where(settled, 2, state.retro[cells[final]])).tolist()
+        first_cause = np.where(state.retro[cells[final]], "backfill", "close")
+        causes = np.where(lost, "lost", np.where(settled, "late", first_cause)).tolist()
         results = self._emit(partial, np.zeros(len(partial), dtype=np.bool_), "backfill", settled=False)
-        results += self._emit(cells[final], ~lost, [_CAUSES[cause] for cause in causes], settled=True)
+        results += self._emit(cells[final], ~lost, causes, settled=True)
         state.rest(cells[~owed])
         state.need(cells[owed & changed])
         return results

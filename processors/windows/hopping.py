@@ -42,7 +42,7 @@ class HoppingWindows(WindowState):
         self._panes = Cells(rule.windows_max)
         self.fields = FieldTable(rule, self._panes.capacity)
         self._open_was: list[Interval] = []  # what was owed when the readings came, before the mark at hand
-        self._owed_was = Owed()
+        self._owed_was = Owed()  # … with since when, of that mark's node alone: number 0
 
     def _begin_behind(self, newest: int) -> int:
         return newest - newest % self._hop + self._hop
@@ -95,8 +95,7 @@ class HoppingWindows(WindowState):
 
     def _each(self, first: Ints, counts: Ints) -> tuple[Ints, Ints]:
         """So many windows each, from these starts on: which of them each belongs to, and their starts."""
-        which = np.repeat(np.arange(len(counts)), counts)
-        turns = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
+        which, turns = _turns(counts)
         return which, first[which] + turns * self._hop
 
     # marks
@@ -192,9 +191,7 @@ class HoppingWindows(WindowState):
     def _panes_of(self, keys: Ints, starts: Ints) -> tuple[Ints, Ints]:
         """The panes of these windows, window by window in the order of time; and which window each belongs to."""
         order, low, high = self._spans_of(keys, starts)
-        counts = high - low
-        windows = np.repeat(np.arange(len(keys)), counts)
-        turns = np.arange(len(windows)) - np.repeat(np.cumsum(counts) - counts, counts)
+        windows, turns = _turns(high - low)
         return windows, order[low[windows] + turns]
 
     def _spans_of(self, keys: Ints, starts: Ints) -> tuple[Ints, Ints, Ints]:
@@ -279,3 +276,9 @@ class HoppingWindows(WindowState):
         count = self._panes.restore(data["panes"])
         self._restore_fields(data["fields"], self._panes.capacity, count)
         self._restore_rest(data)
+
+
+def _turns(counts: Ints) -> tuple[Ints, Ints]:
+    """Runs of so many numbers one behind the other: of each number its run, and its place in that."""
+    runs = np.repeat(np.arange(len(counts)), counts)
+    return runs, np.arange(len(runs)) - np.repeat(np.cumsum(counts) - counts, counts)

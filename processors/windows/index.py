@@ -37,7 +37,7 @@ class Index:
         return found
 
     def add(self, cells: Ints, key: Ints, start: Ints) -> None:
-        """Cells whose keys and starts are in the table none of them yet, and differ pairwise."""
+        """Cells that are not in the table yet; their keys and starts, new to it too, differ pairwise."""
         if 4 * (self._taken + len(cells)) > len(self._slots):  # the fuller, the more steps the longest search takes
             self._make_room(len(cells), key, start)
         self._put(cells, key, start)

@@ -22,8 +22,8 @@ from processors.windows.admission import WindowAdmission, fits
 from processors.windows.cells import CELL_BYTES, Cells
 from processors.windows.fields import FieldTable
 
-Told = tuple[int, dict[str, dict[str, Any]]]
-"""Readings and fields."""
+Before = tuple[int, dict[str, dict[str, Any]]]
+"""What was told of a window last: readings and fields."""
 
 
 FULL = 7 / 8  # of a bound: above it closed windows are forgotten early ...
@@ -38,7 +38,7 @@ class WindowMemory(WindowAdmission):
         self.fields = FieldTable(rule, self.cells.capacity)
         self._swept: dict[int, int] = {}  # per node the last sweep
         self._change: tuple[WindowChange | None, int] = (None, NEVER)  # while a changed rule's state is restored
-        self._told: dict[int, Told] = {}  # of cells that have changed since: what was told of them last
+        self._told: dict[int, Before] = {}  # of cells that have changed since: what was told of them last
         self._silent_until = NEVER  # the latest end of a window told of a silent node: it may be ahead of watermarks
         self._lost: dict[int, list[Interval]] = {}
 

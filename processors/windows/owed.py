@@ -1,4 +1,4 @@
-"""Which windows may begin though their time is over: those to which data has been owed all the while. sans-IO.
+"""Which windows may begin though their time is over: those to which data has been owed all the while. Sans-IO.
 
 A window that was told and forgotten must not begin again: its first readings are gone, and its revisions would be
 numbered from 0 once more. That a window was told is not remembered for ever; but what was owed when its time was over,

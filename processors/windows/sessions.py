@@ -198,15 +198,22 @@ class SessionWindows(WindowState):
         self.counters.windows_emitted += len(mine)
         self.counters.revisions += len(mine)
         keys, starts, ends, revisions = (list(column) for column in zip(*mine, strict=True))
-        count, groups = len(mine), [self._keys.names[key] for key in keys]
-        never = [False] * count
-        more = {
-            row: {"merged_into": self._start_around(*place)} for row, place in enumerate(zip(keys, starts, strict=True))
-        }
-        told = Told(
-            *(groups, starts, ends, revisions, [True] * count, ["merged"] * count, never, never, [0] * count, [], more)
-        )
-        return [told]
+        count, places = len(mine), zip(keys, starts, strict=True)
+        return [
+            Told(
+                groups=[self._keys.names[key] for key in keys],
+                starts=starts,
+                ends=ends,
+                revisions=revisions,
+                complete=[True] * count,
+                causes=["merged"] * count,
+                retro=[False] * count,
+                first_complete=[False] * count,
+                readings=[0] * count,
+                fields=[],
+                more={row: {"merged_into": self._start_around(*place)} for row, place in enumerate(places)},
+            )
+        ]
 
     def _start_around(self, key: int, time: int) -> int | None:
         starts, _ = self._of_key.get(key, ([], []))
