@@ -126,6 +126,8 @@ class Flusher:
 
     def _begin_round(self) -> None:
         """In the loop, which has done what it was at: sync here, or have it done."""
+        if not self._waking:
+            return  # `let_go` has been quicker in this turn than the one before it
         self._waking = False
         if self._interval_ms or self._thread is None or not self._sync_here():
             self._wake.put(None)
@@ -180,12 +182,13 @@ class Flusher:
                     break
             if self._stopping.is_set():
                 return
-            started_ms = self._clock.monotonic_ms()
+            began_ms = self._clock.monotonic_ms()
             with self._round_lock:
-                synced = self._sync_dirty(started_ms)
+                synced = self._sync_dirty(began_ms)
                 if synced:
                     self._quick.heard(synced, self.last_round_ms)
             if synced:
+                started_ms = began_ms  # what found nothing to do must not keep the next that comes waiting
                 try:
                     self._call_in_loop(self._complete)
                 except RuntimeError:

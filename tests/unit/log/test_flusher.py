@@ -15,6 +15,7 @@ from gateway.log.store import LogStore
 from headwater.clock import ManualClock, SystemClock
 from headwater.disk import ForgetfulDisk
 from tests.support.logs import DATA, append, read_all
+from tests.support.waiting import until
 
 WAIT_S = 30.0
 
@@ -90,6 +91,40 @@ def test_the_interval_is_kept_until_enough_bytes_wait() -> None:
     flusher.flush_now()
     assert log.completed[-1] == 4
     flusher.stop()
+
+
+def test_a_wake_for_nothing_begins_no_interval() -> None:
+    loop, log, soon = Loop(), FakeLog(), list[Callable[[], None]]()
+    log.go_on = threading.Semaphore(10)
+    flusher = Flusher(
+        interval_ms=3_600_000, hurry_bytes=100, clock=SystemClock(), call_in_loop=loop.calls.put, call_soon=soon.append
+    )
+    flusher.start()
+    flusher.written(log, 10)
+    flusher.flush_now()
+    soon.pop()()  # which had its turn coming, and finds nothing left
+    until(flusher._wake.empty)
+    with flusher.between_rounds():
+        pass  # nor in the round that it began
+    log.written = 2
+    flusher.written(log, 10)
+    soon.pop()()
+    loop.run_one()
+    assert log.completed[-1] == 2
+    flusher.stop()
+
+
+def test_who_lets_go_before_the_turn_that_was_asked_for_wakes_the_thread_once() -> None:
+    log, soon = FakeLog(), list[Callable[[], None]]()
+    flusher = Flusher(
+        interval_ms=1, hurry_bytes=100, clock=SystemClock(), call_in_loop=lambda call: None, call_soon=soon.append
+    )
+    flusher.written(log, 10)
+    flusher.hold()
+    flusher.let_go()
+    assert (len(soon), flusher._wake.qsize()) == (1, 1)
+    soon.pop()()
+    assert flusher._wake.qsize() == 1
 
 
 @pytest.mark.parametrize("interval_ms", [0, 1])
