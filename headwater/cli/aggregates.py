@@ -48,7 +48,8 @@ async def list_results(
         table.add_row(
             one["group"], one["rule"], iso(one["start"]), length, numbers[0], complete, one["cause"], numbers[1]
         )
-    console().print(table)
+    with console() as screen:
+        screen.print(table)
 
 
 async def latest(reader: Log, rule: str, group: str, *, incomplete: bool = False) -> list[dict[str, Any]]:

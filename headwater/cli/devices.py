@@ -79,7 +79,8 @@ def _print(rows: list[Row], now_ms: int) -> None:
         last = f"{words.ago(row.last_ms, now_ms)}{', stale' if row.stale else ''}"
         told = [words.printable(text or "-") for text in (row.device, row.name, row.site, row.type, row.profile)]
         table.add_row(*told, last, f"{row.readings:,}")
-    console().print(table)
+    with console() as screen:
+        screen.print(table)
 
 
 def rows_of(described: dict[str, dict[str, Any]], seen: dict[str, Seen], now_ms: int) -> list[Row]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,8 +13,15 @@ if TYPE_CHECKING:
 FILE_COLUMNS = 1_000
 
 
-def console() -> Console:
-    """A terminal as wide as it is; a file or a pipe as wide as the table, since grep finds nothing in `shed/pum…`."""
+@contextmanager
+def console() -> Iterator[Console]:
+    """A terminal as wide as it is; a file or a pipe as wide as the content, since grep finds nothing in `shed/pum…`.
+
+    What is drawn is printed at the end, each line without the spaces that fill a table's last column.
+    """
     from rich.console import Console
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else FILE_COLUMNS)
+    screen = Console(highlight=False, width=None if sys.stdout.isatty() else FILE_COLUMNS)
+    with screen.capture() as drawn:
+        yield screen
+    sys.stdout.write("\n".join(line.rstrip() for line in drawn.get().split("\n")))

@@ -45,15 +45,15 @@ def show_status(config: str | None, *, as_json: bool) -> int:
 
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(status), indent=2).decode() + "\n")
     else:
-        _print(status)
+        with screen.console() as console:
+            _print(status, console)
     return _EXIT.get(str(status.get("state")), 2)
 
 
-def _print(status: dict[str, Any]) -> None:
+def _print(status: dict[str, Any], console: Console) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    console = screen.console()
     state = status["state"]
     head = Text.assemble((status["node"], "bold"), "  ", (f" {state} ", f"bold reverse {_COLOURS.get(state, 'red')}"))
     if "pid" in status:

@@ -232,4 +232,5 @@ def topics(config: str | None, *, as_json: bool) -> None:
         for index, one in enumerate(topic["partitions"]):
             numbers = [f"{one[key]:,}" for key in ("start", "end", "synced", "bytes")]
             table.add_row(name, str(index), *numbers)
-    console().print(table)
+    with console() as screen:
+        screen.print(table)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from rich.table import Table
 
 from headwater.cli import devices as devices_module
 from headwater.cli import replication
 from headwater.cli.devices import Row
+from headwater.cli.screen import console
 
 
 def test_a_pipe_gets_whole_names(capsys: pytest.CaptureFixture[str]) -> None:
@@ -16,6 +18,16 @@ def test_a_pipe_gets_whole_names(capsys: pytest.CaptureFixture[str]) -> None:
     assert name in printed
     assert "5 s ago" in printed
     assert "…" not in printed
+
+
+def test_no_line_ends_in_the_spaces_that_fill_its_column(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table.grid()
+    table.add_row("link", "no central")
+    table.add_row("records", "readings 7, " * 20)
+    with console() as screen:
+        screen.print("edge-1")
+        screen.print(table)
+    assert capsys.readouterr().out == f"edge-1\nlink   no central\nrecords{('readings 7, ' * 20).rstrip()}\n"
 
 
 def test_the_link_s_moments_are_told_as_ages(
