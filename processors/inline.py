@@ -362,17 +362,3 @@ def make_processors(
         return await Reader.connect(net, host, port, client_id="headwater-processors", committed=True)
 
     return Processors(settings, rules, connect=connect, clock=clock, data_dir=data_dir, disk=disk, name=name)
-
-
-async def run_processors(
-    settings: ProcessorSettings,
-    rules: Rules,
-    host: str,
-    port: int,
-    net: Net,
-    clock: Clock,
-    data_dir: str,
-    disk: Disk,
-) -> None:
-    """`make_processors(...).run()`, for those who need no status."""
-    await make_processors(settings, rules, host, port, net, clock, data_dir, disk).run()

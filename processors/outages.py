@@ -16,7 +16,6 @@ from processors.results import WindowResult
 from processors.rules.model import AlertRule
 
 FIRINGS_MAX = 100  # of one node's digest; more are counted
-_OPEN = ("firing", "recovering")
 
 
 class Firing(msgspec.Struct):

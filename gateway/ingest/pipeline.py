@@ -250,8 +250,8 @@ class Ingest:
             self._teller.tell(dead, entries)
         for entry in entries:
             self._note(entry, now_ms)
-        for name, source in self._builder.raw_from:
-            self.raw.taken(name, source, now_ms)
+        for _, source in self._builder.raw_from:
+            self.raw.taken(source, now_ms)
         if readings and self.marks.due(now_ms):
             self._add_mark(readings, now_ms, wall_ms)
         return readings, dead

@@ -109,7 +109,7 @@ class RawSources:
 
     # --- messages that were taken in
 
-    def taken(self, name: str, source: Source, now_ms: float) -> None:
+    def taken(self, source: Source, now_ms: float) -> None:
         """A commit group holds raw messages of a source: before its mark is made."""
         row = source.row
         if row.raw_mark is None:

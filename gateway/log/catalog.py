@@ -71,10 +71,6 @@ def _builtins(identity: Identity) -> dict[str, Any]:
     return fields
 
 
-def _known_or_newer(fields: dict[str, Any]) -> dict[str, Any]:
-    return fields if _is_newer(fields) else _builtins(_to_identity(fields))
-
-
 def _read_topics(disk: Disk, node_dir: str) -> dict[str, TopicEntry] | None:
     def convert(fields: dict[str, Any]) -> dict[str, TopicEntry]:
         topics = msgspec.convert(fields, _Topics).topics

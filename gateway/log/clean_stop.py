@@ -28,7 +28,6 @@ from headwater.errors import UNREADABLE
 
 FILE = "clean-stop"
 _VERSION = 1
-_SUM_HEX = 8
 _LOG_NAME = re.compile(r"\d{20}\.log")
 _INDEXES = (".index", ".timeindex")
 Key = tuple[str, int]

@@ -50,7 +50,7 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         session = self.session
         try:
-            session.feed(data, self.loop.time() * 1000)
+            session.feed(data)
         except PeerError as error:
             tls = not session.negotiated and data[:2] == _TLS_ALERT
             self.fail(TlsError("the broker speaks TLS there, and we do not") if tls else error)
@@ -147,7 +147,7 @@ class Channel:
         """Connect, negotiate and sign in. Raises `OSError`, `TimeoutError`, `PeerError`; `UserError` for TLS files."""
         loop = asyncio.get_running_loop()
         context = security.context() if security is not None else None
-        connection = _Connection(ClientSession(client_id=client_id, now_ms=loop.time() * 1000), loop)
+        connection = _Connection(ClientSession(client_id=client_id), loop)
 
         def factory() -> asyncio.BaseProtocol:
             if context is None:
@@ -200,7 +200,7 @@ class Channel:
                     await asyncio.shield(connection.room)
                 if connection.error is not None:
                     raise ConnectionError(f"the channel is closed: {connection.error}") from connection.error
-                correlation_id = connection.session.send(api, body, now_ms=connection.loop.time() * 1000)
+                correlation_id = connection.session.send(api, body)
                 connection.flush()
                 if api is ApiKey.PRODUCE and body["acks"] == 0:
                     return {}

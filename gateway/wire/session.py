@@ -170,7 +170,6 @@ class _Waiting(NamedTuple):
     correlation_id: int
     api: ApiKey
     version: int
-    sent_ms: float
 
 
 class ClientSession:
@@ -182,9 +181,13 @@ class ClientSession:
     """
 
     def __init__(
-        self, *, client_id: str, now_ms: float = 0.0, software: str = "headwater", software_version: str = "0",
+        self,
+        *,
+        client_id: str,
+        software: str = "headwater",
+        software_version: str = "0",
         frame_bytes_max: int = 128 << 20,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.client_id = client_id
         self.out: list[bytes] = []
         self.responses: list[Response] = []
@@ -195,19 +198,14 @@ class ClientSession:
         self._correlation_id = 0
         self._waiting: deque[_Waiting] = deque()
         self._unsent: list[tuple[int, ApiKey, Body]] = []
-        self._ask_versions(SERVED[ApiKey.API_VERSIONS][1] - 1, now_ms)  # 3: the first flexible one, known since 2.4
+        self._ask_versions(SERVED[ApiKey.API_VERSIONS][1] - 1)  # 3: the first flexible one, known since 2.4
 
     @property
     def waiting(self) -> int:
         """Requests that have no answer yet."""
         return len(self._waiting) + len(self._unsent)
 
-    @property
-    def oldest_sent_ms(self) -> float | None:
-        """When the oldest unanswered request was sent."""
-        return self._waiting[0].sent_ms if self._waiting else None
-
-    def send(self, api: ApiKey, body: Body, *, now_ms: float) -> int:
+    def send(self, api: ApiKey, body: Body) -> int:
         """Queue a request; returns its correlation id. A Produce with `acks` 0 gets no answer.
 
         Raises `PeerError` when the broker does not speak that API, `LimitError` past PENDING_MAX unanswered ones.
@@ -216,33 +214,33 @@ class ClientSession:
             raise LimitError(f"{PENDING_MAX} requests are without an answer")
         self._correlation_id += 1
         if self.negotiated:
-            self._write(self._correlation_id, api, body, now_ms)
+            self._write(self._correlation_id, api, body)
         else:
             self._unsent.append((self._correlation_id, api, body))
         return self._correlation_id
 
-    def feed(self, data: Buffer, now_ms: float = 0.0) -> None:
+    def feed(self, data: Buffer) -> None:
         """Take bytes from the broker; answers go to `responses`."""
         self._frames.feed(data)
         while (frame := self._frames.next()) is not None:
-            self._take(frame, now_ms)
+            self._take(frame)
         self._frames.keep()
 
-    def _write(self, correlation_id: int, api: ApiKey, body: Body, now_ms: float) -> None:
+    def _write(self, correlation_id: int, api: ApiKey, body: Body) -> None:
         version = self.versions.get(api)
         if version is None:
             raise PeerError(f"the broker does not speak {_NAMES[api]} in a version that Headwater knows")
         self.out.append(encode_request(api, version, correlation_id, self.client_id, body))
         if api is not ApiKey.PRODUCE or body["acks"] != 0:
-            self._waiting.append(_Waiting(correlation_id, api, version, now_ms))
+            self._waiting.append(_Waiting(correlation_id, api, version))
 
-    def _ask_versions(self, version: int, now_ms: float) -> None:
+    def _ask_versions(self, version: int) -> None:
         self._correlation_id += 1
         body = {"client_software_name": self._software[0], "client_software_version": self._software[1]}
         self.out.append(encode_request(ApiKey.API_VERSIONS, version, self._correlation_id, self.client_id, body))
-        self._waiting.append(_Waiting(self._correlation_id, ApiKey.API_VERSIONS, version, now_ms))
+        self._waiting.append(_Waiting(self._correlation_id, ApiKey.API_VERSIONS, version))
 
-    def _take(self, frame: memoryview, now_ms: float) -> None:
+    def _take(self, frame: memoryview) -> None:
         if len(frame) < 4:
             raise MalformedError(f"an answer of {len(frame)} bytes")
         (correlation_id,) = _CORRELATION.unpack_from(frame)
@@ -251,7 +249,7 @@ class ClientSession:
             raise PeerError(f"an answer to request {correlation_id}, where {expected} is due")
         asked = self._waiting.popleft()
         if asked.api is ApiKey.API_VERSIONS:
-            self._take_versions(frame, asked, now_ms)
+            self._take_versions(frame, asked)
             return
         position = 4
         if asked.version >= _FLEXIBLE[asked.api]:
@@ -262,19 +260,19 @@ class ClientSession:
         body, _ = decoder(_NAMES[asked.api], asked.version, response=True)(frame, position)
         self.responses.append(Response(correlation_id, asked.api, body))
 
-    def _take_versions(self, frame: memoryview, asked: _Waiting, now_ms: float) -> None:
+    def _take_versions(self, frame: memoryview, asked: _Waiting) -> None:
         code = int.from_bytes(frame[4:6], "big", signed=True)
         unsupported = code == ErrorCode.UNSUPPORTED_VERSION
         body, _ = decoder("ApiVersions", 0 if unsupported else asked.version, response=True)(frame, 4)
         if unsupported and asked.version > 0:
-            self._ask_versions(0, now_ms)
+            self._ask_versions(0)
             return
         if code:
             raise PeerError(f"the broker refused ApiVersions with error {code}")
         self._negotiate(body)
         unsent, self._unsent = self._unsent, []
         for correlation_id, api, request in unsent:
-            self._write(correlation_id, api, request, now_ms)
+            self._write(correlation_id, api, request)
 
     def _negotiate(self, body: Body) -> None:
         for offered in body["api_keys"]:

@@ -27,7 +27,6 @@ Texts = npt.NDArray[np.object_]
 Rows = npt.NDArray[Any] | Sequence[int] | slice
 C = TypeVar("C", bound="ColumnState")
 _KINDS = {np.float64: np.dtype(np.float64), np.int64: np.dtype(np.int64), np.bool_: np.dtype(np.bool_)}
-_GROW = 64
 
 
 class Filled(NamedTuple):

@@ -123,7 +123,7 @@ class SessionWindows(WindowState):
         if time < starts[low]:
             if self._is_let_go(time, node):
                 return [_TOO_LATE]  # its name would be that of a session which may have been told and forgotten
-            self._begin_earlier(key, found[0], time)
+            self._begin_earlier(found[0], time)
             starts[low] = time
             found[0] = cells[low]
         cell = found[0]
@@ -148,7 +148,7 @@ class SessionWindows(WindowState):
         self._newest[key] = cells[-1]
         return cell
 
-    def _begin_earlier(self, key: int, cell: int, start: int) -> None:
+    def _begin_earlier(self, cell: int, start: int) -> None:
         """A session turns out to have begun earlier: it has another name, and what was told is taken back."""
         state = self.cells
         self._take_back(cell)

@@ -62,7 +62,7 @@ def negotiated() -> tuple[ClientSession, ServerSession]:
 
 def test_versions_come_first_and_the_highest_common_one_is_used() -> None:
     client, server = ClientSession(client_id="edge"), ServerSession()
-    early = client.send(ApiKey.METADATA, {"topics": None}, now_ms=1.0)
+    early = client.send(ApiKey.METADATA, {"topics": None})
     (asked,) = requests_of(server, drain(client))
     assert (asked.api, asked.version, asked.client_id) == (ApiKey.API_VERSIONS, 3, "edge")
     assert asked.body == {"client_software_name": "headwater", "client_software_version": "0"}
@@ -74,7 +74,7 @@ def test_versions_come_first_and_the_highest_common_one_is_used() -> None:
     assert client.responses[0].correlation_id == early
     assert client.waiting == 0
     with pytest.raises(PeerError, match="Produce"):
-        client.send(ApiKey.PRODUCE, PRODUCE, now_ms=2.0)
+        client.send(ApiKey.PRODUCE, PRODUCE)
 
 
 def test_a_broker_of_old_answers_error_35_and_is_asked_again_in_version_0() -> None:
@@ -94,8 +94,8 @@ def test_a_broker_of_old_answers_error_35_and_is_asked_again_in_version_0() -> N
 def test_whole_byte_by_byte_and_with_trailing_bytes() -> None:
     for size in (1, 5, 10_000):
         client, server = negotiated()
-        for number in range(3):
-            client.send(ApiKey.PRODUCE, PRODUCE, now_ms=float(number))
+        for _ in range(3):
+            client.send(ApiKey.PRODUCE, PRODUCE)
         stream = drain(client)
         got = []
         for start in range(0, len(stream), size):
@@ -113,7 +113,7 @@ def test_whole_byte_by_byte_and_with_trailing_bytes() -> None:
 
 def test_answers_byte_by_byte_alias_nothing_that_changes() -> None:
     client, server = negotiated()
-    client.send(ApiKey.FETCH, {"max_wait_ms": 0, "min_bytes": 1, "topics": []}, now_ms=0)
+    client.send(ApiKey.FETCH, {"max_wait_ms": 0, "min_bytes": 1, "topics": []})
     (asked,) = requests_of(server, drain(client))
     part = {
         "partition_index": 0,
@@ -132,7 +132,7 @@ def test_answers_byte_by_byte_alias_nothing_that_changes() -> None:
 
 def test_produce_without_acks_expects_no_answer() -> None:
     client, _ = negotiated()
-    client.send(ApiKey.PRODUCE, {**PRODUCE, "acks": 0}, now_ms=0)
+    client.send(ApiKey.PRODUCE, {**PRODUCE, "acks": 0})
     assert client.waiting == 0
 
 
@@ -141,7 +141,7 @@ def test_the_client_refuses_what_it_did_not_ask() -> None:
     with pytest.raises(PeerError, match="answer to request 99"):
         client.feed(join_frame([b"", struct.pack(">i", 99), b"\0" * 8]))
     client, _ = negotiated()
-    client.send(ApiKey.METADATA, {"topics": None}, now_ms=0)
+    client.send(ApiKey.METADATA, {"topics": None})
     with pytest.raises(PeerError, match="Metadata response"):
         client.feed(join_frame([b"", struct.pack(">i", 2), b"\0", b"\xff" * 20]))
 
@@ -149,9 +149,9 @@ def test_the_client_refuses_what_it_did_not_ask() -> None:
 def test_unanswered_requests_are_bounded() -> None:
     client, _ = negotiated()
     for _ in range(PENDING_MAX):
-        client.send(ApiKey.METADATA, {"topics": None}, now_ms=0)
+        client.send(ApiKey.METADATA, {"topics": None})
     with pytest.raises(LimitError):
-        client.send(ApiKey.METADATA, {"topics": None}, now_ms=0)
+        client.send(ApiKey.METADATA, {"topics": None})
 
 
 @pytest.mark.parametrize(
