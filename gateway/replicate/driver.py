@@ -263,7 +263,7 @@ class Uplink:
         ]
         return wall_ms, f"{self._node}/uplink".encode(), value, encode_headers(headers)
 
-    # --- helpers ---------------------------------------------------------------------------------------------------
+    # --- what it sends, where from and over which channels ---------------------------------------------------------
 
     def _fresh(self) -> Replicator:
         return Replicator(

@@ -19,7 +19,7 @@ _ONE_HW = [b"\x02\x04hw" + encode_varint(length) for length in range(256)]
 _Pairs = list[tuple[str, bytes | None]]
 
 
-class Pile:
+class BlockBuilder:
     """Messages that come by the handful, until there are enough for a block worth processing."""
 
     def __init__(self, prefix: str) -> None:

@@ -18,7 +18,7 @@ from gateway.consume.reader import Block
 from gateway.log.headers import decode_headers
 from headwater.errors import HeadwaterError, UserError
 from processors.budget import Limits
-from processors.group.blocks import HANDFUL, Pile
+from processors.group.blocks import HANDFUL, BlockBuilder
 from processors.group.changelog import ChangelogError
 from processors.group.core import Member, Source
 from processors.group.lag import lags
@@ -53,7 +53,7 @@ class GroupProcessor:
         self._member: Member
         self._consumer: Any
         self._producer: Any
-        self._pile: Pile
+        self._builder: BlockBuilder
         self._open = False
         self._problem: BaseException | None = None
         self._committed_s = self._saved_s = 0.0
@@ -110,7 +110,7 @@ class GroupProcessor:
         self._member = Member(self._job, place=settings.place, limits=limits)
         self._producer = self._new_producer()
         self._consumer = self._new_consumer()
-        self._pile = Pile(settings.topic_prefix)
+        self._builder = BlockBuilder(settings.topic_prefix)
         self._open, self._problem = False, None
         self._committed_s = self._saved_s = time.monotonic()
         clean = False
@@ -185,14 +185,14 @@ class GroupProcessor:
     def _fetch(self) -> list[Block]:
         """What comes within `POLL_S`, and at most `fetch_records_max` records: a block per partition."""
         most, until_s, wait_s = self._settings.fetch_records_max, time.monotonic() + POLL_S, POLL_S
-        while self._pile.count < most and wait_s > 0.0:
-            messages = self._consumer.consume(min(HANDFUL, most - self._pile.count), wait_s)
+        while self._builder.count < most and wait_s > 0.0:
+            messages = self._consumer.consume(min(HANDFUL, most - self._builder.count), wait_s)
             if self._problem is not None:
                 raise self._problem
             if messages:
-                self._pile.add(messages)
+                self._builder.add(messages)
             wait_s = until_s - time.monotonic()
-        return self._pile.take()
+        return self._builder.take()
 
     def _leave(self, *, clean: bool) -> None:
         """A clean end commits and saves; any other leaves what is committed as it is."""
@@ -273,7 +273,7 @@ class GroupProcessor:
         self._problem = TimeoutError("the group went on without this member")
 
     def _give_up(self, consumer: Any, gone: list[TopicPartition]) -> None:
-        self._pile.clear()
+        self._builder.clear()
         for source in self._sources(gone):
             self._member.end(source)
         consumer.unassign()

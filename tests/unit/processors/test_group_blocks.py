@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from gateway.log.headers import NO_HEADERS, decode_headers, encode_headers
-from processors.group.blocks import Pile, to_blocks
+from processors.group.blocks import BlockBuilder, to_blocks
 
 
 def message(partition: int, offset: int, headers: Any = None, error: KafkaError | None = None) -> Message:
@@ -43,26 +43,26 @@ def test_headers_are_as_they_stood(headers: list[tuple[str, bytes | None]]) -> N
 
 @pytest.mark.parametrize("size", [1, 2, 4, 9])
 def test_a_pile_of_handfuls_is_what_comes_at_once(size: int) -> None:
-    pile = Pile("t.")
+    builder = BlockBuilder("t.")
     for begin in range(0, len(MESSAGES), size):
-        pile.add(MESSAGES[begin : begin + size])
-    assert pile.count == len(MESSAGES)
-    assert pile.take() == to_blocks(MESSAGES, "t.")
-    assert (pile.count, pile.take()) == (0, [])
+        builder.add(MESSAGES[begin : begin + size])
+    assert builder.count == len(MESSAGES)
+    assert builder.take() == to_blocks(MESSAGES, "t.")
+    assert (builder.count, builder.take()) == (0, [])
 
 
 def test_nothing_stays_of_partitions_that_were_taken_away() -> None:
-    pile = Pile("t.")
-    pile.add(MESSAGES[:4])
-    pile.clear()
-    pile.add(MESSAGES[4:])
-    assert pile.take() == to_blocks(MESSAGES[4:], "t.")
+    builder = BlockBuilder("t.")
+    builder.add(MESSAGES[:4])
+    builder.clear()
+    builder.add(MESSAGES[4:])
+    assert builder.take() == to_blocks(MESSAGES[4:], "t.")
 
 
 def test_the_first_error_is_raised() -> None:
     error = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
     with pytest.raises(KafkaException) as caught:
-        Pile("t.").add(
+        BlockBuilder("t.").add(
             [*MESSAGES, message(0, 99, error=error), message(0, 100, error=KafkaError(KafkaError._TRANSPORT))]
         )
     assert caught.value.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
