@@ -70,7 +70,7 @@ class Columns(NamedTuple):
 
     `key` is the number of the record's key in the partition's `KeyTable`, -1 for a record that is not windowed
     (no key, a value that is no JSON object, an impossible time). `time` is the record timestamp in
-    ms. `backfill`: the record's place in its source log is below one seen before (design, section 8).
+    ms. `backfill`: the record's place in its source log is below one seen before (docs/replication.md).
     """
 
     key: Ints

@@ -1,4 +1,4 @@
-"""What readings say of their devices (header `hw-device`), in the order of the partition. sans-IO.
+"""What readings say of their devices (header `hw-device`), in the order of the partition. Sans-IO.
 
 So what a rule joins a reading with depends on nothing but the partition: a replay, another owner and the other driver
 join the same (ADR 0020).

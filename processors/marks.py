@@ -1,4 +1,4 @@
-"""Applies watermark marks: how far the event time of each node has come, and what is still owed (design, section 9).
+"""Applies watermark marks: how far the event time of each node has come, and what is still owed (docs/records.md).
 
 A mark is the value of header `hw-mark`; it speaks of everything before and including its record. One partition of a
 topic has one tracker. Marks of a native record speak of this partition alone. A copy (its record has a header `hw`)

@@ -1,4 +1,4 @@
-"""What an alert would have said of the time of an outage: a shadow of its state, told in one digest. sans-IO.
+"""What an alert would have said of the time of an outage: a shadow of its state, told in one digest. Sans-IO.
 
 Windows that backfill closed come long after their time: nobody must be paged for each. They go through the same table
 of states apart from the live one, and when a node owes nothing any more, what fired meanwhile is told at once.

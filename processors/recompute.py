@@ -1,4 +1,4 @@
-"""Windows computed anew from the log, held against what stands in topic `aggregates`. sans-IO.
+"""Windows computed anew from the log, held against what stands in topic `aggregates`. Sans-IO.
 
 Only windows that the processors have done with are revised: they end beyond the allowed lateness, or began before the
 rule did. So no number of a revision is given twice, and doing it again changes nothing: what was written then stands.
@@ -28,7 +28,7 @@ from processors.rules.model import Rules, WindowRule
 from processors.windows.admission import any_match
 from processors.windows.closing import EVER
 
-AHEAD_MS = 300_000  # how far ahead of the clock of its node a reading's time may be (design, section 4)
+AHEAD_MS = 300_000  # how far ahead of the clock of its node a reading's time may be (`gateway.ingest.eventtime`)
 WINDOWS_MAX = 1_000_000
 _LATENESS_S = 1e9
 _NEAR = 1e-9  # sums of the same numbers in another order

@@ -1,4 +1,4 @@
-"""Nodes that fell silent: the owner of their partition writes a mark in their name (design, section 9). sans-IO.
+"""Nodes that fell silent: the owner of their partition writes a mark in their name (docs/windows.md). Sans-IO.
 
 That a node is silent is judged by a clock, so it is written into the log first, and acted upon when it is read back: a
 replay closes the same windows at the same points. The mark raises no watermark. Windows whose time is over are told

@@ -1,4 +1,4 @@
-"""Why a window is open, and why a reading was late: a plain reading of the log's marks (design, section 9).
+"""Why a window is open, and why a reading was late: a plain reading of the log's marks (docs/windows.md).
 
 Sans-IO. A `Trace` is fed with the records of the input topic, from before the window to the end, and with what is in
 topic `aggregates`; it applies the same marks as the processors do, and remembers what it was about one window. A

@@ -1,4 +1,4 @@
-"""The judge's books: what the edge's and the central's logs hold, as an outsider reads them. sans-IO.
+"""The judge's books: what the edge's and the central's logs hold, as an outsider reads them. Sans-IO.
 
 Fed record by record in any order, bounded by what is remembered per reading (one bit for its sequence number, one
 for its identity) and per window.

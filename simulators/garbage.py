@@ -1,4 +1,4 @@
-"""Bytes that no decoder understands, for devices that misbehave. sans-IO."""
+"""Bytes that no decoder understands, for devices that misbehave. Sans-IO."""
 
 from __future__ import annotations
 

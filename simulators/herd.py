@@ -1,4 +1,4 @@
-"""All devices of a scenario, or of one process's part of it: who says what, and when it reaches the wire. sans-IO.
+"""All devices of a scenario, or of one process's part of it: who says what, and when it reaches the wire. Sans-IO.
 
 Missing, doubled, late and overtaken readings are decided here, by seed. What waits for its moment stands in one
 heap, ordered by time; its size follows from the rate and the longest delay, not from how long the scenario runs.

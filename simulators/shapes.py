@@ -1,4 +1,4 @@
-"""What a signal of a scenario says at a moment, by seed. sans-IO, deterministic.
+"""What a signal of a scenario says at a moment, by seed. Sans-IO, deterministic.
 
 Every random decision is drawn from the device's own generator in the order of its readings, so a device says the
 same whatever the others do and however fast it is played.

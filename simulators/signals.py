@@ -1,4 +1,4 @@
-"""What a wind turbine measures, as a function of a seed and of time. sans-IO, deterministic.
+"""What a wind turbine measures, as a function of a seed and of time. Sans-IO, deterministic.
 
 The wind over the farm varies slowly; each turbine sees its own share of it, turned and delayed a little. Power
 follows a textbook curve (cut-in 3 m/s, rated 2,000 kW from 12.5 m/s, cut-out 25 m/s), the rotor's speed follows

@@ -1,4 +1,4 @@
-"""What ten-second windows ought to say, worked out the plain way from the readings themselves. sans-IO.
+"""What ten-second windows ought to say, worked out the plain way from the readings themselves. Sans-IO.
 
 This is the judge's own arithmetic: it shares no code with the processors that it judges. A window [a, a + size)
 holds the readings with a <= time < a + size; per field it has count, mean, smallest and largest value, and for angles

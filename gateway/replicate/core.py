@@ -1,4 +1,4 @@
-"""The replicator: a sans-IO state machine that carries a node's log to its central exactly once (design, section 8).
+"""The replicator: a sans-IO state machine that carries a node's log to its central exactly once (docs/replication.md).
 
 `start` and `handle` take an event and the time and return one action. `TABLE` says for each state what is asked and
 who hears the answer; `gateway.replicate.remedies` says what an error code means. Whatever is in doubt (a lost answer,

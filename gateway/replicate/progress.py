@@ -1,7 +1,7 @@
 """The progress record: how far a node has come at its central, written in the same transaction as the copies it counts.
 
-It replaces every local cursor. It lives in topic `headwater.progress`, key `<node>`, value one JSON object (design,
-section 8; `docs/replication.md` describes each field). Offsets are those of the node's own log, ends are exclusive,
+It replaces every local cursor. It lives in topic `headwater.progress`, key `<node>`, value one JSON object
+(docs/replication.md describes each field). Offsets are those of the node's own log, ends are exclusive,
 `<topic>/<partition>` names a source partition. A run's first offsets stand per source partition: a node has several.
 """
 

@@ -1,4 +1,4 @@
-"""The numbers that the demo shows, gathered from the farm's counters and the nodes' status documents. sans-IO."""
+"""The numbers that the demo shows, gathered from the farm's counters and the nodes' status documents. Sans-IO."""
 
 from __future__ import annotations
 

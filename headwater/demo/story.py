@@ -1,4 +1,4 @@
-"""What happens when: the demo's plot as a table. sans-IO."""
+"""What happens when: the demo's plot as a table. Sans-IO."""
 
 from __future__ import annotations
 

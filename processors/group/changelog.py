@@ -1,4 +1,4 @@
-"""State in a compacted topic: snapshots of one input partition, cut into records. sans-IO.
+"""State in a compacted topic: snapshots of one input partition, cut into records. Sans-IO.
 
     key  <topic>/<partition>       head: JSON {v, offset, partitions, chunks, bytes, crc}
     key  <topic>/<partition>/<n>   chunk n from 0: zstd of the snapshot (msgpack), cut every `CHUNK_BYTES`

@@ -1,4 +1,4 @@
-"""What one member of a group decides: where a partition begins, what it says, what is committed with it. sans-IO.
+"""What one member of a group decides: where a partition begins, what it says, what is committed with it. Sans-IO.
 
 A transaction carries outputs, positions and, from time to time, snapshots. Between two snapshots a partition's state
 is only in memory: its next owner takes the last snapshot, reads on from there, and says nothing of what lies below

@@ -1,4 +1,4 @@
-"""Expressions of rules: filters and computed fields, over columns. sans-IO, no `eval`.
+"""Expressions of rules: filters and computed fields, over columns. Sans-IO, no `eval`.
 
     where = "power > 0 and state == 'run' and not device in ('t-1', 't-2')"
     compute = { efficiency = "power / (0.6 * wind_speed ** 3)" }

@@ -1,4 +1,4 @@
-"""Windows of one rule over one partition: readings in, results out at marks only (design, sections 9 and 10).
+"""Windows of one rule over one partition: readings in, results out at marks only (docs/windows.md).
 
 A window [a, b) of a device closes at the first mark of its node whose watermark is at or above b with no open
 interval touching it. Results are numbered: revision 0 first, n + 1 whenever a later mark finds that more is known.
