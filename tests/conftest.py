@@ -7,13 +7,19 @@ from collections.abc import Generator, Iterator
 from functools import lru_cache
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support import peers
 from tests.support.data_files import data_directories, unknown_files
+from tests.support.sockets import sockets_left
 
 pytest_plugins = ["pytester", "tests.support.parts"]
 IN_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
 missing_peer = lru_cache(peers.missing)
+
+# No clock fails a property: a busy machine takes any time over an example. How long is too long, pytest's timeout says.
+settings.register_profile("headwater", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("headwater")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -58,6 +64,14 @@ def no_unknown_files(request: pytest.FixtureRequest) -> Iterator[None]:
     for data in data_directories(folder) if folder is not None else ():
         found = sorted(unknown_files(data))
         assert not found, f"new kinds of files: {found}; tests/support/data_files.py says what they need"
+
+
+@pytest.fixture(autouse=True)
+def no_sockets_left() -> Iterator[None]:
+    """Whoever leaves a connection open is told, not the test during which the collector finds it."""
+    with sockets_left() as left:
+        yield
+    assert not left, f"this test closed its event loop with connections open: {left}"
 
 
 @pytest.fixture(scope="session")

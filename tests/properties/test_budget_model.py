@@ -17,7 +17,7 @@ from processors.rules.model import WindowRule
 from tests.support import river
 from tests.support.river import Row
 
-FIXTURES = [HealthCheck.function_scoped_fixture]
+FIXTURES = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 LIMITS = Limits(state_bytes_max=6_000, forget_after_ms=25_000)
 ALERT = river.alert(field="power", aggregate="max", fire_above=10, clear_below=5, for_s=0)
 FIELDS = {"power": ["max", "p95", "distinct", "integral"]}

@@ -20,7 +20,7 @@ from tests.support.random_rivers import some_river
 from tests.support.river import Row
 from tests.support.window_model import Model, Overlapping, SideBySide, Silences
 
-FIXTURES = (HealthCheck.function_scoped_fixture,)  # it is the same for all examples
+FIXTURES = (HealthCheck.function_scoped_fixture, HealthCheck.too_slow)  # it is the same for all examples
 SIZE = 10_000
 CIRCULAR = ("dir",)
 RULE = river.window(fields={"dir": ["count", "mean", "min", "max", "circular_mean"]}, allowed_lateness_s=60)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from simulators.proxy import FrameScanner, Proxy
+from tests.support.waiting import eventually
 
 PRODUCE = (14).to_bytes(4, "big") + (0).to_bytes(2, "big") + b"\0\x09\0\0\0\1" + b"abcdef"
 FETCH = (12).to_bytes(4, "big") + (1).to_bytes(2, "big") + b"\0\x0c\0\0\0\2" + b"wxyz"
@@ -77,6 +78,7 @@ async def proxied() -> AsyncIterator[tuple[Far, Proxy, tuple[str, int], Said]]:
     finally:
         await proxy.close()
         server.close()
+        await eventually(lambda: far.ended == far.connections)  # it hears of the ends in turns of its own
         await asyncio.sleep(0)
 
 
