@@ -46,11 +46,12 @@ class DeadMan(AlertState):
         watermark = node.watermark
         if mark.by is not None:
             takes = any_match(window.rule.nodes, mark.node)
-            last, now = watermark or 0, mark.live or 0
-            return list(self._fire(gateway, last, now, now)) if takes and watermark is not None else []
-        found = list(self._resolve(gateway, watermark)) if watermark is not None else []
-        if watermark is not None:
-            found += self._devices(mark, watermark, node, roster, window)
+            last, _ = self._lives.get(mark.node, (None, 0))
+            return list(self._fire(gateway, last, mark.live, mark.live)) if takes and last and mark.live else []
+        if watermark is None:
+            return []
+        found = list(self._resolve(gateway, watermark if mark.clock is None else mark.clock))
+        found += self._devices(mark, watermark, node, roster, window)
         return found
 
     def _devices(
@@ -96,11 +97,11 @@ class DeadMan(AlertState):
         one.state, one.since, one.cause_start, one.consumed = state, at, last, at
         one.value = one.cause_value = silent_s
         one.transition += 1
-        who = "the device"
-        if name.endswith(f"/{HEALTH_DEVICE}"):
-            who = "the gateway (it is off, or its link is cut; its devices are not judged)"
-            who = who if state == "firing" else "the gateway"
-        cause = f"{who} {_SAID[state]}: nothing for {silent_s:g} s"
+        cause = f"the device {_SAID[state]}: nothing for {silent_s:g} s"
+        if name.endswith(f"/{HEALTH_DEVICE}"):  # what it marked meanwhile comes later: it does not say how long it was
+            cause = f"the gateway {_SAID[state]}"
+            if state == "firing":
+                cause += f": no mark for {silent_s:g} s. It is off, or its link is cut; its devices are not judged"
         return Transition(name, one.transition, state, at, silent_s, cause, at, last)
 
     def snapshot(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ DISK_LOW_BYTES = 256 << 20
 DISK_LOW_SHARE = 0.05
 CONNECTING_GRACE_MS = 15_000
 NODE_SILENT_MS = 30_000
+WORK_SILENT_MS = 5_000
 RECOVERED_SHOWN = 3
 _DAY_MS = 24 * 3_600_000
 _TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
@@ -138,7 +139,11 @@ def _work_problems(work: Mapping[str, Any] | None) -> list[str]:
     if work is None or work.get("state") == "starting":
         return []
     if work.get("state") == "running":
-        return list((work.get("report") or {}).get("problems", ()))
+        found = list((work.get("report") or {}).get("problems", ()))
+        if (silent_ms := work.get("silent_ms", 0)) >= WORK_SILENT_MS:
+            said = "windows, alerts, sinks and page are behind; readings are taken in all the while"
+            found.insert(0, f"the work process has said nothing for {silent_ms // 1000} s: {said}")
+        return found
     return [f"processors and page are not running: the work process {work.get('last_end') or 'has not started'}"]
 
 

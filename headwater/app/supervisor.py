@@ -64,6 +64,11 @@ class Silence:
         self._silent_ms: float | None = None
         self._looked_ms = 0.0
 
+    @property
+    def silent_ms(self) -> float:
+        """How long it has said nothing, by the latest look."""
+        return self._silent_ms or 0.0
+
     def heard(self) -> None:
         """It said something."""
         self._silent_ms = 0.0
@@ -94,6 +99,7 @@ class Supervisor:
         self._event = event
         self._silence_ms = silence_ms
         self._hung = False
+        self._silence: Silence | None = None  # while a process runs
         self._process: asyncio.subprocess.Process | None = None
         self.state = "starting"
         self.restarts = 0
@@ -106,8 +112,12 @@ class Supervisor:
         return self._process.pid if self._process and self._process.returncode is None else None
 
     def status(self) -> dict[str, Any]:
-        """`state`: starting, running, waiting (for the next start), stopped; `report`: the child's own newest line."""
+        """`state`: starting, running, waiting (for the next start), stopped; `report`: the child's own newest line.
+
+        `silent_ms`: how long it has said nothing, so how old the report is; it says something every second.
+        """
         own = {"state": self.state, "restarts": self.restarts, "pid": self.pid, "last_end": self.last_end}
+        own["silent_ms"] = 0 if self._silence is None else round(self._silence.silent_ms)
         return own | {"report": self.report}
 
     async def run(self) -> None:
@@ -140,7 +150,7 @@ class Supervisor:
         self.state = "running"
         log.info("the work process runs (pid %d)", self._process.pid)
         every_ms = min(LOOK_EVERY_MS, self._silence_ms / 4)
-        silence = Silence(self._silence_ms, every_ms)
+        silence = self._silence = Silence(self._silence_ms, every_ms)
         watch = asyncio.create_task(self._watch(self._process, silence, every_ms))
         try:
             await self._read_reports(self._process, silence)

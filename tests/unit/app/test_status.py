@@ -48,6 +48,7 @@ def test_a_link_just_being_made_is_no_problem_yet() -> None:
         ({"central": central("down", 60, "timed out")}, "no link to the central c:9092 for 60 s: timed out"),
         ({"central": central("stopped", 1, "twin")}, "replication to the central c:9092 has stopped: twin"),
         ({"ingest": {"sources": [{"id": "serial:x", "problem": "no such port"}]}}, "serial:x: no such port"),
+        ({"work": {"state": "running", "silent_ms": 7_200}}, "the work process has said nothing for 7 s"),
         ({"work": {"state": "waiting", "last_end": "ended with status 1"}}, "the work process ended with status 1"),
         ({"nodes": [{"node": "edge-01", "silent_ms": 45_000}]}, "node edge-01: no mark for 45 s"),
         ({"disk": {"free_bytes": 1 << 20, "total_bytes": 1 << 30}}, "nearly full: 1 MiB of 1024 MiB"),

@@ -82,7 +82,7 @@ def test_a_cut_gateway_is_named_and_none_of_its_devices() -> None:
     world.silence(400)  # said again for longer windows: nobody is paged again
     assert world.states == [("$gateway", "firing")]
     assert world.told[0]["cause"] == (
-        "the gateway (it is off, or its link is cut; its devices are not judged) is silent: nothing for 61 s"
+        "the gateway is silent: no mark for 61 s. It is off, or its link is cut; its devices are not judged"
     )
     owed = {"open": [[T0 + 40_000, T0 + 500_000]]}
     world.mark(500, **owed)

@@ -148,3 +148,26 @@ def test_a_pages_node_is_as_old_as_its_own_last_mark() -> None:
     assert parse_mark(msgspec.json.encode({"node": "n1", "live": T0, "by": "central"})).by == "central"
     page._mark(record[3], T0, live=True)
     assert page.nodes == {}
+
+
+def test_a_process_that_was_stopped_reads_what_came_meanwhile_before_it_calls_anybody_silent() -> None:
+    world = World()
+    steps = 0
+
+    def idle() -> None:
+        nonlocal steps
+        steps += 1
+        world.clock.advance(1000)
+        if steps == 3:  # between a poll that brought nothing and the look that follows it
+            world.clock.advance(70_000)
+            world.feed(mark(80, 3))
+        elif steps == 20:
+            processors.stop()
+
+    processors = Processors(
+        SETTINGS, world.rules, connect=world.node.connect, clock=world.clock, data_dir="/data", disk=world.disk
+    )
+    world.node.idle = idle
+    asyncio.run(processors.run())
+    assert steps == 20
+    assert world.marks() == []
