@@ -171,7 +171,8 @@ class SessionRegistry:
         if expiry_s is None:
             expiry_s = 0 if clean else NEVER_EXPIRES
         old = self._sessions.pop(client_id, None)
-        change = 0
+        # that an earlier session is gone may have been said to a connection that ended before it was on disk
+        change = self._journal.number if client_id in self._discarded else 0
         if old is not None and (clean or old.expired(now_ms)):
             change = self._discard(client_id, ends)
             old = None

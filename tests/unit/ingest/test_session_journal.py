@@ -220,6 +220,17 @@ def test_a_client_that_comes_back_before_the_sync_waits_for_it_too() -> None:
     assert opened(sessions, "a") == (True, False)
 
 
+def test_that_a_session_is_gone_is_told_to_nobody_before_it_is_on_disk() -> None:
+    sessions = registry(known("a", "b"))
+    session, _, _ = sessions.open("b", clean=False, ends={})
+    sessions.closed(session, expiry_s=0, ends={}, now_ms=0.0)
+    for _ in range(2):  # the first connection may have ended while it waited
+        assert [sessions.open(client, clean=True, ends={})[1:] for client in "ab"] == [(False, True)] * 2
+    assert sessions.open("c", clean=True, ends={})[1:] == (False, False)
+    sessions.prepare_sync()()
+    assert [sessions.open(client, clean=True, ends={})[1:] for client in "ab"] == [(False, False)] * 2
+
+
 def test_a_journal_of_before_there_were_numbers_is_read() -> None:
     disk = ForgetfulDisk()
     disk.replace_file(PATH, b'["-","b",{"readings":3}]\n["+","a",{"expiry_s":5,"user":"u"}]\n["+","c"]\n["+","torn')
