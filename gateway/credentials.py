@@ -55,9 +55,11 @@ class UserBook:
         self._hashing: ThreadPoolExecutor | None = None
 
     def open(self) -> None:
-        """Read the file. Raises `UserError` when it is no good, or when it must exist and is not there."""
-        if self.required or os.path.lexists(self.path):
-            self._seen = _fingerprint(self.path)
+        """Read the file; one that is no good lets nobody in. Raises `UserError` when it must exist and is not there."""
+        if os.path.lexists(self.path):
+            self.reload()
+            self.required = self.required or self.problem is not None
+        elif self.required:
             self._take(read_file(self.path))
 
     def _take(self, file: Users) -> set[str]:

@@ -49,6 +49,8 @@ _SALT_BYTES, _HASH_BYTES = 16, 32
 _DECOY = b"$decoy "
 _SUM = re.compile(rb"(.*) crc:([0-9a-f]{8})")
 _END = b"# end"
+_ANEW = "Remove the file and make the users again: `headwater user add NAME`."
+_ONE_ANEW = "Remove the line and make the user again: `headwater user add NAME`."
 
 
 class User(NamedTuple):
@@ -133,13 +135,13 @@ def _read(path: str, data: bytes) -> Users:
             what = "is no user" if user is None else "names a user twice"
             raise UserError(
                 f"{path}:{number} {what}; nobody may come in until that is mended",
-                hint="Remove the line and make the user again: `headwater user add NAME`.",
+                hint=_ANEW if whole.startswith(_DECOY) else _ONE_ANEW,
             )
         users[user.name] = user
     if not data.endswith(b"\n") or not (key or users) or (summed and not (ended and key)):
         raise UserError(
             f"the users file {path} is not whole; nobody may come in until that is mended",
-            hint="Remove it and make the users again: `headwater user add NAME`.",
+            hint=_ANEW,
         )
     return Users(users, key or hashlib.sha256(data).hexdigest().encode())
 

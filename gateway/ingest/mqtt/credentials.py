@@ -27,7 +27,7 @@ class Credentials:
     """Who may connect over MQTT."""
 
     def __init__(self, path: str, *, must_exist: bool) -> None:
-        """Raises `UserError` when the file is no good, or when `must_exist` and it is not there."""
+        """A file that is no good lets nobody in. Raises `UserError` when it `must_exist` and is not there."""
         self._book = UserBook(path, "mqtt", must_exist=must_exist)
         self._book.open()
         self.reload = self._book.reload

@@ -346,7 +346,7 @@ class MqttListener:
 async def serve_mqtt(ingest: Ingest, net: network.Net, settings: MqttSettings) -> MqttListener:
     """Open the MQTT listener. Sessions are recovered before the first connection is accepted.
 
-    Raises `UserError` when the port is taken or may not be opened, or the users file is no good.
+    Raises `UserError` when the port is taken or may not be opened, or a users file is named and not there.
     """
     store = ingest.store
     users_file = settings.users_file or f"{store.data_dir}/node/users"

@@ -66,7 +66,8 @@ class SessionJournal:
         missing = self.number - numbers[0] + 1 - len(numbers) if numbers else 0
         begins = begin is not None or (numbers and numbers[0] < 0)
         if missing or (there and not begins):
-            what = f"{missing} changes are lost" if missing and begins else "its beginning is lost"
+            lost = "1 change is lost" if missing == 1 else f"{missing} changes are lost"
+            what = lost if missing and begins else "its beginning is lost"
             self.damaged = f"{self._paths[1]} is damaged, and so is its copy: {what}, MQTT sessions may be forgotten"
         return [found[number] for number in numbers if number != begin]
 

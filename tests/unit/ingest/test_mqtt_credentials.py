@@ -301,19 +301,33 @@ def test_a_file_without_any_user_left_does_not_open_the_node_again(data: Path) -
     run(test)
 
 
-@pytest.mark.parametrize("harm", ["bad", "open", "named and not there"])
-def test_a_bad_users_file_stops_the_start(data: Path, harm: str) -> None:
+@pytest.mark.parametrize("harm", ["bad", "open"])
+def test_a_bad_users_file_lets_nobody_in_and_stops_nothing_else(data: Path, harm: str) -> None:
     path = data / "node" / "users"
-    settings = MqttSettings(listen="127.0.0.1:0")
+    good = path.read_bytes()
     if harm == "bad":
-        path.write_bytes(b"alice\n")
-    elif harm == "open":
-        path.chmod(0o644)
+        path.write_bytes(good.replace(b"alice", b"alicf"))
     else:
-        settings = MqttSettings(listen="127.0.0.1:0", users_file=str(data / "elsewhere"))
+        path.chmod(0o644)
 
     async def test() -> None:
-        node = Node(data, (), settings)
+        async with node_at(data) as node:
+            assert node.listener.problem is not None
+            assert str(path) in node.listener.problem
+            for hello in (connect(ALICE), connect()):
+                await is_refused(node, hello, R.SERVER_UNAVAILABLE)
+            path.write_bytes(good)
+            path.chmod(0o600)
+            await eventually(lambda: node.listener.problem is None)
+            await (await enters(node, connect(ALICE))).close()
+            await is_refused(node, connect(), R.NOT_AUTHORIZED)
+
+    run(test)
+
+
+def test_a_users_file_that_is_named_and_not_there_stops_the_start(data: Path) -> None:
+    async def test() -> None:
+        node = Node(data, (), MqttSettings(listen="127.0.0.1:0", users_file=str(data / "elsewhere")))
         with pytest.raises(UserError) as caught:
             await node.open()
         assert caught.value.hint
