@@ -58,7 +58,7 @@ def test_the_same_damage_in_both_files_is_told() -> None:
         disk.replace_file(path, disk.read_file(path).replace(b'"a"', b'"c"'))
     again = registry(disk)
     assert [client in again for client in "abc"] == [False, True, False]
-    assert "1 changes are lost" in again.damaged
+    assert "1 change is lost" in again.damaged
     assert not registry(disk).damaged  # told once: it was written anew
 
 
