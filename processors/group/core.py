@@ -9,6 +9,7 @@ the same from the same records however they are cut into blocks, so nothing is l
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Container
 from typing import Any, NamedTuple
 
 from gateway.consume.reader import Block
@@ -107,9 +108,9 @@ class Member:
         """Whether a processor has come to where it does not go on: commit, and end."""
         return any(share.processor.stopped_at is not None for share in self._shares.values())
 
-    def positions(self) -> dict[Source, int]:
-        """The offsets to commit: of partitions that have come further than what is committed."""
-        return {source: share.position for source, share in self._shares.items() if share.changed}
+    def positions(self, also: Container[Source] = ()) -> dict[Source, int]:
+        """The offsets to commit: of partitions that have come further than what is committed, and those in `also`."""
+        return {source: share.position for source, share in self._shares.items() if share.changed or source in also}
 
     def snapshots(self, partitions: dict[str, int], only: set[Source] | None = None) -> dict[Source, list[Any]]:
         """Records for the changelog, per partition, of those that have changed since their last snapshot."""

@@ -319,13 +319,16 @@ class GroupProcessor:
     def _commit(self, now_s: float, *, everything: bool = False, save: set[Source] | None = None) -> None:
         """Outputs, positions and what snapshots are due, in one transaction."""
         self._committed_s = now_s
-        positions = self._member.positions()
         due = everything or (now_s - self._saved_s) * 1000.0 >= self._settings.snapshot_every_ms
         only = None if due else self._member.unsaved | (save or set())
+        snapshots = self._member.snapshots(self._topics.partitions, only)
+        # With a snapshot goes its position, though it was committed before: the group refuses it from a member that
+        # has lost the partition without knowing it (KIP-447).
+        positions = self._member.positions(snapshots)
         if not positions and not self._open:
             return
         self._begin()
-        for source, records in self._member.snapshots(self._topics.partitions, only).items():
+        for source, records in snapshots.items():
             for key, value in records:
                 self._produce(self._settings.changelog, source[1], key, value, round(time.time() * 1000))
         prefix = self._settings.topic_prefix

@@ -122,6 +122,14 @@ def test_what_expired_unread_is_counted() -> None:
     assert (cluster.begun.offset, cluster.begun.expired) == (80, 30)
 
 
+def test_a_snapshot_goes_with_its_position_even_where_that_is_committed() -> None:
+    cluster = Cluster()
+    member = cluster.member()
+    cluster.commit(member, member.process(WHOLE), save=True)
+    assert member.positions() == {}
+    assert member.positions({SOURCE}) == {SOURCE: WHOLE.next_offset}
+
+
 def test_records_of_a_partition_that_is_gone_say_nothing() -> None:
     cluster = Cluster()
     member = cluster.member()
