@@ -225,11 +225,13 @@ def turn(store: LogStore, told: list[dict[str, Any]]) -> Upkeep:
     return upkeep
 
 
-def test_every_flipped_byte_of_what_was_taken_on_trust_is_told_and_the_next_start_puts_it_aside() -> None:
+@pytest.mark.parametrize("every", [37, pytest.param(1, marks=pytest.mark.long("clean-stop"))])
+def test_a_flipped_byte_of_what_was_taken_on_trust_is_told_and_the_next_start_puts_it_aside(every: int) -> None:
     whole = ForgetfulDisk()
     lived_in(whole, active=2)
     path = segment_path(_bases(whole)[-1])
-    for position in range(12, len(whole.read_file(path)), 5):
+    seen = 0
+    for position in range(12, len(whole.read_file(path)), every):
         disk = copy.deepcopy(whole)
         data = bytearray(disk.read_file(path))
         data[position] ^= 0x10
@@ -237,6 +239,7 @@ def test_every_flipped_byte_of_what_was_taken_on_trust_is_told_and_the_next_star
         reading, _ = open_log(copy.deepcopy(disk), trust_clean_stop=False)
         if [each.outcome for each in reading.recovered] == [Outcome.CLEAN]:
             continue  # an epoch: no CRC looks there, `log verify` does
+        seen += 1
         store, _ = open_log(disk)
         told: list[dict[str, Any]] = []
         upkeep = turn(store, told)
@@ -246,6 +249,7 @@ def test_every_flipped_byte_of_what_was_taken_on_trust_is_told_and_the_next_star
         store.close()
         after, _ = open_log(disk)
         assert Outcome.QUARANTINED in {each.outcome for each in after.recovered}, position
+    assert seen > 10
 
 
 def test_what_is_right_is_read_once_and_nothing_is_told() -> None:
@@ -312,12 +316,13 @@ def test_a_compacted_log_too() -> None:
     assert [value for _, value in read_all(store.topics["c"].partitions[0])] == [b"%d" % number for number in range(30)]
 
 
-def test_after_a_clean_stop_verify_sees_every_flipped_bit_of_the_active_segment() -> None:
+@pytest.mark.parametrize("every", [29, pytest.param(1, marks=pytest.mark.long("clean-stop"))])
+def test_after_a_clean_stop_verify_sees_a_flipped_bit_of_the_active_segment(every: int) -> None:
     disk = ForgetfulDisk()
     lived_in(disk, active=1)
     path = segment_path(_bases(disk)[-1])
     whole = disk.read_file(path)
-    for bit in range(0, 8 * len(whole), 3):
+    for bit in range(0, 8 * len(whole), every):
         data = bytearray(whole)
         data[bit // 8] ^= 1 << bit % 8
         overwrite(disk, path, bytes(data))
