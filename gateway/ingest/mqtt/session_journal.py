@@ -3,7 +3,8 @@
 Each line of `<data>/node/sessions` and of its twin `sessions.copy` is the CRC-32C of what follows (8 hex digits), a
 space, and a JSON array that begins with the change's number:
 
-    … [number, "begin"]                    the first line of a file: whatever has a lower number counts no more
+    … [number, "begin", lines]             the first line of a file: whatever has a lower number counts no more, once
+                                           these so many lines are there
     … [number, "+" or "-", …]              a change, as `gateway.ingest.mqtt.sessions` has it
 
 What either file holds counts, so one bad sector, flipped bit or torn line costs nothing; a number that neither holds is
@@ -60,16 +61,22 @@ class SessionJournal:
             data = read_or_none(self._disk, path)
             there = there or (data is None and self._disk.exists(path)) or bool(data)
             found |= _changes(data or b"")
-        begin = max((number for number, change in found.items() if change == [_BEGIN]), default=None)
+        starts = sorted(number for number, change in found.items() if change[:1] == [_BEGIN])
+        begin = starts.pop() if starts else None
+        self.number = max(found, default=0)
+        if begin is not None:
+            end = begin + (found[begin][1] if len(found[begin]) > 1 else 1)
+            self.number = max(self.number, end - 1)
+            if any(number not in found for number in range(begin, end)):  # what was to be replaced may know more
+                begin = starts.pop() if starts else min(found)
         numbers = sorted(number for number in found if begin is None or number >= begin)
-        self.number = numbers[-1] if numbers else 0
         missing = self.number - numbers[0] + 1 - len(numbers) if numbers else 0
         begins = begin is not None or (numbers and numbers[0] < 0)
         if missing or (there and not begins):
             lost = "1 change is lost" if missing == 1 else f"{missing} changes are lost"
             what = lost if missing and begins else "its beginning is lost"
             self.damaged = f"{self._paths[1]} is damaged, and so is its copy: {what}, MQTT sessions may be forgotten"
-        return [found[number] for number in numbers if number != begin]
+        return [found[number] for number in numbers if found[number][:1] != [_BEGIN]]
 
     def write(self, change: Change) -> int:
         """Note a change; its number. Where the disk fails, the next sync has it."""
@@ -107,6 +114,7 @@ class SessionJournal:
             self._whole = False  # what comes from now on would go to the files that are replaced
             self._since = []
             changes = [[_BEGIN], *state()]
+            changes[0].append(len(changes))
             first, self.number = self.number + 1, self.number + len(changes)
             data = b"".join(_line(first + at, change) for at, change in enumerate(changes))
             return partial(self._replace, self.number, data, len(changes))

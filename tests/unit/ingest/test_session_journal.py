@@ -211,6 +211,30 @@ def test_a_file_of_before_the_last_rewriting_counts_no_more_and_neither_does_its
     assert not again.damaged
 
 
+@pytest.mark.parametrize("end", ['"a"', '"b"'])
+def test_a_new_file_that_is_damaged_does_not_make_the_one_it_was_to_replace_worthless(end: str) -> None:
+    disk = known("a", "b")
+    before = disk.read_file(PATH)
+    registry(disk)
+    data = disk.read_file(BOTH[1])
+    disk.replace_file(BOTH[1], data[: data.rindex(end.encode())])
+    disk.replace_file(PATH, before)  # as a power cut leaves it between the two files
+    again = registry(disk)
+    assert [client in again for client in "ab"] == [True, True]
+    assert "lost" in again.damaged
+
+
+def test_a_state_that_is_cut_short_in_both_files_is_told() -> None:
+    disk = known("a", "b")
+    registry(disk)
+    for path in BOTH:
+        data = disk.read_file(path)
+        disk.replace_file(path, data[: data.rindex(b"\n", 0, -1) + 1])
+    again = registry(disk)
+    assert len(again) == 1
+    assert "1 change is lost" in again.damaged
+
+
 def test_a_client_that_comes_back_before_the_sync_waits_for_it_too() -> None:
     sessions = registry(ForgetfulDisk())
     assert opened(sessions, "a") == (False, True)
