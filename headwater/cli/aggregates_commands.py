@@ -74,9 +74,10 @@ def aggregates_recompute(
 ) -> None:
     """Compute windows anew from the log; those that differ get a revision with cause "recompute".
 
-    \b
     Windows that may still be revised by the running processors are left to them. What is written stands when this is
     interrupted; running it again writes the rest.
+
+    \b
     Examples:
       headwater aggregates recompute --from 2026-03-28T14:00 --to 2026-03-28T16:00 --dry-run
       headwater aggregates recompute --from 2026-03-28 --to 2026-03-29 --rule farm_10s

@@ -106,11 +106,19 @@ async def _windows(
     chosen = [one for one in rules.windows if matches(one, group) and rule in ("", one.name)]
     if not chosen:
         raise _nobodys(rules, group, rule)
-    found = []
+    if not rule:  # site/north is a group here rather than a device of a node named site
+        chosen = [one for one in chosen if one.group_by] or chosen
+    found, nothing = [], []
     for one in chosen:
-        at = time_ms if time_ms is not None else await _newest(reader, one, group)
+        try:
+            at = time_ms if time_ms is not None else await _newest(reader, one, group)
+        except UserError as error:  # another rule may take what this one's where leaves out
+            nothing.append(error)
+            continue
         zone = await _zone_of(reader, group) if one.zone == DEVICE_ZONE else ""
         found.append((one, window_at(one, group, at, zone)))
+    if not found:
+        raise nothing[-1]
     return found
 
 

@@ -173,6 +173,14 @@ def test_a_node_that_has_been_silent_since_long_before_the_window_holds_it() -> 
     assert found["reason"].startswith("n2 is silent, and the group waits for it: its last mark says")
 
 
+def test_a_rule_that_takes_nothing_of_a_key_keeps_no_other_from_being_explained() -> None:
+    of_devices = [river.window(name="hot", where="x > 90"), river.window(name="any")]
+    world = World(*of_devices, river.window(group_by=["site"]))
+    world.feed(0, at(1, says=NORTH), mark(12))
+    assert (world.why("site/north", None)["rule"], world.why("site/north")["rule"]) == ("w", "w")
+    assert world.why("n1/a", None)["rule"] == "any"
+
+
 def test_keys_of_groups_and_mistakes() -> None:
     world = two_nodes()
     world.feed(0, mark(12))
