@@ -71,7 +71,7 @@ kinds = pytest.mark.parametrize("kind", RULES)
 
 
 @kinds
-@settings(max_examples=8, deadline=None, suppress_health_check=FIXTURES)
+@settings(max_examples=5, suppress_health_check=FIXTURES)
 @given(rows=rivers, data=st.data())
 def test_neither_blocks_nor_restarts_show(kind: str, rows: list[Row], data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.sets(st.integers(0, len(rows)), max_size=8)))

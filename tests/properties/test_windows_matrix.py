@@ -204,7 +204,7 @@ def check(kind: Kind, seed: int) -> int:
 
 @pytest.mark.parametrize("name", KINDS)
 def test_every_aggregate_in_every_kind_of_window(name: str) -> None:
-    assert sum(check(KINDS[name], seed) for seed in range(4)) > 15
+    assert sum(check(KINDS[name], seed) for seed in range(2)) > 10
 
 
 @pytest.mark.long("windows-matrix", count=400)

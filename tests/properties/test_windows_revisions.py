@@ -40,7 +40,7 @@ def revisions(rule: WindowRule, rows: list[Row], cuts: list[int], lateness: list
 
 
 @kinds
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 1 << 32), data=st.data())
 def test_no_revision_is_told_twice(kind: str, seed: int, data: st.DataObject) -> None:
     rows = some_river(seed, 100)
