@@ -106,8 +106,6 @@ class Uplink:
         self._news = asyncio.Event()
         self._choice: Choice | None = None
         self._core = self._fresh()
-        for damage in journal.damaged:
-            _log.warning("%s: %s", node, damage)
 
     async def run(self) -> None:
         """Replicate until cancelled."""

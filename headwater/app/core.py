@@ -164,7 +164,7 @@ class Core(CoreParts):
         return first_offsets(store, central.topics if central is not None else ("readings", "deadletter", "events"))
 
     def _begin_run(self, first: Mapping[str, int]) -> RunJournal:
-        return RunJournal.begin(
+        journal = RunJournal.begin(
             self.disk,
             self.settings.data_dir,
             first=first,
@@ -173,6 +173,9 @@ class Core(CoreParts):
             wall_ms=self.clock.wall_ms(),
             monotonic_ms=self.clock.monotonic_ms(),
         )
+        for damage in journal.damaged:
+            log.warning("%s", damage)
+        return journal
 
     async def _serve_mqtt(self) -> None:
         """A node that reads serial ports or brokers too goes on without it and tries again; another one stops here."""
