@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -29,7 +28,7 @@ def test_a_running_member_tells_what_it_has_read_and_how_far_it_is_behind(tmp_pa
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
                 told = answer.read().decode()
-        except (urllib.error.URLError, ConnectionError):
+        except OSError:  # refused, reset, or too slow for once
             return False
         wanted = f"headwater_processors_readings_total {sum(len(one.keys) for one in blocks(0, 60))}.0"
         return wanted in told and "headwater_processors_lag_records 0.0" in told
