@@ -29,7 +29,7 @@ Texts = npt.NDArray[np.object_]
 
 LANES_MAX = 100_000
 TIME_MAX_MS = 1 << 52  # beyond it a time is no time; also keeps window arithmetic inside int64
-_MARK = b"\x0ehw-mark"  # as an encoded header section holds the key: its length as a zigzag varint, then the key
+MARK_KEY = b"\x0ehw-mark"  # as an encoded header section holds the key: its length as a zigzag varint, then the key
 _COPY = b"\x04hw"
 _ONLY_COPY = re.compile(rb"\x02\x04hw[\x00-\x7f]([^/\x00]+/\d+/\d+)\Z", re.DOTALL)
 _DIGITS_MAX = 15
@@ -233,7 +233,7 @@ def _offsets_of_one(headers: Sequence[bytes], joined: bytes) -> tuple[bytes, Int
     head = headers[0].rpartition(b"/")[0] if headers else b""
     if (match := _ONLY_COPY.match(head)) is None:
         return None
-    odd = _rows_with(_MARK, joined, headers) if _MARK in joined else []
+    odd = _rows_with(MARK_KEY, joined, headers) if MARK_KEY in joined else []
     for row in odd:
         place = _copy_place(headers[row])
         if place is None or place[0] != match[1]:
@@ -286,7 +286,7 @@ def to_columns(
     joined = b"".join(records.headers) if joined is None else joined
     copies = _COPY in joined
     backfill = lanes.backfill(records.headers, joined) if copies else np.zeros(count, dtype=np.bool_)
-    marks = marks_of(records, joined) if _MARK in joined else []
+    marks = marks_of(records, joined) if MARK_KEY in joined else []
     wanted = {name: _text_column(documents, name) for name in texts}
     return Columns(ids, time, backfill, _field_columns(documents), marks, int((ids < 0).sum()), wanted)
 
@@ -379,7 +379,7 @@ def _rows_with(what: bytes, joined: bytes, blobs: Sequence[bytes]) -> list[int]:
 def marks_of(records: Records, joined: bytes) -> list[MarkAt]:
     """The marks of a block; `joined`: its header sections, one behind the other."""
     found = []
-    for row in _rows_with(_MARK, joined, records.headers):
+    for row in _rows_with(MARK_KEY, joined, records.headers):
         try:
             headers = dict(decode_headers(records.headers[row]))
             mark = parse_mark(headers.get("hw-mark") or b"")

@@ -17,7 +17,7 @@ import msgspec
 from gateway.consume.reader import Block
 from gateway.log.records import Record, decode_headers, encode_headers
 from headwater.errors import UNREADABLE, PeerError
-from processors.columns import marks_of
+from processors.columns import MARK_KEY, marks_of
 from processors.facts import HEADER as FACTS
 from processors.facts import SAID_EVERY_MS
 from processors.marks import NodeMarks, WatermarkTracker
@@ -33,7 +33,6 @@ WINDOWS_MAX = 1_000_000
 _LATENESS_S = 1e9
 _NEAR = 1e-9  # sums of the same numbers in another order
 _YEAR_MS = 367 * 86_400_000  # the longest window of a calendar
-_MARK = b"\x0ehw-mark"
 
 Verdict = Literal["revised", "open", "owed", "readings expired", "results expired"]
 Key = tuple[str, str, int]
@@ -309,7 +308,7 @@ def _rows_of(block: Block, rows: Sequence[int]) -> Block:
     headers = []
     for row in rows:
         blob = block.headers[row]
-        if _MARK in blob:
+        if MARK_KEY in blob:
             blob = encode_headers([pair for pair in decode_headers(blob) if pair[0] != "hw-mark"])
         headers.append(blob)
     return Block(

@@ -16,7 +16,7 @@ import numpy as np
 
 from gateway.log.records import decode_headers
 from headwater.errors import UNREADABLE, PeerError
-from processors.columns import Lanes, marks_of
+from processors.columns import MARK_KEY, Lanes, marks_of
 from processors.intervals import Interval
 from processors.marks import Mark, NodeMarks, WatermarkTracker, parse_mark
 from processors.repartition import MergedMarks, group_node
@@ -27,7 +27,6 @@ from processors.windows.grids import grid_of, zoned_grid
 
 LATE_SHOWN = 10
 SILENT_AFTER_MS = 10_000  # and five marks that did not come
-_MARK = b"\x0ehw-mark"
 
 
 class Window(NamedTuple):
@@ -172,12 +171,12 @@ class Trace:
         start, end = self.window.start, self.window.end
         taken, left_out = self._taken.rows(block, start, end)
         self.left_out += len(left_out)
-        rows = sorted({*taken, *(row for row, headers in enumerate(block.headers) if _MARK in headers)})
+        rows = sorted({*taken, *(row for row, headers in enumerate(block.headers) if MARK_KEY in headers)})
         mine = set(taken)
         for row in rows:
             if row in mine:
                 self._reading(block, row, backfill=bool(backfill[row]))
-            if _MARK in block.headers[row]:
+            if MARK_KEY in block.headers[row]:
                 self._mark(block, row)
 
     def _reading(self, block: Offsets, row: int, *, backfill: bool) -> None:

@@ -23,8 +23,6 @@ RECOVERED_SHOWN = 3
 _DAY_MS = 24 * 3_600_000
 _TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
 
-EXIT_STATUS = {"good": 0, "degraded": 1, "down": 2}
-
 
 def judge(document: Mapping[str, Any]) -> tuple[str, list[str]]:
     """The state and, worst first, one sentence for everything that is not well."""

@@ -20,7 +20,7 @@ import msgspec
 from devices.user_code import blame
 from gateway.consume.reader import Block
 from gateway.log.records import decode_headers, encode_headers
-from processors.columns import Lanes, MarkAt, documents_of, marks_of
+from processors.columns import MARK_KEY, Lanes, MarkAt, documents_of, marks_of
 from processors.marks import WatermarkTracker
 from processors.outputs import INDEX_BITS
 from processors.processor import OUT_HEADER, Output
@@ -37,7 +37,6 @@ from processors.windows.admission import any_match
 KILL_WEIGHT = 5
 _REASON_MAX = 500
 _COPY = b"\x04hw"
-_MARK = b"\x0ehw-mark"
 
 
 class Watch(Protocol):
@@ -134,7 +133,7 @@ class UserPartition(Host):
         rows = Rows(block, found, keys, late)
         try:
             begin = 0
-            for at in marks_of(block, joined) if _MARK in joined else ():
+            for at in marks_of(block, joined) if MARK_KEY in joined else ():
                 self._engine.take(rows, begin, at.row + 1)
                 begin = at.row + 1
                 self._mark(at, block.offsets[at.row])

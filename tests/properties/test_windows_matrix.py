@@ -14,18 +14,16 @@ from itertools import pairwise
 from typing import Any, NamedTuple, get_args, get_type_hints
 from zoneinfo import ZoneInfo
 
-import msgspec
 import pytest
 
 from processors.aggregates import field_state
 from processors.columns import KeyTable
-from processors.processor import Output, PartitionProcessor
 from processors.rules.model import AGGREGATES, WindowRule
 from processors.windows.closing import WindowState
 from processors.windows.kinds import window_state
 from tests.support import aggregate_model, river
 from tests.support.random_rivers import SPAN_MS, some_river, stretched
-from tests.support.river import Row, health
+from tests.support.river import Row, health, run
 from tests.support.window_model import Model, Overlapping, SideBySide, Silences
 
 DAY_MS, HOUR_MS = 86_400_000, 3_600_000
@@ -163,22 +161,6 @@ def descendants(one: type) -> set[type]:
     """The classes that a rule can be given: all below but those that only prepare others."""
     found: set[type] = set(one.__subclasses__())
     return found.union(*map(descendants, found))
-
-
-def run(rule: WindowRule, rows: list[Row], cuts: list[int], *, restart: bool = False) -> list[Output]:
-    one = river.processor(rule)
-    outputs = []
-    for begin, end in pairwise([0, *cuts, len(rows)]):
-        outputs += one.process(river.block(rows[begin:end], begin))
-        if restart:
-            one = restarted(rule, one)
-    return outputs
-
-
-def restarted(rule: WindowRule, one: PartitionProcessor) -> PartitionProcessor:
-    other = river.processor(rule)
-    assert other.restore(msgspec.msgpack.decode(msgspec.msgpack.encode(one.snapshot()))) == []
-    return other
 
 
 def without(found: dict[str, Any]) -> dict[str, Any]:

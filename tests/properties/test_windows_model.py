@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -13,11 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from processors import late
-from processors.processor import Output, PartitionProcessor
 from processors.rules.model import WindowRule
 from tests.support import river
 from tests.support.random_rivers import some_river
-from tests.support.river import Row
+from tests.support.river import Row, run
 from tests.support.window_model import Model, Overlapping, SideBySide, Silences
 
 FIXTURES = (HealthCheck.function_scoped_fixture, HealthCheck.too_slow)  # it is the same for all examples
@@ -75,22 +73,6 @@ UNTIL_BACKFILLED = {
 RULES |= {f"{name}, early": rule for name, rule in EARLY.items()}
 RULES |= {f"{name}, until backfill is done": rule for name, rule in UNTIL_BACKFILLED.items()}
 kinds = pytest.mark.parametrize("kind", RULES)
-
-
-def run(rule: WindowRule, rows: list[Row], cuts: list[int], *, restart: bool = False) -> list[Output]:
-    one = river.processor(rule)
-    outputs = []
-    for begin, end in pairwise([0, *cuts, len(rows)]):
-        outputs += one.process(river.block(rows[begin:end], begin))
-        if restart:
-            one = restarted(rule, one)
-    return outputs
-
-
-def restarted(rule: WindowRule, one: PartitionProcessor) -> PartitionProcessor:
-    other = river.processor(rule)
-    assert other.restore(msgspec.msgpack.decode(msgspec.msgpack.encode(one.snapshot()))) == []
-    return other
 
 
 def without(found: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import msgspec
@@ -79,3 +80,21 @@ def processor(
 
 def values(outputs: Iterable[Output], topic: str = "aggregates") -> list[dict[str, Any]]:
     return [msgspec.json.decode(output.record[2] or b"") for output in outputs if output.topic == topic]
+
+
+def run(rule: WindowRule, rows: list[Row], cuts: list[int], *, restart: bool = False) -> list[Output]:
+    """What one processor says of rows that come in parts, cut at `cuts`; with a restart after each."""
+    one = processor(rule)
+    outputs = []
+    for begin, end in pairwise([0, *cuts, len(rows)]):
+        outputs += one.process(block(rows[begin:end], begin))
+        if restart:
+            one = restarted(rule, one)
+    return outputs
+
+
+def restarted(rule: WindowRule, one: PartitionProcessor) -> PartitionProcessor:
+    """Another processor that goes on where `one` is."""
+    other = processor(rule)
+    assert other.restore(msgspec.msgpack.decode(msgspec.msgpack.encode(one.snapshot()))) == []
+    return other

@@ -130,6 +130,18 @@ def test_the_results_of_a_node_with_fewer_output_partitions_go_where_its_process
     assert len(world.node.topics[AGGREGATES][0]) == 2
 
 
+@pytest.mark.parametrize(("factor", "differing"), [(1 + 1e-12, 0), (1 + 1e-6, 1)])
+def test_the_last_digits_of_a_groups_sum_are_no_difference(factor: float, differing: int) -> None:
+    world = world_of(KINDS["tumbling"])
+    finish(world, DAY)
+    log = world.node.topics[AGGREGATES][0]
+    time, key, value, headers = log[-1]
+    told = msgspec.json.decode(value or b"")
+    told["fields"]["x"]["sum"] *= factor
+    log[-1] = (time, key, msgspec.json.encode(told), headers)
+    assert len(recompute(world)) == differing
+
+
 def test_rules_over_groups_are_chosen_as_others() -> None:
     assert [one.name for one in chosen(Rules(windows=(KINDS["where"],)), "")] == ["w"]
     assert RELAY == "processors-w-repartition"
