@@ -11,6 +11,9 @@ HEADER_BYTES = 61
 HEADER_STRUCT = struct.Struct(">qiibIhiqqqhii")
 LENGTH_OFFSET = 12  # base offset and the length itself: what `length` does not count
 
+# Its length, attributes, both deltas, the lengths of key and value, the number of headers: a byte each.
+RECORD_BYTES_MIN = 7
+
 # A compressed batch of a few kilobytes can hold millions of records. More than the first number in one is not taken
 # from clients, whose own limits lie far below; more than the second is never decoded, nor appended.
 PRODUCED_RECORDS_MAX = 100_000

@@ -3,7 +3,8 @@
 What is trusted: everything below the recovery point was on disk before anything after it was acknowledged. Segments
 from the newest good producer snapshot on are read whole, with their CRCs; older ones are checked at their ends.
 
-- A bad tail at or above the recovery point was never acknowledged: it is cut.
+- A bad tail at or above the recovery point was never acknowledged: it is cut. Not so where the disk cannot read it: no
+  crash leaves that, so it is damage, and of what may have been acknowledged there no offset is given again.
 - A bad range with good batches after it, or below the recovery point, is damage: its bytes are copied to quarantine,
   the good part before it stays, the good part after it becomes a segment of its own, and lost offsets are not reused.
 - A segment is cut at its successor's base (what a failed sync left behind).
@@ -19,9 +20,10 @@ from typing import NamedTuple
 from gateway.log.chain import chain_next
 from gateway.log.errors import CorruptBatch
 from gateway.log.files import PartitionFiles
+from gateway.log.layout import RECORD_BYTES_MIN
 from gateway.log.notes import newest_state, read_anchors, read_epochs, remove_leftovers
 from gateway.log.replay import Replay
-from gateway.log.scan import Stop, find_next_batch, read_patiently, scan_run
+from gateway.log.scan import Stop, find_next_batch, read_patiently, scan_run, unreadable_bytes
 from gateway.log.segment import Segment, headers, load_indexes, read_aborted, rebuild_indexes
 from gateway.log.state import PartitionState
 from gateway.log.swap import finish_swaps
@@ -39,6 +41,7 @@ class Outcome(StrEnum):
     UNSYNCED_CUT = "unsynced end cut"
     INDEX_REBUILT = "missing index rebuilt"
     QUARANTINED = "damaged range quarantined"
+    UNREADABLE = "unreadable range quarantined"
     RANGE_MISSING = "range missing"
 
 
@@ -288,8 +291,11 @@ class Recoverer:
             self._point = max(self._point, found[1])
             self._files.set_recovery_point(self._point)
             self._split(segment, found[0], size, found[1])
-        elif (lost_end := self._point if limit_offset is None else min(self._point, limit_offset)) > first:
+        elif (lost_end := self._lost_end(segment, size, limit_offset)) > first:
             self._quarantine_range(segment, size, lost_end, replay)
+            if lost_end > self._point:
+                self._point = lost_end
+                self._files.set_recovery_point(lost_end)  # a crash from here on must not give these offsets again
             found = None
         else:
             self._find(Outcome.TORN_TAIL, first, first, size - start, segment.log_path)
@@ -297,6 +303,19 @@ class Recoverer:
         self._disk.truncate(segment.handle, start)
         self._disk.sync(segment.handle)
         return None if found is None else found[1]
+
+    def _lost_end(self, segment: Segment, size: int, limit_offset: int | None) -> int:
+        """Up to where the bad end of a segment may have held acknowledged records, with nothing good behind it.
+
+        Below the recovery point it did. Above, what was torn never was; of what the disk cannot read nobody can tell,
+        so each offset that it had room for counts.
+        """
+        known = self._point if limit_offset is None else min(self._point, limit_offset)
+        if not unreadable_bytes(self._disk, segment.handle, segment.size, size):
+            return known
+        if limit_offset is not None:
+            return limit_offset
+        return max(known, segment.next_offset + -(-(size - segment.size) // RECORD_BYTES_MIN))
 
     def _bad_path(self, first: int, end: int) -> str:
         return f"{self._quarantine}/{self._files.topic}-{self._files.partition}-{first}-{end}.bin"
@@ -307,7 +326,9 @@ class Recoverer:
         path = self._bad_path(segment.next_offset, next_good)
         self._copy(segment.handle, segment.size, end, path)
         self._disk.sync_directory(self._quarantine)
-        self._find(Outcome.QUARANTINED, segment.next_offset, next_good, end - segment.size, path)
+        unreadable = unreadable_bytes(self._disk, segment.handle, segment.size, end)
+        outcome = Outcome.UNREADABLE if unreadable else Outcome.QUARANTINED
+        self._find(outcome, segment.next_offset, next_good, end - segment.size, path)
         replay.state.producers.forget_sequences()
         replay.chain = None  # what was there cannot be told: the history is known again from the next noted value on
         self._damaged = True

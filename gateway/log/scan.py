@@ -39,8 +39,11 @@ class ScanEnd(NamedTuple):
     next_offset: int
 
 
-def read_patiently(disk: Disk, handle: int, size: int, position: int) -> bytes:
-    """Like `read_at`, but a sector that the disk cannot read comes back as zeros: one bad spot is not a lost file."""
+def read_patiently(disk: Disk, handle: int, size: int, position: int, bad: list[int] | None = None) -> bytes:
+    """Like `read_at`, but a sector that the disk cannot read comes back as zeros: one bad spot is not a lost file.
+
+    `bad` takes the number of bytes of each such sector.
+    """
     try:
         return disk.read_at(handle, size, position)
     except OSError as error:
@@ -55,8 +58,18 @@ def read_patiently(disk: Disk, handle: int, size: int, position: int) -> bytes:
             parts.append(disk.read_at(handle, step, position))
         except OSError:
             parts.append(bytes(step))
+            if bad is not None:
+                bad.append(step)
         position += step
     return b"".join(parts)
+
+
+def unreadable_bytes(disk: Disk, handle: int, start: int, end: int) -> int:
+    """How many of the bytes [start, end) the disk cannot read: a failing disk leaves such, and no crash of the node."""
+    bad: list[int] = []
+    for position in range(start, end, _CHUNK_BYTES):
+        read_patiently(disk, handle, min(_CHUNK_BYTES, end - position), position, bad)
+    return sum(bad)
 
 
 def valid_batch(chunk: bytes, near: int, expected: int) -> tuple[int, ...] | None:

@@ -20,7 +20,7 @@ from gateway.log.errors import CorruptBatch
 from gateway.log.index import OffsetIndex, TimeIndex
 from gateway.log.layout import HEADER_BYTES
 from gateway.log.producers import Producers
-from gateway.log.scan import Stop, find_next_batch, scan_run
+from gateway.log.scan import Stop, find_next_batch, scan_run, unreadable_bytes
 from gateway.log.topic_config import lenient_config
 from gateway.log.transactions import decode_aborted
 from headwater.disk import Disk, read_checked
@@ -226,9 +226,12 @@ class _Partition:
             self._chain = None
             good = find_next_batch(self._disk, handle, position + 1, size, expected, self._epochs)
             if good is None or (following is not None and good[1] >= following):
-                tail = following is None and expected >= self._point
+                unreadable = unreadable_bytes(self._disk, handle, position, size)
+                tail = following is None and expected >= self._point and not unreadable
                 until = following if following is not None else max(expected, self._point)
                 what = f"{size - position} bytes that are no valid batch"
+                if unreadable:
+                    what += f", {unreadable} of them on sectors that the disk cannot read"
                 self._fault(TAIL if tail else DAMAGED, name, expected, until, position, what)
                 return expected if tail else until
             self._fault(DAMAGED, name, expected, good[1], position, f"{good[0] - position} bytes, good ones after them")

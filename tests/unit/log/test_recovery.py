@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 
 from gateway.log.recovery import Outcome
 from gateway.log.settings import LogSettings
+from gateway.log.verify import DAMAGED, verify_data
 from headwater.disk import ForgetfulDisk
 from headwater.errors import UserError
 from tests.support.damaged_logs import bases, filled, flip, outcomes, position_of
 from tests.support.logs import DATA, FlakyDisk, append, batch, open_log, overwrite, read_all, segment_path
 
+LARGE = LogSettings(segment_bytes=40_000, index_interval_bytes=256)
 QUARANTINE = f"{DATA}/node/quarantine"
 
 
@@ -112,7 +117,7 @@ def test_a_power_cut_in_the_middle_of_mending_loses_nothing_more() -> None:
 @pytest.mark.parametrize("slot", [0, 1, -1])
 def test_a_sector_that_cannot_be_read_costs_its_batches_and_no_more(slot: int) -> None:
     disk = FlakyDisk()
-    store, log = open_log(disk, settings=LogSettings(segment_bytes=40_000, index_interval_bytes=256))
+    store, log = open_log(disk, settings=LARGE)
     for number in range(500):
         append(log, b"%d" % number + b"x" * 200)
     store.flush_now()
@@ -126,10 +131,75 @@ def test_a_sector_that_cannot_be_read_costs_its_batches_and_no_more(slot: int) -
         disk.remove(segment_path(bases(disk)[slot], ".index"))  # else an old segment's middle is not looked at
         disk.sync_directory(f"{DATA}/log/t-0")
     store, log = open_log(disk)
-    assert Outcome.QUARANTINED in outcomes(store)
+    assert Outcome.UNREADABLE in outcomes(store)
     lost = len(expected) - len(read_all(log, max_bytes=9_000))
     assert 0 < lost <= 4_096 // 270 + 2
     assert set(read_all(log, max_bytes=9_000)) <= set(expected)
+
+
+def _open_no_new(original: Callable[..., int], path: str, *, create: bool = False) -> int:
+    if create and path.endswith(".log"):
+        raise OSError(5, "Input/output error", path)
+    return original(path, create=create)
+
+
+@pytest.mark.parametrize("cut_again", [False, True])
+def test_an_end_above_the_checkpoint_that_cannot_be_read_is_no_torn_tail(
+    cut_again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lay there may have been acknowledged: none of its offsets is given again, whatever happens to the start."""
+    disk = FlakyDisk()
+    store, log = open_log(disk, settings=LARGE)
+    for number in range(30):
+        append(log, b"%d" % number + b"x" * 300)
+    store.flush_now()
+    before = read_all(log, max_bytes=99_999)
+    size = len(disk.read_file(segment_path(0)))
+    disk.unreadable[segment_path(0)] = range(8_192, size)
+    before = [row for row in before if position_of(disk, 0, row[0])[1] <= 8_192]
+    start = position_of(disk, 0, len(before))[0]
+    (one,) = verify_data(disk, DATA)
+    assert [fault.kind for fault in one.faults] == [DAMAGED]
+    assert "cannot read" in one.faults[0].detail
+    if cut_again:
+        with monkeypatch.context() as refusing:
+            refusing.setattr(disk, "open", partial(_open_no_new, disk.open))
+            with pytest.raises(UserError):
+                open_log(disk)
+        assert len(disk.read_file(segment_path(0))) == start
+    disk.power_cut()
+    store, log = open_log(disk)
+    finding = store.recovered[0]
+    if not cut_again:
+        assert finding[2:4] == (Outcome.UNREADABLE, len(before))
+        assert finding.size_bytes == size - start
+    assert finding.end_offset == len(before) + -(-(size - start) // 7)  # no record takes less than 7 bytes
+    assert append(log, b"new") == finding.end_offset
+    assert log.leader_epoch == 1
+    store.flush_now()
+    disk.unreadable.clear()
+    disk.power_cut()
+    store, log = open_log(disk)
+    assert outcomes(store) == [Outcome.CLEAN]
+    assert read_all(log, max_bytes=99_999) == [*before, (finding.end_offset, b"new")]
+
+
+def test_an_end_that_cannot_be_read_before_a_segment_that_nothing_proves_is_that_range_and_no_more() -> None:
+    disk = FlakyDisk()
+    store, log = open_log(disk, settings=LogSettings(segment_bytes=16_000))
+    append(log, b"kept")
+    store.flush_now()
+    while log.segments_count == 1:
+        append(log, b"x" * 300)
+    following, size = bases(disk)[1], len(disk.read_file(segment_path(0)))
+    disk.sync_directory(f"{DATA}/log/t-0")  # the new name is on disk, the checkpoint is not
+    disk.unreadable[segment_path(0)] = range(12_288, size)
+    first = next(each for each in range(following) if position_of(disk, 0, each)[1] > 12_288)
+    disk.power_cut(keep_tail_bytes=1 << 20)
+    store, log = open_log(disk)
+    assert [each[2:5] for each in store.recovered] == [(Outcome.UNREADABLE, first, following)]
+    shown = [(0, b"kept"), *((each, b"x" * 300) for each in range(1, following + 1) if not first <= each < following)]
+    assert read_all(log, max_bytes=99_999) == shown
 
 
 def test_damage_in_two_places_of_one_segment() -> None:
