@@ -38,6 +38,7 @@ from processors.processor import Output, PartitionProcessor
 from processors.rules.model import Rules
 from processors.settings import ProcessorSettings
 from processors.silence import SilenceWatch, silence_record
+from processors.unread import LOOK_EVERY_MS, UnreadInputs, unread_record
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,7 @@ class Processors:
         self._positions: dict[tuple[str, int], int] = {}
         self._writers: dict[tuple[str, int], Writer] = {}
         self._silences: dict[tuple[str, int], SilenceWatch] = {}
+        self._unread = UnreadInputs({})
         self._output_partitions = 1
         self._limits = NO_LIMITS
         self._said: set[str] = set()  # what became of changed rules: logged once
@@ -149,6 +151,7 @@ class Processors:
         rebuilt = checkpoint is None
         self._checkpoint = checkpoint or Checkpoint()
         self._inputs, self._positions, self._writers = {}, {}, {}
+        self._unread = UnreadInputs(self._job.relays)
         relays = await self._make_topics(reader)
         # Numbers found in the outputs can only be matched when the log is whole: see `_begin`.
         written = Written(whole=rebuilt, owns=self._job.owns)
@@ -186,6 +189,7 @@ class Processors:
             if said not in self._said:
                 log.info("processors: %s", said)
             self._said.add(said)
+        await self._tell_unread(reader)
         if self._positions:
             reader.assign(self._positions)
 
@@ -218,6 +222,8 @@ class Processors:
                     "processors: %s/%d begins at offset %d; windows already written are not revised any more",
                     *(topic, partition, start),
                 )
+        if topic in self._unread.inputs:
+            self._unread.begin(where, self._positions[where], await reader.offset(topic, partition, "latest"))
         self._inputs[where] = processor
         self._writers[where] = writer or Writer(await reader.init_producer())
         return writer is None
@@ -226,7 +232,7 @@ class Processors:
 
     async def _work(self, reader: Log) -> None:
         settings, clock = self._settings, self._clock
-        saved_at = looked_at = listened_at = clock.monotonic_ms()
+        saved_at = looked_at = listened_at = waited_at = clock.monotonic_ms()
         self._silences = {}
         told_at = -float(STATUS_EVERY_MS)
         changed = False
@@ -242,6 +248,9 @@ class Processors:
             if settings.silent_after_s and settings.place == "central" and now - listened_at >= LISTEN_EVERY_MS:
                 await self._speak_for_the_silent(reader, now)
                 listened_at = now
+            if now - waited_at >= LOOK_EVERY_MS:
+                await self._tell_unread(reader)
+                waited_at = now
             if now - looked_at >= PARTITIONS_EVERY_MS or not self._positions:
                 # Topics may come, and be given more partitions.
                 await self._begin_all(reader, Written(whole=False, owns=self._job.owns))
@@ -249,6 +258,12 @@ class Processors:
         if changed:
             self._save()
         self._status = self._new_status("stopped", reader)
+
+    async def _tell_unread(self, reader: Log) -> None:
+        """Say in relay topics which inputs are to be waited for, before anything else is said there."""
+        for relay, unread in self._unread.due(self._positions, self._clock.monotonic_ms()).items():
+            for target in range(await reader.partitions(relay)):
+                await reader.produce(relay, target, [unread_record(unread)])
 
     async def _speak_for_the_silent(self, reader: Log, now_ms: float) -> None:
         """Write marks in the name of silent nodes, into partitions that are read to their end."""

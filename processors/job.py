@@ -141,15 +141,22 @@ def _rule_parts(parts: Iterable[PartitionWork]) -> list[PartitionProcessor]:
 
 
 def _groups(parts: Iterable[PartitionProcessor]) -> dict[str, dict[str, Any]]:
-    """Per rule over groups: how many `nodes` its windows wait for, and those that are the furthest `behind`."""
+    """Per rule over groups: how many `nodes` its windows wait for, and those that are the furthest `behind`.
+
+    `unread`: input partitions that they wait for besides, of which no node was heard of yet.
+    """
     found: dict[str, dict[str, int]] = {}
+    unread: dict[str, set[int]] = {}
     for part in parts:
         if isinstance(part.marks, MergedMarks):
             for name in part.names:
                 far = found.setdefault(name, {})
+                unread.setdefault(name, set()).update(part.marks.unread)
                 for node, live in part.marks.waits_for().items():
                     far[node] = min(far.get(node, _FAR), -1 if live is None else live)
-    return {name: {"nodes": len(far), "behind": _behind(far)} for name, far in found.items()}
+    return {
+        name: {"nodes": len(far), "behind": _behind(far), "unread": sorted(unread[name])} for name, far in found.items()
+    }
 
 
 def _behind(far: dict[str, int]) -> list[list[Any]]:

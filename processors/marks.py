@@ -22,6 +22,8 @@ LOST_MAX = 64
 _OPEN_MAX = 1024  # more in one mark is no mark of ours
 _PARTITIONS_MAX = 4096
 CENTRAL = "central"
+UNREAD = "$unread"
+"""In whose name a relay topic is told which input partitions are still to be heard of (`unread`)."""
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,8 +31,8 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
 
     `live`: every source has come this far. `open`: intervals that backfill still owes. `lost`: [from, to, count] of
     intervals that were given up. `by` = "central": written by the partition's owner in the name of a silent node.
-    `clock`: its node's, when it was made. `begin`: only in relay topics (`repartition`), where the first window may
-    begin.
+    `clock`: its node's, when it was made. Only in relay topics (`repartition`): `begin`, where the first window may
+    begin; `input`, the partition in which it was read; `unread`, those to wait for until a mark of theirs comes.
     """
 
     node: str
@@ -45,6 +47,8 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     lost: tuple[tuple[Whole, Whole, Whole], ...] = ()
     by: str | None = None
     begin: Whole | None = None
+    input: Whole | None = None
+    unread: tuple[Whole, ...] | None = None
 
 
 _DECODER = msgspec.json.Decoder(Mark)

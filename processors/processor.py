@@ -159,7 +159,7 @@ class PartitionProcessor:
             if at is not None:
                 self._mark(at, outputs)
                 for relay in self._relays:
-                    self._relay(relay, relay.mark(at.mark, block.timestamps[at.row]), outputs)
+                    self._relay(relay, relay.mark(at.mark, block.timestamps[at.row], self.partition), outputs)
         self.budget.tidy(self.marks.nodes)
         for rule in self._rules:
             rule.state.late.block = None

@@ -120,12 +120,13 @@ class Relay:
         for labels in zip(*(texts[name][rows].tolist() for name in self._names), strict=True):
             yield None if None in labels else self._keys.get(labels) or self._key(labels)
 
-    def mark(self, mark: Mark, time: int) -> Iterator[Piece]:
-        """A mark, for every partition."""
+    def mark(self, mark: Mark, time: int, source: int) -> Iterator[Piece]:
+        """A mark of input partition `source`, for every partition."""
         if not any_match(self.rule.nodes, mark.node):
             return
         told = {name: value for name, value in msgspec.to_builtins(mark).items() if value is not None}
         told.pop("clock", None)
+        told["input"] = source
         if self.begin != NEVER:
             told["begin"] = self.begin
         headers: Headers = [("hw-mark", _ENCODER.encode({"v": 1, **told}))]
@@ -154,14 +155,17 @@ class Relay:
 class MergedMarks:
     """How far all nodes of a relay topic's partition have come together: what a window over them waits for.
 
-    The least watermark of the nodes, the intervals owed to any, those lost to any. While some nodes are silent (a mark
-    by the central says so), windows that wait for nobody else are told once, incomplete.
+    The least watermark of the nodes, the intervals owed to any, those lost to any; no watermark while an input
+    partition that has more to read has not been heard of (`unread`). While some nodes are silent (a mark by the central
+    says so), windows that wait for nobody else are told once, incomplete.
     """
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._tracker = WatermarkTracker()
         self._silent: dict[str, int] = {}  # node -> until when its windows wait no longer
+        self._heard: set[int] = set()  # input partitions of which marks have come
+        self._unread: tuple[int, ...] = ()
         self.begin: int | None = None
 
     @property
@@ -169,8 +173,17 @@ class MergedMarks:
         """The one that all of them are."""
         return {self._name: self._merged()}
 
+    @property
+    def unread(self) -> list[int]:
+        """Input partitions that it waits for though no node of theirs was heard of."""
+        return [source for source in self._unread if source not in self._heard]
+
     def steps(self, mark: Mark, *, copied: bool) -> list[tuple[Mark, NodeMarks]]:
         """What a mark of one of the nodes says of all of them."""
+        if mark.unread is not None:
+            return self._wait_for(mark.unread)
+        if mark.input is not None:
+            self._heard.add(mark.input)
         if self._tracker.apply(mark, copied=True) is None:
             return []
         if mark.begin is not None:
@@ -181,11 +194,17 @@ class MergedMarks:
         else:
             self._silent.pop(mark.node, None)
         found = [(Mark(node=self._name, live=merged.watermark, n=mark.n), merged)] if mark.by is None else []
-        if self._silent:
+        if self._silent and not self.unread:
             pending = min(self._pending(name, node) for name, node in self._tracker.nodes.items())
             if pending > (NEVER if merged.watermark is None else merged.watermark):
                 found.append((Mark(node=self._name, live=pending, by=CENTRAL), merged))
         return found
+
+    def _wait_for(self, unread: tuple[int, ...]) -> list[tuple[Mark, NodeMarks]]:
+        """The driver's list of unread inputs; when nobody is waited for any more, what has been held is let go."""
+        held, self._unread = bool(self.unread), unread
+        merged = self._merged()
+        return [(Mark(node=self._name, live=merged.watermark), merged)] if held and not self.unread else []
 
     def watermark(self, node: str) -> int | None:
         """The least of all nodes' watermarks; None while one of them has said nothing."""
@@ -203,19 +222,22 @@ class MergedMarks:
         nodes = list(self._tracker.nodes.values())
         times = [node.watermark for node in nodes]
         known = [time for time in times if time is not None]
+        whole = known and len(known) == len(times) and not self.unread
         return NodeMarks(
-            parts={0: min(known) if known and len(known) == len(times) else None},
+            parts={0: min(known) if whole else None},
             open_of=dict(enumerate(node.open for node in nodes)),
             lost=sorted({interval for node in nodes for interval in node.lost}),
         )
 
     def snapshot(self) -> dict[str, Any]:
         """Plain data for a checkpoint."""
-        return {"tracker": self._tracker.snapshot(), "silent": self._silent, "begin": self.begin}
+        more = {"heard": sorted(self._heard), "unread": list(self._unread)}
+        return {"tracker": self._tracker.snapshot(), "silent": self._silent, "begin": self.begin, **more}
 
     def restore(self, data: dict[str, Any]) -> None:
         self._tracker.restore(data["tracker"])
         self._silent, self.begin = dict(data["silent"]), data["begin"]
+        self._heard, self._unread = set(data.get("heard", ())), tuple(data.get("unread", ()))
 
 
 def _place_of(section: bytes) -> Headers:

@@ -8,7 +8,7 @@ topic where they let it close.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -140,10 +140,16 @@ class Trace:
     """What the log says about one window. Feed every partition of the input topic in its order.
 
     `waits_for`: of a window over a group, the nodes that its processors wait for, and how far these were, None for one
-    that they have not heard of.
+    that they have not heard of; `unread`: partitions of the input that they wait for besides.
     """
 
-    def __init__(self, window: Window, rule: WindowRule, waits_for: Mapping[str, int | None] | None = None) -> None:
+    def __init__(
+        self,
+        window: Window,
+        rule: WindowRule,
+        waits_for: Mapping[str, int | None] | None = None,
+        unread: Sequence[int] = (),
+    ) -> None:
         self.window = window
         self.rule = rule
         self.readings = self.left_out = 0
@@ -157,6 +163,7 @@ class Trace:
         if not rule.group_by:
             name = window.group.partition("/")[0]
             self.nodes[name] = NodeTrace(name)
+        self._unread = unread
         self._taken = Taken(rule, window.group)
         self._tracker = WatermarkTracker()
         self._lanes = Lanes()
@@ -250,6 +257,8 @@ class Trace:
         if not found:
             return {"kind": "no_marks"}
         held = [one for one in found if one["kind"] != "nothing"]
+        if not held and self._unread and not (self.results and self.results[-1]["complete"]):
+            return {"kind": "unread", "partitions": list(self._unread)}
         if not held:
             return max(found, key=lambda one: (bool(one.get("lost")), one["live"] or 0))
         # Who is the least far decides; then what is owed, of whom does not matter.

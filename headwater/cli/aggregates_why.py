@@ -54,7 +54,9 @@ async def explain(
 
     found = []
     for one, window in await _windows(reader, rules, key, time_ms, rule):
-        trace = Trace(window, one, _waits_for(status, one))
+        group = (_report(status).get("groups") or {}).get(one.name, {})
+        # Of the nodes that are waited for those that are the furthest behind, as the processors say.
+        trace = Trace(window, one, dict(group.get("behind", ())), group.get("unread", ()))
         async for block in blocks(reader, "aggregates", since=window.start):
             trace.take_results(block.values)
         if trace.results:  # a session is as long as it was last told to be
@@ -69,11 +71,6 @@ async def explain(
             trace.take(block)
         found.append(_document(trace, one.topic, status, now_ms))
     return found
-
-
-def _waits_for(status: dict[str, Any], rule: WindowRule) -> dict[str, int | None]:
-    """Of the nodes that a rule's groups wait for those that are the furthest behind, as the processors say."""
-    return dict((_report(status).get("groups") or {}).get(rule.name, {}).get("behind", ()))
 
 
 def _report(status: dict[str, Any]) -> dict[str, Any]:
@@ -211,6 +208,9 @@ def reason(trace: Trace, holder: dict[str, Any], topic: str) -> str:
     if holder["kind"] == "no_marks":
         node = holder.get("node") or ("No node" if trace.is_of_group else trace.window.group.partition("/")[0])
         return f"{node} has put no mark into {topic}; windows over what foreign producers write do not close."
+    if holder["kind"] == "unread":
+        where = ", ".join(f"{topic}/{one}" for one in holder["partitions"])
+        return f"The processors have still to read what is in {where}, and have heard of no node there yet."
     node = holder["node"]
     if holder["kind"] == "never_heard":
         return f"{node} is waited for, and not all of its partitions have made a mark that the processors have read."

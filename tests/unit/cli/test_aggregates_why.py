@@ -15,6 +15,7 @@ from processors.budget import NO_LIMITS
 from processors.job import RuleJob
 from processors.processor import AGGREGATES, LATE, PartitionProcessor
 from processors.rules.model import Rules, WindowRule
+from processors.unread import unread_record
 from tests.support import river
 from tests.support.memory_log import MemoryNode
 from tests.support.river import Row
@@ -163,6 +164,21 @@ def test_of_a_group_that_has_closed_the_mark_and_late_readings_are_named() -> No
         "readings/1 offset 3 (n2/b): its time 2023-11-14T22:13:26Z was 7 s behind"
     )
     assert (found["readings"], found["told"]["count"], found["told"]["cause"]) == (4, 4, "late")
+
+
+def test_of_a_group_the_partitions_that_nobody_has_read_yet_are_named() -> None:
+    world = World(GROUPED)
+    for target in (0, 1):
+        time, key, value, headers = record = unread_record([1])
+        world.node.topics[RELAY][target].append(record)
+        world.parts[RELAY, target].process(Block(RELAY, target, [0], [time], [key], [value], [headers], 1))
+    world.feed(0, at(1, says=NORTH), mark(30))
+    found = world.why()
+    assert (found["held_by"], found["told"]) == ({"kind": "unread", "partitions": [1]}, None)
+    assert found["reason"].startswith("The processors have still to read what is in readings/1, and have heard of no")
+    world.feed(1, at(1, "n2", says=NORTH), mark(30, "n2"))
+    found = world.why()
+    assert (found["held_by"]["kind"], found["told"]["count"]) == ("nothing", 2)
 
 
 def test_a_node_that_has_been_silent_since_long_before_the_window_holds_it() -> None:
