@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from crc32c import crc32c
 
+from gateway.log.chain import CHAIN_START, chain_next
 from gateway.log.compaction import Compactor, Fates, KeyMap, empty_batch
 from gateway.log.errors import CorruptBatch
 from gateway.log.layout import ATTRIBUTE_CONTROL, HEADER_BYTES, HEADER_STRUCT, LENGTH_OFFSET
@@ -178,11 +179,14 @@ class Cleaner:
         new = self._log.files.segment(waiting[0].base_offset)
         new.newest_known = True
         path = new.log_path + CLEANED
+        rewritten = self._log.files.rewritten
+        if self._disk.exists(path):  # left by a pass that failed: what it noted never came to be
+            yield partial(rewritten.forget, [new.base_offset])
         target = self._disk.open(path, create=True)
         group: list[Segment] = []
         try:
             self._disk.truncate(target, 0)
-            changed = yield from self._fill(new, target, group, waiting, compactor)
+            changed, chain = yield from self._fill(new, target, group, waiting, compactor)
             if changed or len(group) > 1:
                 yield lambda: self._disk.sync(target)
         except BaseException:
@@ -198,7 +202,8 @@ class Cleaner:
             return group[0]
         files = new.index_files() | {".txnindex": encode_aborted(new.aborted)}
         yield partial(self._note_aborted, new, files[".txnindex"])
-        yield lambda: commit_cleaned(self._disk, self._log.files.directory, new.path, files)
+        note = partial(rewritten.note, new.base_offset, chain, [segment.base_offset for segment in group])
+        yield lambda: commit_cleaned(self._disk, self._log.files.directory, new.path, files, note)
         if self._log.closed or self._log.generation != self._generation:
             return None  # the next start finishes the swap, or the topic is deleted with it
         swap_in(self._disk, new.path, [segment.path for segment in group[1:]])
@@ -212,9 +217,12 @@ class Cleaner:
 
     def _fill(
         self, new: Segment, target: int, group: list[Segment], waiting: deque[Segment], compactor: Compactor
-    ) -> Generator[Step, None, bool]:
-        """Write as many segments as surely fit; they go from `waiting` to `group`. Returns whether anything changed."""
-        changed = False
+    ) -> Generator[Step, None, tuple[bool, int]]:
+        """Write as many segments as surely fit; they go from `waiting` to `group`.
+
+        Returns whether anything changed, and the chain over what was written.
+        """
+        changed, chain = False, CHAIN_START
         while not group or (waiting and self._fits(new, waiting[0])):
             segment = waiting.popleft()
             group.append(segment)
@@ -230,12 +238,13 @@ class Cleaner:
                         if data is not None:
                             newest = HEADER_STRUCT.unpack_from(data)[8]
                             new.note(len(data), fields[0] + fields[6], newest, None)
+                            chain = chain_next(chain, memoryview(data)[:HEADER_BYTES])
                             out += data
                         yield None
                     yield partial(self._disk.append, target, out)
             finally:
                 source.close()
-        return changed
+        return changed, chain
 
     def _fits(self, new: Segment, following: Segment) -> bool:
         span = self._log.next_base(following) - new.base_offset

@@ -23,7 +23,7 @@ from headwater.clock import Clock
 from headwater.disk import Disk, read_or_none
 
 _log = logging.getLogger(__name__)
-_BESIDE = ("chain", "aborted")  # folders below `<data>/node/` with a file per partition
+_BESIDE = ("chain", "aborted", "rewritten")  # folders below `<data>/node/` with a file per partition
 
 
 class Directories:
@@ -90,6 +90,7 @@ class Directories:
             partition=number,
             chain_path=f"{self._node_dir}/chain/{name}-{number}",
             aborted_sums_path=f"{self._node_dir}/aborted/{name}-{number}",
+            rewritten_path=f"{self._node_dir}/rewritten/{name}-{number}",
             index_interval_bytes=self._settings.index_interval_bytes,
             set_recovery_point=partial(self._offsets.set_recovery_point, key),
         )

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from gateway.log import checkpoints
 from gateway.log.aborted_sums import AbortedSums
 from gateway.log.chain import encode_anchors
+from gateway.log.rewritten import Rewritten
 from gateway.log.segment import Segment, SegmentCache
 from gateway.log.state import PartitionState
 from gateway.log.transactions import encode_aborted
@@ -43,6 +44,7 @@ class PartitionFiles:
         partition: int,
         chain_path: str,
         aborted_sums_path: str,
+        rewritten_path: str,
         index_interval_bytes: int,
         set_recovery_point: Callable[[int], None],
     ) -> None:
@@ -53,6 +55,7 @@ class PartitionFiles:
         self.partition = partition
         self.chain_path = chain_path
         self.aborted_sums = AbortedSums(disk, aborted_sums_path)
+        self.rewritten = Rewritten(disk, rewritten_path)
         self.index_interval_bytes = index_interval_bytes
         self.set_recovery_point = set_recovery_point
 
@@ -109,6 +112,7 @@ class PartitionFiles:
             if self.disk.exists(segment.path + suffix):
                 self.disk.remove(segment.path + suffix)
         segment.aborted_sum = self.aborted_sums.note(segment.base_offset, b"")
+        self.rewritten.forget([segment.base_offset])
 
     def _write_indexes(self, segment: Segment) -> None:
         for suffix, data in segment.index_files().items():

@@ -97,7 +97,7 @@ class Recoverer:
 
     def recover(self) -> Recovered:
         """Raises `OSError` when the disk cannot be read or written at all."""
-        finish_swaps(self._disk, self._directory)
+        finish_swaps(self._disk, self._directory, self._files.rewritten)
         remove_leftovers(self._disk, self._directory)
         bases = sorted(int(name[:20]) for name in self._disk.names(self._directory) if _LOG_NAME.fullmatch(name))
         if not bases:
@@ -276,6 +276,7 @@ class Recoverer:
             return segment, self._mend(segment, size, limit_offset, replay)
         if end.stop is Stop.SUCCESSOR:
             self._find(Outcome.UNSYNCED_CUT, end.next_offset, end.next_offset, size - end.position, segment.log_path)
+            self._files.rewritten.forget([base])
             self._disk.truncate(handle, end.position)
             self._disk.sync(handle)
         return segment, None
@@ -300,6 +301,7 @@ class Recoverer:
         else:
             self._find(Outcome.TORN_TAIL, first, first, size - start, segment.log_path)
             found = None
+        self._files.rewritten.forget([segment.base_offset])
         self._disk.truncate(segment.handle, start)
         self._disk.sync(segment.handle)
         return None if found is None else found[1]

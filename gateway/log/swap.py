@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Callable
 
+from gateway.log.chain import CHAIN_START, chain_next
 from gateway.log.index import OffsetIndex, TimeIndex
+from gateway.log.layout import HEADER_BYTES
+from gateway.log.rewritten import Rewritten
 from gateway.log.scan import Stop, scan_run
 from headwater.disk import Disk, read_checked, read_or_none
 
@@ -19,10 +23,14 @@ INDEXES = (".index", ".timeindex", ".txnindex")
 _SWAP_NAME = re.compile(r"\d{20}\.log\.swap")
 
 
-def commit_cleaned(disk: Disk, directory: str, path: str, indexes: dict[str, bytes]) -> None:
-    """Blocks: from the rename of the log on, recovery finishes what follows."""
+def commit_cleaned(disk: Disk, directory: str, path: str, indexes: dict[str, bytes], note: Callable[[], None]) -> None:
+    """Blocks: from the rename of the log on, recovery finishes what follows.
+
+    `note` makes durable what proves the new segment; by then its `.cleaned` is there for certain, for a start to see.
+    """
     for suffix, data in indexes.items():
         disk.replace_file(path + suffix + SWAP, data)
+    note()
     disk.rename(path + ".log" + CLEANED, path + ".log" + SWAP)
     disk.sync_directory(directory)
 
@@ -70,24 +78,27 @@ def clear_swapped(disk: Disk, directory: str, path: str, others: list[str]) -> N
     disk.sync_directory(directory)
 
 
-def finish_swaps(disk: Disk, directory: str) -> None:
+def finish_swaps(disk: Disk, directory: str, rewritten: Rewritten) -> None:
     """At a start: finish what was decided.
 
-    A damaged swap file goes where the old segment is there, or nothing is in it; else recovery deals with it as with
-    any damaged segment.
+    A damaged swap file is no swap where the old segment is there, or nothing is in it; else recovery deals with it as
+    with any damaged segment.
     """
     for name in [name for name in disk.names(directory) if _SWAP_NAME.fullmatch(name)]:
         base, path = int(name[:20]), f"{directory}/{name[:20]}"
-        end_offset, whole = _end_offset(disk, base, f"{directory}/{name}")
-        whole = whole and _agrees(disk, path, base, end_offset)
-        if not whole and (end_offset == base or disk.exists(path + ".log")):
+        end_offset, chain = _read(disk, base, f"{directory}/{name}")
+        noted = rewritten.of(base)
+        proven = chain is not None and noted in (None, chain) and _agrees(disk, path, base, end_offset)
+        if not proven and (end_offset == base or disk.exists(path + ".log")):
             _bring_back(disk, directory, base)
-            disk.remove(f"{directory}/{name}")
+            disk.rename(f"{directory}/{name}", path + ".log" + CLEANED)
+            disk.sync_directory(directory)  # before its note goes: without one it would look whole to the next start
             continue
         bases = _bases(disk, directory, ".log")
         others = [f"{directory}/{each:020d}" for each in bases if base < each < end_offset]
         swap_in(disk, path, others)
         clear_swapped(disk, directory, path, others)
+    rewritten.forget(_bases(disk, directory, ".log" + CLEANED))
 
 
 def _agrees(disk: Disk, path: str, base: int, end_offset: int) -> bool:
@@ -116,7 +127,7 @@ def _bring_back(disk: Disk, directory: str, base: int) -> None:
     What an earlier swap replaced may lie there too: that is below the end of what it was replaced by.
     """
     old = f"{directory}/{base:020d}.log"
-    end_offset = _end_offset(disk, base, old)[0] if disk.exists(old) else base
+    end_offset = _read(disk, base, old)[0] if disk.exists(old) else base
     following = min((each for each in _bases(disk, directory, ".log") if each > base), default=1 << 63)
     replaced = [each for each in _bases(disk, directory, ".log" + DELETED) if end_offset <= each < following]
     for each in replaced:
@@ -130,11 +141,17 @@ def _bases(disk: Disk, directory: str, suffix: str) -> list[int]:
     return [int(name[:20]) for name in names if name[20:] == suffix and name[:20].isdigit()]
 
 
-def _end_offset(disk: Disk, base: int, path: str) -> tuple[int, bool]:
-    """The offset after the last batch that can be reached, and whether all of the file is good batches."""
+def _read(disk: Disk, base: int, path: str) -> tuple[int, int | None]:
+    """The offset after the last batch that can be reached, and the chain over all headers; None: not all is good."""
+    chain = CHAIN_START
+
+    def visit(_position: int, _fields: tuple[int, ...], batch: memoryview) -> None:
+        nonlocal chain
+        chain = chain_next(chain, batch[:HEADER_BYTES])
+
     handle = disk.open(path)
     try:
-        end = scan_run(disk, handle, 0, disk.size(handle), base, None, lambda *_: None)
+        end = scan_run(disk, handle, 0, disk.size(handle), base, None, visit)
     finally:
         disk.close(handle)
-    return end.next_offset, end.stop is Stop.END
+    return end.next_offset, chain if end.stop is Stop.END else None

@@ -20,7 +20,9 @@ from gateway.log.errors import CorruptBatch
 from gateway.log.index import OffsetIndex, TimeIndex
 from gateway.log.layout import HEADER_BYTES
 from gateway.log.producers import Producers
+from gateway.log.rewritten import Rewritten
 from gateway.log.scan import Stop, find_next_batch, scan_run, unreadable_bytes
+from gateway.log.swap import CLEANED, SWAP
 from gateway.log.topic_config import lenient_config
 from gateway.log.transactions import decode_aborted
 from headwater.disk import Disk, read_checked
@@ -91,6 +93,7 @@ def verify_data(disk: Disk, data_dir: str) -> Iterator[Verified]:
             compacted=key in cleaned or _compacted(entries, key[0]),
             anchors=_anchors(disk, f"{node_dir}/chain/{name}") | _chain_at_stop(ends.get(key)),
             quarantine=f"{node_dir}/quarantine/{name}",
+            rewritten=f"{node_dir}/rewritten/{name}",
         ).verify()
 
 
@@ -126,6 +129,7 @@ class _Partition:
         compacted: bool,
         anchors: dict[int, int],
         quarantine: str,
+        rewritten: str,
     ) -> None:
         self._disk = disk
         self._directory = directory
@@ -135,6 +139,8 @@ class _Partition:
         self._compacted = compacted
         self._anchors = {} if compacted else anchors
         self._quarantine = quarantine
+        self._rewritten_path = rewritten
+        self._rewritten = Rewritten(disk, rewritten)
         self._epochs = {0}
         self._faults: list[Fault] = []
         self._batches = self._records = self._bytes = 0
@@ -142,6 +148,7 @@ class _Partition:
         # Of the segment being read: position -> (last offset, greatest timestamp so far, offset of that)
         self._seen: dict[int, tuple[int, int, int]] = {}
         self._newest = (-1, -1)
+        self._own: int | None = None  # the chain over its headers alone, None where they are not all good
 
     def verify(self) -> Verified:
         names = self._disk.names(self._directory)
@@ -197,13 +204,15 @@ class _Partition:
     def _segment(self, base: int, following: int | None, names: list[str]) -> int:
         name = f"{base:020d}.log"
         handle = self._disk.open(f"{self._directory}/{name}")
-        self._seen, self._newest = {}, (-1, -1)
+        self._seen, self._newest, self._own = {}, (-1, -1), CHAIN_START
         try:
             size = self._disk.size(handle)
             end = self._scan(handle, size, base, following, name)
         finally:
             self._disk.close(handle)
         stem = f"{base:020d}"
+        if not {f"{name}{suffix}" for suffix in (CLEANED, SWAP)}.intersection(names):  # else the note may be ahead
+            self._check_rewritten(base, end, name)
         if following is not None or stem + ".timeindex" in names:
             self._check_indexes(base, size, names)
         return end
@@ -222,8 +231,9 @@ class _Partition:
                     kind = TAIL if expected == until else DAMAGED
                     self._fault(kind, name, expected, until, position, "batches beyond the next segment's base")
                     self._chain = self._chain if kind == TAIL else None
+                    self._own = None
                 return expected
-            self._chain = None
+            self._chain = self._own = None
             good = find_next_batch(self._disk, handle, position + 1, size, expected, self._epochs)
             if good is None or (following is not None and good[1] >= following):
                 unreadable = unreadable_bytes(self._disk, handle, position, size)
@@ -247,6 +257,16 @@ class _Partition:
         self._seen[position] = (last - base, *self._newest)
         if self._chain is not None:
             self._chain = chain_next(self._chain, batch[:HEADER_BYTES])
+        if self._own is not None and self._compacted:
+            self._own = chain_next(self._own, batch[:HEADER_BYTES])
+
+    def _check_rewritten(self, base: int, end: int, name: str) -> None:
+        noted = self._rewritten.of(base) if self._compacted else None
+        if noted is None or self._own in (None, noted):
+            return
+        if Rewritten(self._disk, self._rewritten_path).of(base) == noted:  # else compaction was here meanwhile
+            what = f"the headers give {self._own:016x}, compaction noted {noted:016x}"
+            self._fault(CHAIN, name, base, end, -1, what)
 
     def _check_chain(self, base: int) -> None:
         noted = self._anchors.get(base)

@@ -21,7 +21,7 @@ KINDS: dict[str, str] = {
             *("log/…/.log", "log/…/.index", "log/…/.timeindex", "log/…/.txnindex", "log/…/.snapshot"),
             *("log/…/.log.swap", "log/…/.index.swap", "log/…/.timeindex.swap", "log/…/.txnindex.swap"),
             *("node/identity.json", "node/identity.copy.json", "node/topics.json", "node/topics.copy.json"),
-            *("node/aborted/…", "node/chain/…", "node/clean-stop", "node/arrivals"),
+            *("node/aborted/…", "node/chain/…", "node/rewritten/…", "node/clean-stop", "node/arrivals"),
             *("node/expired.json", "node/expired.copy.json", "node/runs", "node/runs.copy.json"),
             *("node/central", "node/central.copy.json", "node/sessions", "node/sessions.copy"),
             *("node/producer-ids", "node/transaction-listing", "node/intervals", "node/brokers.json"),
@@ -48,7 +48,7 @@ KINDS: dict[str, str] = {
 _BY_NAME = (
     (re.compile(r"log/[^/]+-[0-9]+/[0-9]{20}(\..+)"), r"log/…/\1"),
     (re.compile(r"log/[^/]+-[0-9]+/(.+)"), r"log/…/\1"),
-    (re.compile(r"node/(aborted|chain|quarantine)/.+"), r"node/\1/…"),
+    (re.compile(r"node/(aborted|chain|quarantine|rewritten)/.+"), r"node/\1/…"),
     (re.compile(r"work/decoder-.+\.json"), "work/decoder-….json"),
     (re.compile(r"work/.+\.(checkpoint|positions(\.copy\.json)?)"), r"work/….\1"),
 )

@@ -129,7 +129,9 @@ def power_cuts(
     return points, states, starts
 
 
-def each_cut(start: Callable[[SimulatedOs], object], before: SimulatedOs) -> Iterator[tuple[str, SimulatedOs]]:
+def each_cut(
+    start: Callable[[SimulatedOs], object], before: SimulatedOs, *, seeds: int = 1
+) -> Iterator[tuple[str, SimulatedOs]]:
     """What power cuts during `start` leave, which works on a copy of the files `before`, and one after it."""
     simulated = on(before.files())
     states: list[tuple[str, SimulatedOs]] = []
@@ -142,7 +144,7 @@ def each_cut(start: Callable[[SimulatedOs], object], before: SimulatedOs) -> Ite
             random = Random(calls)
             states.extend(
                 (f"{crash} before call {calls} ({call})", simulated.after_crash(crash, random))
-                for crash in (Crash.FORGET, Crash.NAMES, Crash.KEEP, Crash.SHUFFLED)
+                for crash in (Crash.FORGET, Crash.NAMES, Crash.KEEP, *[Crash.SHUFFLED] * seeds)
             )
 
     simulated.before = look

@@ -236,19 +236,6 @@ def is_undetectable(reference: Reference, path: str, damage: Damage, *, clean: b
     return len(damage.data) in ends
 
 
-def is_another_offset(reference: Reference, path: str, damage: Damage) -> bool:
-    """A base offset flipped in a segment under compaction's swap: no CRC looks there, and no index at each batch."""
-    before = reference.files[path]
-    if not path.endswith(".log.swap") or damage.data is None or len(damage.data) != len(before):
-        return False
-    at = [place for place, (old, new) in enumerate(zip(before, damage.data, strict=True)) if old != new]
-    start, offsets = 0, set[int]()
-    for view in records.split_batches(before):
-        offsets |= set(range(start, start + 8))
-        start += len(view)
-    return offsets.issuperset(at)
-
-
 def _verified(disk: Disk) -> list[str]:
     partitions = verify_data(disk, DATA)
     return [f"verify: {fault.kind}" for each in partitions for fault in each.faults if fault.kind != TAIL]

@@ -313,7 +313,7 @@ KEEPERS: dict[str, Keeper] = {
 }
 SET_ASIDE = (
     "/log/",
-    *(f"/node/{name}" for name in ("aborted", "chain", "clean-stop", "identity", "reserve", "topics")),
+    *(f"/node/{name}" for name in ("aborted", "chain", "clean-stop", "identity", "reserve", "rewritten", "topics")),
 )
 """Of what a keeper's writing leaves, these belong to the log and are damaged there."""
 

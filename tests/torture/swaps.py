@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 
-from gateway.log.verify import TAIL, verify_data
+from gateway.log.verify import TAIL, Fault, verify_data
+from headwater.disk import Disk
 from tests.torture.crashes import Wrap, each_cut
 from tests.torture.damage import DATA, Reference, on, open_store, views_of
 from tests.torture.ledger import Violation
@@ -39,7 +41,7 @@ def swap(wrap: Wrap) -> None:
         pending = [name[:20] for name in names if name.endswith(".log.swap")]
         if [base for base in pending if f"{base}.index.swap" not in names]:
             raise Violation(f"a swap that the next start is to finish has lost its index: {names}")
-        if faults := [fault for each in verify_data(again.disk(), DATA) for fault in each.faults if fault.kind != TAIL]:
+        if faults := faults_in(again.disk()):
             raise Violation(f"{faults}")
         for crash in (Crash.FORGET, Crash.KEEP):
             World(again.after_crash(crash).disk(), world.ledger.copy()).check_start()
@@ -78,15 +80,46 @@ def swap_damaged(wrap: Wrap) -> None:
     """A swap under way whose new segment is damaged: what it was to replace stays, also when the power goes again."""
     reference = swapping()[-1]
     path = f"{DATA}/log/c-0/{0:020d}.log.swap"
-    data = bytearray(reference.files[path])
-    data[100] ^= 1
     wanted = frozenset(reference.views["c"][0]) | reference.dropped
-    for where, left in each_cut(
-        lambda simulated: open_store(wrap(simulated)), on({**reference.files, path: bytes(data)})
-    ):
-        shown = views_of(open_store(left.disk()))["c"][0]
-        if frozenset(shown) != wanted:
-            raise Violation(f"{where}: {shown} is shown of what was to be replaced")
+    for position in (100, 7):  # where a CRC looks, and where none does
+        data = bytearray(reference.files[path])
+        data[position] ^= 1
+        for where, left in each_cut(
+            lambda simulated: open_store(wrap(simulated)), on({**reference.files, path: bytes(data)}), seeds=8
+        ):
+            disk = left.disk()
+            shown = views_of(open_store(disk))["c"][0]
+            if frozenset(shown) != wanted:
+                raise Violation(f"{where}: {shown} is shown of what was to be replaced")
+            if faults := faults_in(disk):
+                raise Violation(f"{where}: {faults}")
+
+
+def cut_while_swapping(every: int) -> int:
+    """Cut the power in a pass of compaction: no start, and no check after it, finds a fault. `every` n-th state."""
+    simulated = SimulatedOs()
+    world = World(simulated.disk())
+    for _ in range(24):
+        world.append("c", size=40)
+        world.flush()
+    world.close()
+    states = 0
+
+    def turn(simulated: SimulatedOs) -> None:
+        World(simulated.disk(), world.ledger.copy()).turn()
+
+    for where, left in islice(each_cut(turn, simulated), 0, None, every):
+        disk = left.disk()
+        World(disk, world.ledger.copy()).check_start()
+        if faults := faults_in(disk):
+            raise Violation(f"{where}: {faults}")
+        states += 1
+    return states
+
+
+def faults_in(disk: Disk) -> list[Fault]:
+    """What `headwater log verify` names as damaged."""
+    return [fault for each in verify_data(disk, DATA) for fault in each.faults if fault.kind != TAIL]
 
 
 def _refusing(number: int) -> Callable[[str, str], None]:

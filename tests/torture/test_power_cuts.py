@@ -11,6 +11,7 @@ import pytest
 
 from tests.torture.crashes import power_cuts
 from tests.torture.simulated_os import Crash
+from tests.torture.swaps import cut_while_swapping
 
 LOSING = [Crash.FORGET, Crash.NAMES, Crash.TORN, Crash.SHUFFLED]
 
@@ -23,6 +24,15 @@ def test_a_sample_of_power_cuts() -> None:
 
 def test_a_sample_of_power_cuts_in_the_middle_of_the_next_start() -> None:
     assert power_cuts(LOSING, every=600, first=11, nested=True)[0] >= 2
+
+
+def test_a_sample_of_power_cuts_in_compaction_leaves_nothing_that_a_check_finds() -> None:
+    assert cut_while_swapping(every=11) > 10
+
+
+@pytest.mark.long("power-cuts", count=2)
+def test_power_cuts_in_compaction_leave_nothing_that_a_check_finds() -> None:
+    assert cut_while_swapping(every=1) > 100
 
 
 @pytest.mark.long("power-cuts", count=2)

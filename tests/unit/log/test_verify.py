@@ -117,6 +117,21 @@ def test_a_compacted_log_with_its_gaps_is_good() -> None:
     assert faults(disk) == []
 
 
+def test_a_flipped_offset_in_a_segment_that_compaction_wrote_is_found_between_two_gaps() -> None:
+    disk = FlakyDisk()
+    store, log = open_compacted(disk)
+    put(log, [(b"stays", b"")])
+    for number in range(60):
+        put(log, [(b"%d" % (number % 3), bytes(60))])
+    compact(store, log)
+    store.close()
+    path = segment_path(0)
+    flip(disk, path, 7)  # offset 16 instead of 0, which is in no offset index, and the next one lies behind 16
+    assert CHAIN in kinds(disk)
+    flip(disk, path, 7)
+    assert faults(disk) == []
+
+
 def test_repair_quarantines_damage_in_an_old_segment_and_serves_the_rest() -> None:
     disk = filled()
     base = second_segment(disk)
