@@ -187,8 +187,12 @@ class Results:
 
     def __init__(self, parts: Sequence[Told]) -> None:
         self._parts = [part for part in parts if part.groups]
-        places = [place for part in self._parts for place in zip(part.starts, part.groups, strict=True)]
-        self._order = sorted(range(len(places)), key=places.__getitem__)
+        groups = list(chain.from_iterable(part.groups for part in self._parts))
+        starts = list(chain.from_iterable(part.starts for part in self._parts))
+        # By texts and then by numbers: twice as fast as by pairs of them.
+        self._order = sorted(range(len(groups)), key=groups.__getitem__)
+        if len(set(starts)) > 1:
+            self._order.sort(key=starts.__getitem__)
 
     def __len__(self) -> int:
         return len(self._order)

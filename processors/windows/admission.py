@@ -104,9 +104,11 @@ class WindowAdmission:
     def _learn_keys(self) -> None:
         known = len(self._matches) - 1
         if known < len(self._keys):
-            fresh = [self._match(key) for key in range(max(known, 0), len(self._keys))]
-            self._matches = np.array([*self._matches[:-1], *fresh, False], dtype=np.bool_)
-            self._nodes_of = np.array(self._keys.node_of, dtype=np.int64)
+            known = max(known, 0)
+            fresh = [self._match(key) for key in range(known, len(self._keys))]
+            self._matches = np.concatenate([self._matches[:known], np.array([*fresh, False], dtype=np.bool_)])
+            nodes = np.array(self._keys.node_of[known:], dtype=np.int64)
+            self._nodes_of = np.concatenate([self._nodes_of[:known], nodes])
         elif known < 0:
             self._matches = np.zeros(1, dtype=np.bool_)
         self._learn_nodes()
@@ -142,20 +144,21 @@ class WindowAdmission:
 
     def _over(self, nodes: Ints, windows: Spans) -> Bools:
         """Which windows are not begun any more."""
-        each = nodes.tolist()
-        horizons = {node: self._horizon(node) for node in set(each)}
-        over: Bools = windows.ends <= np.fromiter(map(horizons.__getitem__, each), np.int64, len(each))
+        horizons = np.zeros(int(nodes.max(initial=-1)) + 1, dtype=np.int64)
+        for node in np.flatnonzero(np.bincount(nodes)).tolist():
+            horizons[node] = self._horizon(node)
+        over: Bools = windows.ends <= horizons[nodes]
         for row in np.flatnonzero(over).tolist():
             since, end = int(windows.since[row]), int(windows.ends[row])
-            over[row] = not self._owed.lets_begin(each[row], since, end, end)
+            over[row] = not self._owed.lets_begin(int(nodes[row]), since, end, end)
         return over
 
-    def _make(self, table: Cells, unknown: Unknown, key: Ints, nodes: Ints, starts: Ints, windows: Spans) -> Ints:
+    def _make(self, table: Cells, unknown: Unknown, key: Ints, starts: Ints, windows: Spans) -> Ints:
         """Cells of `table` for what was seen first, in the order of the log; -1 where none is allowed.
 
-        Of each a key, its node, a start, and the last window that it belongs to. Rows left without a cell are counted.
+        Of each a key, a start, and the last window that it belongs to. Rows left without a cell are counted.
         """
-        over = self._over(nodes, windows) | (windows.starts < self._begin_of(key))
+        over = self._over(self._nodes_of[key], windows) | (windows.starts < self._begin_of(key))
         made = np.full(len(over), -1, dtype=np.int64)
         allowed = np.flatnonzero(~over)
         made[allowed] = table.make(key[allowed], starts[allowed], windows.ends[allowed])
@@ -186,6 +189,6 @@ def fits(rule: WindowRule, node: str, device: str) -> bool:
 
 def any_match(patterns: Sequence[str], name: str) -> bool:
     """Whether a name fits a pattern; one that begins with `$` only a pattern that does so too."""
-    return any(
-        fnmatchcase(name, pattern) and (not name.startswith("$") or pattern.startswith("$")) for pattern in patterns
-    )
+    if name.startswith("$"):
+        patterns = [pattern for pattern in patterns if pattern.startswith("$")]
+    return "*" in patterns or any(fnmatchcase(name, pattern) for pattern in patterns)

@@ -28,13 +28,16 @@ class Unknown(NamedTuple):
     group: Ints
 
 
-def each_once(key: Ints, starts: Ints) -> tuple[Ints, Ints]:
-    """Of equal (key, start) the first: those places, in order, and for every place which of them is its like."""
+def each_once(key: Ints, starts: Ints | None) -> tuple[Ints, Ints]:
+    """Of equal (key, start) the first: those places, in order, and for every place which of them is its like.
+
+    `starts`: None if all are alike.
+    """
     turns = np.arange(len(key))
     first_of = np.empty(int(key.max(initial=-1)) + 1, dtype=np.int64)
     first_of[key[::-1]] = turns[::-1]  # of what is assigned to one place the last stays
     like = first_of[key]
-    if not (starts[like] == starts).all():
+    if starts is not None and not (starts[like] == starts).all():
         like = _first_like(key, starts)
     firsts = np.flatnonzero(like == turns)
     first_of = np.empty_like(turns)
@@ -51,6 +54,17 @@ def _first_like(key: Ints, starts: Ints) -> Ints:
     like = np.empty_like(order)
     like[order] = order[fresh][np.cumsum(fresh) - 1]
     return like
+
+
+def tally(numbers: Ints) -> tuple[Ints, Ints]:
+    """Of numbers that are not negative each once, in order, and how many there are of each."""
+    if int(numbers.max()) < 4 * len(numbers):
+        counts = np.bincount(numbers)
+        each = np.flatnonzero(counts)
+        return each, counts[each]
+    ordered = np.sort(numbers)
+    begins = np.flatnonzero(np.diff(ordered, prepend=-1))
+    return ordered[begins], np.diff(begins, append=len(ordered))
 
 
 class Cells:
@@ -92,6 +106,7 @@ class Cells:
         # The cell that each key used last: almost every reading goes there.
         self._last_start: Ints = np.zeros(0, dtype=np.int64)
         self._last_cell: Ints = np.zeros(0, dtype=np.int64)
+        self._latest = _NO_START  # no window begins later
 
     def __len__(self) -> int:
         return self.capacity - self._free_count
@@ -116,6 +131,33 @@ class Cells:
             return cells, None
         mine = none[group]
         return cells, Unknown(missed[mine], rows[none], (np.cumsum(none) - 1)[group[mine]])
+
+    def find_at(self, key: Ints, start: int) -> tuple[Ints, Unknown | None]:
+        """`find` for windows that all begin together."""
+        self._learn(key)
+        cells = self._last_at(key, start)
+        if cells.min() >= 0:
+            return cells, None
+        missed = np.flatnonzero(cells < 0)
+        firsts, group = each_once(key[missed], None)
+        rows = missed[firsts]
+        if start > self._latest:
+            return cells, Unknown(missed, rows, group)
+        keys = key[rows]
+        known = self.get(keys, np.full(len(keys), start))
+        found = known >= 0
+        self._last_start[keys[found]], self._last_cell[keys[found]] = start, known[found]
+        cells = self._last_at(key, start)
+        if found.all():
+            return cells, None
+        mine = ~found[group]
+        return cells, Unknown(missed[mine], rows[~found], (np.cumsum(~found) - 1)[group[mine]])
+
+    def _last_at(self, key: Ints, start: int) -> Ints:
+        """The cell of each key if the window that it used last begins then, else -1."""
+        if len(self._last_start) <= len(key):  # rather look at each key once
+            return np.where(self._last_start == start, self._last_cell, -1)[key]
+        return np.where(self._last_start[key] == start, self._last_cell[key], -1)
 
     def _learn(self, key: Ints) -> None:
         known, highest = len(self._last_start), int(key.max(initial=-1)) + 1
@@ -144,6 +186,7 @@ class Cells:
         self._free_count -= count
         made[:count], key, starts = cells, key[:count], starts[:count]
         self.key[cells], self.start[cells], self.end[cells] = key, starts, ends[:count]
+        self._latest = max(self._latest, int(starts.max(initial=_NO_START)))
         if self._index is not None:
             self._index.add(cells, self.key, self.start)
         self.needs[cells] = True
@@ -178,19 +221,22 @@ class Cells:
         self.capacity = capacity
         return True
 
-    def touch(self, cells: Ints, backfill: Bools) -> None:
-        """Readings came into these cells, one per element."""
-        np.add.at(self.count, cells, 1)
+    def touch(self, cells: Ints, counts: Ints) -> None:
+        """So many readings came into each of these cells, which differ pairwise."""
+        self.count[cells] += counts
         self.dirty[cells] = True
-        self.live[cells[~backfill] if backfill.any() else cells] = True
         self.need(cells)
 
+    def enliven(self, cells: Ints, of_readings: Ints, backfill: Bools) -> None:
+        """The readings in these cells: the cell of each, and which of them are backfill."""
+        self.live[of_readings[~backfill] if backfill.any() else cells] = True
+
     def need(self, cells: Ints) -> None:
-        """A mark may have something to say about these."""
+        """A mark may have something to say about these, which differ pairwise."""
         fresh = cells[~self.needs[cells]]
         if len(fresh):
             self.needs[fresh] = True
-            self._attention.append(np.unique(fresh))
+            self._attention.append(fresh)
 
     def needing(self) -> Ints:
         """The cells about which a mark may have something to say."""
@@ -242,6 +288,7 @@ class Cells:
         if self._index is not None:
             self._index = Index()
             self._index.add(used, self.key, self.start)
+            self._latest = int(self.start[used].max(initial=_NO_START))
         self._last_start = np.zeros(0, dtype=np.int64)
         self._last_cell = np.zeros(0, dtype=np.int64)
         self._learn(self.key[used])

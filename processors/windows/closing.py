@@ -34,7 +34,7 @@ class WindowState(WindowMemory):
 
     # what the kinds of windows do each in their own way
 
-    def _place(self, key: Ints, time: Ints, nodes: Ints, rows: Ints, columns: Columns, begin: int, end: int) -> None:
+    def _place(self, key: Ints, time: Ints, rows: Ints, columns: Columns, begin: int, end: int) -> None:
         """Put the matching rows of [begin, end) into their cells; `rows` are they, counted from `begin`.
 
         What comes too late is put into `_refused`, by its place in `rows`, with the window that would have had it.
@@ -64,9 +64,9 @@ class WindowState(WindowMemory):
         everything = len(rows) == end - begin
         key = key if everything else key[rows]
         time = columns.time[begin:end] if everything else columns.time[begin:end][rows]
-        nodes = self._nodes_of[key]
-        self.counters.late += int((time < self._watermark[nodes]).sum())
-        self._place(key, time, nodes, rows, columns, begin, end)
+        if time.min() < self._watermark.max():  # else none is late, whatever its node
+            self.counters.late += int((time < self._watermark[self._nodes_of[key]]).sum())
+        self._place(key, time, rows, columns, begin, end)
         if self._refused:
             for row, *window in self._refused:
                 at = begin + int(rows[row])

@@ -3,20 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from processors.columns import Columns, Ints, KeyTable
 from processors.rules.model import WindowRule
 from processors.windows.admission import Spans
-from processors.windows.cells import Unknown
+from processors.windows.cells import Cells, Unknown, tally
 from processors.windows.closing import WindowState
 from processors.windows.grids import Grid, grid_of, zoned_grid
 
 ZONE = "device.zone"
 _HOUR_MS = 3_600_000
 _ZONES_MAX = 1_000  # there are some 600 names; what is said beyond them is nonsense
+
+
+class Found(NamedTuple):
+    """The cell of each reading, -1 where there is none yet; those windows, and where each of them begins."""
+
+    cells: Ints
+    unknown: Unknown | None
+    starts: Ints
+
+    @staticmethod
+    def of(cells: Ints, unknown: Unknown | None, starts: Ints) -> Found:
+        """From the starts of the readings' windows."""
+        return Found(cells, unknown, starts if unknown is None else starts[unknown.firsts])
+
+
+def find_on(grid: Grid, cells: Cells, key: Ints, time: Ints) -> Found:
+    """The windows of readings; nearly always they are all of one time."""
+    start = grid.start(int(time.min()))
+    if start != grid.start(int(time.max())):
+        starts = grid.starts(time)
+        return Found.of(*cells.find(key, starts), starts)
+    found, unknown = cells.find_at(key, start)
+    return Found(found, unknown, np.full(0 if unknown is None else len(unknown.firsts), start))
 
 
 class GridWindows(WindowState):
@@ -27,43 +50,44 @@ class GridWindows(WindowState):
         self._grid: Grid = grid_of(rule)
 
     def _begin_behind(self, newest: int) -> int:
-        return self._grid.end(int(self._grid.starts(np.array([newest]))[0]))
+        return self._grid.end(self._grid.start(newest))
 
     def _step(self, watermark: int) -> int:
-        return int(self._grid.starts(np.array([max(watermark, 0)]))[0])
+        return self._grid.start(max(watermark, 0))
 
     def _labels(self, cells: Ints) -> Iterable[tuple[int, dict[str, Any]]]:
         if not self.rule.shifts:
             return ()
         return enumerate(map(self._grid.label, self.cells.start[cells].tolist()))
 
-    def _place(self, key: Ints, time: Ints, nodes: Ints, rows: Ints, columns: Columns, begin: int, end: int) -> None:
-        starts = self._starts(time, columns, rows + begin)
-        cells, unknown = self.cells.find(key, starts)
+    def _place(self, key: Ints, time: Ints, rows: Ints, columns: Columns, begin: int, end: int) -> None:
+        cells, unknown, starts = self._find(key, time, columns, rows + begin)
         if unknown is not None:
-            cells[unknown.rows] = self._begin_windows(unknown, key, nodes, starts)[unknown.group]
+            cells[unknown.rows] = self._begin_windows(unknown, key, starts)[unknown.group]
             kept = np.flatnonzero(cells >= 0)
             if len(kept) < len(cells):
                 rows, cells = rows[kept], cells[kept]
         if len(rows):
-            self._keep_told(cells)
             everything = len(rows) == end - begin
-            self.cells.touch(cells, columns.backfill[begin:end] if everything else columns.backfill[begin:end][rows])
+            each, counts = tally(cells)
+            self._keep_told(each)
+            self.cells.touch(each, counts)
+            backfill = columns.backfill[begin:end]
+            self.cells.enliven(each, cells, backfill if everything else backfill[rows])
             self.fields.add(columns, begin, end, None if everything else rows, cells)
 
-    def _starts(self, time: Ints, columns: Columns, rows: Ints) -> Ints:
-        """Where the windows of these rows of the columns begin."""
-        return self._grid.starts(time)
+    def _find(self, key: Ints, time: Ints, columns: Columns, rows: Ints) -> Found:
+        """The windows of these rows of the columns."""
+        return find_on(self._grid, self.cells, key, time)
 
     def _ends(self, rows: Ints, starts: Ints) -> Ints:
-        """The ends of windows that begin at `starts`, those of `rows` of the rows last given to `_starts`."""
+        """The ends of windows that begin at `starts`, those of `rows` of the rows last given to `_find`."""
         return self._grid.ends(starts)
 
-    def _begin_windows(self, unknown: Unknown, key: Ints, nodes: Ints, starts: Ints) -> Ints:
+    def _begin_windows(self, unknown: Unknown, key: Ints, starts: Ints) -> Ints:
         rows = unknown.firsts
-        starts = starts[rows]
         windows = Spans(starts, self._ends(rows, starts), starts)
-        made = self._make(self.cells, unknown, key[rows], nodes[rows], starts, windows)
+        made = self._make(self.cells, unknown, key[rows], starts, windows)
         self.fields.grow(self.cells.capacity)
         return made
 
@@ -86,13 +110,13 @@ class ZonedWindows(GridWindows):
     def _step(self, watermark: int) -> int:
         return watermark // _HOUR_MS
 
-    def _starts(self, time: Ints, columns: Columns, rows: Ints) -> Ints:
+    def _find(self, key: Ints, time: Ints, columns: Columns, rows: Ints) -> Found:
         self._asked = np.array([zone or "" for zone in columns.texts[ZONE][rows].tolist()], dtype=object)
         starts = np.zeros(len(rows), dtype=np.int64)
         for zone in set(self._asked.tolist()):
             mine = self._asked == zone
             starts[mine] = self._grid_in(zone).starts(time[mine])
-        return starts
+        return Found.of(*self.cells.find(key, starts), starts)
 
     def _grid_in(self, zone: str) -> Grid:
         grid = self._grids.get(zone)
@@ -109,8 +133,8 @@ class ZonedWindows(GridWindows):
             ends[mine] = self._grid_in(zone).ends(starts[mine])
         return ends
 
-    def _begin_windows(self, unknown: Unknown, key: Ints, nodes: Ints, starts: Ints) -> Ints:
-        made = super()._begin_windows(unknown, key, nodes, starts)
+    def _begin_windows(self, unknown: Unknown, key: Ints, starts: Ints) -> Ints:
+        made = super()._begin_windows(unknown, key, starts)
         zones = self._asked[unknown.firsts].tolist()
         self._zone_of.update((cell, zone) for cell, zone in zip(made.tolist(), zones, strict=True) if cell >= 0)
         return made

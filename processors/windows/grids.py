@@ -31,6 +31,9 @@ class Grid(Protocol):
     def starts(self, time: Ints) -> Ints:
         """The beginning of the window around each time (ms)."""
 
+    def start(self, time: int) -> int:
+        """The same of one time."""
+
     def ends(self, starts: Ints) -> Ints:
         """The ends of the windows that begin at `starts`."""
 
@@ -48,7 +51,10 @@ class EvenGrid:
         self.size_ms = size_ms
 
     def starts(self, time: Ints) -> Ints:
-        return time - time % self.size_ms
+        return time // self.size_ms * self.size_ms  # NumPy divides several at a time, but takes remainders one by one
+
+    def start(self, time: int) -> int:
+        return time // self.size_ms * self.size_ms
 
     def ends(self, starts: Ints) -> Ints:
         return starts + self.size_ms
@@ -76,6 +82,9 @@ class CalendarGrid:
         if len(time):
             self._reach(int(time.min()), int(time.max()))
         return self._bounds[np.searchsorted(self._bounds, time, side="right") - 1]
+
+    def start(self, time: int) -> int:
+        return int(self.starts(np.array([time], dtype=np.int64))[0])
 
     def ends(self, starts: Ints) -> Ints:
         if len(starts):

@@ -20,9 +20,11 @@ from processors.marks import Mark, NodeMarks
 from processors.results import NEVER, FieldResults, Results, Told
 from processors.rules.model import WindowRule
 from processors.windows.admission import Spans
-from processors.windows.cells import Cells, Unknown, each_once
+from processors.windows.cells import Cells, Unknown, each_once, tally
 from processors.windows.closing import WindowState
 from processors.windows.fields import FieldTable
+from processors.windows.gridded import find_on
+from processors.windows.grids import EvenGrid
 from processors.windows.owed import Owed
 
 NUMBERS_MAX = 1 << 62
@@ -39,6 +41,7 @@ class HoppingWindows(WindowState):
         self._size = rule.size_ms
         self._hop = rule.every_ms
         self._pane = math.gcd(self._size, self._hop)
+        self._slices = EvenGrid(self._pane)
         self._panes = Cells(rule.windows_max)
         self.fields = FieldTable(rule, self._panes.capacity)
         self._open_was: list[Interval] = []  # what was owed when the readings came, before the mark at hand
@@ -56,36 +59,35 @@ class HoppingWindows(WindowState):
 
     # readings
 
-    def _place(self, key: Ints, time: Ints, nodes: Ints, rows: Ints, columns: Columns, begin: int, end: int) -> None:
-        starts = time - time % self._pane
-        panes, unknown = self._panes.find(key, starts)
+    def _place(self, key: Ints, time: Ints, rows: Ints, columns: Columns, begin: int, end: int) -> None:
+        panes, unknown, starts = find_on(self._slices, self._panes, key, time)
         if unknown is not None:
-            panes[unknown.rows] = self._begin_panes(unknown, key, nodes, starts)[unknown.group]
+            panes[unknown.rows] = self._begin_panes(unknown, key, starts)[unknown.group]
             kept = np.flatnonzero(panes >= 0)
             if len(kept) < len(panes):
-                rows, panes, nodes = rows[kept], panes[kept], nodes[kept]
+                rows, panes = rows[kept], panes[kept]
         if len(rows):
-            self._keep_told_of(panes, nodes)
-            self._panes.touch(panes, columns.backfill[begin:end][rows])
+            each, counts = tally(panes)
+            self._keep_told_of(each)
+            self._panes.touch(each, counts)
+            self._panes.enliven(each, panes, columns.backfill[begin:end][rows])
             self.fields.add(columns, begin, end, None if len(rows) == end - begin else rows, panes)
 
-    def _begin_panes(self, unknown: Unknown, key: Ints, nodes: Ints, starts: Ints) -> Ints:
+    def _begin_panes(self, unknown: Unknown, key: Ints, starts: Ints) -> Ints:
         rows = unknown.firsts
-        starts = starts[rows]
         last = starts - starts % self._hop
         # A pane ends with the last window that it belongs to: until then it is needed.
         windows = Spans(last, last + self._size, starts - self._size)
-        made = self._make(self._panes, unknown, key[rows], nodes[rows], starts, windows)
+        made = self._make(self._panes, unknown, key[rows], starts, windows)
         self.fields.grow(self._panes.capacity)
         return made
 
-    def _keep_told_of(self, panes: Ints, nodes: Ints) -> None:
+    def _keep_told_of(self, panes: Ints) -> None:
         """Of the windows that these panes belong to: panes take readings, windows are told."""
-        until = np.maximum(self._watermark[nodes], self._silent_until)
+        until = np.maximum(self._watermark[self._nodes_of[self._panes.key[panes]]], self._silent_until)
         old = panes[self._first(self._panes.start[panes]) + self._size <= until]
         if not len(old):
             return
-        old = np.unique(old)
         starts = self._panes.start[old]
         first = self._first(starts)
         which, windows = self._each(first, (starts - first) // self._hop + 1)

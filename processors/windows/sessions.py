@@ -16,6 +16,7 @@ from processors.columns import Columns, Ints, KeyTable
 from processors.intervals import Bools
 from processors.results import Told
 from processors.rules.model import WindowRule
+from processors.windows.cells import tally
 from processors.windows.closing import WindowState
 
 _REFUSED = -1
@@ -46,8 +47,9 @@ class SessionWindows(WindowState):
 
     # readings
 
-    def _place(self, key: Ints, time: Ints, nodes: Ints, rows: Ints, columns: Columns, begin: int, end: int) -> None:
+    def _place(self, key: Ints, time: Ints, rows: Ints, columns: Columns, begin: int, end: int) -> None:
         """Rows that only prolong the latest session of their key are placed together, others one by one."""
+        nodes = self._nodes_of[key]
         self._keep_told_near(key, time, nodes)
         cells = self._prolonging(key, time)
         backfill = columns.backfill[begin:end][rows]
@@ -81,7 +83,9 @@ class SessionWindows(WindowState):
             rows, cells, backfill = rows[kept], cells[kept], backfill[kept]
         if len(rows):
             self.fields.grow(self.cells.capacity)
-            self.cells.touch(cells, backfill)
+            each, counts = tally(cells)
+            self.cells.touch(each, counts)
+            self.cells.enliven(each, cells, backfill)
             self.fields.add(columns, begin, end, None if len(rows) == end - begin else rows, cells)
 
     def _prolonging(self, key: Ints, time: Ints) -> Ints:

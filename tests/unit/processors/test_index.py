@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from processors.windows import index
-from processors.windows.cells import Cells, each_once
+from processors.windows.cells import Cells, Unknown, each_once, tally
 
 Place = tuple[int, int]
 
@@ -47,3 +47,37 @@ def test_of_equal_places_the_first_stands_for_them() -> None:
         firsts, group = each_once(*columns(rows))
         assert firsts.tolist() == [row for row, place in enumerate(rows) if place not in rows[:row]]
         assert [rows[firsts[number]] for number in group] == rows
+
+
+@pytest.mark.parametrize("wide", [1, 50])
+def test_a_tally_has_each_number_once_and_how_often_it_came(wide: int) -> None:
+    chance = random.Random(5)
+    for _ in range(50):
+        numbers = [chance.randrange(12) * wide for _ in range(chance.randrange(1, 30))]
+        each, counts = tally(np.array(numbers, dtype=np.int64))
+        assert each.tolist() == sorted(set(numbers))
+        assert counts.tolist() == [numbers.count(number) for number in each.tolist()]
+
+
+def test_windows_that_begin_together_are_found_as_any_others() -> None:
+    chance = random.Random(11)
+    asked, told = Cells(200), Cells(200)
+    for step in range(200):
+        start = chance.choice([step, step, step // 2, chance.randrange(step + 1)]) // 8 * 1000  # also behind the latest
+        keys = np.array([chance.randrange(9) for _ in range(chance.randrange(1, 25))], dtype=np.int64)
+        found, unknown = asked.find_at(keys, start)
+        wanted, same = told.find(keys, np.full(len(keys), start))
+        assert found.tolist() == wanted.tolist()
+        assert listed(unknown) == listed(same)
+        firsts = np.zeros(0, dtype=np.int64) if unknown is None else unknown.firsts[: chance.randrange(3) or None]
+        for cells in (asked, told):
+            if len(firsts):
+                cells.make(keys[firsts], np.full(len(firsts), start), np.full(len(firsts), start + 1000))
+            if step % 7 == 6:
+                gone = cells.used()[step % 3 :: 3]
+                cells.rest(gone)
+                cells.free(gone)
+
+
+def listed(unknown: Unknown | None) -> list[list[int]] | None:
+    return None if unknown is None else [column.tolist() for column in unknown]
