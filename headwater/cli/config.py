@@ -7,17 +7,27 @@ import os
 import sys
 from typing import Any
 
+from headwater.cli import words
 from headwater.cli.find import need_config
-from headwater.settings.load import load_settings, masked
+from headwater.errors import UserError
+from headwater.settings.load import holds_rules, load_settings, masked
 from headwater.settings.model import Settings
 from headwater.settings.schema import settings_schema
+from headwater.toml.source import Source
 
 
 def check(file: str | None) -> None:
-    """Print what the node would do, secrets masked, or raise a UserError that names every mistake."""
+    """Print what the node would do, secrets masked, or raise a UserError that names every mistake.
+
+    Of a rule file: what it holds.
+    """
     from headwater.app.parts import check_parts, warnings
 
-    loaded = load_settings(need_config(file))
+    path = need_config(file)
+    if is_rule_file(path):
+        check_rules(path)
+        return
+    loaded = load_settings(path)
     settings = loaded.settings
     parts = check_parts(settings)
     shown = masked(loaded)
@@ -42,6 +52,34 @@ def check(file: str | None) -> None:
         print(f"warning: {line}")
     for line in rule_changes(settings):
         print(f"at the next start {line}")
+
+
+def is_rule_file(path: str) -> bool:
+    """Whether a file holds rules and nothing else; one that cannot be read does not."""
+    source = Source(path)
+    try:
+        source.add_file(path)
+    except UserError:
+        return False
+    return holds_rules(source.table)
+
+
+def check_rules(path: str) -> None:
+    """Print what a rule file holds, or raise a UserError that names every mistake."""
+    from processors.rules.files import load_rules
+
+    try:
+        rules = load_rules([path])
+    except UserError as error:
+        hint = (
+            "Files that are named together are read together: what stands in another one, only the node's file knows."
+        )
+        raise UserError(error.what, hint=f"{error.hint} {hint}") from None
+    kinds = {"window": rules.windows, "alert": rules.alerts, "processor": rules.processors}
+    holds = ", ".join(words.count(len(some), kind) for kind, some in kinds.items() if some)
+    print(f"ok: {path}")
+    print(f"a rule file: {holds}")
+    print(f'  used where it is named, in a node\'s file or in that of `headwater process`: rules = ["{path}"]')
 
 
 def rule_changes(settings: Settings) -> list[str]:

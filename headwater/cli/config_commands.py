@@ -16,7 +16,9 @@ config_app = typer.Typer(
 
 @config_app.command("check")
 def config_check(
-    file: Annotated[str | None, typer.Argument(help="The node's file; ./headwater.toml when left out.")] = None,
+    file: Annotated[
+        str | None, typer.Argument(help="The node's file, or a rule file; ./headwater.toml when left out.")
+    ] = None,
 ) -> None:
     """Say whether a configuration is good, naming every mistake with file and line.
 
@@ -24,6 +26,7 @@ def config_check(
     Examples:
       headwater config check
       headwater config check /etc/headwater/headwater.toml
+      headwater config check my-rules.toml
     """
     from headwater.cli.config import check
 

@@ -25,14 +25,24 @@ class NodeRef(NamedTuple):
 
 
 def config_file(option: str | None) -> str | None:
-    """The configuration that a command means, or None when there is none anywhere."""
-    if option:
-        return option
+    """The configuration that a command means, or None when there is none anywhere. Raises UserError for ""."""
+    if option is not None:
+        return named(option)
     if os.path.isfile(LOCAL):
         return os.path.abspath(LOCAL)
     if os.environ.get(VARIABLE):
         return os.environ[VARIABLE]
     return SYSTEM if os.path.isfile(SYSTEM) else None
+
+
+def named(option: str) -> str:
+    """The file that somebody named; raises UserError for "", which is no file and none left out."""
+    if not option:
+        raise UserError(
+            "the name of the configuration file is empty",
+            hint="Name a file. Perhaps a variable in your command has no value.",
+        )
+    return option
 
 
 def need_config(option: str | None) -> str:

@@ -8,6 +8,7 @@ import signal
 import socket
 
 from headwater.app.logs import LEVELS, set_up_logging
+from headwater.cli.find import named
 from headwater.errors import UserError
 from headwater.settings.group import load_group
 from processors.rules.files import load_rules
@@ -21,7 +22,7 @@ def run_group(file: str, *, instance: str, rebuild: bool, metrics_port: int, lev
         raise UserError(f"--log-level {level} is not known", hint=f"It is one of {', '.join(LEVELS)}.")
     if form not in ("text", "json"):
         raise UserError(f"--log-format {form} is not known", hint="It is text or json.")
-    settings = load_group(file)
+    settings = load_group(named(file))
     rules = load_rules(settings.rules)
     try:
         from headwater.cli.process_member import Member, served_metrics

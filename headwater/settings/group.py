@@ -10,7 +10,7 @@ import msgspec
 from headwater import resources
 from headwater.errors import UserError
 from headwater.net import parse_address
-from headwater.settings.load import read_secrets, resolve_paths
+from headwater.settings.load import read_secrets, refuse_rules, resolve_paths
 from headwater.toml.check import convert, shape_of
 from headwater.toml.places import Path
 from headwater.toml.source import Source, read_source
@@ -21,6 +21,7 @@ def load_group(file: str, *, environ: Mapping[str, str] = os.environ) -> GroupSe
     """Raises `UserError` naming every mistake."""
     file = os.path.abspath(file)
     source = read_source(file)
+    refuse_rules(source)
     source.expand(environ)
     secrets: set[Path] = set()
     read_secrets(source, source.table, shape_of(GroupSettings), (), secrets)

@@ -26,6 +26,7 @@ from headwater.toml.source import Source, read_source
 NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 REFUSED_NAMES = ("raspberrypi", "localhost")
 _PATH_KEYS = ("_file", "_dir", "_path")
+_RULES = ("window", "alert", "processor")
 _SECRET_KEY = re.compile(r"(password|secret|token|credential|passphrase|private_key)$")
 
 
@@ -45,6 +46,7 @@ def load_settings(file: str, *, environ: Mapping[str, str] = os.environ, host_na
     source = read_source(
         file, missing="Write one with `headwater init edge` or `headwater init central`, or name another with --config."
     )
+    refuse_rules(source)
     source.expand(environ)
     shape = shape_of(Settings)
     secrets: set[Path] = set()
@@ -63,6 +65,22 @@ def load_settings(file: str, *, environ: Mapping[str, str] = os.environ, host_na
     if settings is None or source.problems:
         raise _error(source)
     return Loaded(settings, file, source.files, frozenset(secrets))
+
+
+def holds_rules(table: Mapping[str, Any]) -> bool:
+    """Whether this is what a rule file says, and nothing else."""
+    return bool(table) and all(key in _RULES and isinstance(value, (list, dict)) for key, value in table.items())
+
+
+def refuse_rules(source: Source) -> None:
+    """Raise UserError for a rule file in place of one that names rules."""
+    if holds_rules(source.table):
+        first = next(iter(source.table))
+        raise UserError(
+            f"{source.place((first, 0))}: [[{first}]] belongs into a rule file, and this one has nothing else",
+            hint=f'Give the file that names it: rules = ["{os.path.basename(source.main)}"] stands in a node\'s file,'
+            f" or in that of `headwater process`. `headwater config check {source.main}` checks the rules alone.",
+        )
 
 
 def masked(loaded: Loaded) -> dict[str, Any]:

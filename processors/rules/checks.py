@@ -16,6 +16,7 @@ import msgspec
 from headwater.toml.places import Path
 from processors.rules.expressions import SPECIAL, ExpressionError, compile_expression, is_of_device
 from processors.rules.model import DEVICE_ZONE, AlertRule, WindowRule
+from processors.user.outs import why_not_windowed
 
 Finding = tuple[Path, str]
 
@@ -33,6 +34,8 @@ _SPANS = ("size_s", "every_s", "gap_s")
 def about_window(rule: WindowRule, *, kind_is_known: bool = True) -> Iterator[Finding]:
     """Keys that are missing, or of another kind, or out of bounds."""
     yield from _endless(rule)
+    if why := why_not_windowed(rule.topic):
+        yield ("topic",), f"there are no windows over “{rule.topic}”: {why}"
     if kind_is_known:
         yield from _of_kind(rule)
     for key in (*_SPANS, "early_every_s"):
@@ -132,10 +135,10 @@ def _expressions(rule: WindowRule) -> Iterator[Finding]:
             yield ("where",), str(error)
 
 
-def about_alert(rule: AlertRule) -> Iterator[Finding]:
+def about_alert(rule: AlertRule, *, is_dead_man: bool) -> Iterator[Finding]:
     """Levels that are missing or contradict each other."""
     yield from _endless(rule)
-    if rule.silent_after_s is not None:
+    if is_dead_man:
         for key in _OF_LEVELS:
             if getattr(rule, key) != _LEVEL_DEFAULTS[key]:
                 yield (key,), f"an alert with silent_after_s has no {key}"
@@ -154,9 +157,9 @@ def about_alert(rule: AlertRule) -> Iterator[Finding]:
         yield (clear,), f"{rule.clear_level} must be {side} {fire}, which is {rule.fire_level}"
 
 
-def about_window_of(rule: AlertRule, window: WindowRule) -> Iterator[Finding]:
+def about_window_of(rule: AlertRule, window: WindowRule, *, is_dead_man: bool) -> Iterator[Finding]:
     """That its window does not compute what the alert looks at."""
-    if rule.silent_after_s is not None:
+    if is_dead_man:
         if window.group_by:
             yield ("silent_after_s",), f"window “{window.name}” is one over groups; a dead-man alert is about devices"
     elif rule.aggregate == "durations":

@@ -26,7 +26,9 @@ from processors.user.rule import ProcessorRule
 PROBLEMS_MAX = 20
 _AGGREGATES = (("fields",), ("every_field",))
 _UNNAMED = "unnamed"
+_KINDS = ("window", "alert", "processor")
 _HINT = "docs/windows.md shows every key with an example."
+_PROCESSORS_HINT = "docs/processors.md (“Your own processors”) shows every key with an example."
 
 
 class RuleFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,7 +81,7 @@ def _shipped(name: str) -> str:
 def _rules(source: Source, unread: list[UserError]) -> Rules:
     if unread:  # what stands in the others may refer to what stands in these
         raise UserError("\n".join(error.what for error in unread), hint=unread[0].hint)
-    for kind in ("window", "alert", "processor"):
+    for kind in _KINDS:
         if isinstance(source.table.get(kind), dict):
             source.problem((kind,), f"[{kind}] is one of several: write [[{kind}]], two brackets on either side")
             del source.table[kind]
@@ -93,7 +95,8 @@ def _rules(source: Source, unread: list[UserError]) -> Rules:
     if source.problems:
         more = len(source.problems) - PROBLEMS_MAX
         said = [*source.problems[:PROBLEMS_MAX], *([f"and {more} more"] if more > 0 else [])]
-        raise UserError("\n".join(said), hint=_HINT)
+        only_processors = all(path[:1] == ("processor",) for path in source.faulty)
+        raise UserError("\n".join(said), hint=_PROCESSORS_HINT if only_processors else _HINT)
     return Rules(windows=found.window, alerts=found.alert, processors=processors) if found is not None else Rules()
 
 
@@ -111,12 +114,14 @@ def _check_alerts(source: Source, file: RuleFile, *, are_whole: bool) -> None:
     windows = {rule.name: (index, rule) for index, rule in enumerate(file.window)}
     for number, rule in enumerate(file.alert):
         at: Path = ("alert", number)
-        _tell(source, at, about_alert(rule))
+        # One whose silent_after_s is wrong is meant to be one all the same.
+        is_dead_man = rule.silent_after_s is not None or (*at, "silent_after_s") in source.faulty
+        _tell(source, at, about_alert(rule, is_dead_man=is_dead_man))
         _tell_double(source, at, rule.name, places)
         if rule.window in windows:
             index, window = windows[rule.window]
             if not any(path[:2] == ("window", index) and path[2:3] in _AGGREGATES for path in source.faulty):
-                _tell(source, at, about_window_of(rule, window))
+                _tell(source, at, about_window_of(rule, window, is_dead_man=is_dead_man))
         elif are_whole:
             near = difflib.get_close_matches(rule.window, list(windows), n=1, cutoff=0.3)
             said = f"did you mean “{near[0]}”?" if near else f"there is {', '.join(windows) or 'none at all'}"

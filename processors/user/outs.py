@@ -1,4 +1,4 @@
-"""Which topics users' processors may write to, as far as their rules alone say it: none of their code is run here."""
+"""Which topics may be written to by users' processors, and read by windows, as far as rules alone say it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from processors.user.rule import ProcessorRule
 
-_OURS = frozenset(("readings", "raw", "devices", "deadletter", "events", "aggregates", "alerts", "late"))
+_RESULTS = frozenset(("aggregates", "alerts", "late"))
+_OURS = frozenset(("readings", "raw", "devices", "deadletter", "events", *_RESULTS))
 _TOPIC = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,200}")
 
 
@@ -18,6 +19,15 @@ def why_not(topic: str, reads: str) -> str:
     if topic in _OURS or topic.startswith(("headwater.", "__")) or topic.endswith("-changelog"):
         return "Headwater's own"
     return "" if _TOPIC.fullmatch(topic) else "no name of a topic"
+
+
+def why_not_windowed(topic: str) -> str:
+    """Why there can be no windows over a topic; "" when there can."""
+    if topic in _RESULTS or topic.endswith("-repartition"):
+        return "results of windows are written there, and each would be followed by others for ever"
+    if topic != "readings" and why_not(topic, "") == "Headwater's own":
+        return "it is Headwater's own, and has no readings whose marks would close windows"
+    return "" if _TOPIC.fullmatch(topic) else "that is no name of a topic"
 
 
 def circle(rules: Sequence[ProcessorRule], first: int) -> list[str]:

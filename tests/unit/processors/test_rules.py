@@ -14,6 +14,7 @@ HOPPING = WINDOW + 'kind = "hopping"\nevery_s = 5\n'
 SESSION = '[[window]]\nname = "w"\nkind = "session"\ngap_s = 3\n'
 CALENDAR = '[[window]]\nname = "w"\nkind = "calendar"\ncalendar = "day"\nzone = "Europe/Berlin"\n'
 SHIFTS = CALENDAR.replace("day", "shifts") + 'shifts = { early = "06:00", night = "22:00" }\n'
+DEAD_MAN = '[[alert]]\nname = "quiet"\nwindow = "w"\nsilent_after_s = 120\n'
 ALERT = '[[alert]]\nname = "hot"\nwindow = "w"\nfield = "t"\nfire_above = 85\n'
 
 
@@ -120,6 +121,18 @@ def test_a_file_by_path_and_two_files_together(tmp_path: Path) -> None:
         (WINDOW + ALERT.replace("85", "nan"), "r.toml:8: alert[0].fire_above: nan is no number to count with"),
         (WINDOW + "allowed_lateness_s = inf\n", "r.toml:4: window[0].allowed_lateness_s: inf is no number"),
         ('[windows]\nname = "w"\n', "r.toml:1: unknown key “windows”; did you mean “window”?"),
+        *(
+            (WINDOW + f'topic = "{topic}"\n', f"r.toml:4: window[0].topic: there are no windows over “{topic}”: {why}")
+            for topic, why in (
+                ("aggregates", "results of windows are written there"),
+                ("alerts", "results of windows are written there"),
+                ("late", "results of windows are written there"),
+                ("processors-w-repartition", "results of windows are written there"),
+                ("devices", "it is Headwater's own"),
+                ("headwater.progress", "it is Headwater's own"),
+                ("a b", "that is no name of a topic"),
+            )
+        ),
         ("title = 3\n", "r.toml:1: unknown key “title”; the nearest known one is “alert”"),
         (WINDOW.replace("[[", "[").replace("]]", "]"), "r.toml:1: [window] is one of several: write [[window]]"),
         ("[[window]]\nsize_s = 3\n", "r.toml:1: window[0] needs the key “name”"),
@@ -158,6 +171,9 @@ def test_one_mistake_makes_no_others() -> None:
         (WINDOW + 'every_field = ["maen"]\n' + ALERT, 1),
         (WINDOW + ALERT.replace("85", '"85"'), 1),
         (CALENDAR.replace('"day"', '"dya"') + 'shifts = { a = "01:00" }\n', 1),
+        *((WINDOW + DEAD_MAN.replace("120", bad), 1) for bad in ("-1", '"2 min"', "nan", "[120]")),
+        (WINDOW + DEAD_MAN.replace("silent_after_s", "silent_afters_s"), 1),
+        (WINDOW + 'group_by = ["site"]\n' + DEAD_MAN.replace("120", "-1"), 1),
     ):
         with pytest.raises(UserError) as caught:
             parse_rules([(text, "r.toml")])
@@ -212,3 +228,17 @@ def test_all_mistakes_of_a_window_without_a_good_name_are_told_at_once(name: str
     assert told.count("name") == 1 or "nmae" in told
     for key in ("size_s", "where", "zone", "every_field", "compute"):
         assert f"window[0].{key}" in told, told
+
+
+@pytest.mark.parametrize(
+    ("text", "page"),
+    [
+        (WINDOW.replace("10", "-1"), "docs/windows.md"),
+        ('[[processor]]\nname = "p"\nfile = "p.txt"\n', "docs/processors.md"),
+        (WINDOW.replace("10", "-1") + '[[processor]]\nname = "p"\nfile = "p.txt"\n', "docs/windows.md"),
+    ],
+)
+def test_the_page_that_describes_the_keys_is_named(text: str, page: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_rules([(text, "r.toml")])
+    assert caught.value.hint.startswith(page)
