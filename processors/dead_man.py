@@ -47,6 +47,8 @@ class DeadMan(AlertState):
         if mark.by is not None:
             takes = any_match(window.rule.nodes, mark.node)
             last, _ = self._lives.get(mark.node, (None, 0))
+            if (one := self.instances.get(gateway)) is not None and one.state == "firing" and mark.live:
+                one.consumed = max(one.consumed, mark.live)  # it was silent until then at least
             return list(self._fire(gateway, last, mark.live, mark.live)) if takes and last and mark.live else []
         if watermark is None:
             return []
@@ -90,18 +92,21 @@ class DeadMan(AlertState):
     def _resolve(self, name: str, at: int) -> Iterator[Transition]:
         one = self.instances.get(name)
         if one is not None and one.state == "firing" and one.cause_start is not None:
-            at = max(at, one.since)
+            at = max(at, one.consumed)
             yield self._become(name, one, "resolved", at, one.cause_start, (at - one.cause_start) / 1000)
 
     def _become(self, name: str, one: Instance, state: State, at: int, last: int, silent_s: float) -> Transition:
+        known = one.consumed
         one.state, one.since, one.cause_start, one.consumed = state, at, last, at
         one.value = one.cause_value = silent_s
         one.transition += 1
         cause = f"the device {_SAID[state]}: nothing for {silent_s:g} s"
-        if name.endswith(f"/{HEALTH_DEVICE}"):  # what it marked meanwhile comes later: it does not say how long it was
-            cause = f"the gateway {_SAID[state]}"
+        if name.endswith(f"/{HEALTH_DEVICE}"):
+            cause = f"the gateway {_SAID[state]}: no mark for "
             if state == "firing":
-                cause += f": no mark for {silent_s:g} s. It is off, or its link is cut; its devices are not judged"
+                cause += f"{silent_s:g} s. It is off, or its link is cut; its devices are not judged"
+            else:  # marks made in time, which a cut link held back, do not say how long it was
+                cause += f"{'at least ' if at == known else ''}{silent_s:g} s"
         return Transition(name, one.transition, state, at, silent_s, cause, at, last)
 
     def snapshot(self) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from simulators.publisher import Publisher, Token, wait_for
 
 ABSENT = frozenset({"", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"})
 TICK_MS = 100.0
+REPORT_MS = 1_000.0
 STUCK_MS_MAX = 60_000.0
 
 
@@ -161,7 +162,8 @@ class Player:
         self._topic, self._speed, self._clock, self._ledger = topic, speed, clock, ledger
         self._seqs: dict[str, int] = {}
         self._rows: dict[Token, Row] = {}
-        self._tick_ms = 0.0
+        self._tick_ms = self._report_ms = 0.0
+        self._said: dict[str, Any] = {}
         self._address, self._started_ms = address, clock.monotonic_ms()
         self._publisher: Publisher = publisher_of(self._on_sent, self._on_acked)
 
@@ -213,12 +215,19 @@ class Player:
             self._publisher.tick(now_ms)
             if self._ledger is not None:
                 self._ledger.commit()
-            members: dict[str, Any] = {"sent": self.sent, "acknowledged": self.acknowledged}
-            publisher = self._publisher
-            say("counters", members | {"resent": publisher.resent, "problem": publisher.problem})
+            self._report(now_ms, say)
             if self._address is not None:
-                check_answered([publisher], self._address, now_ms - self._started_ms)
+                check_answered([self._publisher], self._address, now_ms - self._started_ms)
         wait_for([self._publisher], [], min(timeout_ms, TICK_MS))
+
+    def _report(self, now_ms: float, say: Any) -> None:
+        """Counters once a second, where there is anything new: who waits for a gateway is not told so 300 times."""
+        publisher = self._publisher
+        members: dict[str, Any] = {"sent": self.sent, "acknowledged": self.acknowledged}
+        members |= {"resent": publisher.resent, "problem": publisher.problem}
+        if now_ms >= self._report_ms and members != self._said:
+            self._report_ms, self._said = now_ms + REPORT_MS, members
+            say("counters", members)
 
 
 def main(arguments: list[str]) -> int:

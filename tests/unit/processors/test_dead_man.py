@@ -91,11 +91,25 @@ def test_a_cut_gateway_is_named_and_none_of_its_devices() -> None:
         world.says(second, "b")
         world.mark(second, **owed)
     assert world.states[1:] == [("$gateway", "resolved")]
+    assert world.told[1]["cause"] == "the gateway is heard again: no mark for 461 s"
+    assert (world.told[1]["value"], world.told[1]["at"]) == (461, T0 + 500_000)
     world.says(598, "a")  # backfill: it spoke all the while
     world.live(600, 620, "b")
     assert len(world.states) == 2
     world.live(620, 640, "b")
     assert world.states[2:] == [("a", "firing")]
+
+
+def test_of_a_link_that_was_cut_only_the_least_time_is_known() -> None:
+    """What the gateway marked meanwhile comes with its backlog, and the first of it is as old as the cut."""
+    world = World()
+    world.live(0, 40, "a")
+    world.silence(100)
+    world.silence(400)
+    world.live(40, 500, "a")
+    assert world.states == [("$gateway", "firing"), ("$gateway", "resolved")]
+    assert world.told[1]["cause"] == "the gateway is heard again: no mark for at least 361 s"
+    assert world.told[1]["at"] == T0 + 400_000
 
 
 def test_after_a_gap_in_the_marks_devices_have_the_whole_time_to_speak() -> None:

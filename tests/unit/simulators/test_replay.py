@@ -151,6 +151,43 @@ def test_gaps_stay_at_the_chosen_speed(tmp_path: Path, monkeypatch: pytest.Monke
     assert (player.sent, player.acknowledged) == (4, 4)
 
 
+class Deaf(Eager):
+    """A publisher without a gateway."""
+
+    connects = 0
+    queued = 0
+
+    def publish(self, topic: str, payload: bytes, token: Any) -> bool:
+        self.queued = 1
+        return True
+
+    def tick(self, now_ms: float) -> None:
+        self.problem = "cannot connect: Connection refused"
+
+
+def test_a_gateway_that_is_not_there_is_told_once_and_then_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ManualClock()
+    monkeypatch.setattr(replay, "wait_for", lambda publishers, fds, timeout_ms: clock.advance(max(1.0, timeout_ms)))
+    said: list[Any] = []
+    player = Player(
+        lambda on_sent, on_acked: Deaf(on_sent, on_acked, clock),
+        topic="t",
+        speed=None,
+        clock=clock,
+        ledger=None,
+        address=("h", 1883),
+    )
+    with (
+        closing(recording(tmp_path, TEXT)) as played,
+        pytest.raises(UserError, match="no MQTT gateway at h:1883") as no,
+    ):
+        player.play(played, lambda event, members: said.append(members["problem"]))
+    assert said == ["cannot connect: Connection refused"]
+    assert "--mqtt" in no.value.hint
+
+
 def test_the_weather_of_three_airports(tmp_path: Path) -> None:
     path = airport_weather(tmp_path)
     weather = Recording(str(path), Layout(time_column="time_hour", device_columns=("origin",)))
