@@ -70,14 +70,26 @@ rivers = st.builds(some_river, st.integers(0, 1 << 32), st.integers(1, 100))
 kinds = pytest.mark.parametrize("kind", RULES)
 
 
+def check(kind: str, rows: list[Row], cuts: list[int]) -> None:
+    whole = run(RULES[kind], rows, [])
+    assert run(RULES[kind], rows, cuts) == whole, cuts
+    assert run(RULES[kind], rows, cuts, restart=True) == whole, cuts
+
+
 @kinds
 @settings(max_examples=5, suppress_health_check=FIXTURES)
 @given(rows=rivers, data=st.data())
 def test_neither_blocks_nor_restarts_show(kind: str, rows: list[Row], data: st.DataObject) -> None:
-    cuts = sorted(data.draw(st.sets(st.integers(0, len(rows)), max_size=8)))
-    whole = run(RULES[kind], rows, [])
-    assert run(RULES[kind], rows, cuts) == whole
-    assert run(RULES[kind], rows, cuts, restart=True) == whole
+    check(kind, rows, sorted(data.draw(st.sets(st.integers(0, len(rows)), max_size=8))))
+
+
+@pytest.mark.long("windows-budget", count=500)
+@kinds
+def test_neither_blocks_nor_restarts_show_for_long(kind: str, count: int) -> None:
+    for seed in range(count):
+        chance = random.Random(~seed)
+        rows = some_river(seed, chance.choice([30, 100, 300]))
+        check(kind, rows, sorted(chance.sample(range(len(rows) + 1), chance.randrange(9))))
 
 
 def test_the_rivers_meet_the_limit_and_forget_devices() -> None:

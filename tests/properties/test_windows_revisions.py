@@ -6,6 +6,7 @@ A consumer keeps the latest revision of each window: one that began again with i
 from __future__ import annotations
 
 from itertools import pairwise
+from random import Random
 
 import msgspec
 import pytest
@@ -23,6 +24,7 @@ RULES = {
     "session": river.window(kind="session", size_s=None, gap_s=9, allowed_lateness_s=15, windows_max=16),
     "until backfill is done": river.window(allowed_lateness_s=0, lateness="backfill", windows_max=16),
 }
+LATENESS = [0.0, 5.0, 15.0, 100.0]
 kinds = pytest.mark.parametrize("kind", RULES)
 
 
@@ -39,15 +41,33 @@ def revisions(rule: WindowRule, rows: list[Row], cuts: list[int], lateness: list
     return found
 
 
+def check(kind: str, rows: list[Row], cuts: list[int], lateness: list[float]) -> int:
+    """How many revisions there were beside the first ones."""
+    found = revisions(RULES[kind], rows, cuts, lateness)
+    for window, told in found.items():
+        assert told == list(range(len(told))), window
+    return sum(len(told) - 1 for told in found.values())
+
+
 @kinds
 @settings(max_examples=10)
 @given(seed=st.integers(0, 1 << 32), data=st.data())
 def test_no_revision_is_told_twice(kind: str, seed: int, data: st.DataObject) -> None:
     rows = some_river(seed, 100)
     cuts = sorted(data.draw(st.sets(st.integers(0, len(rows)), max_size=3)))
-    lateness = data.draw(st.lists(st.sampled_from([0.0, 5.0, 15.0, 100.0]), min_size=1, max_size=3))
-    for window, told in revisions(RULES[kind], rows, cuts, lateness).items():
-        assert told == list(range(len(told))), window
+    check(kind, rows, cuts, data.draw(st.lists(st.sampled_from(LATENESS), min_size=1, max_size=3)))
+
+
+@pytest.mark.long("windows-revisions", count=1_500)
+@kinds
+def test_no_revision_is_told_twice_for_long(kind: str, count: int) -> None:
+    more = 0
+    for seed in range(count):
+        chance = Random(~seed)
+        rows = some_river(seed, chance.choice([30, 100, 300]))
+        cuts = sorted(chance.sample(range(len(rows) + 1), chance.randrange(6)))
+        more += check(kind, rows, cuts, [chance.choice(LATENESS) for _ in range(3)])
+    assert more > count, "these rivers have late data"
 
 
 def at(second: float) -> Row:
