@@ -61,7 +61,10 @@ def decode_epochs(data: bytes) -> list[tuple[int, int]]:
 
 
 def _rows(data: bytes, width: int) -> list[list[str]]:
-    version, count, *lines = data.decode("ascii").splitlines() or ["", ""]
+    *lines, rest = data.decode("ascii").split("\n")
+    if rest or len(lines) < 2:
+        raise ValueError("checkpoint without its last line break")  # a digit there would be another offset
+    version, count, *lines = lines
     rows = [line.split(" ") for line in lines]
     if version != "0" or int(count) != len(rows) or any(len(row) != width for row in rows):
         raise ValueError("damaged checkpoint")
