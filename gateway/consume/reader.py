@@ -12,37 +12,22 @@ Raises `KafkaError` (the node answered with an error code), `PeerError` (bytes t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-from gateway.log.layout import HEADER_BYTES, LENGTH_OFFSET
-from gateway.log.records import Columns, Record, check_batch, control_type, decode_batch, encode_batch, split_batches
+from gateway.consume.batches import Block, decode_fetched
+from gateway.log.records import Record, encode_batch
 from gateway.wire.channel import Channel
 from gateway.wire.errors import ErrorCode, KafkaError
 from gateway.wire.schema import ApiKey
 from headwater.errors import PeerError
 from headwater.net import Net
 
+__all__ = ["EARLIEST", "LATEST", "Block", "Caller", "Reader", "decode_fetched"]
+
 EARLIEST = -2  # ListOffsets' special timestamps
 LATEST = -1
 _READ_COMMITTED = 1
 _PRODUCE_TIMEOUT_MS = 10_000
-
-
-class Block(NamedTuple):
-    """Records of one partition in offset order; all lists have the same length, which may be 0.
-
-    `headers` are encoded header sections. `next_offset` is where to read on: above the last record's when
-    transaction markers or aborted batches followed.
-    """
-
-    topic: str
-    partition: int
-    offsets: list[int]
-    timestamps: list[int]
-    keys: list[bytes | None]
-    values: list[bytes | None]
-    headers: list[bytes]
-    next_offset: int
 
 
 class Caller(Protocol):
@@ -230,65 +215,6 @@ class Reader:
                 _check(part["error_code"], f"writing to {topic}/{partition}", part.get("error_message"))
                 return int(part["base_offset"])
         raise PeerError(f"the node answered without the result of writing to {topic}/{partition}")
-
-
-def decode_fetched(
-    topic: str,
-    partition: int,
-    position: int,
-    data: bytes | memoryview,
-    aborted: Sequence[tuple[int, int]],
-) -> Block:
-    """Fetched batches as one block from `position` on.
-
-    `aborted` are (producer id, first offset) of aborted transactions. Raises `CorruptBatch` on damage; a last batch
-    that is cut short (the protocol allows it) is left for the next poll.
-    """
-    block = Block(topic, partition, [], [], [], [], [], position)
-    next_offset = position
-    waiting = sorted(aborted, key=lambda item: item[1], reverse=True)  # the next to begin stands last
-    open_aborted: set[int] = set()
-    for view in split_batches(_whole_batches(data)):
-        header = check_batch(view)
-        if header.next_offset <= position:
-            continue
-        while waiting and waiting[-1][1] <= header.last_offset:
-            open_aborted.add(waiting.pop()[0])
-        next_offset = header.next_offset
-        if header.is_control:
-            if not control_type(view):
-                open_aborted.discard(header.producer_id)
-        elif not (header.is_transactional and header.producer_id in open_aborted):
-            _extend(block, decode_batch(view), position)
-    return block._replace(next_offset=next_offset)
-
-
-def _whole_batches(data: bytes | memoryview) -> memoryview:
-    """The part of a fetch that holds whole batches: a broker may cut the last one at the byte limit."""
-    view = memoryview(data)
-    end = 0
-    while len(view) - end >= HEADER_BYTES:
-        size = int.from_bytes(view[end + 8 : end + 12], "big", signed=True) + LENGTH_OFFSET
-        if size < HEADER_BYTES:
-            return view  # damage, not a cut: the splitter says so
-        if end + size > len(view):
-            break
-        end += size
-    if not end and len(view):
-        raise PeerError(f"the node sent {len(view)} bytes that hold no whole record batch")
-    return view[:end]
-
-
-def _extend(block: Block, columns: Columns, position: int) -> None:
-    skip = 0
-    offsets = columns.offsets
-    while skip < len(offsets) and offsets[skip] < position:
-        skip += 1
-    block.offsets.extend(offsets[skip:] if skip else offsets)
-    block.timestamps.extend(columns.timestamps[skip:] if skip else columns.timestamps)
-    block.keys.extend(columns.keys[skip:] if skip else columns.keys)
-    block.values.extend(columns.values[skip:] if skip else columns.values)
-    block.headers.extend(columns.headers[skip:] if skip else columns.headers)
 
 
 def _check(code: int, what: str, message: str | None = None) -> None:

@@ -1,7 +1,8 @@
 """The group driver: processors as members of a Kafka consumer group, with transactions (KIP-98, KIP-447).
 
-librdkafka carries membership, fetching and transactions; `core.Member` decides. One thread, one loop: take a block,
-process it, and every `commit_every_ms` commit what was said together with the positions. Whatever goes wrong, the
+librdkafka carries membership and transactions, `fetcher.Fetcher` the records; `core.Member` decides. One thread, one
+loop: take a block, process it, and every `commit_every_ms` commit what was said together with the positions. What is
+fetched ahead lies in sockets and in bytes meanwhile, and is dropped with its partition. Whatever goes wrong, the
 transaction is aborted, everything in memory is dropped, and the member begins again from what is committed.
 """
 
@@ -10,18 +11,20 @@ from __future__ import annotations
 import logging
 import math
 import time
+from contextlib import closing
 from typing import Any
 
-from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import OFFSET_INVALID, KafkaError, KafkaException, TopicPartition
 
-from gateway.consume.reader import Block
+from gateway.consume.batches import Block
+from gateway.consume.fetching import LostPlaceError
 from gateway.log.headers import decode_headers
 from headwater.errors import HeadwaterError, UserError
 from processors.budget import Limits
-from processors.group.blocks import HANDFUL, BlockBuilder
 from processors.group.changelog import ChangelogError
+from processors.group.clients import new_consumer, new_producer
 from processors.group.core import Member, Source
-from processors.group.lag import lags
+from processors.group.fetcher import Fetcher
 from processors.group.settings import GroupSettings
 from processors.group.topics import ANSWER_S_MAX, NoAnswerError, Topics, read_changelog
 from processors.job import Job, as_job
@@ -34,7 +37,6 @@ POLL_S = 0.05
 STATUS_EVERY_S = 1.0
 BACKOFF_S_MIN, BACKOFF_S_MAX = 0.2, 5.0
 COMMIT_S_MAX = 30.0
-IDLE_MS_MAX = 10_000
 _FATAL = (KafkaError._FENCED, KafkaError.FENCED_INSTANCE_ID, KafkaError._FATAL)
 
 
@@ -53,7 +55,7 @@ class GroupProcessor:
         self._member: Member
         self._consumer: Any
         self._producer: Any
-        self._builder: BlockBuilder
+        self._fetcher: Fetcher
         self._open = False
         self._problem: BaseException | None = None
         self._committed_s = self._saved_s = 0.0
@@ -108,16 +110,19 @@ class GroupProcessor:
             settings.state_bytes_max, settings.forget_after_s, sum(self._topics.partitions.values())
         )
         self._member = Member(self._job, place=settings.place, limits=limits)
-        self._producer = self._new_producer()
-        self._consumer = self._new_consumer()
-        self._builder = BlockBuilder(settings.topic_prefix)
+        self._producer = new_producer(settings, self._instance)
+        self._consumer = new_consumer(settings, self._instance)
         self._open, self._problem = False, None
         self._committed_s = self._saved_s = time.monotonic()
+        with closing(Fetcher(settings)) as self._fetcher:
+            self._live()
+
+    def _live(self) -> None:
         clean = False
         try:
             self._producer.init_transactions(ANSWER_S_MAX)
             self._consumer.subscribe(
-                [f"{settings.topic_prefix}{topic}" for topic in (*self._job.topics, *self._job.relays)],
+                [f"{self._settings.topic_prefix}{topic}" for topic in (*self._job.topics, *self._job.relays)],
                 on_assign=self._assigned,
                 on_revoke=self._revoked,
                 on_lost=self._lost,
@@ -126,46 +131,6 @@ class GroupProcessor:
             clean = True
         finally:
             self._leave(clean=clean)
-
-    def _new_producer(self) -> Any:
-        settings = self._settings
-        # On an embedded central such a transaction is aborted as soon as its member is dead (docs/kafka-clients.md).
-        name = f"{settings.topic_prefix}headwater.{settings.name}.{self._instance}"
-        own = {
-            "transactional.id": name,
-            "transaction.timeout.ms": settings.transaction_timeout_ms,
-            "compression.type": "zstd",
-            "linger.ms": 0,
-            "queue.buffering.max.messages": 1_000_000,
-            "queue.buffering.max.kbytes": 1 << 20,
-            # Since 2.10 librdkafka drops a broker that is gone from the cluster's metadata. When that one was the
-            # group's coordinator, sending it the offsets waits, whatever time-out it was given, until some connection
-            # of this producer comes up or goes down (its issues 5456 and 5511). Nothing else happens to them
-            # meanwhile, so one is idle for this long, and is closed.
-            "connections.max.idle.ms": IDLE_MS_MAX,
-        }
-        return Producer(settings.client() | own)
-
-    def _new_consumer(self) -> Any:
-        settings = self._settings
-        own = {
-            "group.id": settings.group_id,
-            "group.instance.id": self._instance,
-            "session.timeout.ms": settings.session_timeout_ms,
-            "heartbeat.interval.ms": max(300, min(3_000, settings.session_timeout_ms // 4)),
-            # Not cooperative: a member that dies between giving up and joining again, and comes back under its
-            # instance, has its part of the unfinished assignment at once and without a rebalance (KIP-345). The
-            # partitions on their way to others (KIP-429) then have no owner for as long as nobody comes or goes.
-            "partition.assignment.strategy": "roundrobin",
-            "isolation.level": "read_committed",
-            "enable.auto.commit": False,
-            "auto.offset.reset": "earliest",
-            "queued.max.messages.kbytes": settings.queue_bytes_max >> 10,
-            # As shipped, a full queue pauses fetching for a second, which halves a fast reader.
-            "fetch.queue.backoff.ms": 10,
-            "fetch.wait.max.ms": 50,
-        }
-        return Consumer(settings.client() | own)
 
     def _work(self) -> None:
         told_s = 0.0
@@ -183,16 +148,31 @@ class GroupProcessor:
                 self._tell("up")
 
     def _fetch(self) -> list[Block]:
-        """What comes within `POLL_S`, and at most `fetch_records_max` records: a block per partition."""
-        most, until_s, wait_s = self._settings.fetch_records_max, time.monotonic() + POLL_S, POLL_S
-        while self._builder.count < most and wait_s > 0.0:
-            messages = self._consumer.consume(min(HANDFUL, most - self._builder.count), wait_s)
-            if self._problem is not None:
-                raise self._problem
-            if messages:
-                self._builder.add(messages)
-            wait_s = until_s - time.monotonic()
-        return self._builder.take()
+        """What comes within `POLL_S`. The group is heard first: partitions come and go only here."""
+        heard = self._consumer.poll(0)
+        if self._problem is not None:
+            raise self._problem
+        if heard is not None and heard.error() is not None:
+            raise KafkaException(heard.error())
+        try:
+            return self._fetcher.poll(POLL_S)
+        except LostPlaceError as error:
+            self._check_place(error)
+            raise  # expired: it begins again, and says so
+
+    def _check_place(self, lost: LostPlaceError) -> None:
+        """Raises `UserError` when the log has lost records that this group has read."""
+        topic, partition = lost.where
+        end = lost.end
+        if end is None:
+            _, end = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), ANSWER_S_MAX)
+        if lost.position > end:
+            raise UserError(
+                f"{topic}/{partition} ends at offset {end}, and this group has read up to {lost.position}:"
+                " the cluster has lost records, or the topic was made anew; results and state hold what is gone",
+                hint="Start it once with --rebuild: it forgets its state and computes everything again from the"
+                " start of the log; results keep their keys.",
+            )
 
     def _leave(self, *, clean: bool) -> None:
         """A clean end commits and saves; any other leaves what is committed as it is."""
@@ -212,7 +192,7 @@ class GroupProcessor:
             self._producer.close()
             self._tell("stopped" if clean else "connecting")
 
-    # partitions come and go; librdkafka calls these inside `consume`, and would swallow what they raise
+    # partitions come and go; librdkafka calls these inside `poll`, and would swallow what they raise
 
     def _assigned(self, consumer: Any, assigned: list[TopicPartition]) -> None:
         try:
@@ -228,7 +208,7 @@ class GroupProcessor:
         self._topics.look_up()
         self._job.know(self._topics.partitions)
         views = read_changelog(self._settings, {at.partition for at in assigned})
-        begin = []
+        begin: dict[Source, int] = {}
         for offset in consumer.committed(assigned, ANSWER_S_MAX):
             source = (offset.topic[prefix:], offset.partition)
             start, _ = consumer.get_watermark_offsets(TopicPartition(offset.topic, offset.partition), ANSWER_S_MAX)
@@ -252,10 +232,11 @@ class GroupProcessor:
                 log.info("%s/%d: new or changed from here on: %s", *source, version)
             if begun.expired:
                 log.warning("%s/%d: %d records before offset %d expired unread", *source, begun.expired, begun.offset)
-            begin.append(TopicPartition(offset.topic, offset.partition, begun.offset))
-        consumer.assign(begin)
+            begin[source] = begun.offset
+        consumer.assign([])  # it keeps the membership; who reads is the fetcher
+        self._fetcher.assign(begin)
         self._was_up = True
-        log.info("took over %s", ", ".join(f"{at.topic}/{at.partition} from {at.offset}" for at in begin))
+        log.info("took over %s", ", ".join(f"{topic}/{part} from {at}" for (topic, part), at in begin.items()))
 
     def _revoked(self, consumer: Any, revoked: list[TopicPartition]) -> None:
         try:
@@ -273,8 +254,9 @@ class GroupProcessor:
         self._problem = TimeoutError("the group went on without this member")
 
     def _give_up(self, consumer: Any, gone: list[TopicPartition]) -> None:
-        self._builder.clear()
-        for source in self._sources(gone):
+        sources = self._sources(gone)
+        self._fetcher.drop(sources)
+        for source in sources:
             self._member.end(source)
         consumer.unassign()
         if gone:
@@ -364,10 +346,13 @@ class GroupProcessor:
 
     def _tell(self, state: str) -> None:
         told = self._member.status()
-        behind = lags(self._consumer, self._settings.topic_prefix, told["positions"]) if state == "up" else {}
+        behind = self._fetcher.lags(told["positions"]) if state == "up" else {}
+        trouble = self._fetcher.trouble or None
+        if trouble and trouble != self._status.get("error"):
+            log.warning("%s", trouble)
         self._status = {
             "state": state,
-            "error": None,
+            "error": trouble,
             "group": self._settings.group_id,
             "instance": self._instance,
             "rebalances": self._rebalances,

@@ -51,7 +51,7 @@ class GroupSettings(ClientSecuritySettings, frozen=True, kw_only=True, forbid_un
     fetch_records_max: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 10_000
     """Records taken at once; more are faster and need more memory."""
     queue_bytes_max: Annotated[int, msgspec.Meta(ge=1 << 20)] = 32 << 20
-    """What is fetched ahead of the work."""
+    """What is fetched ahead of the work, compressed as it came."""
     metrics_listen: str | None = None
     """Where this member serves `/metrics` for Prometheus, `host:port`; nowhere when left out. It asks for no sign-in:
     keep it on loopback or within a network of your own. Also `--metrics-port`."""
@@ -67,12 +67,17 @@ class GroupSettings(ClientSecuritySettings, frozen=True, kw_only=True, forbid_un
         """The topic that keeps the group's state."""
         return f"{self.topic_prefix}{self.name}-changelog"
 
+    @property
+    def client_id(self) -> str:
+        """What every connection of a member says it is: quotas of a cluster are per client id."""
+        return f"headwater-process-{self.name}"
+
     def client(self) -> dict[str, Any]:
         """What producer, consumer and admin have in common, as librdkafka calls it."""
         found: dict[str, Any] = {
             "bootstrap.servers": self.bootstrap_servers,
             "security.protocol": self.security_protocol,
-            "client.id": f"headwater-process-{self.name}",
+            "client.id": self.client_id,
             "log_level": 3,
         }
         if self.security_protocol.startswith("SASL"):

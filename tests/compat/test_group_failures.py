@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka.admin import AdminClient
 
 from headwater.errors import HeadwaterError, UserError
 from processors.group import driver, topics
@@ -91,11 +92,31 @@ def test_outputs_of_an_aborted_transaction_are_said_again(node: KafkaNode) -> No
     member = Failing(new_settings(node, commit_every_ms=10_000), parse_rules([(RULES, "rules.toml")]), instance="a")
     with running(member) as raised:
         until(
-            lambda: member.status().get("restarts", 0) >= 1 and member.status().get("positions") == ENDS,
+            lambda: (
+                bool(raised) or (member.status().get("restarts", 0) >= 1 and member.status().get("positions") == ENDS)
+            ),
             "it is back, and has read everything",
         )
     assert not raised
     assert told(node.address) == expected(60)
+
+
+@pytest.mark.timeout(120)
+def test_a_log_that_has_lost_what_was_read_is_refused_with_the_way_out(node: KafkaNode) -> None:
+    """Going on at its start, its readings would count twice in windows that hold what is gone."""
+    rules = parse_rules([(RULES, "rules.toml")])
+    member = GroupProcessor(new_settings(node), rules, instance="a")
+    with running(member) as raised:
+        until(lambda: bool(raised) or member.status().get("positions") == ENDS, "it has read everything")
+    admin = AdminClient({"bootstrap.servers": node.address})
+    admin.delete_topics(["readings"])["readings"].result(20)
+    make_topic(node.address, "readings", PARTITIONS)
+    feed(node.address, blocks(0, 10))
+    with running(GroupProcessor(new_settings(node), rules, instance="a")) as raised:
+        until(lambda: bool(raised), "it does not go on")
+    assert isinstance(raised[0], UserError)
+    assert f"this group has read up to {ENDS['readings/0']}" in str(raised[0])
+    assert "--rebuild" in str(raised[0])
 
 
 @pytest.mark.timeout(120)

@@ -14,7 +14,6 @@ from headwater.app.metrics_server import MetricsServer
 from headwater.dashboard.group_metrics import group_registry
 from headwater.errors import UserError
 from processors.group.core import Member
-from processors.group.lag import lags
 from processors.processor import PartitionProcessor
 from processors.rules.model import Rules
 from tests.support import river
@@ -89,17 +88,6 @@ def test_only_users_processors_and_a_member_that_is_not_up_yet() -> None:
             assert ("headwater_processors_up 0.0" in get(server)) is (processors is not None)
         finally:
             server.close()
-
-
-def test_lag_is_what_lies_behind_the_position_in_each_partition() -> None:
-    class Consumer:
-        def get_watermark_offsets(self, at: Any, cached: bool) -> tuple[int, int]:
-            assert cached
-            assert at.topic == "site.readings"
-            return (0, {0: 10, 1: -1001, 2: 3}[at.partition])
-
-    positions = {"readings/0": 4, "readings/1": 0, "readings/2": 5}
-    assert lags(Consumer(), "site.", positions) == {"readings/0": 6, "readings/2": 0}
 
 
 def test_readings_are_counted_once_and_over_restarts() -> None:
