@@ -13,7 +13,7 @@ from gateway.wire.errors import ErrorCode, KafkaError
 from headwater.clock import Clock
 from headwater.errors import HeadwaterError
 from headwater.net import Net
-from processors.history.store import PENDING_MAX, HistoryStore
+from processors.history.store import PENDING_MAX, HistoryStore, is_damage
 from processors.reading_log import ReadingLog
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,7 @@ class History:
         self._stopping = False
         self._ends: dict[tuple[str, int], int] = {}
         self._error = ""
+        self._damaged_count = 0
 
     def stop(self) -> None:
         """End `run` after the round that is under way."""
@@ -58,6 +59,7 @@ class History:
             "lag_records": lag,
             "error": self._error,
             "left_out": store.left_out if store is not None else 0,
+            "damaged": store.damaged if store is not None else "",
         }
 
     def problem(self) -> str:
@@ -78,12 +80,15 @@ class History:
                 if str(error) != self._error:
                     log.warning("history: %s", error)
                 self._error = str(error)
+                if self._store is not None and isinstance(error, sqlite3.Error) and is_damage(error):
+                    self._store.close()
+                    self._store = None  # opened again, it is put aside
                 await asyncio.sleep(RETRY_S)
         if self._store is not None:
             self._store.close()
 
     async def _follow(self, store: HistoryStore) -> None:
-        self._positions = {}
+        self._positions, self._damaged_count = {}, store.damaged_count
         reader = await self._connect()
         try:
             looked_at = -float(TOPICS_EVERY_MS)
@@ -98,7 +103,8 @@ class History:
             await reader.close()
 
     async def _assign(self, reader: ReadingLog, store: HistoryStore) -> None:
-        known = store.positions()
+        known = store.positions() if store.damaged_count == self._damaged_count else {}
+        self._damaged_count = store.damaged_count
         for partition in range(await reader.partitions(TOPIC)):
             where = (TOPIC, partition)
             if where in self._positions:
@@ -128,6 +134,8 @@ class History:
         if store.pending >= PENDING_MAX or now - self._written_at >= WRITE_EVERY_MS:
             store.flush()
             self._written_at, self._error = now, ""
+        if store.damaged_count != self._damaged_count:
+            self._positions = {}  # what was lost is read again, from the topic's start
 
     # what the page asks, in threads of its own
 

@@ -2,12 +2,14 @@
 
 Nothing here is the only copy: the file is filled from topic `aggregates`, and how far is written in the same
 transaction as what was read. So a power cut loses at most the last transactions, which are then read again. A
-file that is damaged is put aside and made anew. Layout and sizes: ADR 0019.
+file whose structure is damaged is put aside and made anew; rows whose checksum is wrong are told, left out, and read
+again from the topic as far back as that reaches. Layout and sizes: ADR 0019.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import sqlite3
@@ -19,7 +21,11 @@ from typing import Any
 import msgspec
 
 from headwater.errors import UNREADABLE
+from processors.history import sums
 from processors.history.levels import LEVELS, Row, joined, level_of
+from processors.history.sums import is_whole, row_sum
+
+log = logging.getLogger(__name__)
 
 PENDING_MAX = 20_000
 POINTS_MAX = 1_500
@@ -32,15 +38,17 @@ _SCHEMA = """
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = NORMAL;
 PRAGMA journal_size_limit = 4194304;
-CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value REAL);
-CREATE TABLE IF NOT EXISTS positions (topic TEXT, partition INTEGER, next INTEGER, PRIMARY KEY (topic, partition));
+CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value REAL, crc INTEGER);
+CREATE TABLE IF NOT EXISTS positions (
+  topic TEXT, partition INTEGER, next INTEGER, crc INTEGER, PRIMARY KEY (topic, partition)
+);
 CREATE TABLE IF NOT EXISTS series (
   id INTEGER PRIMARY KEY, device TEXT, rule TEXT, field TEXT, aggregates TEXT, newest INTEGER NOT NULL DEFAULT 0,
-  UNIQUE (device, rule, field, aggregates)
+  crc INTEGER, UNIQUE (device, rule, field, aggregates)
 );
 CREATE TABLE IF NOT EXISTS points (
   series INTEGER, level INTEGER, start INTEGER, length INTEGER, revision INTEGER, complete INTEGER,
-  readings INTEGER, numbers BLOB, PRIMARY KEY (series, level, start)
+  readings INTEGER, numbers BLOB, crc INTEGER, PRIMARY KEY (series, level, start)
 ) WITHOUT ROWID;
 """
 Key = tuple[str, str, str, tuple[str, ...]]  # device, rule, field, aggregates
@@ -58,12 +66,14 @@ class HistoryStore:
         self._following: dict[tuple[str, int], int] = {}
         self._ids: dict[Key, int] = {}
         self.put_aside = ""
+        self.damaged = ""
+        self.damaged_count = 0
         self.left_out = 0
         os.makedirs(os.path.dirname(path), exist_ok=True)
         try:
             self._db = self._open()
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # of a message that names what it has read
+            if not is_damage(error):
                 raise
             self.put_aside = str(error)
             for end in ("", "-wal", "-shm"):
@@ -73,12 +83,17 @@ class HistoryStore:
 
     def _open(self) -> sqlite3.Connection:
         db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        db.text_factory = _text
         try:
             db.executescript(_SCHEMA)
-            rows = db.execute("SELECT id, device, rule, field, aggregates FROM series").fetchall()
-            if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+            if db.execute("PRAGMA integrity_check(1)").fetchone()[0] != "ok":
                 raise sqlite3.DatabaseError("its pages do not fit together")
-        except sqlite3.DatabaseError:
+            sums.prepare(db)
+            if sums.layout(db) != _layout():
+                raise sqlite3.DatabaseError("its tables have other columns")
+            self._tell(sums.mend(db))
+            rows = db.execute("SELECT id, device, rule, field, aggregates FROM series").fetchall()
+        except (sqlite3.DatabaseError, UnicodeDecodeError):
             db.close()
             raise
         self._ids = {(device, rule, field, tuple(named.split(","))): at for at, device, rule, field, named in rows}
@@ -89,6 +104,11 @@ class HistoryStore:
     def close(self) -> None:
         with self._lock:
             self._db.close()
+
+    def _tell(self, found: list[str]) -> None:
+        if found:
+            self.damaged, self.damaged_count = ", ".join(found), self.damaged_count + 1
+            log.warning("history: %s is damaged: %s; left out, and read again from the topic", self._path, self.damaged)
 
     # filling
 
@@ -150,9 +170,10 @@ class HistoryStore:
                 db.execute(f"DELETE FROM points WHERE series IN ({ids}) AND start = ?", gone)  # noqa: S608 - our own text and question marks
             for (key, start), (revision, row) in sorted(self._pending.items()):
                 touched.add(series := self._id(key))
-                self._put(series, level_of(row.end - row.start), start, revision, row)
+                self._put(key, series, level_of(row.end - row.start), start, revision, row)
             for (topic, partition), following in self._following.items():
-                db.execute("INSERT OR REPLACE INTO positions VALUES (?, ?, ?)", (topic, partition, following))
+                position = (topic, partition, following)
+                db.execute("INSERT OR REPLACE INTO positions VALUES (?, ?, ?, ?)", (*position, row_sum(*position)))
             aggregates_of = {at: key[3] for key, at in self._ids.items()}
             for series in touched:
                 self._age(series, aggregates_of[series])
@@ -173,22 +194,28 @@ class HistoryStore:
             put = "INSERT INTO series (device, rule, field, aggregates) VALUES (?, ?, ?, ?)"
             cursor = self._db.execute(put, (device, rule, field, ",".join(aggregates)))
             self._ids[key] = int(cursor.lastrowid or 0)
+            self._set_newest(key, 0)
         return self._ids[key]
 
-    def _put(self, series: int, level: int, start: int, revision: int, row: Row) -> None:
+    def _set_newest(self, key: Key, newest: int) -> None:
+        at = self._ids[key]
+        crc = row_sum(at, *key[:3], ",".join(key[3]), newest)
+        self._db.execute("UPDATE series SET newest = ?, crc = ? WHERE id = ?", (newest, crc, at))
+
+    def _put(self, key: Key, series: int, level: int, start: int, revision: int, row: Row) -> None:
         """A row, unless there is a later revision of it, or its time has been joined into a coarser one already."""
         (newest,) = self._db.execute("SELECT newest FROM series WHERE id = ?", (series,)).fetchone()
         if row.end <= self._horizon(level, newest):
             self.left_out += 1
             return
         self._db.execute(
-            "INSERT INTO points VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET length = excluded.length,"
+            f"{_INSERT} ON CONFLICT DO UPDATE SET length = excluded.length,"
             " revision = excluded.revision, complete = excluded.complete, readings = excluded.readings,"
-            " numbers = excluded.numbers WHERE excluded.revision >= revision",
-            (series, level, start, row.end - start, revision, row.complete, row.readings, _pack(row.values)),
+            " numbers = excluded.numbers, crc = excluded.crc WHERE excluded.revision >= revision",
+            _point(series, level, revision, row),
         )
         if row.end > newest:
-            self._db.execute("UPDATE series SET newest = ? WHERE id = ?", (row.end, series))
+            self._set_newest(key, row.end)
 
     # growing old
 
@@ -204,18 +231,9 @@ class HistoryStore:
             where = "series = ? AND level = ? AND start + length <= ? AND start < ?"
             chosen = (series, level, horizon, horizon)
             if level + 1 < len(LEVELS):
-                query = f"SELECT {_COLUMNS} FROM points WHERE {where} ORDER BY start"  # noqa: S608 - as above
-                old = self._db.execute(query, chosen)
-                for row in joined(aggregates, map(_row, old), LEVELS[level + 1].unit_ms):
-                    self._db.execute(
-                        "INSERT OR IGNORE INTO points VALUES (?, ?, ?, ?, 0, ?, ?, ?)",
-                        (
-                            *(series, level + 1, row.start, row.end - row.start),
-                            row.complete,
-                            row.readings,
-                            _pack(row.values),
-                        ),
-                    )
+                old = self._rows(f"{where} ORDER BY start", chosen)
+                for row in joined(aggregates, old, LEVELS[level + 1].unit_ms):
+                    self._db.execute(_INSERT.replace("INSERT", "INSERT OR IGNORE"), _point(series, level + 1, 0, row))
             self._db.execute(f"DELETE FROM points WHERE {where}", chosen)  # noqa: S608 - as above
 
     @property
@@ -231,7 +249,8 @@ class HistoryStore:
         while self.used_bytes > self._bytes_max and self._scale > 0.001:
             self._scale *= _SCALE_STEP
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.execute("INSERT OR REPLACE INTO settings VALUES ('scale', ?)", (self._scale,))
+            crc = row_sum("scale", self._scale)
+            self._db.execute("INSERT OR REPLACE INTO settings VALUES ('scale', ?, ?)", (self._scale, crc))
             for key, series in self._ids.items():
                 self._age(series, key[3])
             self._db.execute("COMMIT")
@@ -261,8 +280,7 @@ class HistoryStore:
                 rows: list[Row] = []
                 for level in range(len(LEVELS)):
                     where = "series = ? AND level = ? AND start >= ? AND start < ?"
-                    query = f"SELECT {_COLUMNS} FROM points WHERE {where}"  # noqa: S608 - as above
-                    rows += map(_row, self._db.execute(query, (series, level, begin_ms, end_ms)))
+                    rows += self._rows(where, (series, level, begin_ms, end_ms))
                 rows.sort()
                 if len(rows) > POINTS_MAX:
                     rows = joined(aggregates, rows, unit)
@@ -272,12 +290,55 @@ class HistoryStore:
                     found.append((row.start, row.end, value, low, high, row.readings, row.complete))
         return sorted(found, key=lambda point: point[:2])
 
+    def _rows(self, where: str, chosen: tuple[int, ...]) -> list[Row]:
+        """Points that are as they were written; others go, and are read again from the topic."""
+        found = self._db.execute(f"SELECT * FROM points WHERE {where}", chosen).fetchall()  # noqa: S608 - as above
+        rows = [each for each in found if is_whole(each)]
+        if len(rows) < len(found):
+            for each in found:
+                if not is_whole(each):
+                    self._db.execute("DELETE FROM points WHERE series = ? AND level = ? AND start = ?", each[:3])
+            self._db.execute("DELETE FROM positions")
+            self._following.clear()
+            self._tell([f"{len(found) - len(rows)} windows of series {chosen[0]}"])
+        return [_row(each) for each in rows]
 
-_COLUMNS = "start, length, readings, complete, numbers"
+
+_INSERT = "INSERT INTO points VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
-def _row(found: tuple[int, int, int, int, bytes]) -> Row:
-    start, length, readings, complete, numbers = found
+def _layout() -> list[object]:
+    """What `_SCHEMA` makes."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as db:
+        db.executescript(_SCHEMA)
+        sums.prepare(db)
+        return sums.layout(db)
+
+
+_DAMAGE = (sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_ERROR)  # the last: other tables
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether the file is damaged or lies on a bad sector, and not only busy or without room."""
+    if isinstance(error, sqlite3.OperationalError):
+        return getattr(error, "sqlite_errorcode", 0) in _DAMAGE
+    return isinstance(error, sqlite3.DatabaseError | UnicodeDecodeError)
+
+
+def _text(data: bytes) -> str:
+    """What is no text any more: its row's checksum says so."""
+    return data.decode(errors="replace")
+
+
+def _point(series: int, level: int, revision: int, row: Row) -> tuple[Any, ...]:
+    """A row of table `points`."""
+    numbers = _pack(row.values)
+    columns = (series, level, row.start, row.end - row.start, revision, int(row.complete), row.readings, numbers)
+    return (*columns, row_sum(*columns))
+
+
+def _row(found: tuple[Any, ...]) -> Row:
+    _, _, start, length, _, complete, readings, numbers, _ = found
     return Row(start, start + length, readings, bool(complete), struct.unpack(f"<{len(numbers) // 8}d", numbers))
 
 

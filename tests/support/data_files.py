@@ -30,8 +30,8 @@ KINDS: dict[str, str] = {
         ),
         DAMAGED,
     ),
-    "work/history.db": "a sample: SQLite's file, made again from the log",
-    "work/history.db-wal": "SQLite's, beside it",
+    "work/history.db": "tests/torture/test_history_damage.py",
+    "work/history.db-wal": "the same",
     "work/history.db-shm": "SQLite's, beside it; made again at each start",
     **dict.fromkeys(
         (

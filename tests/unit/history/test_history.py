@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import sqlite3
+import struct
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +19,7 @@ from gateway.consume.reader import Block
 from headwater.clock import SystemClock
 from processors.history.feed import History
 from processors.history.levels import DAY_MS, HOUR_MS, LEVELS, Row, joined, level_of
-from processors.history.store import HistoryStore
+from processors.history.store import HistoryStore, is_damage
 
 T0 = 1_700_000_000_000 // DAY_MS * DAY_MS
 TEN = 600_000
@@ -203,13 +205,17 @@ class MemoryLog:
         pass
 
 
-async def follow(path: Path, log: MemoryLog, points: int) -> History:
+async def follow(path: Path, log: MemoryLog, points: int, *, damaged: bool = False) -> History:
+    """Until so many points are there; `damaged`: and some were told to be damaged before."""
+
     async def connect() -> MemoryLog:
         return log
 
     history = History(str(path), bytes_max=64 << 20, connect=connect, clock=SystemClock())
     running = asyncio.create_task(history.run())
-    while len(history.read("n/a", "w", "t", "mean", 0, 1 << 50)) < points:  # noqa: ASYNC110 - asked as the page asks
+    while (  # noqa: ASYNC110 - asked as the page asks
+        len(history.read("n/a", "w", "t", "mean", 0, 1 << 50)) < points or bool(history.status()["damaged"]) < damaged
+    ):
         await asyncio.sleep(0.01)
     history.stop()
     await running
@@ -226,6 +232,84 @@ def test_the_feed_goes_on_where_it_was(tmp_path: Path) -> None:
     shorter = MemoryLog(values[:2])  # another log under the same name: from its start
     asyncio.run(follow(tmp_path / "history.db", shorter, 10))
     assert shorter.asked[0] == 0
+
+
+def spoil(path: Path, statement: str) -> None:
+    """Change the file behind its owner's back, as a flipped bit does."""
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute(statement)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE points SET numbers = substr(numbers, 9) || substr(numbers, 1, 8) WHERE start / 600000 % 2",
+        "UPDATE points SET complete = 0 WHERE start = (SELECT max(start) FROM points)",
+        "DELETE FROM points WHERE start = (SELECT max(start) FROM points)",
+        "UPDATE series SET field = 'u'",
+        "UPDATE positions SET next = 99",
+        "DELETE FROM series",
+    ],
+)  # fmt: skip
+def test_what_was_changed_in_the_file_is_told_and_read_again(
+    tmp_path: Path, statement: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("TOPICS_EVERY_MS", "READ_AGE_MS_MAX"):
+        monkeypatch.setattr(f"processors.history.feed.{name}", 10)
+    path, values = tmp_path / "history.db", [result(T0 + step * TEN, t=mean(float(step))) for step in range(10)]
+    asyncio.run(follow(path, MemoryLog(values), 10))
+    spoil(path, statement)
+    log = MemoryLog(values)
+    history = asyncio.run(follow(path, log, 10, damaged=True))
+    assert history.status()["damaged"]
+    assert 0 in log.asked
+    again = HistoryStore(str(path), bytes_max=64 << 20)
+    assert (again.damaged, again.put_aside) == ("", "")
+    assert [point[2] for point in read(again)] == [float(step) for step in range(10)]
+    again.close()
+
+
+def test_a_file_from_before_there_were_checksums_is_read_and_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    with contextlib.closing(sqlite3.connect(path)) as old, old:
+        old.executescript(OLD_SCHEMA)
+        old.execute("INSERT INTO series VALUES (1, 'n/a', 'w', 't', 'mean', ?)", (T0 + TEN,))
+        old.execute("INSERT INTO points VALUES (1, 1, ?, ?, 0, 1, 10, ?)", (T0, TEN, struct.pack("<d", 1.5)))
+        old.execute("INSERT INTO positions VALUES ('aggregates', 0, 1)")
+    for _ in range(2):
+        store = HistoryStore(str(path), bytes_max=64 << 20)
+        assert (store.put_aside, store.damaged) == ("", "")
+        assert read(store)[0] == (T0, T0 + TEN, 1.5, None, None, 10, True)
+        assert store.positions() == {("aggregates", 0): 1}
+        store.take([result(T0 + TEN, t={"mean": 2.5})])
+        store.flush()
+        assert len(read(store)) == 2
+        store.close()
+
+
+def test_a_file_on_a_bad_sector_is_put_aside_and_one_that_is_busy_is_not() -> None:
+    def failed(code: int) -> sqlite3.Error:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = code
+        return error
+
+    assert is_damage(failed(sqlite3.SQLITE_IOERR_READ))
+    assert not is_damage(failed(sqlite3.SQLITE_BUSY))
+    assert not is_damage(failed(sqlite3.SQLITE_FULL))
+
+
+OLD_SCHEMA = """
+CREATE TABLE settings (name TEXT PRIMARY KEY, value REAL);
+CREATE TABLE positions (topic TEXT, partition INTEGER, next INTEGER, PRIMARY KEY (topic, partition));
+CREATE TABLE series (
+  id INTEGER PRIMARY KEY, device TEXT, rule TEXT, field TEXT, aggregates TEXT, newest INTEGER NOT NULL DEFAULT 0,
+  UNIQUE (device, rule, field, aggregates)
+);
+CREATE TABLE points (
+  series INTEGER, level INTEGER, start INTEGER, length INTEGER, revision INTEGER, complete INTEGER,
+  readings INTEGER, numbers BLOB, PRIMARY KEY (series, level, start)
+) WITHOUT ROWID;
+"""
 
 
 def test_the_files_own_checks_hold(store: HistoryStore, tmp_path: Path) -> None:
