@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from devices.decoders.registry import decoder_for
 from devices.profiles import Profile
-from devices.reading import Reading, Undecodable
+from devices.reading import Reading, Undecodable, refuse_reserved
 from devices.user_code import Message, UserDecoder
 
 
@@ -21,7 +21,10 @@ class Decoding:
     def results(self, messages: Sequence[Message], device: str = "") -> list[list[Reading] | Undecodable]:
         """One result for each; `device` is the port's, for a user's decoder."""
         if self._user is None:
-            return self._decode(self.profile, [(message.topic, message.payload) for message in messages])
-        name = self._user.profile.name
-        found = [self._user.result(message, device) for message in messages]
-        return [Undecodable(one.reason, decoder=name) if one.reason else one.readings for one in found]
+            results = self._decode(self.profile, [(message.topic, message.payload) for message in messages])
+        else:
+            name = self._user.profile.name
+            found = [self._user.result(message, device) for message in messages]
+            results = [Undecodable(one.reason, decoder=name) if one.reason else one.readings for one in found]
+        refuse_reserved(results)
+        return results

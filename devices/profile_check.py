@@ -14,6 +14,7 @@ import msgspec
 
 from devices.options import OPTIONS
 from devices.profiles import FieldSpec, Profile, RegisterSpec, TimestampSpec
+from devices.reading import is_reserved
 from devices.topics import compile_topic, placeholders
 from headwater.errors import UserError
 
@@ -64,6 +65,8 @@ def _general_faults(profile: Profile) -> Iterator[Fault]:
             ZoneInfo(profile.zone)
         except (KeyError, ValueError, OSError):
             yield "zone", f"there is no time zone “{profile.zone}”", "Names are as Europe/Berlin; see tzselect."
+    if profile.device is not None and is_reserved(profile.device):
+        yield "device", f"no device may be called “{profile.device}”", "$ begins the node's own names."
     for key in ("expected_interval_ms", "event_time_past_max_ms", "heartbeat_ms", "interval_min_ms"):
         value = getattr(profile, key)
         if value is not None and value <= 0:

@@ -11,6 +11,11 @@ HEALTH_DEVICE = "$gateway"
 """The device as which a node speaks of itself: the readings that bear marks when no device has sent any."""
 
 
+def is_reserved(device: str) -> bool:
+    """Whether no device may be called so: `$…` is the node's own, and readers know its health by the key's end."""
+    return device[:1] == "$" or device.endswith(f"/{HEALTH_DEVICE}")
+
+
 class Reading(NamedTuple):
     """One set of fields that a device measured together.
 
@@ -32,6 +37,17 @@ class Undecodable(Exception):  # noqa: N818 - it is a value in a list as often a
         super().__init__(reason)
         self.reason = reason
         self.decoder = decoder
+
+
+def refuse_reserved(results: list[list[Reading] | Undecodable]) -> None:
+    """Turn away, in place, the messages that say to be the node's own, whatever named their device."""
+    for index, result in enumerate(results):
+        if type(result) is list:
+            for reading in result:
+                if is_reserved(reading.device):
+                    reason = f"no device may be called “{reading.device[:80]}”: $ begins the node's own names"
+                    results[index] = Undecodable(reason, decoder="ingest")
+                    break
 
 
 def one_by_one(

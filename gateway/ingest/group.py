@@ -14,7 +14,7 @@ from itertools import repeat
 
 from devices.decoders.json_plain import PlainReadings
 from devices.profiles import Profile
-from devices.reading import Undecodable
+from devices.reading import Undecodable, is_reserved, refuse_reserved
 from devices.topics import TopicMatcher
 from gateway.ingest.counts import Counts
 from gateway.ingest.devices import Devices, Met
@@ -216,11 +216,15 @@ class GroupBuilder:
             return False
         known = lane.topic_keys
         keys: list[bytes] = []
-        for run in lane.runs:
-            if (topic := run.topic) is not None:
-                keys += [known.get(topic) or self._topic_key(lane, topic)] * (run.stop - run.start)
-            else:
-                keys += [known.get(each) or self._topic_key(lane, each) for each in lane.topics[run.start : run.stop]]
+        try:
+            for run in lane.runs:
+                here = slice(run.start, run.stop)
+                if (topic := run.topic) is not None:
+                    keys += [known.get(topic) or self._topic_key(lane, topic)] * (run.stop - run.start)
+                else:
+                    keys += [known.get(each) or self._topic_key(lane, each) for each in lane.topics[here]]
+        except Undecodable:
+            return False
         arrivals = [run.entry.arrival_ms for run in lane.runs]
         earliest_ms, latest_ms = max(0, max(arrivals) - lane.past_max_ms), min(arrivals) + FUTURE_MAX_MS
         if plain.claims is None or (min(plain.claims) >= earliest_ms and max(plain.claims) <= latest_ms):
@@ -239,6 +243,8 @@ class GroupBuilder:
         if len(lane.topic_keys) >= _KEYS_MAX:
             lane.topic_keys.clear()
         device = lane.plain.device(topic) if lane.plain is not None else topic
+        if is_reserved(device):
+            raise Undecodable("told for each message")
         key = lane.topic_keys[topic] = self._key(device, lane.profile)
         return key
 
@@ -282,6 +288,7 @@ class GroupBuilder:
         """Neighbouring runs of a lane, reading by reading."""
         base = runs[0].start
         results = lane.decode_some(base, runs[-1].stop)
+        refuse_reserved(results)
         lane.refuse_swollen(results, base, len(self._node) + 1)
         if self._screen and not runs[0].entry.replayed:  # who replays has asked, by the node's file as it is now
             self._screen(results)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from devices.decoders.registry import decoder_for
 from devices.profiles import Profile
-from devices.reading import Reading, Undecodable
+from devices.reading import Reading, Undecodable, refuse_reserved
 from devices.user_code import Message
 from devices.user_settings import DecoderSettings
 from headwater.app.decoder_process import DecoderBroken, DecoderDied, DecoderProcess, Item
@@ -26,6 +26,11 @@ class CommandDecoding:
 
     async def results(self, messages: Sequence[Message]) -> Results:
         """One result for each. Raises UserError for a decoder that cannot be loaded."""
+        results = await self._decoded(messages)
+        refuse_reserved(results)  # as a node does
+        return results
+
+    async def _decoded(self, messages: Sequence[Message]) -> Results:
         if self._process is None:
             decode = decoder_for(self.profile.format if self.profile is not None else "json")
             return decode(self.profile, [(message.topic, message.payload) for message in messages])
