@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -49,17 +49,20 @@ def warnings(settings: Settings) -> list[str]:
         for broker in settings.mqtt_client
         if broker.password is not None and not broker.tls and not is_loopback(broker.where()[0])
     ]
-    return found + _not_running(settings)
+    return found + (rule_warnings(settings.rules) if settings.rules else [])
 
 
-def _not_running(settings: Settings) -> list[str]:
-    """The node starts with what is no Python, and pauses that processor; its code is not run to find out more."""
-    if not settings.rules:
-        return []
+def rule_warnings(names: Iterable[str]) -> list[str]:
+    """What is hardly meant in rules that are right, and processors that will not run.
+
+    Who is given what is no Python starts, and pauses that processor; its code is not run to find out more.
+    """
+    from processors.rules.checks import doubts
     from processors.rules.files import load_rules
 
-    found = []
-    for rule in load_rules(settings.rules).processors:
+    rules = load_rules(names)
+    found = doubts(rules.windows)
+    for rule in rules.processors:
         try:
             compile(Path(rule.file).read_bytes(), rule.file, "exec", dont_inherit=True)
         except SyntaxError as error:

@@ -66,6 +66,7 @@ def is_rule_file(path: str) -> bool:
 
 def check_rules(path: str) -> None:
     """Print what a rule file holds, or raise a UserError that names every mistake."""
+    from headwater.app.parts import rule_warnings
     from processors.rules.files import load_rules
 
     try:
@@ -80,6 +81,8 @@ def check_rules(path: str) -> None:
     print(f"ok: {path}")
     print(f"a rule file: {holds}")
     print(f'  used where it is named, in a node\'s file or in that of `headwater process`: rules = ["{path}"]')
+    for line in rule_warnings([path]):
+        print(f"warning: {line}")
 
 
 def rule_changes(settings: Settings) -> list[str]:

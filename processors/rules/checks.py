@@ -8,12 +8,13 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 import msgspec
 
 from headwater.toml.places import Path
+from processors.rules.evaluation import Expression
 from processors.rules.expressions import SPECIAL, ExpressionError, compile_expression, is_of_device
 from processors.rules.model import DEVICE_ZONE, AlertRule, WindowRule
 from processors.user.outs import why_not_windowed
@@ -121,18 +122,45 @@ def _zone(key: str, name: str) -> Iterator[Finding]:
 
 
 def _expressions(rule: WindowRule) -> Iterator[Finding]:
-    for name, text in rule.compute.items():
+    names = list(rule.compute)
+    for index, (name, text) in enumerate(rule.compute.items()):
         if name in SPECIAL or name.startswith("device.") or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]{0,99}", name):
             yield ("compute", name), f"“{name}” cannot name a computed field"
         try:
-            compile_expression(text, wanted="number")
+            found = compile_expression(text, wanted="number")
         except ExpressionError as error:
             yield ("compute", name), str(error)
+            continue
+        yield from (
+            (("compute", name), f"it reads {later}, which is computed behind it: {later} must stand before it")
+            for later in names[index + 1 :]
+            if later in found.numbers | found.texts
+        )
+        yield from _numbers_as_texts(("compute", name), found, names[:index])
     if rule.where:
         try:
-            compile_expression(rule.where, wanted="truth")
+            yield from _numbers_as_texts(("where",), compile_expression(rule.where, wanted="truth"), names)
         except ExpressionError as error:
             yield ("where",), str(error)
+
+
+def _numbers_as_texts(key: Path, expression: Expression, computed: list[str]) -> Iterator[Finding]:
+    """A computed field is a number, so a comparison with a text would never hold."""
+    for name in sorted((expression.texts - expression.numbers).intersection(computed)):
+        yield key, f"{name} is computed, so it is a number and no text; give the computed field another name"
+
+
+def doubts(rules: Iterable[WindowRule]) -> list[str]:
+    """What of rules that are right may be meant otherwise, one line for each."""
+    found = []
+    for rule in rules:
+        expressions = {
+            f"compute.{name}": compile_expression(text, wanted="number") for name, text in rule.compute.items()
+        }
+        if rule.where:
+            expressions["where"] = compile_expression(rule.where, wanted="truth")
+        found += [f"window {rule.name}, {key}: {doubt}" for key, one in expressions.items() for doubt in one.doubts]
+    return found
 
 
 def about_alert(rule: AlertRule, *, is_dead_man: bool) -> Iterator[Finding]:

@@ -8,15 +8,8 @@ import numpy as np
 
 from processors.columns import Columns, FieldColumn, Floats, KeyTable, Texts
 from processors.facts import DeviceFacts
-from processors.rules.expressions import (
-    Expression,
-    Table,
-    compile_expression,
-    evaluate_number,
-    evaluate_truth,
-    fields_of,
-    is_of_device,
-)
+from processors.rules.evaluation import Expression, Table, evaluate_number, evaluate_truth, fields_of
+from processors.rules.expressions import SPECIAL, compile_expression
 
 
 class Derivation:
@@ -46,17 +39,21 @@ class Derivation:
                 cache[name] = _dense(columns.fields.get(name), len(columns))
             return cache[name]
 
-        def text(name: str) -> Texts:
-            if name in ("device", "node"):
-                return _names(columns, keys, of_node=name == "node")
-            if is_of_device(name):
-                return facts.column(name, columns, keys)
-            return columns.texts[name]
+        computed: set[str] = set()
 
-        table = Table(len(columns), number, text)
+        def text(name: str) -> Texts:
+            return np.full(len(columns), None, dtype=object) if name in computed else columns.texts[name]
+
+        def fact(name: str) -> Texts:
+            if name in SPECIAL:
+                return _names(columns, keys, of_node=name == "node")
+            return facts.column(name, columns, keys)
+
+        table = Table(len(columns), number, text, fact)
         fields = dict(columns.fields)
         for name, expression in self._compute.items():
             cache[name] = evaluate_number(expression, table)
+            computed.add(name)
             rows = np.flatnonzero(~np.isnan(cache[name]))
             fields.pop(name, None)
             if len(rows):
@@ -65,7 +62,7 @@ class Derivation:
         if self._where is not None:
             key = np.where(evaluate_truth(self._where, table), key, -1)
         # not `_replace`, which asks for the length that `Columns` gives another meaning
-        texts = {**columns.texts, **{name: text(name) for name in self._facts}} if self._facts else columns.texts
+        texts = {**columns.texts, **{name: fact(name) for name in self._facts}} if self._facts else columns.texts
         return Columns(key, columns.time, columns.backfill, fields, columns.marks, columns.refused, texts)
 
 

@@ -4,10 +4,11 @@
     compute = { efficiency = "power / (0.6 * wind_speed ** 3)" }
 
 The text is parsed by Python's own parser and its tree is walked: only what `_Builder` knows exists, so an expression
-can compute and compare and nothing else. Names are fields (`a.b` for nested ones), `device`, `node` and what is known
-of the device (`device.site`). A number that
-a reading does not have is unknown: what is computed from it is absent, a comparison with it is false. Division by zero
-and numbers beyond all bounds are unknown too. docs/windows.md, "Filters and computed fields", is for users.
+can compute and compare and nothing else. Names are fields (`a.b` for nested ones, `field('any/name')`), `device`,
+`node` and what is known of the device (`device.site`, `label('any-name')`). What stands in a field says the reading, so
+a field has the type of its place: a number (true is 1, false 0), a truth (a number that is not 0) or a text. A number
+that a reading does not have is unknown: what is computed from it is absent, a comparison with it is false. Division by
+zero and numbers beyond all bounds are unknown too. docs/windows.md, "Filters and computed fields", is for users.
 """
 
 from __future__ import annotations
@@ -15,15 +16,25 @@ from __future__ import annotations
 import ast
 import difflib
 import operator
-from collections.abc import Callable, Iterable, Sequence
+import unicodedata
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
-Texts = npt.NDArray[np.object_]
+from processors.columns import Bools
+from processors.rules.evaluation import (
+    ARITHMETIC,
+    COMPARISONS,
+    FUNCTIONS,
+    Expression,
+    Table,
+    are_there,
+    known,
+    same_text,
+)
+
 Type = Literal["number", "truth", "text"]
 
 TEXT_MAX = 1_000
@@ -32,101 +43,53 @@ NODES_MAX = 2_000
 SPECIAL = ("device", "node")
 OF_DEVICE = ("device.site", "device.zone", "device.type")
 LABEL = "device.labels."
+_ANY_NAME = "a field's name that is more than letters, digits, _ and dots is written field('Motor/Speed')"
+_TRUTHS = {"true": True, "false": False}  # as JSON and TOML write them
+_QUOTES = ("field", "label")
 
 
 class ExpressionError(ValueError):
     """What is wrong with an expression, in plain words."""
 
 
-class Table(NamedTuple):
-    """What an expression is evaluated on: columns of one length."""
-
-    rows: int
-    number: Callable[[str], Floats]
-    """A field's numbers; NaN where it has none."""
-    text: Callable[[str], Texts]
-    """A field's texts, `device`, `node`, or what is known of the device; None where there is none."""
-
-
 class _Node(NamedTuple):
-    type: Type
+    type: Type | Literal["field"]
     of: Callable[[Table], Any]
-
-
-class Expression(NamedTuple):
-    """A compiled expression. `numbers`, `texts`: the fields that it reads as such."""
-
-    source: str
-    type: Type
-    of: Callable[[Table], Any]
-    numbers: frozenset[str]
-    texts: frozenset[str]
-
-
-_ARITHMETIC: dict[type[ast.operator], Any] = {
-    ast.Add: np.add,
-    ast.Sub: np.subtract,
-    ast.Mult: np.multiply,
-    ast.Div: np.divide,
-    ast.FloorDiv: np.floor_divide,
-    ast.Mod: np.mod,
-    ast.Pow: np.power,
-}
-_COMPARISONS: dict[type[ast.cmpop], Any] = {
-    ast.Lt: np.less,
-    ast.LtE: np.less_equal,
-    ast.Gt: np.greater,
-    ast.GtE: np.greater_equal,
-    ast.Eq: np.equal,
-    ast.NotEq: np.not_equal,
-}
-FUNCTIONS: dict[str, tuple[int, Any]] = {
-    "abs": (1, np.abs),
-    "sqrt": (1, np.sqrt),
-    "exp": (1, np.exp),
-    "log": (1, np.log),
-    "log10": (1, np.log10),
-    "sin": (1, np.sin),
-    "cos": (1, np.cos),
-    "tan": (1, np.tan),
-    "atan2": (2, np.arctan2),
-    "radians": (1, np.radians),
-    "degrees": (1, np.degrees),
-    "floor": (1, np.floor),
-    "ceil": (1, np.ceil),
-    "round": (1, np.rint),
-    "min": (2, np.minimum),
-    "max": (2, np.maximum),
-}
-"""Name -> (how many arguments, function over columns). `has(field)` is known besides."""
+    field: str = ""
 
 
 def compile_expression(text: str, *, wanted: Type) -> Expression:
     """An expression that says a number or a truth. Raises `ExpressionError`."""
     if len(text) > TEXT_MAX:
         raise ExpressionError(f"it has {len(text)} characters, {TEXT_MAX} are allowed")
+    builder = _Builder(text.strip())
+    of = builder.typed(_parsed(builder.source), -1, wanted)
+    return Expression(text, of, frozenset(builder.numbers), frozenset(builder.texts), tuple(builder.doubts))
+
+
+def _parsed(text: str) -> ast.expr:
     try:
-        tree = ast.parse(text.strip(), mode="eval")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # of an escape such as \\d, and of 1if: Python is about to refuse them
+            return ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         where = f" at character {error.offset}" if isinstance(error, SyntaxError) and error.offset else ""
         said = error.msg if isinstance(error, SyntaxError) else str(error)
-        raise ExpressionError(f"“{text}” cannot be read{where}: {said}") from None
-    builder = _Builder()
-    node = builder.build(tree.body, 0)
-    if node.type != wanted:
-        raise ExpressionError(f"“{text}” says a {node.type}; here a {wanted} is needed")
-    return Expression(text, node.type, node.of, frozenset(builder.numbers), frozenset(builder.texts))
+        hint = f"; {_ANY_NAME}" if said.startswith("invalid syntax") or "character" in said else ""
+        raise ExpressionError(f"“{text}” cannot be read{where}: {said}{hint}") from None
 
 
 class _Builder:
     """Walks the tree once; what it does not know is refused by name."""
 
-    def __init__(self) -> None:
+    def __init__(self, source: str) -> None:
+        self.source = source
         self.numbers: set[str] = set()
         self.texts: set[str] = set()
+        self.doubts: list[str] = []
         self._nodes = 0
 
-    def build(self, tree: ast.expr, depth: int, *, as_text: bool = False) -> _Node:
+    def build(self, tree: ast.expr, depth: int) -> _Node:
         if depth > DEPTH_MAX:
             raise ExpressionError(f"it is nested deeper than {DEPTH_MAX}")
         self._nodes += 1  # what stands before `in` is computed for each item of the list
@@ -136,7 +99,7 @@ class _Builder:
             case ast.Constant():
                 return _constant(tree.value)
             case ast.Name() | ast.Attribute():
-                return self._name(_path(tree), as_text=as_text)
+                return self._name(self._path(tree))
             case ast.UnaryOp():
                 return self._unary(tree, depth)
             case ast.BinOp():
@@ -154,28 +117,52 @@ class _Builder:
             "comparisons, and, or, not, in, if … else, and functions"
         )
 
-    def _typed(self, tree: ast.expr, depth: int, wanted: Type) -> Callable[[Table], Any]:
-        node = self.build(tree, depth + 1, as_text=wanted == "text")
-        if node.type != wanted:
-            raise ExpressionError(f"“{ast.unparse(tree)}” is a {node.type}; here a {wanted} is needed")
-        return node.of
+    def typed(self, tree: ast.expr, depth: int, wanted: Type) -> Callable[[Table], Any]:
+        """What a part of the expression says, as a type that its place wants."""
+        return self._as(self.build(tree, depth + 1), wanted, tree)
 
-    def _name(self, name: str, *, as_text: bool) -> _Node:
+    def _as(self, node: _Node, wanted: Type, tree: ast.expr) -> Callable[[Table], Any]:
+        name = node.field
+        if node.type == wanted:
+            return node.of
+        if node.type != "field":
+            raise ExpressionError(
+                f"“{ast.unparse(tree)}” is a {node.type}; here a {wanted} is needed{_way(node, wanted)}"
+            )
+        if wanted == "text":
+            self.texts.add(name)
+            return lambda table: table.text(name)
+        self.numbers.add(name)
+        if wanted == "number":
+            return lambda table: table.number(name)
+        return lambda table: known(np.not_equal, table.number(name), np.zeros(table.rows), table.rows)
+
+    def _name(self, name: str) -> _Node:
+        if name in _TRUTHS:
+            return _constant(_TRUTHS[name])
         if name.startswith("device.") and not is_of_device(name):
             near = difflib.get_close_matches(name, [*OF_DEVICE, f"{LABEL}…"], n=1)
             said = f"did you mean {near[0]}?" if near else f"there are {', '.join(OF_DEVICE)} and {LABEL}…"
             raise ExpressionError(f"nothing is known as {name}; {said}")
-        if as_text or name in SPECIAL or is_of_device(name):
-            self.texts.add(name)
-            return _Node("text", lambda table: table.text(name))
-        self.numbers.add(name)
-        return _Node("number", lambda table: table.number(name))
+        if name in SPECIAL or is_of_device(name):
+            return _Node("text", lambda table: table.fact(name))
+        return _field(name)
+
+    def _path(self, tree: ast.expr) -> str:
+        """`a.b.c` of names and attributes, as it is written: the parser makes another letter of some (µ, ﬁ)."""
+        read = _dotted(tree)
+        if read.isascii():
+            return read
+        written = ast.get_source_segment(self.source, tree) or ""
+        if unicodedata.normalize("NFKC", written) != read:
+            raise ExpressionError(f"“{written}” is no plain name; {_ANY_NAME}")
+        return written
 
     def _unary(self, tree: ast.UnaryOp, depth: int) -> _Node:
         if isinstance(tree.op, ast.Not):
-            inner = self._typed(tree.operand, depth, "truth")
+            inner = self.typed(tree.operand, depth, "truth")
             return _Node("truth", lambda table: ~inner(table))
-        inner = self._typed(tree.operand, depth, "number")
+        inner = self.typed(tree.operand, depth, "number")
         if isinstance(tree.op, ast.USub):
             return _Node("number", lambda table: -inner(table))
         if isinstance(tree.op, ast.UAdd):
@@ -183,14 +170,26 @@ class _Builder:
         raise ExpressionError("~ is not allowed; write not")
 
     def _arithmetic(self, tree: ast.BinOp, depth: int) -> _Node:
-        function = _ARITHMETIC.get(type(tree.op))
+        function = ARITHMETIC.get(type(tree.op))
         if function is None:
             raise ExpressionError(f"“{ast.unparse(tree)}”: this operator is not known; there are + - * / // % **")
-        left, right = self._typed(tree.left, depth, "number"), self._typed(tree.right, depth, "number")
+        left, right = self.typed(tree.left, depth, "number"), self.typed(tree.right, depth, "number")
+        self._doubt(tree)
         return _Node("number", lambda table: function(left(table), right(table)))
 
+    def _doubt(self, tree: ast.BinOp) -> None:
+        """Names of fields often have a - or / in them, and then it is no mistake of grammar."""
+        written = ast.get_source_segment(self.source, tree) or ""
+        of_names = isinstance(tree.left, ast.Name | ast.Attribute) and isinstance(tree.right, ast.Name | ast.Attribute)
+        if of_names and isinstance(tree.op, ast.Sub | ast.Div) and not any(map(str.isspace, written)):
+            sign, says = ("-", "minus") if isinstance(tree.op, ast.Sub) else ("/", "divided by")
+            self.doubts.append(
+                f"“{written}” is {_dotted(tree.left)} {says} {_dotted(tree.right)} (put spaces around {sign} if so); "
+                f"a field of this name is written field('{written}')"
+            )
+
     def _logic(self, tree: ast.BoolOp, depth: int) -> _Node:
-        parts = [self._typed(part, depth, "truth") for part in tree.values]
+        parts = [self.typed(part, depth, "truth") for part in tree.values]
         join = operator.and_ if isinstance(tree.op, ast.And) else operator.or_
 
         def of(table: Table) -> Any:
@@ -209,23 +208,36 @@ class _Builder:
         return (
             parts[0]
             if len(parts) == 1
-            else _Node("truth", lambda table: np.logical_and.reduce([of(table) for _, of in parts]))
+            else _Node("truth", lambda table: np.logical_and.reduce([part.of(table) for part in parts]))
         )
 
     def _compared(self, left: ast.expr, operation: ast.cmpop, right: ast.expr, depth: int) -> _Node:
         if isinstance(operation, ast.In | ast.NotIn):
             return self._member(left, right, depth, negate=isinstance(operation, ast.NotIn))
-        compare = _COMPARISONS.get(type(operation))
+        compare = COMPARISONS.get(type(operation))
         if compare is None:
             raise ExpressionError("“is” is not allowed; write ==")
-        if _is_text(left) or _is_text(right):
-            if not isinstance(operation, ast.Eq | ast.NotEq):
-                raise ExpressionError("texts are compared with ==, != and in only")
-            one, other = self._typed(left, depth, "text"), self._typed(right, depth, "text")
-            equal = isinstance(operation, ast.Eq)
-            return _Node("truth", lambda table: _same_text(one(table), other(table), table.rows, equal=equal))
-        first, second = self._typed(left, depth, "number"), self._typed(right, depth, "number")
-        return _Node("truth", lambda table: _known(compare, first(table), second(table), table.rows))
+        one, other = self.build(left, depth + 1), self.build(right, depth + 1)
+        types, equal = {one.type, other.type}, isinstance(operation, ast.Eq)
+        if types & {"text", "truth"} and not isinstance(operation, ast.Eq | ast.NotEq):
+            which = "texts are" if "text" in types else "truths are"
+            raise ExpressionError(f"{which} compared with ==, != and in only{_meant(left, right)}")
+        found: list[Callable[[Table], Bools]] = []
+        if "text" in types or (types == {"field"} and isinstance(operation, ast.Eq | ast.NotEq)):
+            text, to_text = self._as(one, "text", left), self._as(other, "text", right)
+            found.append(lambda table: same_text(text(table), to_text(table), table.rows, equal=equal))
+        if "text" not in types:
+            number, to_number = self._countable(one, left), self._countable(other, right)
+            found.append(lambda table: known(compare, number(table), to_number(table), table.rows))
+        if len(found) == 1:
+            return _Node("truth", found[0])
+        # Of two fields a reading says whether they are numbers or texts.
+        return _Node("truth", lambda table: found[0](table) | found[1](table))
+
+    def _countable(self, node: _Node, tree: ast.expr) -> Callable[[Table], Any]:
+        if node.type == "truth":
+            return lambda table: np.asarray(node.of(table), dtype=np.float64)
+        return self._as(node, "number", tree)
 
     def _member(self, left: ast.expr, right: ast.expr, depth: int, *, negate: bool) -> _Node:
         if not isinstance(right, ast.Tuple | ast.List) or not right.elts:
@@ -236,34 +248,37 @@ class _Builder:
         return _Node("truth", lambda table: reduce([part(table) for part in parts]))
 
     def _choice(self, tree: ast.IfExp, depth: int) -> _Node:
-        test = self._typed(tree.test, depth, "truth")
-        yes, no = self._typed(tree.body, depth, "number"), self._typed(tree.orelse, depth, "number")
+        test = self.typed(tree.test, depth, "truth")
+        yes, no = self.typed(tree.body, depth, "number"), self.typed(tree.orelse, depth, "number")
         return _Node("number", lambda table: np.where(test(table), yes(table), no(table)))
 
     def _call(self, tree: ast.Call, depth: int) -> _Node:
         name = tree.func.id if isinstance(tree.func, ast.Name) else ast.unparse(tree.func)
         if tree.keywords or any(isinstance(part, ast.Starred) for part in tree.args):
             raise ExpressionError(f"{name}(…) takes plain arguments")
+        if name in _QUOTES:
+            quoted = _quoted(name, tree.args)
+            return _field(quoted) if name == "field" else _Node("text", lambda table: table.fact(LABEL + quoted))
         if name == "has":
             return self._has(tree.args)
         if name not in FUNCTIONS:
-            near = difflib.get_close_matches(name, [*FUNCTIONS, "has"], n=1, cutoff=0.4)
-            said = f"did you mean {near[0]}?" if near else f"there are has, {', '.join(FUNCTIONS)}"
+            near = difflib.get_close_matches(name, [*FUNCTIONS, "has", *_QUOTES], n=1, cutoff=0.4)
+            said = f"did you mean {near[0]}?" if near else f"there are has, field, label, {', '.join(FUNCTIONS)}"
             raise ExpressionError(f"no function is called {name}; {said}")
         count, function = FUNCTIONS[name]
         if len(tree.args) != count:
             raise ExpressionError(f"{name} takes {count} argument{'s' * (count > 1)}, not {len(tree.args)}")
-        parts = [self._typed(part, depth, "number") for part in tree.args]
+        parts = [self.typed(part, depth, "number") for part in tree.args]
         return _Node("number", lambda table: function(*(part(table) for part in parts)))
 
     def _has(self, arguments: Sequence[ast.expr]) -> _Node:
-        if len(arguments) != 1 or not isinstance(arguments[0], ast.Name | ast.Attribute):
-            raise ExpressionError("has takes the name of a field: has(power)")
-        node = self._name(_path(arguments[0]), as_text=False)
-        of = node.of
-        if node.type == "text":
-            return _Node("truth", lambda table: np.array([text is not None for text in of(table)], dtype=np.bool_))
-        return _Node("truth", lambda table: ~np.isnan(of(table)))
+        node = self.build(arguments[0], 0) if len(arguments) == 1 else _constant(0)
+        if node.type == "text" and not isinstance(arguments[0], ast.Constant):
+            return _Node("truth", lambda table: are_there(node.of(table)))
+        if node.type != "field":
+            raise ExpressionError("has takes the name of a field: has(power), has(field('Motor/Speed'))")
+        number, text = self._as(node, "number", arguments[0]), self._as(node, "text", arguments[0])
+        return _Node("truth", lambda table: ~np.isnan(number(table)) | are_there(text(table)))
 
 
 def is_of_device(name: str) -> bool:
@@ -282,61 +297,35 @@ def _constant(value: object) -> _Node:
         return _Node("number", lambda table: np.full(table.rows, number))
     if isinstance(value, str):
         return _Node("text", lambda table: value)
-    raise ExpressionError(f"{value!r} is no number, text, True or False")
+    raise ExpressionError(f"{value!r} is no number, text, True or False; whether a reading has a field, has(…) says")
 
 
-def _path(tree: ast.expr) -> str:
-    """`a.b.c` of names and attributes."""
+def _field(name: str) -> _Node:
+    return _Node("field", lambda table: table.number(name), name)
+
+
+def _quoted(function: str, arguments: Sequence[ast.expr]) -> str:
+    match arguments:
+        case [ast.Constant(value=str(name))] if name:
+            return name
+    raise ExpressionError(f"{function} takes one name in quotes: {function}('…')")
+
+
+def _dotted(tree: ast.expr) -> str:
     if isinstance(tree, ast.Name):
         return tree.id
     if isinstance(tree, ast.Attribute):
-        return f"{_path(tree.value)}.{tree.attr}"
+        return f"{_dotted(tree.value)}.{tree.attr}"
     raise ExpressionError(f"“{ast.unparse(tree)}” names no field")
 
 
-def _is_text(tree: ast.expr) -> bool:
-    constant = isinstance(tree, ast.Constant) and isinstance(tree.value, str)
-    return constant or (isinstance(tree, ast.Name) and tree.id in SPECIAL) or _begins_with_device(tree)
+def _way(node: _Node, wanted: Type) -> str:
+    """How what was meant may be written."""
+    if node.type == "truth" and wanted == "number":
+        return ": write 1 if … else 0"
+    return f"; {_ANY_NAME}, a label label('my-line')" if node.type == "text" and wanted == "number" else ""
 
 
-def _begins_with_device(tree: ast.expr) -> bool:
-    while isinstance(tree, ast.Attribute):
-        tree = tree.value
-        if isinstance(tree, ast.Name) and tree.id == "device":
-            return True
-    return False
-
-
-def _known(compare: Any, one: Floats, other: Floats, count: int) -> Bools:
-    """A comparison with an unknown number is false, != too."""
-    found = compare(one, other) & np.isfinite(one) & np.isfinite(other)
-    return found if np.shape(found) == (count,) else np.broadcast_to(found, count)
-
-
-def _same_text(one: Any, other: Any, count: int, *, equal: bool) -> Bools:
-    one, other = (np.full(count, side, dtype=object) if isinstance(side, str) else side for side in (one, other))
-    known = np.array([a is not None and b is not None for a, b in zip(one, other, strict=True)], dtype=np.bool_)
-    same: Bools = np.asarray(one == other, dtype=np.bool_)
-    return known & (same if equal else ~same)
-
-
-def evaluate_number(expression: Expression, table: Table) -> Floats:
-    """The numbers that it says; NaN where they are unknown."""
-    with np.errstate(all="ignore"):
-        found: Floats = np.asarray(expression.of(table), dtype=np.float64)
-    return np.where(np.isfinite(found), found, np.nan)
-
-
-def evaluate_truth(expression: Expression, table: Table) -> Bools:
-    """Where it holds."""
-    with np.errstate(all="ignore"):
-        return np.asarray(expression.of(table), dtype=np.bool_)
-
-
-def fields_of(expressions: Iterable[Expression]) -> tuple[frozenset[str], frozenset[str]]:
-    """(fields read as numbers, fields read as texts) of several; what no reading says itself aside."""
-    numbers: frozenset[str] = frozenset()
-    texts: frozenset[str] = frozenset()
-    for expression in expressions:
-        numbers, texts = numbers | expression.numbers, texts | expression.texts
-    return numbers, frozenset(name for name in texts if name not in SPECIAL and not is_of_device(name))
+def _meant(*trees: ast.expr) -> str:
+    quoted = [tree.value for tree in trees if isinstance(tree, ast.Constant) and isinstance(tree.value, str)]
+    return f"; a field of this name is written field({quoted[0]!r})" if quoted else ""

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from processors.columns import KeyTable, Lanes, to_columns
 from processors.facts import DeviceFacts
 from processors.rules.derive import Derivation
-from processors.rules.expressions import FUNCTIONS, ExpressionError, compile_expression
+from processors.rules.evaluation import FUNCTIONS
+from processors.rules.expressions import ExpressionError, compile_expression
 from processors.rules.files import parse_rules
 from tests.support import river
 from tests.support.river import Row
@@ -54,8 +55,10 @@ def seen(where: str) -> list[int]:
         ("power > 0 and wind >= 7", [0]),
         ("power > 0 or wind > 10", [0, 2, 3, 5]),
         ("0 < power < 500", [2]),
-        ("has(power)", [0, 1, 2, 5]),
-        ("not has(power)", [3, 4]),
+        ("has(power)", [0, 1, 2, 4, 5]),
+        ("not has(power)", [3]),
+        ("has(state) and not has(power)", []),
+        ("has(node) and has(inner.load)", [2]),
         ("power != 100", [0, 1, 5]),
         ("state == 'run'", [0, 2]),
         ("state != 'run'", [1]),
@@ -75,6 +78,48 @@ def seen(where: str) -> list[int]:
 )
 def test_filters(where: str, rows: list[int]) -> None:
     assert seen(where) == rows
+
+
+NAMED: list[dict[str, Any]] = [
+    {"Motor/Speed": 5, "state": "run", "other": "run", "µg": 1, "class": 2, "device": "a", "running": True},
+    {"Motor/Speed": 1, "state": "run", "other": "off", "µg": 5, "ready": True, "running": False},
+    {"power-w": 5, "state": 3, "other": 3, "true": 1, "μg": 5, "running": 2, "ready": 1},
+    {"Water flow [l/s]": 5, "state": 3, "other": "3", "temp_°C": 4, "running": None},
+    {"power-w": "", "Water flow [l/s]": "none", "running": "true"},
+]
+
+
+@pytest.mark.parametrize(
+    ("where", "rows"),
+    [
+        ("field('Motor/Speed') > 3", [0]),
+        ("has(field('Motor/Speed'))", [0, 1]),
+        ('field("power-w") > 3', [2]),
+        ("has(field('power-w'))", [2, 4]),
+        ("field('Water flow [l/s]') == 'none' or field('temp_°C') == 4", [3, 4]),
+        ("field('class') == 2", [0]),
+        ("field('device') == 'a' and device == 'd0'", [0]),
+        ("µg > 3", [1]),  # as it is written here: with the micro sign, the one below with the Greek letter
+        ("μg > 3", [2]),
+        ("state == other", [0, 2]),  # as numbers, or as texts
+        ("state != other", [1]),
+        ("state in (other, 'off')", [0, 2]),
+        ("true", [0, 1, 2, 3, 4]),
+        ("field('true') == 1", [2]),
+    ],
+)
+def test_names_of_any_kind_and_what_stands_in_a_field_says_the_reading(where: str, rows: list[int]) -> None:
+    assert [at for at, fields in enumerate(apply(NAMED, where)) if fields is not None] == rows
+
+
+def test_what_may_be_meant_otherwise_is_said() -> None:
+    for text, said in (
+        ("power-w > 3", "“power-w” is power minus w (put spaces around - if so); a field of this name is written"),
+        ("Motor/Speed > 3", "field('Motor/Speed')"),
+    ):
+        [doubt] = compile_expression(text, wanted="truth").doubts
+        assert said in doubt
+    assert not compile_expression("power - w > a / b and a-1 > 2", wanted="truth").doubts
 
 
 def test_computed_fields_stand_beside_the_others_and_see_those_before_them() -> None:
@@ -128,7 +173,20 @@ def test_any_split_gives_the_same_bytes(values: list[float], cut: int, name: str
     ("text", "said"),
     [
         ("power >", "cannot be read: invalid syntax"),
-        ("power", "says a number; here a truth is needed"),
+        ("power + 1", "“power + 1” is a number; here a truth is needed"),
+        ("state == 'run' > 0", "texts are compared with ==, != and in only"),
+        ("(power > 1) < (wind > 1)", "truths are compared with ==, != and in only"),
+        ("'power w' > 3", "a field of this name is written field('power w')"),
+        ("class > 3", "is written field('Motor/Speed')"),
+        ("temp_°C > 3", "at character 6: invalid character '°'"),
+        ("device.labels.my-line == 'a'", "a label label('my-line')"),
+        ("field(power) > 1", "field takes one name in quotes: field('…')"),
+        ("field('a', 'b') > 1", "field takes one name in quotes"),
+        ("label('') == 'a'", "label takes one name in quotes"),
+        ("feld('a') > 1", "did you mean field?"),
+        ("state == '\\d'", "invalid escape sequence '\\d'"),
+        ("has('power')", "has takes the name of a field"),
+        ("power == None", "whether a reading has a field, has(…) says"),
         ("__import__('os').system('x') == 0", "no function is called __import__('os').system"),
         ("open('x') == 1", "no function is called open"),
         ("sqr(power) > 1", "did you mean sqrt?"),
@@ -150,7 +208,7 @@ def test_any_split_gives_the_same_bytes(values: list[float], cut: int, name: str
         ("power > 1 " + "and power > 1 " * 100, "characters, 1000 are allowed"),
         ("-" * 100 + "power > 1", "nested deeper"),
         ("(" * 300 + "1" + ")" * 300 + " > 0", "cannot be read"),
-        ("(" * 20 + "a" + " in (1, 2))" * 20, "here a number is needed"),
+        ("(" * 20 + "a" + " in (1, 2))" * 20, "too much to compute"),
         ("(1 if " * 6 + "a" + " in (1, 2, 3, 4, 5, 6) else 2)" * 6 + " > 0", "too much to compute"),
         ("", "cannot be read"),
         ("a\0b > 1", "cannot be read"),
@@ -188,6 +246,11 @@ def test_a_mistake_in_a_rule_is_named_with_its_line() -> None:
         ('where = "power >"', "r.toml:4: window[0].where: “power >” cannot be read"),
         ('compute = { e = "sqr(a)" }', "r.toml:4: window[0].compute.e: no function is called sqr"),
         ('compute = { device = "a" }', "cannot name a computed field"),
+        ('compute = { a = "b + 1", b = "c" }', "window[0].compute.a: it reads b, which is computed behind it"),
+        (
+            'where = "e == \'x\'"\ncompute = { e = "a" }',
+            "window[0].where: e is computed, so it is a number and no text",
+        ),
     ):
         with pytest.raises(Exception, match=r"r\.toml:4") as caught:
             parse_rules([(window + line + "\n", "r.toml")])
