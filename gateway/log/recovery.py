@@ -372,6 +372,7 @@ class Recoverer:
             active.chain = replay.chain
             self._segments.append(active)
         self._files.remove_indexes(active)
+        self._files.rewritten.forget([active.base_offset])  # a closed segment may be the last one now, and goes on
         self._files.remove_snapshots_beyond(active.next_offset)
         self._disk.sync(active.handle)
         self._disk.sync_directory(self._directory)

@@ -213,10 +213,11 @@ async def follow(path: Path, log: MemoryLog, points: int, *, damaged: bool = Fal
 
     history = History(str(path), bytes_max=64 << 20, connect=connect, clock=SystemClock())
     running = asyncio.create_task(history.run())
-    while (  # noqa: ASYNC110 - asked as the page asks
-        len(history.read("n/a", "w", "t", "mean", 0, 1 << 50)) < points or bool(history.status()["damaged"]) < damaged
-    ):
+    found = 0
+    while found < points or bool(history.status()["damaged"]) < damaged:
         await asyncio.sleep(0.01)
+        with contextlib.suppress(sqlite3.Error):
+            found = len(history.read("n/a", "w", "t", "mean", 0, 1 << 50))
     history.stop()
     await running
     return history
@@ -267,6 +268,26 @@ def test_what_was_changed_in_the_file_is_told_and_read_again(
     assert (again.damaged, again.put_aside) == ("", "")
     assert [point[2] for point in read(again)] == [float(step) for step in range(10)]
     again.close()
+
+
+def test_a_file_that_turns_out_to_be_damaged_while_it_is_open_is_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("processors.history.feed.RETRY_S", 0.01)
+    flush, opened = HistoryStore.flush, []
+
+    def opening(path: str, *, bytes_max: int) -> HistoryStore:
+        opened.append(HistoryStore(path, bytes_max=bytes_max))
+        return opened[-1]
+
+    def failing(store: HistoryStore) -> None:
+        monkeypatch.setattr(HistoryStore, "flush", flush)
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    monkeypatch.setattr("processors.history.feed.HistoryStore", opening)
+    monkeypatch.setattr(HistoryStore, "flush", failing)
+    asyncio.run(follow(tmp_path / "history.db", MemoryLog([result(T0 + step * TEN) for step in range(10)]), 10))
+    assert len(opened) == 2
 
 
 def test_a_file_from_before_there_were_checksums_is_read_and_goes_on(tmp_path: Path) -> None:

@@ -132,6 +132,27 @@ def test_a_flipped_offset_in_a_segment_that_compaction_wrote_is_found_between_tw
     assert faults(disk) == []
 
 
+def test_a_segment_that_compaction_wrote_and_that_is_written_to_again_is_good() -> None:
+    """The empty one after it is lost, so it is the last one."""
+    disk = FlakyDisk()
+    store, log = open_compacted(disk)
+    for number in range(60):
+        put(log, [(b"%d" % (number % 3), bytes(60))])
+    compact(store, log)
+    last = log.active_segment
+    assert last.size == 0
+    disk.remove(last.log_path)
+    disk.sync_directory(f"{DATA}/log/t-0")
+    disk.power_cut()
+    store, log = open_compacted(disk)
+    assert log.segments_count == 1
+    put(log, [(b"new", b"")])
+    store.flush_now()
+    log.roll_now()
+    store.flush_now()
+    assert faults(disk) == []
+
+
 def test_repair_quarantines_damage_in_an_old_segment_and_serves_the_rest() -> None:
     disk = filled()
     base = second_segment(disk)
