@@ -1,4 +1,4 @@
-"""What a group's member fetches by itself from a node that asks who it is: every codec and sign-in, TLS, a node that dies."""
+"""What a member fetches by itself from a node that asks who it is: every codec and sign-in, TLS, a node that dies."""
 
 from __future__ import annotations
 
