@@ -15,7 +15,7 @@ from headwater.clock import SystemClock
 from headwater.net import parse_address
 from simulators.control import Console
 from simulators.director import Director
-from simulators.ledger import Ledger
+from simulators.ledger import Ledger, begin_ledger
 from simulators.options import make_parser
 from simulators.turbines import Fleet, FleetSettings
 
@@ -76,6 +76,8 @@ def main(arguments: list[str]) -> int:
         garbage_every_ms=options.garbage_every * 1000.0,
     )
     mqtt = parse_address(options.mqtt, default_port=1883)
+    if options.ledger:
+        begin_ledger(options.ledger)
     run(settings, mqtt, options.ledger, Console(), options.report_every * 1000.0)
     return 0
 

@@ -20,7 +20,7 @@ from headwater.errors import UserError
 from headwater.net import parse_address
 from simulators.control import Console
 from simulators.director import Director
-from simulators.ledger import Ledger
+from simulators.ledger import Ledger, begin_ledger
 from simulators.options import make_parser, parse_duration, parse_speed
 from simulators.parts import play_parts
 from simulators.scenario import Scenario, read_scenario, shipped_scenarios
@@ -93,6 +93,8 @@ def main(arguments: list[str]) -> int:
         parts=int(parts or 1),
         credentials=_credentials(options.user, options.password_file),
     )
+    if options.ledger and not options.part:
+        begin_ledger(options.ledger)
     wanted = options.processes or _processes(scenario, stakes.speed)
     if not options.part and wanted > 1:
         moment = [] if options.start else ["--start", datetime.fromtimestamp(start_ms / 1000, UTC).isoformat()]

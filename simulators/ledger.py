@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import NamedTuple
 
+from headwater.errors import UserError
+
 _TABLES = """
 CREATE TABLE IF NOT EXISTS sent(device TEXT, seq INTEGER, ts INTEGER, fields BLOB,
   PRIMARY KEY(device, seq)) WITHOUT ROWID;
@@ -33,6 +35,23 @@ CREATE TABLE IF NOT EXISTS totals(name TEXT PRIMARY KEY, value INTEGER) WITHOUT 
 
 WAIT_S = 30.0
 """How long a process waits for another one's batch to be written."""
+
+
+def begin_ledger(path: str) -> None:
+    """Make the file before anything is sent. Raises `UserError` when it is none, or has an earlier run's readings.
+
+    Devices number their readings from 1 again, so a second run's would be those of the first.
+    """
+    try:
+        with Ledger(path) as ledger:
+            earlier = ledger.rows()
+    except sqlite3.Error as error:
+        raise UserError(f"--ledger {path}: {error}", hint="Name a new file in a directory that is yours.") from None
+    if earlier:
+        raise UserError(
+            f"--ledger {path} holds an earlier run's readings ({earlier:,}), and each run numbers its own from 1",
+            hint="Name a new file; or remove this one if nothing is to be verified with it any more.",
+        )
 
 
 class Sent(NamedTuple):
@@ -61,6 +80,11 @@ class Ledger:
         self._garbage: list[tuple[str, int, int, bytes]] = []
         self._garbage_acked: list[tuple[str, int, int]] = []
         self._totals: dict[str, int] = {}
+
+    def rows(self) -> int:
+        """What is sent or garbage in the file, this process's or not."""
+        tables = self._db.execute("SELECT (SELECT count(*) FROM sent) + (SELECT count(*) FROM garbage)")
+        return int(tables.fetchone()[0])
 
     def sent(self, device: str, seq: int, ts: int, fields: bytes) -> None:
         self._sent.append((device, seq, ts, fields))

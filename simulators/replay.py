@@ -27,7 +27,7 @@ from headwater.clock import Clock, SystemClock
 from headwater.errors import UserError
 from headwater.net import parse_address
 from simulators.control import Console
-from simulators.ledger import Ledger
+from simulators.ledger import Ledger, begin_ledger
 from simulators.options import check_answered, make_parser, parse_speed
 from simulators.publisher import Publisher, Token, wait_for
 
@@ -268,6 +268,8 @@ def main(arguments: list[str]) -> int:
     )
     host, port = parse_address(options.mqtt, default_port=1883)
     speed = parse_speed(options.speed)
+    if options.ledger:
+        begin_ledger(options.ledger)
     console = Console()
     with contextlib.ExitStack() as stack:
         recording = stack.enter_context(contextlib.closing(Recording(options.file, layout)))

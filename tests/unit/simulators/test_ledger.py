@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from simulators.ledger import Ledger, LedgerView
+from headwater.errors import UserError
+from simulators import farm, fleet, replay
+from simulators.ledger import Ledger, LedgerView, begin_ledger
 
 
 @pytest.fixture
@@ -65,3 +67,20 @@ def test_an_acknowledgement_that_comes_twice_counts_once(path: str) -> None:
     view = LedgerView(path)
     assert view.acknowledged == 1
     view.close()
+
+
+def test_a_second_run_is_refused_before_it_sends(path: str, tmp_path: Path) -> None:
+    begin_ledger(path)
+    begin_ledger(path)  # nothing was sent yet
+    with Ledger(path) as ledger:
+        ledger.sent("a", 1, 100, b"{}")
+    for simulator, *arguments in (
+        (fleet, "pump-house"),
+        (farm,),
+        (replay, "none.csv", "--time-column", "t", "--device", "d"),
+    ):
+        with pytest.raises(UserError, match=r"holds an earlier run's readings \(1\)"):
+            simulator.main([*arguments, "--mqtt", "127.0.0.1:1", "--ledger", path])
+    (tmp_path / "text").write_text("no database, but something longer than a header is" * 20)
+    with pytest.raises(UserError, match="not a database"):
+        begin_ledger(str(tmp_path / "text"))
