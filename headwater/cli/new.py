@@ -10,6 +10,9 @@ from pathlib import Path
 from headwater.errors import UserError
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
+_OTHER_CLASSES = frozenset(  # of the files below
+    ("Device", "Driver", "Output", "Processor", "Reading", "State", "StoredReading", "Timer", *keyword.kwlist)
+)
 _TAKEN = frozenset((*keyword.kwlist, "gateway", "processors", "devices", "simulators", "headwater"))
 
 _DECODER = '''\
@@ -167,8 +170,14 @@ def write_decoder(name: str, folder: str) -> None:
 
 def write_processor(name: str, folder: str) -> None:
     """Write the three files; none that is there is touched. Raises UserError."""
+    from processors.user.outs import why_not
+
     topic = name.replace("_", "-").strip("-")
-    named = {"@NAME@": name, "@TOPIC@": topic, "@CLASS@": "".join(part.capitalize() for part in name.split("_"))}
+    if why := why_not(topic, "readings"):
+        raise UserError(f"“{name}” cannot name a processor: it would write to topic {topic}, and that is {why}")
+    class_name = "".join(part.capitalize() for part in name.split("_"))
+    class_name += "Processor" if class_name in _OTHER_CLASSES else ""
+    named = {"@NAME@": name, "@TOPIC@": topic, "@CLASS@": class_name}
     texts = (_PROCESSOR, _PROCESSOR_RULE, _PROCESSOR_TEST)
     code, rule, test = _write("processor", name, folder, texts, named)
     print(f"{code}: the processor\n{rule}: its rule\n{test}: its test\n")
@@ -180,7 +189,7 @@ def _write(kind: str, name: str, folder: str, texts: tuple[str, str, str], named
     if not _NAME.fullmatch(name):
         raise UserError(f"“{name}” cannot name a {kind}", hint="Small letters, digits and _, a letter first.")
     if name in _TAKEN or importlib.util.find_spec(name) is not None:
-        raise UserError(f"“{name}” is the name of an installed package", hint="Its test could not import it.")
+        raise UserError(f"“{name}” is a word or a package of Python's", hint="Its test could not import it.")
     paths: dict[Path, str] = {}
     for file, text in zip((f"{name}.py", f"{name}.toml", f"test_{name}.py"), texts, strict=True):
         for word, value in named.items():

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -153,3 +154,27 @@ def test_a_new_processor_passes_the_strict_type_checker(tmp_path: Path) -> None:
     (tmp_path / "wrong.py").write_text("from blocked_pump import BlockedPump\nBlockedPump(hold_s='long')\n")
     done = subprocess.run([*check, "wrong.py"], cwd=tmp_path, env=own, capture_output=True, text=True)
     assert 'wrong.py:2: error: Argument "hold_s" to "BlockedPump" has incompatible type "str"' in done.stdout
+
+
+@pytest.mark.parametrize("name", ["reading", "output", "stored_reading", "device", "driver", "state", "true", "timer"])
+def test_a_new_processor_may_be_called_as_what_its_files_import(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_processor(name, str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    test = tmp_path / f"test_{name}.py"
+    names: dict[str, Any] = {"__name__": f"test_{name}"}
+    exec(compile(test.read_text(), test, "exec"), names)
+    tests = [function for key, function in names.items() if key.startswith("test_")]
+    for function in tests:
+        function()
+    assert len(tests) == 3
+    monkeypatch.delitem(sys.modules, name)
+
+
+@pytest.mark.parametrize("name", ["readings", "alerts", "raw", "class", "json", "numpy"])
+def test_a_new_processor_whose_name_is_taken_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"“{name}”"):
+        write_processor(name, str(tmp_path))
+    assert not list(tmp_path.iterdir())
