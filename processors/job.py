@@ -16,7 +16,6 @@ from processors.rules.model import Rules
 
 LATE_BYTES_MAX = 64 << 20
 BEHIND_SHOWN = 10
-_FAR = 1 << 62
 RELAY_CONFIG = {
     "cleanup.policy": "delete",
     "retention.ms": "-1",  # its records are as old as the readings: a cluster would delete what backfill brings
@@ -145,7 +144,7 @@ def _groups(parts: Iterable[PartitionProcessor]) -> dict[str, dict[str, Any]]:
 
     `unread`: input partitions that they wait for besides, of which no node was heard of yet.
     """
-    found: dict[str, dict[str, int]] = {}
+    found: dict[str, dict[str, int | None]] = {}
     unread: dict[str, set[int]] = {}
     for part in parts:
         if isinstance(part.marks, MergedMarks):
@@ -153,15 +152,19 @@ def _groups(parts: Iterable[PartitionProcessor]) -> dict[str, dict[str, Any]]:
                 far = found.setdefault(name, {})
                 unread.setdefault(name, set()).update(part.marks.unread)
                 for node, live in part.marks.waits_for().items():
-                    far[node] = min(far.get(node, _FAR), -1 if live is None else live)
+                    far[node] = min(far.get(node, live), live, key=_far)
     return {
         name: {"nodes": len(far), "behind": _behind(far), "unread": sorted(unread[name])} for name, far in found.items()
     }
 
 
-def _behind(far: dict[str, int]) -> list[list[Any]]:
-    least = nsmallest(BEHIND_SHOWN, far.items(), key=lambda item: (item[1], item[0]))
-    return [[node, None if live < 0 else live] for node, live in least]
+def _behind(far: dict[str, int | None]) -> list[list[Any]]:
+    return [list(item) for item in nsmallest(BEHIND_SHOWN, far.items(), key=lambda item: (_far(item[1]), item[0]))]
+
+
+def _far(live: int | None) -> int:
+    """To compare with: who was not heard of is behind all others."""
+    return -1 if live is None else live
 
 
 def as_job(what: Rules | Job, place: Place, name: str) -> Job:

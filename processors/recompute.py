@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from gateway.consume.reader import Block
+from gateway.ingest.eventtime import FUTURE_MAX_MS
 from gateway.log.records import Record, decode_headers, encode_headers
 from headwater.errors import UNREADABLE, PeerError
 from processors.columns import MARK_KEY, marks_of
@@ -28,7 +29,6 @@ from processors.rules.model import Rules, WindowRule
 from processors.windows.admission import any_match
 from processors.windows.closing import EVER
 
-AHEAD_MS = 300_000  # how far ahead of the clock of its node a reading's time may be (`gateway.ingest.eventtime`)
 WINDOWS_MAX = 1_000_000
 _LATENESS_S = 1e9
 _NEAR = 1e-9  # sums of the same numbers in another order
@@ -107,9 +107,8 @@ class Recomputation:
         self.begin, self.end = begin, end
         self.read_from, self.read_until = _span(rules, begin, end)
         self.windows = 0
-        said = "".join(text for one in rules for text in (*one.facts, one.where, *one.compute.values()))
         grouped = [rule for rule in rules if rule.group_by]
-        self._facts = "device." in said or bool(grouped)
+        self._facts = any(rule.needs_facts for rule in rules)
         self._anew = Rules(windows=tuple(map(_patient, rules)))
         self._parts: dict[int, PartitionProcessor] = {}
         self._groups = {
@@ -242,7 +241,7 @@ class Recomputation:
 
     def _whole_from(self, rule: str, group: str, partition: int, expired: set[int]) -> int:
         """Since when all readings, and what was said of their devices, are certainly there."""
-        missing_ms = max(AHEAD_MS, SAID_EVERY_MS) if self.facts else AHEAD_MS
+        missing_ms = max(FUTURE_MAX_MS, SAID_EVERY_MS) if self.facts else FUTURE_MAX_MS
         if rule in self._merged:
             return max((self._first_clocks.get(one, EVER) + missing_ms for one in expired), default=NEVER)
         return self._first_clock.get(node_name(group), EVER) + missing_ms if partition in expired else NEVER

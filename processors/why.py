@@ -61,6 +61,13 @@ class Late(NamedTuple):
     after_close: bool
 
 
+class Closing(NamedTuple):
+    """What closed a group's window: a mark, as (node, its partition, number), and the last ones `heard` by then."""
+
+    by: tuple[str, int, int]
+    heard: dict[tuple[str, int], int]
+
+
 class _Sources(msgspec.Struct):
     src: dict[str, tuple[str, int]] = {}
     clock: int | None = None
@@ -157,8 +164,7 @@ class Trace:
         self.late: list[Late] = []
         self.closed: SpokenMark | None = None
         self.results: list[dict[str, Any]] = []
-        self.closed_by: tuple[str, int, int] | None = None  # of a group: node, its partition, number of its mark
-        self.heard_at_close: dict[tuple[str, int], int] = {}
+        self.group_close: Closing | None = None  # as `GroupClose` finds it, before any reading is taken
         self.nodes = {name: NodeTrace(name, live) for name, live in (waits_for or {}).items()}
         if not rule.group_by:
             name = window.group.partition("/")[0]
@@ -203,8 +209,10 @@ class Trace:
         if not self.is_of_group:
             return self.closed is not None
         marks = [spoken.mark for spoken in node.last.values()]
-        said = [(mark.n, self.heard_at_close.get((node.name, mark.partition))) for mark in marks]
-        mine = self.closed_by is not None and self.closed_by[0] == node.name
+        if (close := self.group_close) is None:
+            return False
+        said = [(mark.n, close.heard.get((node.name, mark.partition))) for mark in marks]
+        mine = close.by[0] == node.name
         return any(at is not None and (n > at or (n == at and mine)) for n, at in said)
 
     def _mark(self, block: Offsets, row: int) -> None:
@@ -231,7 +239,7 @@ class Trace:
 
     def _closes(self, node: NodeTrace, mark: Mark) -> bool:
         if self.is_of_group:
-            return self.closed_by == (node.name, mark.partition, mark.n)
+            return self.group_close is not None and self.group_close.by == (node.name, mark.partition, mark.n)
         live = node.live
         return live is not None and live >= self.window.end and not touching(self.window, node.marks.open)
 
@@ -272,33 +280,34 @@ class Trace:
 
 
 class GroupClose:
-    """Of a window over a group: the mark that closed it, and how far each node's marks had come by then.
+    """Of a window over a group: what closed it (`found`), if anything has.
 
     Feed the group's partition of the rule's relay topic (`repartition`), where the nodes' marks have one order.
+    `waits_for`: as `Trace`.
     """
 
-    def __init__(self, trace: Trace) -> None:
-        self._trace = trace
-        self._marks = MergedMarks(group_node(trace.rule))
+    def __init__(self, window: Window, rule: WindowRule, waits_for: Mapping[str, int | None]) -> None:
+        self.found: Closing | None = None
+        self._window = window
+        self._marks = MergedMarks(group_node(rule))
         self._heard: dict[tuple[str, int], int] = {}
         # Nodes whose last mark lies before what is read hold the window all the same.
-        self._unheard = {name for name, node in trace.nodes.items() if (node.live or 0) < trace.window.end}
+        self._unheard = {name for name, live in waits_for.items() if (live or 0) < window.end}
 
     def take(self, block: Offsets) -> None:
         """Records of the relay topic."""
         for at in marks_of(block, b"".join(block.headers)):
-            if self._trace.closed_by is not None:
+            if self.found is not None:
                 return
             mark = at.mark
             self._heard[mark.node, mark.partition] = mark.n
             for _, node in self._marks.steps(mark, copied=True):
                 self._unheard.discard(mark.node)
                 live = node.watermark
-                if live is None or live < self._trace.window.end or touching(self._trace.window, node.open):
+                if live is None or live < self._window.end or touching(self._window, node.open):
                     continue
                 if mark.by is None and not self._unheard:
-                    self._trace.closed_by = (mark.node, mark.partition, mark.n)
-                    self._trace.heard_at_close = dict(self._heard)
+                    self.found = Closing((mark.node, mark.partition, mark.n), dict(self._heard))
 
 
 def window_at(rule: WindowRule, group: str, time: int, zone: str = "") -> Window:

@@ -35,11 +35,6 @@ class _Rows(NamedTuple):
     headers: Sequence[bytes]
 
 
-def needs_facts(rule: WindowRule) -> bool:
-    """Whether what was said of devices, perhaps before the window, decides which readings are taken."""
-    return bool(rule.group_by) or "device." in "".join((rule.where, *rule.compute.values()))
-
-
 class Taken:
     """The readings of one group (or one device) of a rule."""
 

@@ -50,23 +50,23 @@ async def explain(
     """A document for each window that is meant: `key` is `<node>/<device>`, a group, or the whole key of a result."""
     from processors.facts import SAID_EVERY_MS
     from processors.why import GroupClose, Trace
-    from processors.why_taken import needs_facts
 
     found = []
     for one, window in await _windows(reader, rules, key, time_ms, rule):
         group = (_report(status).get("groups") or {}).get(one.name, {})
-        # Of the nodes that are waited for those that are the furthest behind, as the processors say.
-        trace = Trace(window, one, dict(group.get("behind", ())), group.get("unread", ()))
+        waits_for = dict(group.get("behind", ()))  # the nodes that are the furthest behind, as the processors say
+        trace = Trace(window, one, waits_for, group.get("unread", ()))
         async for block in blocks(reader, "aggregates", since=window.start):
             trace.take_results(block.values)
         if trace.results:  # a session is as long as it was last told to be
             end = max(trace.window.end, trace.results[-1]["end"])
             trace.window = trace.window._replace(end=end)
         if one.group_by:
-            close = GroupClose(trace)
+            close = GroupClose(trace.window, one, waits_for)
             async for block in _relayed(reader, one, window.group, since=max(0, window.start - BEFORE_MS)):
                 close.take(block)
-        before_ms = BEFORE_MS + (SAID_EVERY_MS if needs_facts(one) else 0)
+            trace.group_close = close.found
+        before_ms = BEFORE_MS + (SAID_EVERY_MS if one.needs_facts else 0)
         async for block in blocks(reader, one.topic, since=max(0, window.start - before_ms)):
             trace.take(block)
         found.append(_document(trace, one.topic, status, now_ms))

@@ -112,6 +112,12 @@ class WindowRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """What of the device its windows need, by the names that expressions have for it."""
         return ("device.zone",) if self.zone == DEVICE_ZONE else ()
 
+    @property
+    def needs_facts(self) -> bool:
+        """Whether what was said of devices, perhaps long before a window, decides what is in it."""
+        said = "".join((*self.facts, self.where, *self.compute.values()))
+        return bool(self.group_by) or "device." in said or "label" in said
+
     def aggregates_of(self, field: str) -> tuple[str, ...]:
         return self.fields.get(field, self.every_field)
 
