@@ -75,7 +75,8 @@ def section_of(device: str, sections: Sequence[DeviceSettings]) -> DeviceSetting
 def describe(device: str, profile: Profile | None, section: DeviceSettings | None) -> bytes:
     """The value of a device's record."""
     told: dict[str, Any] = {"device": device}
-    for key in ("name", "site", "zone", "type"):
+    told["name"] = (section.name if section is not None else "") or None  # a profile's name is not its devices'
+    for key in ("site", "zone", "type"):
         told[key] = (getattr(section, key, "") or getattr(profile, key, "")) or None
     told["profile"] = profile.name if profile is not None else None
     told["expected_interval_ms"] = profile.expected_interval_ms if profile is not None else None

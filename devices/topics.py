@@ -81,6 +81,8 @@ def compile_topic(topic: str, where: str) -> re.Pattern[str]:
         else:
             before, name, after = _split(level)
             levels.append(re.escape(before) + (f"(?P<{name}>[^/]+)" if name else "") + re.escape(after))
+    if len(levels) > 1 and parts[-1] == "#":  # it takes in the level above as well (MQTT 5.0, 4.7.1.2)
+        return re.compile(f"{'/'.join(levels[:-1])}(?:/.*)?", re.DOTALL)
     return re.compile("/".join(levels), re.DOTALL)
 
 

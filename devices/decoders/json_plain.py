@@ -7,7 +7,9 @@ group in which any message is not so is given back (None), for `json_messages` t
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from operator import attrgetter
 from typing import Annotated, Any, NamedTuple
 
@@ -80,26 +82,22 @@ class PlainJson:
 
     def decode(self, payloads: Sequence[bytes]) -> PlainReadings | None:
         """The group's readings, or None when some message is of another shape, or none at all."""
-        joined = b"\n".join(payloads)
-        if not one_value_each(joined, len(payloads)):
-            return None
-        if not self._listed and (joined.count(b"{") != len(payloads) or b"[" in joined):
-            return None  # nested, or a text that looks so
         try:
+            if self._listed:  # one by one is quicker than to join them and to look whether each is one value
+                return self._of_structs(list(map(self._decoder.decode, payloads)))
+            joined = b"\n".join(payloads)
+            if not one_value_each(joined, len(payloads)) or joined.count(b"{") != len(payloads) or b"[" in joined:
+                return None  # nested, or a text that looks so
             messages = self._decoder.decode_lines(joined)
         except _ERRORS:
             return None
-        if len(messages) != len(payloads):
-            return None
-        return self._of_structs(messages) if self._listed else self._of_objects(messages)
+        return self._of_objects(messages) if len(messages) == len(payloads) else None
 
     def _of_structs(self, messages: list[Any]) -> PlainReadings | None:
         claims = naturals = None
         if self._time_of is not None:
             claims = list(map(self._time_of, messages))
-            name, unset = self._time_attribute, msgspec.UNSET
-            for message in messages:
-                setattr(message, name, unset)
+            deque(map(setattr, messages, repeat(self._time_attribute), repeat(msgspec.UNSET)), maxlen=0)
         if self._natural_of is not None:
             naturals = list(map(self._natural_of, messages))
         return self._readings(messages, claims, naturals)

@@ -109,11 +109,9 @@ class Ingest:
         self._loop = loop
         self._gather_ms = gather_ms
         self._waiting: list[Entry] = []
-        self._waiting_bytes = 0
-        self._scheduled = False
-        self._timer = False
+        self._waiting_bytes = self._held_bytes = 0
+        self._scheduled = self._timer = self._closed = False
         self._groups: deque[CommitGroup] = deque()  # appended, not on disk yet
-        self._held_bytes = 0
         self._bytes_max = waiting_bytes_max
         self._room: list[Callable[[], None]] = []
         self._after: list[Callable[[], None]] = []
@@ -121,7 +119,6 @@ class Ingest:
         self._problem: str | None = None
         self._extra_status: Callable[[], Mapping[str, Any]] | None = None
         self._forget_at_ms = now_ms + FORGET_EVERY_MS
-        self._closed = False
 
     # --- sources
 
@@ -217,6 +214,11 @@ class Ingest:
     def _on_timer(self) -> None:
         self._timer = False
         self.commit()
+
+    def commit_if_free(self) -> None:
+        """`commit`, unless a group waits for its fsync: for who has handed over all that this turn brings."""
+        if not self._groups:
+            self.commit()
 
     def commit(self) -> None:
         """Append what waits, as one group. Called by itself; tests and shutdown may call it."""

@@ -4,8 +4,8 @@ Appends write at once, in the loop. The first append to a clean log puts it into
 when the loop has done what it is at, so that all of that is one group: in its next turn, or by `let_go`. A round syncs
 each dirty log once and reports in one call into the loop, which releases every waiter. No timer but the least interval.
 
-Without an interval, and while the disk is so quick that waking a thread takes longer, the loop runs the round itself;
-`quick_disk` decides. What then gathers does so in the sockets.
+While the disk is so quick that waking a thread takes longer, the loop runs itself the rounds that need not wait for
+the least interval; `quick_disk` decides. What then gathers does so in the sockets.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ class Flusher:
         self._waiting_bytes = 0
         self._stopping = threading.Event()
         self._quick = QuickDisk()
+        self._began_ms = float("-inf")  # when the last round did that synced something
         self.telling = False  # whether the waiters of a round are being released just now
         self.after_telling: list[Callable[[], None]] = []  # what is called when all have been
         self.rounds = 0
@@ -104,15 +105,18 @@ class Flusher:
         if not log.dirty:
             log.dirty = True
             self._dirty.append(log)
-            if self._call_soon is None:
-                self._wake.put(None)
-            elif not self._waking:
-                self._waking = True
-                if not self._held:
-                    self._call_soon(self._begin_round)
+            self._round_soon()
         elif self._waiting_bytes < self._hurry_bytes <= waiting:
-            self._wake.put(None)
+            self._round_soon()
         self._waiting_bytes = waiting
+
+    def _round_soon(self) -> None:
+        if self._call_soon is None:
+            self._wake.put(None)
+        elif not self._waking:
+            self._waking = True
+            if not self._held:
+                self._call_soon(self._begin_round)
 
     def hold(self) -> None:
         """Called in the loop: what is appended from now on is synced when `let_go` is called, in this same turn."""
@@ -129,8 +133,13 @@ class Flusher:
         if not self._waking:
             return  # `let_go` has been quicker in this turn than the one before it
         self._waking = False
-        if self._interval_ms or self._thread is None or not self._sync_here():
+        if self._is_threads() or not self._sync_here():
             self._wake.put(None)
+
+    def _is_threads(self) -> bool:
+        """Whether a round is the thread's in any case: it may have to wait. With an interval nothing is tried."""
+        waits = self._interval_ms and (self._waiting_bytes < self._hurry_bytes or not self._quick.is_quick)
+        return bool(waits) or self._thread is None
 
     def _sync_here(self) -> bool:
         """A round in the loop, if it may have one; not while the thread is in its own."""
@@ -140,6 +149,7 @@ class Flusher:
         try:
             synced = self._sync_dirty(now_ms)
             if synced:
+                self._began_ms = now_ms
                 self.rounds_in_loop += 1
                 self._quick.synced(synced, self.last_round_ms, now_ms + self.last_round_ms)
         finally:
@@ -169,11 +179,10 @@ class Flusher:
         }
 
     def _run(self) -> None:
-        started_ms = float("-inf")
         while not self._stopping.is_set():
             self._wake.get()
             while not self._stopping.is_set() and self._waiting_bytes < self._hurry_bytes:
-                wait_ms = started_ms + self._interval_ms - self._clock.monotonic_ms()
+                wait_ms = self._began_ms + self._interval_ms - self._clock.monotonic_ms()
                 if wait_ms <= 0:
                     break
                 try:
@@ -188,7 +197,7 @@ class Flusher:
                 if synced:
                     self._quick.heard(synced, self.last_round_ms)
             if synced:
-                started_ms = began_ms  # what found nothing to do must not keep the next that comes waiting
+                self._began_ms = began_ms  # what found nothing to do must not keep the next that comes waiting
                 try:
                     self._call_in_loop(self._complete)
                 except RuntimeError:

@@ -31,7 +31,12 @@ class QuickDisk:
     @property
     def rests_until_ms(self) -> float:
         """Until when the loop syncs nothing, as far as is known now."""
-        return self._slow_at_ms + self._beyond_ms * (_REST_QUICK if self.typical_ms <= QUICK_MS else _REST_SLOW)
+        return self._slow_at_ms + self._beyond_ms * (_REST_QUICK if self.is_quick else _REST_SLOW)
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether the disk mostly is, by the syncs so far."""
+        return self.typical_ms <= QUICK_MS
 
     def may_sync(self, logs: int, now_ms: float) -> bool:
         """Whether the loop may sync this many files now."""

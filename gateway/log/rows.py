@@ -52,7 +52,7 @@ class Rows:
         """One batch, the same bytes as `encode_batch(self.records())`. Raises `ValueError` for no rows."""
         if not self.timestamps or len(self.timestamps) > len(SMALL):
             return encode_batch(self.records())
-        near, small = _NEAR.__getitem__, SMALL.__getitem__
+        near, small = _NEAR, SMALL.__getitem__
         base, newest = self.timestamps[0], max(self.timestamps)
         if newest - base >= _NEAR_MS or min(self.timestamps) - base < -_NEAR_MS:
             return encode_batch(self.records())
@@ -61,7 +61,7 @@ class Rows:
                 map(
                     b"".join,
                     zip(
-                        [near(timestamp - base) for timestamp in self.timestamps],
+                        [near[timestamp - base] for timestamp in self.timestamps],
                         SMALL,
                         map(small, map(len, self.keys)),
                         self.keys,

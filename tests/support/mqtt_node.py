@@ -36,6 +36,7 @@ class Node:
             disk=RealDisk(),
             clock=SystemClock(),
             call_in_loop=loop.call_soon_threadsafe,
+            call_soon=loop.call_soon,
             flusher="thread" if flusher else "manual",
         )
         self.ingest = Ingest(

@@ -140,6 +140,26 @@ def test_one_turn_reads_no_more_than_a_bounded_number_of_bytes_ahead_of_parsing(
     run(test)
 
 
+def test_what_one_turn_reads_is_on_disk_together_a_turn_later(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with node_at(tmp_path) as node:
+            clients = [await Client.open(node) for _ in range(3)]
+            for number, client in enumerate(clients):
+                await client.say(connect(f"c{number}"), ACCEPTED)
+            rounds = node.store.flusher.rounds
+            for connection in list(node.listener._connections):
+                connection.data_received(publish())
+            assert node.ingest.readings.log_end_offset == 0
+            await asyncio.sleep(0)
+            assert len(node.readings()) == 3
+            assert node.store.flusher.rounds == rounds + 1
+            for client in clients:
+                await client.say(b"", puback(1))
+                await client.close()
+
+    run(test)
+
+
 def test_what_came_before_the_end_of_a_connection_is_taken(tmp_path: Path) -> None:
     async def test() -> None:
         async with node_at(tmp_path) as node:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 import pytest
 
@@ -219,10 +219,14 @@ class TimedLog:
 LOOP, THREAD = "MainThread", "log-flusher"
 
 
-def timed(interval_ms: int, takes_ms: float) -> tuple[ManualClock, Loop, TimedLog, Flusher]:
+def timed(interval_ms: int, takes_ms: float, hurry_bytes: int = 1 << 30) -> tuple[ManualClock, Loop, TimedLog, Flusher]:
     clock, loop = ManualClock(), Loop()
     flusher = Flusher(
-        interval_ms=interval_ms, hurry_bytes=1 << 30, clock=clock, call_in_loop=loop.calls.put, call_soon=loop.calls.put
+        interval_ms=interval_ms,
+        hurry_bytes=hurry_bytes,
+        clock=clock,
+        call_in_loop=loop.calls.put,
+        call_soon=loop.calls.put,
     )
     flusher.start()
     return clock, loop, TimedLog(clock, takes_ms), flusher
@@ -294,7 +298,7 @@ def test_what_is_held_is_synced_when_it_is_let_go_and_not_a_turn_later() -> None
     assert flusher.rounds == 2
 
 
-def test_with_an_interval_every_sync_is_the_threads() -> None:
+def test_with_an_interval_what_may_wait_is_the_threads() -> None:
     clock, loop, log, flusher = timed(50, 0.1)
     for _ in range(3):
         clock.advance(50)
@@ -306,18 +310,42 @@ def test_with_an_interval_every_sync_is_the_threads() -> None:
     assert (log.completed, flusher.rounds_in_loop) == (3, 0)
 
 
+def test_with_an_interval_the_loop_syncs_what_need_not_wait_once_the_thread_has_found_the_disk_quick() -> None:
+    hour_ms = 3_600_000
+    clock, loop, log, flusher = timed(hour_ms, 0.1, hurry_bytes=100)
+    while flusher.rounds_in_loop == 0:
+        flusher.written(log, 60)
+        flusher.written(log, 60)  # more than may wait for the interval
+        loop.run_one()
+        if log.synced_by.get(timeout=WAIT_S) == THREAD:
+            loop.run_one()
+    assert flusher.rounds > 9  # never by way of trial
+    clock.advance(hour_ms)
+    flusher.written(log, 120)
+    loop.run_one()
+    assert log.synced_by.get_nowait() == LOOP
+    flusher.written(log, 10)  # little: it waits for the interval, which began with the loop's sync
+    loop.run_one()
+    with pytest.raises(Empty):
+        log.synced_by.get(timeout=0.05)
+    flusher.written(log, 120)
+    loop.run_one()
+    assert log.synced_by.get_nowait() == LOOP
+    flusher.stop()
+    assert log.completed == flusher.rounds
+
+
 def test_while_the_thread_is_in_a_round_the_loop_does_not_wait_for_it() -> None:
-    loop, log = Loop(), FakeLog()
-    clock = ManualClock()
-    flusher = Flusher(
-        interval_ms=0, hurry_bytes=100, clock=clock, call_in_loop=loop.calls.put, call_soon=loop.calls.put
-    )
-    flusher.start()
+    clock, loop, other, flusher = timed(0, 30.0)
+    flusher.written(other, 10)
+    loop.run_one()
+    assert other.synced_by.get_nowait() == LOOP  # and is slow: the next round is the thread's
+    log, other.completed, other.takes_ms = FakeLog(), 0, 0.1
     log.written = 1
     flusher.written(log, 10)
-    flusher.written(log, 200)  # so much that the thread begins in the middle of the loop's turn
+    loop.run_one()
     assert log.syncing.acquire(timeout=WAIT_S)
-    other = TimedLog(clock, 0.1)
+    clock.advance(29.0 * 200)  # the loop might sync again
     flusher.written(other, 10)
     loop.run_one()
     assert (log.completed, other.completed) == ([], 0)
