@@ -27,9 +27,11 @@ from processors.group.core import Member, Source
 from processors.group.fetcher import Fetcher
 from processors.group.settings import GroupSettings
 from processors.group.topics import ANSWER_S_MAX, NoAnswerError, Topics, read_changelog
+from processors.group.waiting import Waiting
 from processors.job import Job, as_job
 from processors.processor import Output
 from processors.rules.model import Rules
+from processors.unread import unread_record
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,7 @@ class GroupProcessor:
         self._job = as_job(rules, settings.place, settings.name)
         self._instance = instance
         self._topics = Topics(settings, self._job.topics, self._job.outputs, self._job.relays)
+        self._waiting = Waiting(settings.topic_prefix, self._job.relays, answer_s_max=ANSWER_S_MAX)
         self._stopping = False
         self._told: set[str] = set()  # what became of changed rules: logged once
         self._status: dict[str, Any] = {"state": "connecting"}
@@ -58,7 +61,7 @@ class GroupProcessor:
         self._fetcher: Fetcher
         self._open = False
         self._problem: BaseException | None = None
-        self._committed_s = self._saved_s = 0.0
+        self._committed_s = self._saved_s = self._commit_took_s = 0.0
         self._was_up = False
         self._begun_s = math.inf
         """When the open transaction began; in seconds that also pass while the machine sleeps."""
@@ -135,14 +138,18 @@ class GroupProcessor:
     def _work(self) -> None:
         told_s = 0.0
         while not self._stopping:
-            for block in self._fetch():
+            blocks = self._fetch()
+            for block in blocks:
                 outputs = self._member.process(block)
                 if outputs:
                     self._write(outputs, block.partition % self._topics.outputs)
             self._stopping |= self._member.wants_to_stop
             now_s = time.monotonic()
-            if (now_s - self._committed_s) * 1000.0 >= self._settings.commit_every_ms:
+            behind = sum(len(block.offsets) for block in blocks) >= self._settings.fetch_records_max
+            pause_s = self._settings.commit_pause_s(self._commit_took_s, behind=behind)
+            if now_s - self._committed_s >= pause_s:
                 self._commit(now_s)
+                self._commit_took_s = time.monotonic() - now_s
             if now_s - told_s >= STATUS_EVERY_S:
                 told_s = now_s
                 self._tell("up")
@@ -235,6 +242,8 @@ class GroupProcessor:
             begin[source] = begun.offset
         consumer.assign([])  # it keeps the membership; who reads is the fetcher
         self._fetcher.assign(begin)
+        self._waiting.begin(consumer, self._topics.partitions)
+        self._tell_unread(consumer)
         self._was_up = True
         log.info("took over %s", ", ".join(f"{topic}/{part} from {at}" for (topic, part), at in begin.items()))
 
@@ -280,6 +289,15 @@ class GroupProcessor:
             timestamp, key, value, headers = output.record
             target = partition if output.partition is None else output.partition
             self._produce(f"{prefix}{output.topic}", target, key, value, timestamp, decode_headers(headers))
+
+    def _tell_unread(self, consumer: Any) -> None:
+        """Say in relay topics which inputs are to be waited for, before anything else is said there."""
+        for relay, unread in self._waiting.due(consumer, time.monotonic()).items():
+            self._begin()
+            timestamp, key, value, headers = unread_record(unread)
+            for target in range(self._topics.partitions[relay]):
+                name = f"{self._settings.topic_prefix}{relay}"
+                self._produce(name, target, key, value, timestamp, decode_headers(headers))
 
     def _produce(
         self, topic: str, partition: int, key: bytes | None, value: bytes | None, timestamp: int, headers: Any = None

@@ -12,6 +12,7 @@ from gateway.consume.reader import Block
 from headwater.errors import UserError
 from processors.group.changelog import CHUNK_BYTES, ChangelogError, ChangelogView, Snapshot, encode_snapshot
 from processors.group.core import Member, _part
+from processors.group.settings import GroupSettings
 from processors.processor import Output, PartitionProcessor
 from processors.rules.model import Rules
 from tests.support import river
@@ -170,3 +171,16 @@ def test_a_snapshot_of_another_format_is_told() -> None:
     view.take(b"readings/0", b'{"v":2,"offset":1,"partitions":1,"chunks":0,"bytes":0,"crc":0}')
     with pytest.raises(ChangelogError, match="format 2"):
         view.snapshot("readings/0")
+
+
+@pytest.mark.parametrize(
+    ("took_s", "behind", "pause_s", "of_slow_s"),
+    [(0.005, True, 0.1, 10), (0.04, True, 0.36, 10), (0.04, False, 0.1, 10), (5, True, 1.0, 15), (5, False, 0.1, 10)],
+)
+def test_commits_take_a_tenth_of_the_time_while_there_is_a_lot_to_catch_up_with(
+    *, took_s: float, behind: bool, pause_s: float, of_slow_s: float
+) -> None:
+    usual = GroupSettings(name="farm", bootstrap_servers="kafka", rules=())
+    assert usual.commit_pause_s(took_s, behind=behind) == pytest.approx(pause_s)
+    slow = GroupSettings(name="farm", bootstrap_servers="kafka", rules=(), commit_every_ms=10_000)
+    assert slow.commit_pause_s(took_s, behind=behind) == of_slow_s  # well before its transaction times out
