@@ -85,6 +85,12 @@ def test_a_device_is_described_once_by_its_section_before_its_profile() -> None:
     assert (told["edge/plain"]["profile"], told["edge/plain"]["fields"]) == (None, {})
 
 
+def test_a_device_without_a_name_has_not_its_profiles() -> None:
+    edge = shed()
+    edge.say("shed/p2")
+    assert dict(edge.told())["edge/p2"]["name"] is None
+
+
 def test_only_a_change_is_written_again_after_a_restart() -> None:
     edge = shed(DeviceSettings(device="p1", name="One"))
     edge.say("shed/p1", "shed/p2")
