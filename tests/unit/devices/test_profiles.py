@@ -106,6 +106,9 @@ def test_two_profiles_of_one_name() -> None:
         ("site-{device}/x", "site-9/x", "9"),
         ("+/{device}/#", "a/b/c/d", "b"),
         ("a.b/{device}", "axb/c", None),
+        ("ts/#", "ts", "ts"),
+        ("ts/#", "tsx", None),
+        ("#", "a/b", "a/b"),
         ("fixed/topic", "fixed/topic", "fixed/topic"),
     ],
 )
@@ -119,7 +122,8 @@ def test_topics_capture_field_and_labels() -> None:
     profile = parse_profile('name = "x"\ntopics = ["a/{site}/x-{device}/{field}", "a/{site}/#"]\n', "x.toml")
     matcher = TopicMatcher([profile])
     assert matcher.captured("a/north/x-p1/temp") == ("p1", "temp", {"site": "north"})
-    assert matcher.captured("a/north") is None
+    assert matcher.captured("a/north") == ("a/north", "", {"site": "north"})  # the parent too (MQTT 5.0, 4.7.1.2)
+    assert matcher.captured("a") is None
     assert matcher.captured("a/north/b") == ("a/north/b", "", {"site": "north"})
 
 
