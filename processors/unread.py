@@ -46,6 +46,11 @@ class UnreadInputs:
         """The topics of which it wants to know."""
         return set(self._relays.values())
 
+    @property
+    def waiting(self) -> set[Source]:
+        """Of which the positions matter."""
+        return set(self._until)
+
     def begin(self, source: Source, position: int, end: int) -> None:
         """A partition of the input, where its reader stands, and where it ends now."""
         if position < end:

@@ -152,6 +152,7 @@ class GroupProcessor:
                 self._commit_took_s = time.monotonic() - now_s
             if now_s - told_s >= STATUS_EVERY_S:
                 told_s = now_s
+                self._tell_unread(self._consumer)
                 self._tell("up")
 
     def _fetch(self) -> list[Block]:
