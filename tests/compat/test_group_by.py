@@ -156,6 +156,32 @@ def test_a_rebuild_relays_every_reading_once(group: Group) -> None:
     assert group.stop("a") == 0
 
 
+@pytest.mark.long("process")
+@pytest.mark.timeout(120)
+def test_the_first_complete_results_have_the_nodes_of_all_partitions(group: Group) -> None:
+    """They are read one after the other, and until the last one was heard of, nothing is complete."""
+    for partition in range(PARTITIONS):
+        rows = [row for row in story(partition, 0, 40) if row.device in "ns$gateway" and row.time % 1000 == 0]
+        on_time = [row for row in rows if row.device == "$gateway" or row.fields["t"] != 100]
+        feed(group.bootstrap, [river.block(on_time, partition=partition)])
+    group.start("a")
+    wanted = {start for (_, start), _ in expected(40).items()}
+
+    def firsts() -> dict[int, set[tuple[int, int]]]:
+        found: dict[int, set[tuple[int, int]]] = {}
+        for records in said(group.bootstrap, "aggregates"):
+            for one in (msgspec.json.decode(value) for _, value, _ in records):
+                if one["rule"] == "site" and one["complete"] and one["start"] in wanted:
+                    found.setdefault(one["start"], set()).add((one["revision"], one["count"]))
+        return found
+
+    until(lambda: firsts().keys() == wanted, "every window is told", {"a": group.log_of("a")})
+    readings = 10 * PARTITIONS
+    assert all({revision for revision, _ in told} == {0} for told in firsts().values())
+    assert all(count > readings * 3 / 4 for told in firsts().values() for _, count in told)
+    assert group.stop("a") == 0
+
+
 DIES = """
 import os, signal
 from headwater.cli.main import app
