@@ -7,7 +7,6 @@ import os
 import sys
 from typing import Any
 
-from headwater.cli import words
 from headwater.cli.find import need_config
 from headwater.errors import UserError
 from headwater.settings.load import holds_rules, load_settings, masked
@@ -19,11 +18,15 @@ from headwater.toml.source import Source
 def check(file: str | None) -> None:
     """Print what the node would do, secrets masked, or raise a UserError that names every mistake.
 
-    Of a rule file: what it holds.
+    Of a rule file: what it holds. Of the file of `headwater process`: what a member of that group would do.
     """
     from headwater.app.parts import check_parts, warnings
+    from headwater.cli.config_group import check_group, is_group_file
 
     path = need_config(file)
+    if is_group_file(path):
+        check_group(path)
+        return
     if is_rule_file(path):
         check_rules(path)
         return
@@ -67,6 +70,7 @@ def is_rule_file(path: str) -> bool:
 def check_rules(path: str) -> None:
     """Print what a rule file holds, or raise a UserError that names every mistake."""
     from headwater.app.parts import rule_warnings
+    from headwater.cli.config_group import held
     from processors.rules.files import load_rules
 
     try:
@@ -76,10 +80,8 @@ def check_rules(path: str) -> None:
             "Files that are named together are read together: what stands in another one, only the node's file knows."
         )
         raise UserError(error.what, hint=f"{error.hint} {hint}") from None
-    kinds = {"window": rules.windows, "alert": rules.alerts, "processor": rules.processors}
-    holds = ", ".join(words.count(len(some), kind) for kind, some in kinds.items() if some)
     print(f"ok: {path}")
-    print(f"a rule file: {holds}")
+    print(f"a rule file: {held(rules)}")
     print(f'  used where it is named, in a node\'s file or in that of `headwater process`: rules = ["{path}"]')
     for line in rule_warnings([path]):
         print(f"warning: {line}")
@@ -90,7 +92,7 @@ def rule_changes(settings: Settings) -> list[str]:
     if not settings.rules:
         return []
     from processors.checkpoint import CheckpointError, decode_checkpoint
-    from processors.rules.evolution import of_topic, preview
+    from processors.rules.evolution import preview_all
     from processors.rules.files import load_rules
 
     path = os.path.join(settings.data_dir, "work", "processors.checkpoint")
@@ -99,14 +101,8 @@ def rule_changes(settings: Settings) -> list[str]:
             checkpoint = decode_checkpoint(file.read())
     except (OSError, CheckpointError):
         return []  # there is none yet, or it will be made anew
-    rules = load_rules(settings.rules)
-    found: dict[str, None] = {}
-    for name, saved in checkpoint.inputs.items():
-        topic = name.rpartition("/")[0]
-        if topic in rules.topics:
-            changes = preview(saved.state, of_topic(rules, topic, settings.processors.place))
-            found |= dict.fromkeys(map(str, changes))
-    return list(found)
+    states = {source: saved.state for source, saved in checkpoint.inputs.items()}
+    return preview_all(states, load_rules(settings.rules), settings.processors.place, "processors")
 
 
 def show(file: str | None, *, as_json: bool) -> None:

@@ -17,16 +17,18 @@ config_app = typer.Typer(
 @config_app.command("check")
 def config_check(
     file: Annotated[
-        str | None, typer.Argument(help="The node's file, or a rule file; ./headwater.toml when left out.")
+        str | None,
+        typer.Argument(help="A node's file, a rule file, or that of a group; ./headwater.toml when left out."),
     ] = None,
 ) -> None:
-    """Say whether a configuration is good, naming every mistake with file and line.
+    """Say whether a configuration is good, naming every mistake with file and line, and what changed rules keep.
 
     \b
     Examples:
       headwater config check
       headwater config check /etc/headwater/headwater.toml
       headwater config check my-rules.toml
+      headwater config check process.toml
     """
     from headwater.cli.config import check
 

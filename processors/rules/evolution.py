@@ -7,6 +7,7 @@ docs/windows.md has the table.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -123,11 +124,16 @@ def definitions(rules: Rules) -> dict[str, Any]:
     }
 
 
-def of_topic(rules: Rules, topic: str, place: str) -> Rules:
+def _of_topic(rules: Rules, topic: str, place: str, job: str) -> Rules:
     """Those that have a state at a partition of a topic; `place`: where alerts run."""
-    windows = {rule.name: rule for rule in rules.windows if rule.topic == topic and not rule.group_by}
+    windows = {rule.name: rule for rule in rules.windows if topic == _input_of(rule, job)}
     alerts = (alert for alert in rules.alerts if alert.window in windows and alert.runs == place)
     return Rules(windows=tuple(windows.values()), alerts=tuple(alerts))
+
+
+def _input_of(rule: WindowRule, job: str) -> str:
+    """Where the partitions stand at which a rule has its windows (`repartition.relay_topic`)."""
+    return f"{job}-{rule.name}-repartition" if rule.group_by else rule.topic
 
 
 class Definitions(NamedTuple):
@@ -179,6 +185,32 @@ def preview(data: dict[str, Any], rules: Rules) -> list[Change]:
     gone = [name for name in known.windows if name not in windows]
     found += [Change("window", name, kept=False, what="is gone, and its state with it") for name in gone]
     return found
+
+
+def preview_all(states: Mapping[str, dict[str, Any]], rules: Rules, place: str, job: str) -> list[str]:
+    """The same of all snapshots of a job, by `<topic>/<partition>`: each change once, as a sentence.
+
+    A rule whose windows are now over another topic than before is neither gone nor new.
+    """
+    windows = {rule.name: rule for rule in rules.windows}
+    known = {
+        name: (source.rpartition("/")[0], old)
+        for source, state in states.items()
+        for name, (_, old) in read_definitions(state.get("definitions")).windows.items()
+    }
+    inputs = {_input_of(rule, job) for rule in (*windows.values(), *(old for _, old in known.values()))}
+    found: dict[str, None] = {}
+    for source, state in states.items():
+        topic = source.rpartition("/")[0]
+        for change in preview(state, _of_topic(rules, topic, place, job)) if topic in inputs else ():
+            was, old = known.get(change.name, (topic, None))
+            if change.kind == "window" and old is not None and change.name in windows:
+                new = windows[change.name]
+                if was != _input_of(new, job):
+                    said = window_said(window_change(old, new), {})
+                    change = Change("window", new.name, kept=False, what=said)
+            found[str(change)] = None
+    return list(found)
 
 
 def _unknown(name: str, versions: dict[str, Any]) -> str:

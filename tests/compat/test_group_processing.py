@@ -12,6 +12,7 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from gateway.consume.reader import Block
+from headwater.cli.config import check
 from processors.group.changelog import ChangelogView
 from processors.processor import PartitionProcessor
 from processors.rules.files import parse_rules
@@ -188,7 +189,9 @@ def test_other_partition_counts_are_refused_with_the_way_out(group: Group) -> No
     assert group.stop("a") == 0
 
 
-def test_state_comes_back_from_the_changelog_not_from_the_start(group: Group) -> None:
+def test_state_comes_back_from_the_changelog_not_from_the_start(
+    group: Group, capsys: pytest.CaptureFixture[str]
+) -> None:
     feed(group.bootstrap, blocks(0, 60))
     group.start("a")
     ends = [len(story(partition, 0, 60)) for partition in range(PARTITIONS)]
@@ -200,6 +203,14 @@ def test_state_comes_back_from_the_changelog_not_from_the_start(group: Group) ->
             view.take(key, value)
     heads = [view.head(f"readings/{partition}") for partition, view in enumerate(views)]
     assert [head.offset for head in heads if head is not None] == ends
+    rules = group.folder / "rules.toml"
+    rules.write_text(RULES.replace('"count"', '"count", "slope"'))
+    check(str(group.file))
+    said_before = (
+        "at the next start window w: fields changed: keeps its windows; slope of t: from the next whole window on"
+    )
+    assert said_before in capsys.readouterr().out.splitlines()
+    rules.write_text(RULES)
     group.start("a")
     until(lambda: group.log_of("a").read_text().count("took over") == 2, "it is back")
     assert f"readings/0 from {ends[0]}" in group.log_of("a").read_text()
