@@ -222,6 +222,8 @@ class Processors:
                     "processors: %s/%d begins at offset %d; windows already written are not revised any more",
                     *(topic, partition, start),
                 )
+            if start > 0:
+                processor.lost_before(start)
         if topic in self._unread.inputs:
             self._unread.begin(where, self._positions[where], await reader.offset(topic, partition, "latest"))
         self._inputs[where] = processor
@@ -321,6 +323,8 @@ class Processors:
                 log.warning("processors: %s/%d: offsets %d to %d expired unread", topic, partition, position, start - 1)
                 self._expired_records += start - position
                 self._positions[topic, partition] = start
+                self._inputs[topic, partition].lost_before(start)
+                self._save()  # begun again from here, it says the same
         reader.assign(self._positions)
 
     def _save(self) -> None:

@@ -38,6 +38,7 @@ class PartitionWork(Protocol):
     def process(self, block: Block) -> list[Output]: ...
     def snapshot(self) -> dict[str, Any]: ...
     def restore(self, data: dict[str, Any]) -> list[str]: ...
+    def lost_before(self, offset: int) -> None: ...
     def go_on_after(self, floors: dict[str, dict[str, int]], alerts: dict[str, dict[str, Instance]]) -> None: ...
     def counters(self) -> dict[str, int]: ...
     def alerts(self) -> list[dict[str, Any]]: ...
@@ -130,9 +131,22 @@ class RuleJob:
     def about(self, parts: Iterable[PartitionWork]) -> dict[str, Any]:
         mine = _rule_parts(parts)
         begins = {f"{part.topic}/{part.partition}": begins for part in mine if (begins := part.begins())}
-        changes = sorted({str(change) for part in mine for change in part.changes})
-        told = {"too_late_by_rule": too_late_by_rule(mine), "memory": memory_status(mine)}
+        changes = sorted(
+            {str(change) for part in mine for change in part.changes} | set(map(_log_begins_late, mine)) - {""}
+        )
+        log_begins = {f"{part.topic}/{part.partition}": found for part in mine if (found := part.log_begins())}
+        told = {"log_begins": log_begins, "too_late_by_rule": too_late_by_rule(mine), "memory": memory_status(mine)}
         return {"begins": begins, "changes": changes, "groups": _groups(mine), **told}
+
+
+def _log_begins_late(part: PartitionProcessor) -> str:
+    """What people are told of a partition from whose log records are gone unread; "" when none are."""
+    if not part.log_start.is_new:
+        return ""
+    return (
+        f"{part.topic}/{part.partition} was read from offset {part.log_start.offset} on: what was before has expired;"
+        " windows that may lack any of it are not told, and earlier results of them stand"
+    )
 
 
 def _rule_parts(parts: Iterable[PartitionWork]) -> list[PartitionProcessor]:

@@ -14,16 +14,17 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from gateway.log.records import Record, encode_headers
-from processors.alerts import AlertState, Instance, Transition, alert_value
+from processors.alerts import Instance, Transition, alert_value
 from processors.budget import NO_LIMITS, Budget, Limits
 from processors.columns import Columns, KeyTable, Lanes, MarkAt, to_columns
-from processors.dead_man import alert_state
 from processors.facts import DeviceFacts
 from processors.late import Placed
+from processors.log_start import LogStart
 from processors.marks import Mark, NodeMarks, WatermarkTracker
 from processors.outages import Outages
+from processors.partition_view import PartitionView, Ruled, alerts_of
 from processors.repartition import MergedMarks, Piece, Relay, group_node, second_stage
-from processors.results import NEVER, Results, WindowResult, numbered
+from processors.results import NEVER, Results, numbered
 from processors.rules.derive import Derivation
 from processors.rules.evolution import (
     Change,
@@ -35,7 +36,6 @@ from processors.rules.evolution import (
     window_change,
 )
 from processors.rules.model import AlertRule, Rules, WindowRule
-from processors.windows.closing import WindowState
 from processors.windows.kinds import window_state
 
 AGGREGATES = "aggregates"
@@ -64,15 +64,7 @@ class Output(NamedTuple):
     partition: int | None = None
 
 
-class _Rule(NamedTuple):
-    window: WindowRule
-    version: str
-    state: WindowState
-    alerts: list[tuple[str, AlertState]]
-    derive: Derivation
-
-
-class PartitionProcessor:
+class PartitionProcessor(PartitionView):
     """The processors of one input partition. `place` picks the alert rules that run here.
 
     `relays`: first stages of rules over groups of devices. `group`: the input is the relay topic of this rule.
@@ -95,6 +87,7 @@ class PartitionProcessor:
         marks = WatermarkTracker() if group is None else MergedMarks(group_node(group))
         self.marks: WatermarkTracker | MergedMarks = marks
         self.facts = DeviceFacts()
+        self.log_start = LogStart()
         self.numbers: dict[str, int] = {}  # version -> number of its next output
         self.written: dict[str, int] = {}  # version -> outputs below this number are in their topic already
         self.stopped_at: int | None = None  # rules never stop within a block
@@ -107,8 +100,8 @@ class PartitionProcessor:
         if group is not None:
             mine = [(group, second_stage(group))]
         self._rules = [
-            _Rule(
-                *(rule, rule.version, window_state(own, self.keys), _alerts_of(rule, rules, place)),
+            Ruled(
+                *(rule, rule.version, window_state(own, self.keys), alerts_of(rule, rules, place)),
                 Derivation(own.where, own.compute, own.facts),
             )
             for rule, own in mine
@@ -155,17 +148,18 @@ class PartitionProcessor:
             for relay, own in relayed:
                 self._relay(relay, relay.readings(own, self.keys, block, begin, end), outputs)
             self._add(columns, seen, begin, end)
+            self.log_start.take(columns, begin, end, self.keys)
             begin = end
             if at is not None:
                 self._mark(at, outputs)
-                for relay in self._relays:
+                for relay in self._relays if at.mark.by is None or not self.log_start.holds(at.mark.node) else ():
                     self._relay(relay, relay.mark(at.mark, block.timestamps[at.row], self.partition), outputs)
         self.budget.tidy(self.marks.nodes)
         for rule in self._rules:
             rule.state.late.block = None
         return outputs
 
-    def _add(self, columns: Columns, seen: list[tuple[_Rule, Columns]], begin: int, end: int) -> None:
+    def _add(self, columns: Columns, seen: list[tuple[Ruled, Columns]], begin: int, end: int) -> None:
         for start, until in self.budget.pieces(begin, end):
             refused = self.budget.admit(columns, start, until)
             if refused:
@@ -187,7 +181,17 @@ class PartitionProcessor:
             if self.marks.begin is not None:
                 for rule in self._rules:
                     rule.state.begin_at(self.marks.begin)
-            self._step(mark, node, outputs)
+            if (newest := self.log_start.settle(mark, node)) is not None:
+                self._begin_node(mark.node, newest)
+            if not self.log_start.holds(mark.node):
+                self._step(mark, node, outputs)
+
+    def _begin_node(self, node: str, newest: int) -> None:
+        for rule in self._rules:
+            rule.state.begin_node(node, newest)
+            rule.state.give_up(node)
+        for relay in self._relays:
+            relay.begin_after(newest)
 
     def _step(self, mark: Mark, node: NodeMarks, outputs: list[Output]) -> None:
         for rule in self._rules:
@@ -211,7 +215,7 @@ class PartitionProcessor:
         if value is not None and (number := self._number(version)) is not None:
             self._output(ALERTS, value["to"], f"{rule.name}/{node}", value, version, number, outputs)
 
-    def _late(self, rule: _Rule, node: str, watermark: int, outputs: list[Output]) -> None:
+    def _late(self, rule: Ruled, node: str, watermark: int, outputs: list[Output]) -> None:
         version = rule.version + LATE_STREAM
         for group, value in rule.state.late.tell(node, watermark, rule.window.name):
             if (number := self._number(version)) is not None:
@@ -223,7 +227,7 @@ class PartitionProcessor:
         for version, rule, transition in self.budget.sweep(node, watermark):
             self._alert(rule, version, transition, outputs)
 
-    def _aggregates(self, rule: _Rule, results: Results) -> Iterable[Output]:
+    def _aggregates(self, rule: Ruled, results: Results) -> Iterable[Output]:
         """A mark's results, but those that were written before."""
         version, name = rule.version, rule.window.name
         first = self.numbers.get(version, 0)
@@ -266,6 +270,7 @@ class PartitionProcessor:
             "lanes": self._lanes.highest,
             "marks": self.marks.snapshot(),
             "facts": self.facts.snapshot(),
+            "log_start": self.log_start.snapshot(),
             "numbers": self.numbers,
             "written": self.written | {v: max(n, self.written.get(v, 0)) for v, n in self.numbers.items()},
             "refused": self.refused,
@@ -313,6 +318,10 @@ class PartitionProcessor:
                 alerts.restore(data["alerts"][version])
                 if (name := alerts.rule.name) in data.get("outages", {}):
                     self._outages[name].restore(data["outages"][name])
+        self.log_start.restore(data.get("log_start"))
+        for node, newest in self.log_start.begins.items():
+            for rule in self._rules:
+                rule.state.begin_node(node, newest)
         self.budget.restore(data.get("budget"), self.newest)
         return fresh + self._restore_relays(data.get("relays", {}))
 
@@ -326,13 +335,21 @@ class PartitionProcessor:
                 fresh += relay.versions
         return fresh
 
-    def _restore_changed(self, rule: _Rule, known: Definitions, states: dict[str, Any]) -> None:
+    def _restore_changed(self, rule: Ruled, known: Definitions, states: dict[str, Any]) -> None:
         was, old = known.windows.get(rule.window.name, ("", rule.window))
         change = window_change(old, rule.window)
         if was in states and not change.reason:
             rule.state.restore_changed(states[was], change, self.newest)
         else:
             rule.state.begin_after(self.newest)
+
+    def lost_before(self, offset: int) -> None:
+        """Records below `offset` that were not read have left the log: tell no window that may lack any of them.
+
+        What was written behind them cannot be computed again: numbers go on after it.
+        """
+        self.log_start.lost(offset)
+        self.numbers |= {version: max(n, self.numbers.get(version, 0)) for version, n in self.written.items()}
 
     def go_on_after(self, floors: dict[str, dict[str, int]], alerts: dict[str, dict[str, Instance]]) -> None:
         """Begin without a state behind outputs of an earlier one, of which `written` says how many there are.
@@ -345,54 +362,6 @@ class PartitionProcessor:
             rule.state.refuse_below(floors.get(rule.version, {}))
             for version, state in rule.alerts:
                 state.instances = dict(alerts.get(version, {}))
-
-    # for people
-
-    def counters(self) -> dict[str, int]:
-        """Sums over the window rules, and the records that no rule could take."""
-        read = self.readings if isinstance(self.marks, WatermarkTracker) else 0  # those of groups: where they came from
-        total: dict[str, int] = {"refused": self.refused, "readings": read}
-        for rule in self._rules:
-            for name, value in msgspec.structs.asdict(rule.state.counters).items():
-                total[name] = total.get(name, 0) + value
-        return total
-
-    def pends(self, node: str, after: int, until: int) -> bool:
-        """Whether a window of a node that nothing was told of ended in (`after`, `until`]."""
-        index = self.keys.node_id(node)
-        return any(rule.state.pends(index, after, until) for rule in self._rules)
-
-    def everything(self) -> list[tuple[str, WindowResult]]:
-        """Of a partition that was fed without marks: all windows, with the names of their rules."""
-        return [(rule.window.name, result) for rule in self._rules for result in rule.state.everything()]
-
-    def begins(self) -> dict[str, int]:
-        """Since when rules that are younger than the log have whole windows."""
-        return {rule.window.name: begin for rule in self._rules if (begin := rule.state.begin) != NEVER}
-
-    def late(self, count: int) -> dict[str, dict[str, Any]]:
-        """Per rule with any: how many readings came too late, and the `devices` with the most of them."""
-        states = {rule.window.name: rule.state.late for rule in self._rules}
-        return {
-            name: {"readings": sum(late.counts.values()), "devices": dict(late.top(count))}
-            for name, late in states.items()
-            if late.counts
-        }
-
-    def alerts(self) -> list[dict[str, Any]]:
-        """The instances that have ever been more than inactive."""
-        return [
-            {"rule": alerts.rule.name, "instance": name, "state": one.state, "since": one.since, "value": one.value}
-            for rule in self._rules
-            for _, alerts in rule.alerts
-            for name, one in alerts.instances.items()
-            if one.cause_start is not None
-        ]
-
-
-def _alerts_of(window: WindowRule, rules: Rules, place: Place) -> list[tuple[str, AlertState]]:
-    mine = [alert for alert in rules.alerts if alert.window == window.name and alert.runs == place]
-    return [(alert.version(window), alert_state(alert)) for alert in mine]
 
 
 def _newest(columns: Columns) -> int:

@@ -82,7 +82,7 @@ class Relay:
         if newest != NEVER:
             state = window_state(self.rule, KeyTable())
             state.begin_after(newest)
-            self.begin = state.begin
+            self.begin = max(self.begin, state.begin)
 
     def readings(self, columns: Columns, keys: KeyTable, records: Records, begin: int, end: int) -> Iterator[Piece]:
         """Rows [begin, end) of a block that belong to a group; `columns` as `derive` made them."""

@@ -77,6 +77,8 @@ class Member:
             fresh = processor.restore(snapshot.state)
             position = max(start, snapshot.offset)
             self.expired += max(0, start - snapshot.offset)
+        if start > (0 if snapshot is None else snapshot.offset):
+            processor.lost_before(start)
         share = self._shares[source] = _Share(processor, position, max(position, committed or 0))
         if snapshot is not None:
             share.snapshot_chunks, share.saved_once = snapshot.chunks, True

@@ -211,6 +211,9 @@ class UserPartition(Host):
         self._engine.restore(data["engine"])
         return []
 
+    def lost_before(self, offset: int) -> None:
+        """Records below `offset` have left the log unread: it is handed those that are left."""
+
     def go_on_after(self, floors: Any, alerts: Any) -> None:
         """Begin without a state behind outputs of an earlier one: what `written` says is not said again."""
 

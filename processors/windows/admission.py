@@ -49,6 +49,9 @@ class WindowAdmission:
         self._begin = NEVER
         self._young: dict[int, int] = {}  # keys whose windows begin later, since the rule names them only since then
         self._begins: Ints | None = None
+        self._begin_of_node: dict[str, int] = {}  # nodes whose windows begin later, since records have left the log
+        self._node_begins: Ints | None = None
+        self._begins_known: list[str] = []
         self._open: dict[int, list[Interval]] = {}
         self._owed = Owed()
 
@@ -76,10 +79,40 @@ class WindowAdmission:
 
     def _begin_of(self, keys: Any) -> Any:
         """The least start that windows of these keys (an array, or one number of an array) may have."""
-        if self._begins is None:
-            return self._begin
-        known = keys < len(self._begins)
-        return np.where(known, self._begins[np.where(known, keys, 0)], self._begin)
+        begin: Any = self._begin
+        if self._begins is not None:
+            known = keys < len(self._begins)
+            begin = np.where(known, self._begins[np.where(known, keys, 0)], begin)
+        if self._begin_of_node:
+            begin = np.maximum(begin, self._begins_of_nodes()[self._nodes_of[keys]])
+        return begin
+
+    def begin_node(self, node: str, newest: int) -> None:
+        """Of a node records up to the time `newest` may be gone: tell only windows that cannot have begun by then."""
+        self._begin_of_node[node] = max(self._begin_behind(newest), self._begin_of_node.get(node, NEVER))
+        self._node_begins = None
+
+    def give_up(self, node: str) -> None:
+        """Let go of what there is of a node's windows that are not told, since they began too early."""
+        raise NotImplementedError
+
+    def _too_early(self, table: Cells, node: str) -> Ints:
+        """Cells of a node that begin before any window of it that is told."""
+        self._learn_keys()
+        used = table.used()
+        mine = used[self._nodes_of[table.key[used]] == self._keys.node_id(node)]
+        found: Ints = mine[table.start[mine] < self._begin_of(table.key[mine])]
+        return found
+
+    def _begins_of_nodes(self) -> Ints:
+        nodes = self._keys.nodes
+        found = self._node_begins
+        # numbers given anew come in another list
+        if found is None or len(found) != len(nodes) or self._begins_known is not nodes:
+            begins = [self._begin_of_node.get(node, NEVER) for node in nodes]
+            found = self._node_begins = np.array(begins, dtype=np.int64)
+            self._begins_known = nodes
+        return found
 
     def _learn_young(self) -> None:
         self._begins = None

@@ -91,6 +91,11 @@ class GridWindows(WindowState):
         self.fields.grow(self.cells.capacity)
         return made
 
+    def give_up(self, node: str) -> None:
+        gone = self._too_early(self.cells, node)
+        self.cells.rest_of(gone)
+        self._free(gone)
+
 
 class ZonedWindows(GridWindows):
     """A calendar's windows by each device's own clock: in the zone that its readings say, else in the default one.

@@ -237,6 +237,14 @@ class HoppingWindows(WindowState):
         self._panes.rest_of(gone)
         self._free_panes(gone)
 
+    def give_up(self, node: str) -> None:
+        gone = self._too_early(self.cells, node)
+        self.cells.rest_of(gone)
+        self._free(gone)
+        panes = self._too_early(self._panes, node)
+        self._panes.rest_of(panes)
+        self._free_panes(panes)
+
     def _holding(self) -> tuple[Cells, Callable[[], Ints]]:
         return self._panes, self._resting_panes
 

@@ -191,6 +191,9 @@ class SessionWindows(WindowState):
         self.fields.clear(gone)
         state.free(gone)
 
+    def give_up(self, node: str) -> None:
+        """What goes on stays, so that no session seems to begin in its middle; it is never told."""
+
     # marks
 
     def _prepare(self, index: int, before: int, watermark: int) -> list[Told]:
