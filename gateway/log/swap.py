@@ -52,7 +52,8 @@ def swap_in(disk: Disk, path: str, others: list[str]) -> None:
                 old = read_or_none(disk, path + suffix)
                 disk.rename(path + suffix + SWAP, path + suffix)
                 before[suffix] = old
-        disk.rename(path + ".log" + SWAP, path + ".log")
+        if disk.exists(path + ".log" + SWAP):  # else a power cut kept this rename, and lost one before it
+            disk.rename(path + ".log" + SWAP, path + ".log")
     except OSError:
         for other in moved:
             with contextlib.suppress(OSError):
@@ -94,11 +95,38 @@ def finish_swaps(disk: Disk, directory: str, rewritten: Rewritten) -> None:
             disk.rename(f"{directory}/{name}", path + ".log" + CLEANED)
             disk.sync_directory(directory)  # before its note goes: without one it would look whole to the next start
             continue
-        bases = _bases(disk, directory, ".log")
-        others = [f"{directory}/{each:020d}" for each in bases if base < each < end_offset]
+        others = _others(disk, directory, base, end_offset)
         swap_in(disk, path, others)
         clear_swapped(disk, directory, path, others)
+    _finish_reordered(disk, directory, rewritten)
     rewritten.forget(_bases(disk, directory, ".log" + CLEANED))
+
+
+def _finish_reordered(disk: Disk, directory: str, rewritten: Rewritten) -> None:
+    """A power cut may keep a swap's last rename and lose others: the segment's note says that it is the new one."""
+    names = disk.names(directory)
+    if not any(name.endswith((SWAP, DELETED)) for name in names):
+        return
+    for base in _bases(disk, directory, ".log"):
+        path, noted = f"{directory}/{base:020d}", rewritten.of(base)
+        if noted is None or disk.exists(path + ".log" + SWAP):
+            continue
+        end_offset, chain = _read(disk, base, path + ".log")
+        if chain != noted:
+            continue
+        if others := _others(disk, directory, base, end_offset):
+            swap_in(disk, path, others)
+            clear_swapped(disk, directory, path, others)
+        elif any(disk.exists(path + suffix + SWAP) for suffix in INDEXES):
+            # Of this swap, or of another one that had only begun: these can be made again from the batches.
+            for name in (path + ".index", path + ".timeindex"):
+                if disk.exists(name):
+                    disk.remove(name)
+
+
+def _others(disk: Disk, directory: str, base: int, end_offset: int) -> list[str]:
+    """The segments beside the one at `base` that a new one up to `end_offset` takes the place of."""
+    return [f"{directory}/{each:020d}" for each in _bases(disk, directory, ".log") if base < each < end_offset]
 
 
 def _agrees(disk: Disk, path: str, base: int, end_offset: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import islice
+from random import Random
 
 from gateway.log.verify import TAIL, Fault, verify_data
 from headwater.disk import Disk
@@ -115,6 +116,53 @@ def cut_while_swapping(every: int) -> int:
             raise Violation(f"{where}: {faults}")
         states += 1
     return states
+
+
+class _Bits(Random):
+    """Decides by the bits of a number which changes of a directory a power cut keeps."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(0)
+        self._number = number
+
+    def random(self) -> float:
+        self._number, bit = divmod(self._number, 2)
+        return 0.0 if bit else 0.9
+
+
+def each_order() -> int:
+    """Cut the power before a swap's renames are synced: whichever of them are kept, all of the log is there."""
+    simulated = SimulatedOs()
+    world = World(simulated.disk())
+    for _ in range(24):
+        world.append("c", size=60)
+        world.flush()
+    world.close()
+    again, ledger = on(simulated.files()), world.ledger
+    left: list[SimulatedOs] = []
+    renamed = 0
+
+    def before(call: str, path: str) -> None:
+        nonlocal renamed
+        if call == "replace" and "/c-0/" in path:
+            renamed = renamed + 1 if path.endswith((".log", ".swap")) else 0
+        if call == "fsync" and path.endswith("/c-0") and renamed > 4:
+            left.extend(again.after_crash(Crash.SHUFFLED, _Bits(number)) for number in range(1 << renamed))
+            renamed = 0
+
+    World(again.disk(), ledger.copy()).close()
+    world = World(again.disk(), ledger.copy())
+    again.before = before
+    world.turn()
+    for number, each in enumerate(left):
+        disk = each.disk()
+        try:
+            World(disk, ledger.copy()).check_start()
+        except Violation as error:
+            raise Violation(f"renames {number:b} are kept: {error}") from error
+        if faults := faults_in(disk):
+            raise Violation(f"renames {number:b} are kept: {faults}")
+    return len(left)
 
 
 def faults_in(disk: Disk) -> list[Fault]:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.torture.crashes import power_cuts
 from tests.torture.simulated_os import Crash
-from tests.torture.swaps import cut_while_swapping
+from tests.torture.swaps import cut_while_swapping, each_order
 
 LOSING = [Crash.FORGET, Crash.NAMES, Crash.TORN, Crash.SHUFFLED]
 
@@ -28,6 +28,10 @@ def test_a_sample_of_power_cuts_in_the_middle_of_the_next_start() -> None:
 
 def test_a_sample_of_power_cuts_in_compaction_leaves_nothing_that_a_check_finds() -> None:
     assert cut_while_swapping(every=11) > 10
+
+
+def test_power_cuts_that_keep_any_of_a_swaps_renames_leave_the_whole_log() -> None:
+    assert each_order() >= 32
 
 
 @pytest.mark.long("power-cuts", count=2)
