@@ -52,7 +52,7 @@ class Host(Protocol):
     @property
     def one_alone(self) -> Callable[[], bool]: ...
     def connected(self, connection: Connection) -> None: ...
-    def hold(self, connection: Connection, size_bytes: int) -> None: ...
+    def hold(self, connection: Connection) -> None: ...
     def disconnected(self, connection: Connection) -> None: ...
     def go_on_soon(self, connection: Connection) -> None: ...
 
@@ -114,7 +114,6 @@ class Connection(asyncio.BufferedProtocol):
             None  # a request other than Produce whose answer is due before the next is handled
         )
         self.unsent_bytes = 0
-        self.held_bytes = 0
         self.writable = True
         self.working = False
         self.scheduled = False
@@ -201,9 +200,7 @@ class Connection(asyncio.BufferedProtocol):
         if self.slots and self.slots[0].done:
             self.flush()
         self.regulate()
-        unread_bytes = self.session.unread_bytes
-        if unread_bytes != self.held_bytes:
-            self.host.hold(self, unread_bytes)
+        self.host.hold(self)
 
     def handle_run(self, run: Run) -> None:
         if self.gate is None:
@@ -253,6 +250,15 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self.flush()
             self.regulate()
+            self.host.hold(self)
+
+    def unread(self) -> int:
+        """Bytes that came and are not handled yet."""
+        return self.session.unread_bytes
+
+    def unsent(self) -> int:
+        """Bytes of answers that are made and not sent yet."""
+        return self.unsent_bytes + (0 if self.transport is None else self.transport.get_write_buffer_size())
 
     def flush(self) -> None:
         """Send the answers at the head of the queue in one write."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from gateway.connection import Connection
 from gateway.doors import NOBODY, Doors, advertised, cannot_listen
+from gateway.holdings import Holdings
 from gateway.users import ANONYMOUS
 from gateway.wire.acl import Rights
 from gateway.wire.broker import Broker
@@ -43,9 +44,10 @@ class KafkaListener:
         # Whether this turn of the loop is one connection's alone (`headwater.net`); False where the loop cannot tell.
         self.one_alone: Callable[[], bool] = getattr(loop, "one_alone", lambda: False)
         self.buffer = memoryview(bytearray(_BUFFER_BYTES))
-        self._held_bytes = 0
         # Of all connections together. Two of the longest requests may be under way at a time, and any number of short.
-        self._held_bytes_max = 2 * settings.frame_bytes_max
+        self._unread: Holdings[Connection] = Holdings(Connection.unread, 2 * settings.frame_bytes_max)
+        self._unsent: Holdings[Connection] = Holdings(Connection.unsent, settings.unsent_bytes_max)
+        broker.answer_bytes_max = self._answer_bytes_max
         self.advertised: tuple[str, int] | None = None
         self.address = ("", 0)
         self.broken = 0
@@ -118,29 +120,32 @@ class KafkaListener:
         for connection in connections:
             connection.go_on()
 
-    def hold(self, connection: Connection, size_bytes: int) -> None:
-        """Note what lies unread in memory for a connection; with too much in all, the one with the most is closed."""
-        self._held_bytes += size_bytes - connection.held_bytes
-        connection.held_bytes = size_bytes
-        if self._held_bytes <= self._held_bytes_max:
-            return
-        largest = max(self._connections, key=lambda each: each.held_bytes, default=connection)
-        self.broken += 1
-        logger.warning(
-            "kafka connection from %s closed: %d bytes of it wait unread, of %d in all; the limit is %d",
-            largest.peer.name,
-            largest.held_bytes,
-            self._held_bytes,
-            self._held_bytes_max,
-        )
-        self._held_bytes -= largest.held_bytes
-        largest.held_bytes = 0
-        if largest.transport is not None:
-            largest.transport.abort()
+    def hold(self, connection: Connection) -> None:
+        """Note what lies in memory for a connection; with too much of all in all, the one with the most is closed."""
+        for holdings, state in (self._unread, "unread"), (self._unsent, "unsent"):
+            largest = holdings.note(connection)
+            if largest is None:
+                continue
+            self.broken += 1
+            logger.warning(
+                "kafka connection from %s closed: %d bytes of it wait %s, of %d in all; the limit is %d",
+                largest.peer.name,
+                holdings.of(largest),
+                state,
+                holdings.total_bytes,
+                holdings.bytes_max,
+            )
+            holdings.forget(largest)
+            if largest.transport is not None:
+                largest.transport.abort()
+
+    def _answer_bytes_max(self) -> int:
+        """The longest answer just now: a share of what is left, so that many who do not read leave some for others."""
+        return (self._unsent.bytes_max - self._unsent.total_bytes) // 2
 
     def disconnected(self, connection: Connection) -> None:
-        self._held_bytes -= connection.held_bytes
-        connection.held_bytes = 0
+        self._unread.forget(connection)
+        self._unsent.forget(connection)
         self._connections.discard(connection)
         if connection.door is not None:
             self.doors.left(connection)
@@ -165,7 +170,8 @@ class KafkaListener:
             "connections_accepted": self._accepted,
             "connections_refused": self._refused,
             "connections_broken": self.broken,
-            "unread_bytes": self._held_bytes,
+            "unread_bytes": self._unread.total_bytes,
+            "unsent_bytes": self._unsent.total_bytes,
             **self.doors.status(),
             **self.broker.status(),
         }

@@ -50,6 +50,8 @@ class Broker:
         self.produced_bytes = 0
         self.produced_batches = 0
         self.fetched_bytes = 0
+        # The longest answer that may be made just now; a driver that knows what its clients have not read says so.
+        self.answer_bytes_max: Callable[[], int] = lambda: self.settings.fetch_bytes_max
         self.refused_batches = 0
         self.denied = 0
         self.unreadable: set[tuple[str, int]] = set()

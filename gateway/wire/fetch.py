@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 _WAIT_MAX_MS = 60_000
 # A poll of more partitions than this looks once for all that one round of syncs brings, not once for each.
 _LOOKS_MAX = 8
+# Each look reads anew what the one before it has found. With more than this it is not taken at every sync.
+_QUICK_BYTES = 64 << 10
+_PAUSE_MS = 20
 
 
 def fetch(broker: Broker, request: Request, peer: Peer, reply: Reply) -> None:
@@ -69,10 +72,11 @@ class _Poll:
     def _advanced(self) -> None:
         if self._timer is None:
             return  # answered while the log was telling its subscribers
-        if len(self._unsubscribe) <= _LOOKS_MAX:
+        if len(self._unsubscribe) <= _LOOKS_MAX and self.size <= _QUICK_BYTES:
             self._answer_enough()
         elif self._look is None:
-            self._look = self._broker.timers.at(self._broker.clock.monotonic_ms(), self._answer_enough)
+            pause_ms = 0 if self.size <= _QUICK_BYTES else _PAUSE_MS
+            self._look = self._broker.timers.at(self._broker.clock.monotonic_ms() + pause_ms, self._answer_enough)
 
     def _answer_enough(self) -> None:
         self._look = None
@@ -104,7 +108,8 @@ class _Poll:
     def read(self) -> tuple[Body, bool]:
         """The answer as things are, and whether it need not wait."""
         body = self._body
-        left = min(body["max_bytes"], self._broker.settings.fetch_bytes_max)
+        left = min(body["max_bytes"], self._broker.settings.fetch_bytes_max, max(self._broker.answer_bytes_max(), 0))
+        least = min(body["min_bytes"], max(left, 1))  # else it would wait for what no answer may hold
         self.size = 0
         failed = False
         responses = []
@@ -123,7 +128,7 @@ class _Poll:
                 parts.append(answer)
             responses.append({"topic": topic["topic"], "partitions": parts})
         empty = not any(topic["partitions"] for topic in body["topics"])
-        return {"responses": responses}, failed or empty or self.size >= body["min_bytes"]
+        return {"responses": responses}, failed or empty or self.size >= least
 
     def _partition(self, topic: str, part: dict[str, Any], left: int) -> dict[str, Any]:
         log = self._broker.store.partition(topic, part["partition"])

@@ -104,8 +104,11 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     batch_bytes_max: _Bytes = 10 << 20
     """The longest record batch (Kafka's max.message.bytes)."""
 
-    fetch_bytes_max: _Bytes = 16 << 20
+    fetch_bytes_max: _Bytes = 4 << 20
     """The longest Fetch answer, whatever the client asks for; the first batch is always sent whole (KIP-74)."""
+
+    unsent_bytes_max: _Bytes = 32 << 20
+    """Answers that clients have not read yet, of all connections together; past it the one with the most is closed."""
 
     auto_create_topics: bool = True
     """Create a topic when a client asks for its metadata."""

@@ -48,6 +48,7 @@ from headwater.app.upkeep import run_upkeep, trusts
 from headwater.clock import Clock, SystemClock
 from headwater.disk import Disk, RealDisk
 from headwater.errors import HeadwaterError, UserError
+from headwater.memory import give_back_large_blocks
 from headwater.net import Net, RealNet, parse_address
 from headwater.settings.model import Settings
 from headwater.version import version
@@ -319,6 +320,7 @@ async def run_node(
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, _stop, stop, number.name)
     log.info("headwater %s starts, data in %s", version(), settings.data_dir)
+    give_back_large_blocks()
     cause = "failed to start"
     try:
         await core.open(work_command(config, level=level, form=form))

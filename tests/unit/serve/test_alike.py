@@ -202,6 +202,9 @@ class Pipe:
         return None
 
     def set_write_buffer_limits(self, high: int) -> None: ...
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def is_closing(self) -> bool:
         return self.closed
 

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 from contextlib import suppress
+from functools import partial
 
 import pytest
 
@@ -208,6 +209,35 @@ def test_a_client_that_reads_nothing_is_not_read_from() -> None:
             assert handled < 10
             writer.transport.abort()
             await eventually(lambda: node.listener.status()["connections"] == 0)
+
+    run(scenario)
+
+
+def test_answers_that_nobody_reads_are_bounded_over_all_connections() -> None:
+    async def scenario() -> None:
+        async with serving(unsent_bytes_max=4 << 20) as node:
+            node.store.create_topic("t")
+            good = await node.channel()
+            for _ in range(4):
+                await good.call(ApiKey.PRODUCE, produce(os.urandom(1 << 20)))
+            writers = []
+
+            def fetched(times: int) -> bool:
+                return bool(node.listener.status()["requests"].get("fetch", 0) >= times)
+
+            for count in range(12):
+                _, writer = await node.raw()
+                writers.append(writer)
+                writer.write(encode_request(ApiKey.FETCH, 12, 1, "t", fetch()) * 8)
+                await eventually(partial(fetched, count + 1))
+                assert node.listener.status()["unsent_bytes"] <= 4 << 20
+            assert node.listener.status()["connections_broken"] > 0
+            assert (await good.call(ApiKey.METADATA, {"topics": []}))["controller_id"] == 1
+            good.close()
+            for writer in writers:
+                writer.transport.abort()
+            await eventually(lambda: node.listener.status()["connections"] == 0)
+            assert node.listener.status()["unsent_bytes"] == 0
 
     run(scenario)
 

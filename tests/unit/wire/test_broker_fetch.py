@@ -105,25 +105,46 @@ def test_a_partition_named_twice_in_a_fetch_is_refused_at_once(world: World) -> 
     assert [each["error_code"] for each in answers] == [0, ErrorCode.INVALID_REQUEST]
 
 
-def test_a_long_poll_of_many_partitions_reads_once_for_all_that_one_sync_brings(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world.create("many", 100)
-    reads = 0
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The offset of each read of a log."""
+    seen: list[int] = []
     read = PartitionLog.read
 
-    def counted(log: PartitionLog, offset: int, max_bytes: int, *, committed: bool = False) -> ReadResult:
-        nonlocal reads
-        reads += 1
+    def noted(log: PartitionLog, offset: int, max_bytes: int, *, committed: bool = False) -> ReadResult:
+        seen.append(offset)
         return read(log, offset, max_bytes, committed=committed)
 
-    monkeypatch.setattr(PartitionLog, "read", counted)
+    monkeypatch.setattr(PartitionLog, "read", noted)
+    return seen
+
+
+def test_who_waits_for_more_than_an_answer_may_hold_gets_what_it_may(world: World) -> None:
+    world.produced("t", [b"a" * 5000])
+    assert world.fetch("t", 0, max_wait_ms=500, min_bytes=9000, max_bytes=4000).answered
+    assert not world.fetch("t", 0, max_wait_ms=500, min_bytes=9000, max_bytes=9000).answered
+
+
+def test_what_a_long_poll_has_found_is_not_read_anew_at_every_sync(world: World, reads: list[int]) -> None:
+    world.produced("t", [b"a" * 100_000])
+    asked = world.fetch("t", 0, max_wait_ms=1000, min_bytes=400_000)
+    for _ in range(10):
+        world.produced("t", [b"b"])
+    assert len(reads) == 1
+    world.produced("t", [b"c" * 300_000])
+    world.pass_time(20)
+    assert asked.answered
+    assert len(reads) == 2
+
+
+def test_a_long_poll_of_many_partitions_reads_once_for_all_that_one_sync_brings(world: World, reads: list[int]) -> None:
+    world.create("many", 100)
     asked = poll_of(world, "many", list(range(100)))
     for partition in range(100):
         world.produce("many", [b"a"], partition=partition)
     world.sync()
     world.pass_time(0)
-    assert reads == 200
+    assert len(reads) == 200
     assert not asked.answered
     world.pass_time(1000)
     assert all(each["records"] for each in asked.body["responses"][0]["partitions"])
