@@ -79,7 +79,7 @@ def describe(device: str, profile: Profile | None, section: DeviceSettings | Non
     for key in ("site", "zone", "type"):
         told[key] = (getattr(section, key, "") or getattr(profile, key, "")) or None
     told["profile"] = profile.name if profile is not None else None
-    told["expected_interval_ms"] = profile.expected_interval_ms if profile is not None else None
+    told["expected_interval_ms"] = profile.stored_interval_ms if profile is not None else None
     if section is not None and section.labels:
         told["labels"] = section.labels
     fields = profile.fields.items() if profile is not None else ()

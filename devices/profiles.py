@@ -146,6 +146,19 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return self.natural_key.rpartition(".")[2]
 
     @property
+    def stored_interval_ms(self) -> int | None:
+        """How long a device that is well may leave the log without a reading; None: nothing says.
+
+        With deadbands that is its heartbeat, however often it speaks: who goes by stored readings must wait so long.
+        """
+        held = [self.heartbeat_ms] if self.heartbeat_ms is not None else []
+        if not held and any(spec.deadband is not None for spec in self.fields.values()):
+            held = [HEARTBEAT_MS]
+        if self.expected_interval_ms is not None:
+            held += [self.expected_interval_ms, self.interval_min_ms or 0]
+        return max(held, default=None)
+
+    @property
     def idle_ms(self) -> int | None:
         """After this much silence a source of this profile holds nothing up (design §9: three expected intervals)."""
         return None if self.expected_interval_ms is None else self.expected_interval_ms * 3

@@ -391,8 +391,9 @@ class GroupBuilder:
         entry.newest_ms = newest_ms
         entry.readings += stored
         if stored or entry.suppressed:
-            entry.source.mark.idle_ms = lane.idle_ms
-            entry.source.mark.recorded = lane.profile is not None and lane.profile.recorded
+            mark = entry.source.mark  # of several profiles the most patient: which spoke last says nothing
+            mark.idle_ms = max(mark.idle_ms or 0, lane.idle_ms or 0) or None
+            mark.recorded = lane.profile is not None and lane.profile.recorded
 
 
 def _start(run: Run) -> int:

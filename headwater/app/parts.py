@@ -49,7 +49,28 @@ def warnings(settings: Settings) -> list[str]:
         for broker in settings.mqtt_client
         if broker.password is not None and not broker.tls and not is_loopback(broker.where()[0])
     ]
-    return found + (rule_warnings(settings.rules) if settings.rules else [])
+    return found + ([*rule_warnings(settings.rules), *_hasty_alerts(settings)] if settings.rules else [])
+
+
+def _hasty_alerts(settings: Settings) -> list[str]:
+    """Dead-man alerts that call a device silent which keeps to its profile."""
+    from devices.profile_files import read_profiles
+    from processors.rules.files import load_rules
+
+    profiles = read_profiles(settings.profiles)
+    found = []
+    for rule in load_rules(settings.rules).alerts:
+        if rule.silent_after_s is None:
+            continue
+        after_ms = rule.silent_after_s * 1000
+        slow = [one for one in profiles if (one.stored_interval_ms or 0) >= after_ms]
+        found += [
+            f"alert {rule.name} calls a device silent after {rule.silent_after_s:g} s, while of one of profile"
+            f" {one.name} a reading is stored every {(one.stored_interval_ms or 0) / 1000:g} s (its heartbeat_ms or"
+            " expected_interval_ms); choose silent_after_s well above that"
+            for one in slow
+        ]
+    return found
 
 
 def rule_warnings(names: Iterable[str]) -> list[str]:

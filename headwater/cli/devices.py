@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from devices.reading import HEALTH_DEVICE
+from gateway.ingest.intervals import BURST_MS, SILENT_AFTER, Interval
+from gateway.ingest.sources import SILENT_MS
 from headwater.cli import words
 from headwater.cli.find import kafka_address, need_status
 from headwater.cli.screen import console
@@ -21,15 +23,22 @@ if TYPE_CHECKING:
 
 DEVICES, READINGS = "devices", "readings"
 LOOK_BACK = 200_000
-STALE_AFTER = 3
-"""So many expected intervals without a word are too many."""
 
 
-class Seen(msgspec.Struct):
-    """What the last readings say of one device. `last_ms` is event time."""
+class Seen:
+    """What the last readings say of one device. `last_ms` is event time, `interval` how often it speaks by it."""
 
-    last_ms: int = 0
-    readings: int = 0
+    __slots__ = ("interval", "last_ms", "readings")
+
+    def __init__(self) -> None:
+        self.last_ms = self.readings = 0
+        self.interval = Interval()
+
+    def spoke(self, time_ms: int) -> None:
+        self.readings += 1
+        if time_ms - self.last_ms > BURST_MS:
+            self.interval.spoke(time_ms, self.last_ms)
+        self.last_ms = max(self.last_ms, time_ms)
 
 
 class Row(msgspec.Struct, kw_only=True):
@@ -42,6 +51,7 @@ class Row(msgspec.Struct, kw_only=True):
     type: str | None = None
     profile: str | None = None
     expected_interval_ms: int | None = None
+    learnt_interval_ms: int | None = None
     last_ms: int | None = None
     readings: int = 0
     stale: bool | None = None
@@ -95,8 +105,11 @@ def rows_of(described: dict[str, dict[str, Any]], seen: dict[str, Seen], now_ms:
             row = Row(device=device)
         if found is not None:
             row.last_ms, row.readings = found.last_ms, found.readings
-        if row.expected_interval_ms:
-            row.stale = row.last_ms is None or now_ms - row.last_ms > STALE_AFTER * row.expected_interval_ms
+            row.learnt_interval_ms = found.interval.learnt_ms
+        interval_ms = row.expected_interval_ms or row.learnt_interval_ms
+        if interval_ms:
+            silent_ms = max(SILENT_AFTER * interval_ms, SILENT_MS)
+            row.stale = row.last_ms is None or now_ms - row.last_ms > silent_ms
         rows.append(row)
     return sorted(rows, key=lambda row: (row.last_ms or 0, row.device))
 
@@ -124,9 +137,7 @@ async def last_seen(reader: Reader) -> dict[str, Seen]:
                 name = (key or b"").decode("utf-8", "replace")
                 if name.endswith(f"/{HEALTH_DEVICE}"):
                     continue
-                seen = found.setdefault(name, Seen())
-                seen.readings += 1
-                seen.last_ms = max(seen.last_ms, time_ms)
+                found.setdefault(name, Seen()).spoke(time_ms)
     return found
 
 

@@ -17,7 +17,7 @@ from headwater.net import Net
 
 log = logging.getLogger(__name__)
 
-TOPICS = ("readings", "aggregates", "alerts", "headwater.progress")
+TOPICS = ("devices", "readings", "aggregates", "alerts", "headwater.progress")
 RETRY_S = 1.0
 TOPICS_EVERY_MS = 5_000
 
@@ -75,7 +75,7 @@ class Feed:
         reader.assign(dict(self._positions))
 
     async def _start(self, reader: Reader, topic: str, partition: int) -> int:
-        if topic == "alerts":
+        if topic in ("devices", "alerts"):
             return await reader.offset(topic, partition, "earliest")
         since_ms = self._clock.wall_ms() - self._model.history_s * 1000
         return await reader.offset(topic, partition, since_ms)
@@ -97,6 +97,8 @@ class Feed:
                 self._model.readings_block(*columns, now_ms, live=live)
             case "aggregates":
                 self._model.aggregates_block(block.values)
+            case "devices":
+                self._model.devices_block(block.keys, block.values)
             case "alerts":
                 self._model.alerts_block(block.keys, block.values)
             case _:

@@ -77,6 +77,7 @@ class PageModel:
     """Bounded by its settings: `devices_max`, `series_max`, `history_s`; alerts and nodes by 1,000 each."""
 
     NAMED_MAX = 1000
+    EXPECTED_MAX = 100_000
 
     def __init__(self, *, history_s: int, devices_max: int, series_max: int) -> None:
         self.change = 0
@@ -86,6 +87,7 @@ class PageModel:
         self.series: dict[tuple[str, str], Series] = {}
         self.devices: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._spoken: dict[str, tuple[Interval, float]] = {}  # and the newest time
+        self._expected: dict[str, int] = {}  # as topic `devices` has it: what was learnt counts only where it is silent
         self.alerts: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self.nodes: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self.readings = 0
@@ -126,7 +128,7 @@ class PageModel:
         interval, newest_ms = self._spoken[device]
         if time_ms - newest_ms > BURST_MS:  # by the readings' own times, so that a restart learns the same
             interval.spoke(time_ms, newest_ms)
-            row["interval_ms"] = interval.learnt_ms
+            row["interval_ms"] = self._expected.get(device) or interval.learnt_ms
         if time_ms > newest_ms:
             self._spoken[device] = (interval, time_ms)
         row["time_ms"] = time_ms
@@ -223,6 +225,20 @@ class PageModel:
                 )
                 series.windows[result["start"]] = point
                 series.windows_trim(self.history_s)
+
+    def devices_block(self, keys: Iterable[bytes | None], values: Iterable[bytes | None]) -> None:
+        """Topic `devices`: how often each should speak."""
+        self.change += 1
+        for key, value in zip(keys, values, strict=True):
+            name = (key or b"?").decode("utf-8", "replace")
+            expected_ms = _object_or_empty(value).get("expected_interval_ms")
+            if not isinstance(expected_ms, int) or expected_ms <= 0:
+                self._expected.pop(name, None)
+                continue
+            if name in self._expected or len(self._expected) < self.EXPECTED_MAX:
+                self._expected[name] = expected_ms
+            if (row := self.devices.get(name)) is not None:
+                row["interval_ms"], row["change"] = expected_ms, self.change
 
     def alerts_block(self, keys: Iterable[bytes | None], values: Iterable[bytes | None]) -> None:
         """Topic `alerts`: the newest transition of each instance."""

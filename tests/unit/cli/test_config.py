@@ -64,3 +64,19 @@ def test_an_empty_name_is_no_file_left_out(tmp_path: Path, monkeypatch: pytest.M
         config_file("")
     with pytest.raises(UserError, match="the name of the configuration file is empty"):
         run_group("", instance="", rebuild=False, metrics_port=0, level="info", form="text")
+
+
+def test_a_dead_man_alert_that_is_hastier_than_a_profile_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tank.toml").write_text('name = "tank"\n[fields.level]\ndeadband = 0.5\n')
+    rules = RULES + '[[alert]]\nname = "gone"\nwindow = "w"\nsilent_after_s = {}\n'
+    node = 'node = "n"\ndata_dir = "d"\nprofiles = ["./tank.toml"]\nrules = ["mine.toml"]\n[mqtt]\n'
+    (tmp_path / "node.toml").write_text(node)
+    for after_s, told in ((15, True), (200, False)):
+        (tmp_path / "mine.toml").write_text(rules.format(after_s))
+        check(str(tmp_path / "node.toml"))
+        said = (
+            "alert gone calls a device silent after 15 s, while of one of profile tank a reading is stored every 60 s"
+        )
+        assert (f"warning: {said}" in capsys.readouterr().out) is told

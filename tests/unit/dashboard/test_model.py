@@ -52,6 +52,19 @@ def test_how_often_a_device_speaks_is_learnt_from_its_readings_own_times() -> No
     assert model.since(0)["devices"][0]["interval_ms"] == 60_000
 
 
+def test_how_often_a_device_should_speak_is_what_topic_devices_says_before_what_was_learnt() -> None:
+    model = make()
+    read(model, "edge/t1", T, power=1)
+    model.devices_block([b"edge/t1", b"edge/t2", b"edge/t3"], [b'{"expected_interval_ms":3600000}', b"no JSON", None])
+    assert model.since(1)["devices"][0]["interval_ms"] == 3_600_000  # also of a device that says nothing more
+    for turn in range(1, 8):
+        read(model, "edge/t1", T + turn * 60_000, power=1)
+    assert model.devices["edge/t1"]["interval_ms"] == 3_600_000
+    model.devices_block([b"edge/t1"], [b'{"expected_interval_ms":null}'])
+    read(model, "edge/t1", T + 8 * 60_000, power=1)
+    assert model.devices["edge/t1"]["interval_ms"] == 60_000
+
+
 def test_chart_holds_one_point_a_second_and_the_last_one_wins() -> None:
     model = make()
     for ms, power in ((0, 1.0), (900, 2.0), (1000, 3.0)):

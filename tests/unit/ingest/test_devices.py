@@ -91,6 +91,20 @@ def test_a_device_without_a_name_has_not_its_profiles() -> None:
     assert dict(edge.told())["edge/p2"]["name"] is None
 
 
+@pytest.mark.parametrize(
+    ("more", "interval_ms"),
+    [
+        ("", 5_000),
+        ("deadband = 0.5", 60_000),  # the heartbeat when the profile says none
+        ("deadband = 0.5\n\n[fields.x]", 60_000),
+    ],
+)
+def test_a_device_that_repeats_itself_is_expected_at_its_heartbeat(more: str, interval_ms: int) -> None:
+    edge = Shed(load_profiles([("pump.toml", PROFILE + more)]))
+    edge.say("shed/p2")
+    assert dict(edge.told())["edge/p2"]["expected_interval_ms"] == interval_ms
+
+
 def test_only_a_change_is_written_again_after_a_restart() -> None:
     edge = shed(DeviceSettings(device="p1", name="One"))
     edge.say("shed/p1", "shed/p2")

@@ -114,6 +114,16 @@ def test_it_is_kept_over_a_restart_and_a_damaged_file_costs_nothing_else() -> No
         assert third.intervals() == {}
 
 
+def test_a_source_of_several_profiles_is_waited_for_as_the_most_patient_says() -> None:
+    texts = [f'name = "p{ms}"\ntopics = ["{ms}"]\nexpected_interval_ms = {ms}' for ms in (1_000, 60_000)]
+    edge = Edge(profiles=[parse_profile(text, "p.toml") for text in texts])
+    client = edge.attach("both")
+    for topic in ("1000", "60000", "1000", "no profile"):
+        edge.take(client, (topic, b'{"x":1}', 0, 0))
+        edge.sync()
+    assert client.interval_ms == 60_000
+
+
 def test_status_says_how_often_it_speaks_and_that_it_is_silent() -> None:
     edge = Edge(
         profiles=[parse_profile('name = "hourly"\ntopics = ["h"]\nexpected_interval_ms = 20000', "hourly.toml")]
