@@ -24,10 +24,9 @@ from processors.facts import SAID_EVERY_MS
 from processors.marks import NodeMarks, WatermarkTracker
 from processors.processor import Output, PartitionProcessor
 from processors.repartition import MergedMarks, Relay, group_node, partition_of
-from processors.results import NEVER, ToldResult, WindowResult, aggregate_value
+from processors.results import EVER, NEVER, ToldResult, WindowResult, aggregate_value
 from processors.rules.model import Rules, WindowRule
 from processors.windows.admission import any_match
-from processors.windows.closing import EVER
 
 WINDOWS_MAX = 1_000_000
 _LATENESS_S = 1e9

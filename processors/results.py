@@ -17,6 +17,8 @@ _ENCODER = msgspec.json.Encoder()
 
 NEVER = -(1 << 62)
 """Before every event time."""
+EVER = 1 << 62
+"""Behind every event time."""
 
 
 class WindowResult(NamedTuple):

@@ -13,7 +13,7 @@ from processors.windows.index import Index
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-_NO_START = np.iinfo(np.int64).min
+_NO_START, _NO_TIME = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 _INTEGERS = ("key", "start", "end", "revision", "count")
 CELL_BYTES = 280
 """What a cell takes as measured, its place in the table included; the arrays' room for more is not counted."""
@@ -58,13 +58,24 @@ def _first_like(key: Ints, starts: Ints) -> Ints:
 
 def tally(numbers: Ints) -> tuple[Ints, Ints]:
     """Of numbers that are not negative each once, in order, and how many there are of each."""
-    if int(numbers.max()) < 4 * len(numbers):
-        counts = np.bincount(numbers)
-        each = np.flatnonzero(counts)
-        return each, counts[each]
-    ordered = np.sort(numbers)
-    begins = np.flatnonzero(np.diff(ordered, prepend=-1))
-    return ordered[begins], np.diff(begins, append=len(ordered))
+    high, low = int(numbers.max()), 0
+    if high >= 4 * len(numbers):
+        low = int(numbers.min())
+        if high - low >= 4 * len(numbers):
+            ordered = np.sort(numbers)
+            begins = np.flatnonzero(np.diff(ordered, prepend=-1))
+            return ordered[begins], np.diff(begins, append=len(ordered))
+        numbers = numbers - low
+    counts = np.bincount(numbers)
+    each = np.flatnonzero(counts)
+    return each + low, counts[each]
+
+
+def in_turn(numbers: Ints, count: int) -> Ints:
+    """All of them, then all of them again, so often; `np.tile` takes several times as long."""
+    found = np.empty((count, len(numbers)), dtype=np.int64)
+    found[:] = numbers
+    return found.ravel()
 
 
 class Cells:
@@ -106,7 +117,8 @@ class Cells:
         # The cell that each key used last: almost every reading goes there.
         self._last_start: Ints = np.zeros(0, dtype=np.int64)
         self._last_cell: Ints = np.zeros(0, dtype=np.int64)
-        self._latest = _NO_START  # no window begins later
+        self.latest = _NO_START  # no window begins later
+        self._oldest = _NO_TIME  # none ends before; ends do not fall
 
     def __len__(self) -> int:
         return self.capacity - self._free_count
@@ -141,11 +153,11 @@ class Cells:
         missed = np.flatnonzero(cells < 0)
         firsts, group = each_once(key[missed], None)
         rows = missed[firsts]
-        if start > self._latest:
-            return cells, Unknown(missed, rows, group)
         keys = key[rows]
         known = self.get(keys, np.full(len(keys), start))
         found = known >= 0
+        if not found.any():
+            return cells, Unknown(missed, rows, group)
         self._last_start[keys[found]], self._last_cell[keys[found]] = start, known[found]
         cells = self._last_at(key, start)
         if found.all():
@@ -169,7 +181,13 @@ class Cells:
     def get(self, key: Ints, starts: Ints) -> Ints:
         """The cell of each (key, start), -1 where there is none; each of them asked once."""
         assert self._index is not None  # noqa: S101 - who makes it without one does not ask
+        if len(starts) and starts.min() > self.latest:
+            return np.full(len(key), -1, dtype=np.int64)
         return self._index.find(key, starts, self.key, self.start)
+
+    def find_each(self, keys: Ints, starts: Ints) -> Ints:
+        """The cells of all of these keys at all of these starts, a row for each start; -1 where there is none."""
+        return self.get(in_turn(keys, len(starts)), np.repeat(starts, len(keys))).reshape(len(starts), len(keys))
 
     def make(self, key: Ints, starts: Ints, ends: Ints) -> Ints:
         """New, empty cells, which a mark may have something to say about, for windows that differ pairwise.
@@ -186,7 +204,8 @@ class Cells:
         self._free_count -= count
         made[:count], key, starts = cells, key[:count], starts[:count]
         self.key[cells], self.start[cells], self.end[cells] = key, starts, ends[:count]
-        self._latest = max(self._latest, int(starts.max(initial=_NO_START)))
+        self.latest = max(self.latest, int(starts.max(initial=_NO_START)))
+        self._oldest = min(self._oldest, int(self.end[cells].min(initial=_NO_TIME)))
         if self._index is not None:
             self._index.add(cells, self.key, self.start)
         self.needs[cells] = True
@@ -202,6 +221,7 @@ class Cells:
         self._free_count -= 1
         cell = int(self._free[self._free_count])
         self.key[cell], self.start[cell], self.end[cell] = key, start, end
+        self._oldest = min(self._oldest, end)
         return cell
 
     def _grow(self) -> bool:
@@ -259,9 +279,14 @@ class Cells:
     def used(self) -> Ints:
         return np.flatnonzero(self.key >= 0)
 
-    def resting(self) -> Ints:
-        """Cells that may be forgotten: told, and nothing new to say."""
-        return np.flatnonzero((self.key >= 0) & ~self.needs)
+    def resting(self, until: int) -> Ints:
+        """Cells that end by then and may be forgotten: told, and nothing new to say."""
+        if until < self._oldest:
+            return np.zeros(0, dtype=np.int64)
+        over = (self.end <= until) & (self.key >= 0)
+        if not over.any():
+            self._oldest = int(self.end[self.key >= 0].min(initial=_NO_TIME))
+        return np.flatnonzero(over & ~self.needs)
 
     def free(self, cells: Ints) -> None:
         """Forget windows."""
@@ -288,7 +313,7 @@ class Cells:
         if self._index is not None:
             self._index = Index()
             self._index.add(used, self.key, self.start)
-            self._latest = int(self.start[used].max(initial=_NO_START))
+            self.latest = int(self.start[used].max(initial=_NO_START))
         self._last_start = np.zeros(0, dtype=np.int64)
         self._last_cell = np.zeros(0, dtype=np.int64)
         self._learn(self.key[used])
@@ -314,5 +339,6 @@ class Cells:
         self._free = np.zeros(self.capacity, dtype=np.int64)
         self._free[: self._free_count] = np.arange(self.capacity - 1, count - 1, -1)
         self._attention = [np.flatnonzero(self.needs[:count])]
+        self._oldest = _NO_START
         self._learn_anew(np.arange(count))
         return count

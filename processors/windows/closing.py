@@ -17,12 +17,9 @@ import numpy as np
 from processors.columns import Columns, Ints, KeyTable
 from processors.intervals import Bools, touching
 from processors.marks import Mark, NodeMarks
-from processors.results import NEVER, FieldResults, Results, Told, by_window
+from processors.results import EVER, NEVER, FieldResults, Results, Told, by_window
 from processors.rules.model import WindowRule
 from processors.windows.memory import WindowMemory
-
-EVER = 1 << 62
-"""Behind every event time."""
 
 
 class WindowState(WindowMemory):

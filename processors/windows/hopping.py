@@ -17,17 +17,19 @@ from processors.aggregates.field_state import FieldState
 from processors.columns import Columns, Ints, KeyTable
 from processors.intervals import Bools, Interval, untouched
 from processors.marks import Mark, NodeMarks
-from processors.results import NEVER, FieldResults, Results, Told
+from processors.results import EVER, NEVER, FieldResults, Results, Told
 from processors.rules.model import WindowRule
 from processors.windows.admission import Spans
-from processors.windows.cells import Cells, Unknown, each_once, tally
+from processors.windows.cells import Cells, Unknown, each_once, in_turn, tally
 from processors.windows.closing import WindowState
 from processors.windows.fields import FieldTable
 from processors.windows.gridded import find_on
 from processors.windows.grids import EvenGrid
 from processors.windows.owed import Owed
+from processors.windows.slices import Slices
 
-NUMBERS_MAX = 1 << 62
+PLACES_MAX = 1 << 20
+"""Places of panes that are looked at at once."""
 
 
 class HoppingWindows(WindowState):
@@ -41,9 +43,11 @@ class HoppingWindows(WindowState):
         self._size = rule.size_ms
         self._hop = rule.every_ms
         self._pane = math.gcd(self._size, self._hop)
-        self._slices = EvenGrid(self._pane)
+        self._grid = EvenGrid(self._pane)
         self._panes = Cells(rule.windows_max)
+        self._slices = Slices(self._panes, self._pane)
         self.fields = FieldTable(rule, self._panes.capacity)
+        self._behind: set[int] = set()  # nodes with new readings in panes of windows that were over
         self._open_was: list[Interval] = []  # what was owed when the readings came, before the mark at hand
         self._owed_was = Owed()  # … with since when, of that mark's node alone: number 0
 
@@ -60,7 +64,7 @@ class HoppingWindows(WindowState):
     # readings
 
     def _place(self, key: Ints, time: Ints, rows: Ints, columns: Columns, begin: int, end: int) -> None:
-        panes, unknown, starts = find_on(self._slices, self._panes, key, time)
+        panes, unknown, starts = find_on(self._grid, self._panes, key, time)
         if unknown is not None:
             panes[unknown.rows] = self._begin_panes(unknown, key, starts)[unknown.group]
             kept = np.flatnonzero(panes >= 0)
@@ -79,6 +83,7 @@ class HoppingWindows(WindowState):
         # A pane ends with the last window that it belongs to: until then it is needed.
         windows = Spans(last, last + self._size, starts - self._size)
         made = self._make(self._panes, unknown, key[rows], starts, windows)
+        self._slices.came(made, self._nodes_of[key[rows]], key[rows], starts)
         self.fields.grow(self._panes.capacity)
         return made
 
@@ -88,6 +93,7 @@ class HoppingWindows(WindowState):
         old = panes[self._first(self._panes.start[panes]) + self._size <= until]
         if not len(old):
             return
+        self._behind.update(self._nodes_of[self._panes.key[old]].tolist())
         starts = self._panes.start[old]
         first = self._first(starts)
         which, windows = self._each(first, (starts - first) // self._hop + 1)
@@ -106,14 +112,18 @@ class HoppingWindows(WindowState):
         index = self._keys.node_id(mark.node)
         self._open_was = self._open.get(index, [])
         self._owed_was.restore({0: self._owed.pieces(index)})
-        return super().close(mark, node)
+        results = super().close(mark, node)
+        self._slices.let_go()
+        return results
 
     def _prepare(self, index: int, before: int, watermark: int) -> list[Told]:
         fresh = self._have_fresh(index, before, watermark)
-        if (before - self._size) // self._hop != (watermark - self._size) // self._hop:
-            self._have_windows(self._mine(self._panes.used(), index), before, watermark, int(self._floor[index]))
+        first, last = ((time - self._size) // self._hop * self._hop for time in (before, watermark))
+        if first != last:
+            self._have_ended(index, first + self._hop, last, before, watermark)
         if len(fresh):
             self._panes.rest(fresh)
+        self._behind.discard(index)
         return []
 
     def _prepare_pending(self, index: int, end_max: int) -> None:
@@ -131,9 +141,32 @@ class HoppingWindows(WindowState):
         told = max(after, int(self._watermark[index]))
         return bool(((ends > told) & (ends >= self._first(starts) + self._size)).any())
 
+    def _have_ended(self, index: int, first: int, last: int, before: int, watermark: int) -> None:
+        """Have the windows of a node whose time is over with the mark at hand: those that begin from `first` to `last`.
+
+        Their panes are looked up all at once, unless few of the places that they may have can be taken.
+        """
+        horizon = int(self._floor[index])
+        keys = np.flatnonzero(self._nodes_of == index)
+        count = (last - first + self._size) // self._pane
+        if count * len(keys) > 4 * len(self._panes):
+            self._have_windows(self._mine(self._panes.used(), index), before, watermark, horizon)
+            return
+        panes = self._slices.of_node(index, keys, first, last + self._size)
+        there: Any = panes >= 0
+        live: Any = self._panes.live[panes] & there
+        for start in range(first, last + 1, self._hop):
+            at = slice((start - first) // self._pane, (start - first + self._size) // self._pane)
+            having = np.flatnonzero(there[at].any(axis=0) & (start >= self._begin_of(keys)))
+            if len(having):
+                windows = np.full(len(having), start)
+                self._have_cells(windows, keys[having], live[at].any(axis=0)[having], horizon)
+
     def _have_fresh(self, index: int, before: int, until: int) -> Ints:
-        """Have the windows of panes with new readings; returns those."""
+        """Have the windows of panes with new readings, if some of them were over before that; returns those."""
         fresh = self._mine(self._panes.needing(), index)
+        if index not in self._behind:
+            return fresh
         lateness = max(self._lateness(before, self._open_was), int(self._passed[index]))
         self._have_windows(fresh, NEVER, until, max(lateness, int(self._floor[index])))
         return fresh
@@ -165,9 +198,10 @@ class HoppingWindows(WindowState):
     def _have_cells(self, windows: Ints, keys: Ints, live: Bools, horizon: int) -> None:
         cells = self.cells.get(keys, windows)
         ends = windows + self._size
-        fresh = np.flatnonzero(cells < 0).tolist()
-        spans = zip(fresh, windows[fresh].tolist(), ends[fresh].tolist(), strict=True)
-        begun = [row for row, start, end in spans if end > horizon or self._owed_was.lets_begin(0, start, end, end)]
+        begun = cells < 0
+        for row in np.flatnonzero(begun & (ends <= horizon)).tolist():
+            start, end = int(windows[row]), int(ends[row])
+            begun[row] = self._owed_was.lets_begin(0, start, end, end)
         cells[begun] = self.cells.make(keys[begun], windows[begun], ends[begun])
         self.counters.overflow += int(np.count_nonzero(cells[begun] < 0))
         there = cells >= 0
@@ -179,46 +213,30 @@ class HoppingWindows(WindowState):
     # contents
 
     def _contents(self, cells: Ints) -> tuple[Ints, list[FieldResults]]:
-        starts = self.cells.start[cells]
-        windows, panes = self._panes_of(self.cells.key[cells], starts)
+        keys, starts = self.cells.key[cells], self.cells.start[cells]
         table = FieldTable(self.rule, len(cells))
         table.begins = self.fields.begins
-        readings = np.zeros(len(cells), dtype=np.int64)
-        np.add.at(readings, windows, self._panes.count[panes])
         for name, state in self.fields.states.items():
-            own = table.states[name] = FieldState(state.aggregates, len(cells), samples_max=self.rule.samples_max)
-            own.merge(windows, state, panes)
+            table.states[name] = FieldState(state.aggregates, len(cells), samples_max=self.rule.samples_max)
+        readings = np.zeros(len(cells), dtype=np.int64)
+        step = max(1, PLACES_MAX * self._pane // self._size)
+        for begin in range(0, len(cells), step):
+            windows, panes = self._panes_of(keys[begin : begin + step], starts[begin : begin + step])
+            windows += begin
+            np.add.at(readings, windows, self._panes.count[panes])
+            for name, state in self.fields.states.items():
+                table.states[name].merge(windows, state, panes)
         return readings, table.results(np.arange(len(cells)), starts, starts + self._size)
 
     def _panes_of(self, keys: Ints, starts: Ints) -> tuple[Ints, Ints]:
-        """The panes of these windows, window by window in the order of time; and which window each belongs to."""
-        order, low, high = self._spans_of(keys, starts)
-        windows, turns = _turns(high - low)
-        return windows, order[low[windows] + turns]
-
-    def _spans_of(self, keys: Ints, starts: Ints) -> tuple[Ints, Ints, Ints]:
-        """Panes by key and time; where those of each window begin and end among them."""
-        table = self._panes
-        base, until = int(starts.min()), int(starts.max()) + self._size
-        panes = table.used()
-        panes = panes[(table.start[panes] >= base) & (table.start[panes] < until)]
-        steps = (until - base) // self._pane + 1  # panes that a key may have in all of this time, and one more
-        if steps * (int(keys.max()) + 2) >= NUMBERS_MAX:  # times too far apart for one number: key by key
-            order = panes[np.lexsort((table.start[panes], table.key[panes]))]
-            places = [self._places(order, int(key), int(start)) for key, start in zip(keys, starts, strict=True)]
-            low, high = np.array(places, dtype=np.int64).T
-            return order, low, high
-        codes = table.key[panes] * steps + (table.start[panes] - base) // self._pane
-        turn = np.argsort(codes)  # they differ pairwise
-        codes = codes[turn]
-        first = keys * steps + (starts - base) // self._pane
-        return panes[turn], *np.searchsorted(codes, (first, first + self._size // self._pane))
-
-    def _places(self, order: Ints, key: int, start: int) -> tuple[int, int]:
-        low, high = np.searchsorted(self._panes.key[order], (key, key + 1))
-        of_key = self._panes.start[order[low:high]]
-        first, last = np.searchsorted(of_key, (start, start + self._size))
-        return int(low + first), int(low + last)
+        """The panes of these windows, those of each in the order of time; and which window each belongs to."""
+        count = self._size // self._pane
+        panes = self._slices.at_hand(keys, starts, count)
+        windows = in_turn(np.arange(len(keys)), count)
+        if panes.min() >= 0:
+            return windows, panes
+        there = panes >= 0
+        return windows[there], panes[there]
 
     # memory
 
@@ -227,8 +245,12 @@ class HoppingWindows(WindowState):
         self.cells.free(cells)
 
     def _free_panes(self, panes: Ints) -> None:
+        self._slices.went(self._nodes_of[self._panes.key[panes]], self._panes.start[panes])
         self.fields.clear(panes)
         self._panes.free(panes)
+
+    def _free_held(self, cells: Ints) -> None:
+        self._free_panes(cells)
 
     def _free_all_of(self, keys: Bools) -> None:
         super()._free_all_of(keys)
@@ -251,9 +273,11 @@ class HoppingWindows(WindowState):
     def _tables(self) -> list[Cells]:
         return [self._panes, self.cells]
 
-    def _resting_panes(self) -> Ints:
-        """Panes all of whose windows have been told, and to which nothing is owed."""
-        panes = self._panes.resting()
+    def _resting_panes(self, until: int = EVER) -> Ints:
+        """Panes that end by then, all of whose windows have been told, and to which nothing is owed."""
+        panes = self._panes.resting(until)
+        if not len(panes):
+            return panes
         nodes = self._nodes_of[self._panes.key[panes]]
         panes = panes[self._panes.end[panes] <= self._watermark[nodes]]
         nodes = self._nodes_of[self._panes.key[panes]]
@@ -261,9 +285,8 @@ class HoppingWindows(WindowState):
 
     def _sweep(self, index: int, horizon: int) -> None:
         super()._sweep(index, horizon)
-        if (self._panes.end[self._panes.used()] <= horizon).any():
-            panes = self._mine(self._resting_panes(), index)
-            self._free_panes(panes[self._panes.end[panes] <= horizon])
+        if len(panes := self._resting_panes(horizon)):
+            self._free_panes(self._mine(panes, index))
 
     def _pressed(self) -> int | None:
         found = [super()._pressed(), self._pressed_by(self.cells, self._resting)]
@@ -271,10 +294,14 @@ class HoppingWindows(WindowState):
 
     def _forget_until(self, last: int) -> None:
         super()._forget_until(last)
-        panes = self._resting_panes()
-        gone = panes[self._panes.end[panes] <= last]
+        gone = self._resting_panes(last)
         self._raise_floors(self._panes.key[gone], last)
         self._free_panes(gone)
+
+    def renumber(self, new_of: Ints, new_node_of: Ints) -> None:
+        super().renumber(new_of, new_node_of)
+        self._slices.forget()
+        self._behind = set(range(len(self._keys.nodes)))
 
     # checkpoints
 
@@ -286,6 +313,7 @@ class HoppingWindows(WindowState):
         count = self._panes.restore(data["panes"])
         self._restore_fields(data["fields"], self._panes.capacity, count)
         self._restore_rest(data)
+        self._behind = set(range(len(self._keys.nodes)))
 
 
 def _turns(counts: Ints) -> tuple[Ints, Ints]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from processors.columns import Ints, KeyTable
 from processors.intervals import Bools, Interval, untouched
-from processors.results import NEVER, Counters, FieldResults, by_window
+from processors.results import EVER, NEVER, Counters, FieldResults, by_window
 from processors.rules.evolution import WindowChange
 from processors.rules.model import WindowRule
 from processors.windows.admission import WindowAdmission, fits
@@ -100,14 +100,45 @@ class WindowMemory(WindowAdmission):
         self._passed[index] = self._beyond_lateness(index)
         if (floor := self._pressed()) is not None:
             self._forget_until(floor)
+        self._give_up_unmarked()
+
+    def _give_up_unmarked(self) -> None:
+        """When closed windows do not make room: the oldest ones of nodes without marks, which may never close, go."""
+        table = self._holding()[0]
+        if len(table) <= self.rule.windows_max * FULL:
+            return
+        used = table.used()
+        unmarked = used[self._watermark[self._nodes_of[table.key[used]]] == NEVER]
+        if not len(unmarked):
+            return
+        ends = table.end[unmarked]
+        order = min(len(table) - int(self.rule.windows_max * ROOMY), len(unmarked)) - 1
+        last = int(np.partition(ends, order)[order])
+        gone = unmarked[ends <= last]
+        self.counters.overflow += int(table.count[gone].sum())
+        self._raise_floors(table.key[gone], last)
+        table.rest_of(gone)
+        self._free_held(gone)
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether as many windows (of hopping ones panes) are held as may be."""
+        return len(self._holding()[0]) >= self.rule.windows_max
+
+    def _free_held(self, cells: Ints) -> None:
+        """Forget cells that hold fields."""
+        self._free(cells)
 
     def _sweep(self, index: int, horizon: int) -> None:
         """Forget what ended by then, unless something is still owed to it."""
-        self._free(self._of_node(self._resting(), index, horizon))
+        if len(cells := self._resting(horizon)):
+            self._free(self._of_node(cells, index, horizon))
 
-    def _resting(self) -> Ints:
-        """Windows that may be forgotten: told, and nothing is owed to them."""
-        cells = self.cells.resting()
+    def _resting(self, until: int = EVER) -> Ints:
+        """Windows that end by then and may be forgotten: told, and nothing is owed to them."""
+        cells = self.cells.resting(until)
+        if not len(cells):
+            return cells
         return cells[untouched(self._nodes_of[self.cells.key[cells]], *self._reach(cells), self._open)]
 
     def _pressed(self) -> int | None:
@@ -137,8 +168,7 @@ class WindowMemory(WindowAdmission):
         return int(np.partition(table.end[closed], order)[order])
 
     def _forget_until(self, last: int) -> None:
-        resting = self._resting()
-        gone = resting[self.cells.end[resting] <= last]
+        gone = self._resting(last)
         self._raise_floors(self.cells.key[gone], last)
         self._free(gone)
 
