@@ -6,29 +6,42 @@ import json
 import sys
 from collections.abc import AsyncIterator, Mapping
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from headwater.cli import words
-from headwater.cli.find import kafka_address, need_status
+from headwater.cli.config_group import is_group_file
+from headwater.cli.find import config_file, kafka_address, need_status
 from headwater.cli.screen import console
+from headwater.errors import UserError
+from headwater.settings.group import load_group
 
 if TYPE_CHECKING:
     from gateway.consume.reader import Block
+    from headwater.cli.group_log import GroupLog
+    from processors.group.settings import GroupSettings
     from processors.outputs import Log
 
 JOB = "processors"
 """What a node's own processors are called in the names of their topics."""
 LOOK_BACK = 50_000
 """How many records per partition are looked at for a device's newest reading, and for `list`."""
-RECORDS_MAX = 2_000_000
-"""How many records per partition `why` reads at most."""
+
+
+class TopicReader(Protocol):
+    """The part of `outputs.Log` that reads, of a node (`Reader`) or a cluster (`GroupLog`)."""
+
+    async def partitions(self, topic: str) -> int: ...
+    async def offset(self, topic: str, partition: int, at: str | int) -> int: ...
+    def assign(self, positions: Mapping[tuple[str, int], int]) -> None: ...
+    async def poll(self, *, max_wait_ms: int = 500, max_bytes: int = 1 << 20) -> list[Block]: ...
+    async def close(self) -> None: ...
 
 
 async def list_results(
     config: str | None, *, rule: str, group: str, number: int, incomplete: bool, as_json: bool
 ) -> None:
     """Print the newest results, of each window the latest revision. Raises UserError."""
-    reader = await connect(need_status(config))
+    reader = await connect_to(config)
     try:
         found = await latest(reader, rule, group, incomplete=incomplete)
     finally:
@@ -52,7 +65,7 @@ async def list_results(
         screen.print(table)
 
 
-async def latest(reader: Log, rule: str, group: str, *, incomplete: bool = False) -> list[dict[str, Any]]:
+async def latest(reader: TopicReader, rule: str, group: str, *, incomplete: bool = False) -> list[dict[str, Any]]:
     """The latest revision of each window among the last records of topic `aggregates`, by the ends of the windows."""
     found: dict[tuple[str, str, int], dict[str, Any]] = {}
     async for block in blocks(reader, "aggregates", back=LOOK_BACK):
@@ -75,6 +88,29 @@ async def latest(reader: Log, rule: str, group: str, *, incomplete: bool = False
     )
 
 
+def group_file(config: str | None) -> str | None:
+    """The file of `headwater process` that a command means; None when it means a node."""
+    path = config_file(config)
+    return path if path is not None and is_group_file(path) else None
+
+
+async def connect_to(config: str | None) -> TopicReader:
+    """The topics of the node or of the group that a command means. Raises UserError."""
+    if (path := group_file(config)) is None:
+        return await connect(need_status(config))
+    return open_group(load_group(path))
+
+
+def open_group(settings: GroupSettings) -> GroupLog:
+    """The topics of a group's cluster. Raises UserError where what that needs is not installed."""
+    try:
+        from headwater.cli.group_log import GroupLog
+    except ModuleNotFoundError as error:
+        hint = "pip install 'headwater[process]'"
+        raise UserError(f"to read a group's topics, the package {error.name} is needed", hint=hint) from None
+    return GroupLog(settings)
+
+
 async def connect(status: dict[str, Any]) -> Log:
     """The running node's topics, as committed."""
     from gateway.consume.reader import Reader
@@ -84,7 +120,7 @@ async def connect(status: dict[str, Any]) -> Log:
 
 
 async def blocks(
-    reader: Log,
+    reader: TopicReader,
     topic: str,
     *,
     since: int | None = None,
@@ -92,7 +128,7 @@ async def blocks(
     ends: Mapping[tuple[str, int], int] | None = None,
     only: int | None = None,
 ) -> AsyncIterator[Block]:
-    """A topic's records as of now: from the first at or after a time on, or the last `back` of each partition.
+    """A topic's records as of now: all, from the first at or after a time on, or the last `back` of each partition.
 
     With `ends`, up to about there instead, however many these are. `only`: of one partition.
     """
@@ -101,14 +137,15 @@ async def blocks(
         until[topic, one] = end = ends[topic, one] if ends is not None else await reader.offset(topic, one, "latest")
         first = await reader.offset(topic, one, "earliest")
         begin = await reader.offset(topic, one, since) if since is not None else first
-        begin = max(first, begin, 0 if ends is not None else end - (back or RECORDS_MAX))
+        begin = max(first, begin, end - back if back is not None else 0)
         if begin < end:
             left[topic, one] = begin
     while left:
         reader.assign(left)
         for block in await reader.poll(max_wait_ms=500, max_bytes=4 << 20):
             left[block.topic, block.partition] = block.next_offset
-            yield block
+            if block.offsets:
+                yield block
         left = {where: offset for where, offset in left.items() if offset < until[where]}
 
 

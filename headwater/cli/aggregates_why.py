@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from headwater.cli import words
-from headwater.cli.aggregates import JOB, LOOK_BACK, blocks, connect, iso
+from headwater.cli.aggregates import JOB, LOOK_BACK, blocks, connect, group_file, iso, open_group
 from headwater.cli.find import find_node, need_status
 from headwater.errors import UserError
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from gateway.consume.reader import Block
-    from processors.outputs import Log
+    from headwater.cli.aggregates import TopicReader
     from processors.rules.model import Rules, WindowRule
     from processors.why import Late, Trace, Window
 
@@ -27,15 +27,26 @@ BEFORE_MS = 120_000
 async def why(config: str | None, key: str, *, at: str, rule: str, as_json: bool) -> None:
     """Print what holds windows open and why readings of them were late. Raises UserError."""
     from headwater.cli.export import parse_time
+    from headwater.settings.group import load_group
     from headwater.settings.load import load_settings
     from processors.rules.files import load_rules
 
-    ref, status = find_node(config), need_status(config)
-    rules = load_rules(load_settings(ref.config).settings.rules)
     time_ms = parse_time(at, "--at", 0) if at else None
-    reader = await connect(status)
+    reader: TopicReader
+    if (path := group_file(config)) is not None:
+        settings = load_group(path)
+        rules, job = load_rules(settings.rules), settings.name
+        reader = log = open_group(settings)
+        from headwater.cli.group_log import group_status  # behind what says that a package is missing
+
+        status = group_status(log, settings, rules)
+    else:
+        ref, status = find_node(config), need_status(config)
+        rules, job = load_rules(load_settings(ref.config).settings.rules), JOB
+        reader = await connect(status)
+    now_ms = round(time.time() * 1000)
     try:
-        found = await explain(reader, rules, key, time_ms, rule=rule, status=status, now_ms=round(time.time() * 1000))
+        found = await explain(reader, rules, key, time_ms, rule=rule, status=status, now_ms=now_ms, job=job)
     finally:
         await reader.close()
     if as_json:
@@ -45,14 +56,22 @@ async def why(config: str | None, key: str, *, at: str, rule: str, as_json: bool
 
 
 async def explain(
-    reader: Log, rules: Rules, key: str, time_ms: int | None, *, rule: str, status: dict[str, Any], now_ms: int
+    reader: TopicReader,
+    rules: Rules,
+    key: str,
+    time_ms: int | None,
+    *,
+    rule: str,
+    status: dict[str, Any],
+    now_ms: int,
+    job: str = JOB,
 ) -> list[dict[str, Any]]:
     """A document for each window that is meant: `key` is `<node>/<device>`, a group, or the whole key of a result."""
     from processors.facts import SAID_EVERY_MS
     from processors.why import GroupClose, Trace
 
     found = []
-    for one, window in await _windows(reader, rules, key, time_ms, rule):
+    for one, window in await _windows(reader, rules, key, time_ms, rule, job):
         group = (_report(status).get("groups") or {}).get(one.name, {})
         waits_for = dict(group.get("behind", ()))  # the nodes that are the furthest behind, as the processors say
         trace = Trace(window, one, waits_for, group.get("unread", ()))
@@ -63,7 +82,7 @@ async def explain(
             trace.window = trace.window._replace(end=end)
         if one.group_by:
             close = GroupClose(trace.window, one, waits_for)
-            async for block in _relayed(reader, one, window.group, since=max(0, window.start - BEFORE_MS)):
+            async for block in _relayed(reader, job, one, window.group, since=max(0, window.start - BEFORE_MS)):
                 close.take(block)
             trace.group_close = close.found
         before_ms = BEFORE_MS + (SAID_EVERY_MS if one.needs_facts else 0)
@@ -78,12 +97,12 @@ def _report(status: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _relayed(
-    reader: Log, rule: WindowRule, group: str, *, since: int | None = None, back: int | None = None
+    reader: TopicReader, job: str, rule: WindowRule, group: str, *, since: int | None = None, back: int | None = None
 ) -> AsyncIterator[Block]:
     """The partition of a rule's relay topic that has this group; nothing when there is no such topic."""
     from processors.repartition import partition_of, relay_topic
 
-    topic = relay_topic(JOB, rule)
+    topic = relay_topic(job, rule)
     if partitions := await reader.partitions(topic):
         only = partition_of(group.encode(), partitions)
         async for block in blocks(reader, topic, since=since, back=back, only=only):
@@ -91,7 +110,7 @@ async def _relayed(
 
 
 async def _windows(
-    reader: Log, rules: Rules, key: str, time_ms: int | None, rule: str
+    reader: TopicReader, rules: Rules, key: str, time_ms: int | None, rule: str, job: str
 ) -> list[tuple[WindowRule, Window]]:
     """The windows that are meant, with their rules."""
     from processors.rules.model import DEVICE_ZONE
@@ -108,7 +127,7 @@ async def _windows(
     found, nothing = [], []
     for one in chosen:
         try:
-            at = time_ms if time_ms is not None else await _newest(reader, one, group)
+            at = time_ms if time_ms is not None else await _newest(reader, job, one, group)
         except UserError as error:  # another rule may take what this one's where leaves out
             nothing.append(error)
             continue
@@ -142,7 +161,7 @@ def _parts(key: str, rules: list[str]) -> tuple[str, str, int | None]:
     return key, "", None
 
 
-async def _zone_of(reader: Log, group: str) -> str:
+async def _zone_of(reader: TopicReader, group: str) -> str:
     """The zone that a device has now; "" when it has none."""
     zone = ""
     async for block in blocks(reader, "devices"):
@@ -159,12 +178,12 @@ def _said_zone(value: bytes | None) -> str:
         return ""  # somebody else's record
 
 
-async def _newest(reader: Log, rule: WindowRule, group: str) -> int:
+async def _newest(reader: TopicReader, job: str, rule: WindowRule, group: str) -> int:
     from processors.why_taken import Taken
 
     newest = -1
     if rule.group_by:
-        async for block in _relayed(reader, rule, group, back=LOOK_BACK):
+        async for block in _relayed(reader, job, rule, group, back=LOOK_BACK):
             mine = (at for at, key in zip(block.timestamps, block.keys, strict=True) if key == group.encode())
             newest = max(newest, *mine, -1)
     else:
@@ -207,7 +226,7 @@ def reason(trace: Trace, holder: dict[str, Any], topic: str) -> str:
     end = iso(trace.window.end)
     if holder["kind"] == "no_marks":
         node = holder.get("node") or ("No node" if trace.is_of_group else trace.window.group.partition("/")[0])
-        return f"{node} has put no mark into {topic}; windows over what foreign producers write do not close."
+        return f"{node} has put no mark into {topic}; what Kafka clients write closes foreign_lateness_s behind it."
     if holder["kind"] == "unread":
         where = ", ".join(f"{topic}/{one}" for one in holder["partitions"])
         return f"The processors have still to read what is in {where}, and have heard of no node there yet."
@@ -280,7 +299,8 @@ def _processors(status: dict[str, Any], trace: Trace, holder: dict[str, Any], to
     if found.get("state") != "up":
         return f"The node's processors are {found.get('state')}: {found.get('error') or 'no error'}."
     if found.get("lag_records"):
-        return f"The node's processors are {words.count(found['lag_records'], 'record')} behind the log."
+        who = f"{found['who']} is" if "who" in found else "The node's processors are"
+        return f"{who} {words.count(found['lag_records'], 'record')} behind the log."
     if holder["kind"] == "nothing" and told is None and trace.readings:
         return "It was not told: its readings came too late for it, or the rule began after it."
     return ""

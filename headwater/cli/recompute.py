@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from headwater.cli import words
-from headwater.cli.aggregates import JOB, blocks, connect, iso
+from headwater.cli.aggregates import JOB, blocks, connect, group_file, iso
 from headwater.cli.find import find_node, need_status
 from headwater.errors import UserError
 
@@ -37,6 +37,12 @@ async def recompute(config: str | None, *, since: str, until: str, rule: str, dr
     from processors.repartition import relay_topic
     from processors.rules.files import load_rules
 
+    if (path := group_file(config)) is not None:
+        raise UserError(
+            f"{path} is the file of a group, and windows of a group are not made anew one by one",
+            hint=f"With all members stopped, `headwater process --config {path} --rebuild` computes everything again"
+            " from the start of the log, in place of what was told; results of readings that have left it stay.",
+        )
     ref, status = find_node(config), need_status(config)
     rules = chosen(load_rules(load_settings(ref.config).settings.rules), rule)
     span = (parse_time(since, "--from", 0), parse_time(until, "--to", round(time.time() * 1000)))

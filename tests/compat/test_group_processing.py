@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,10 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from gateway.consume.reader import Block
+from headwater.cli.aggregates_why import why
 from headwater.cli.config import check
+from headwater.cli.recompute import recompute
+from headwater.errors import UserError
 from processors.group.changelog import ChangelogView
 from processors.processor import PartitionProcessor
 from processors.rules.files import parse_rules
@@ -211,6 +216,17 @@ def test_state_comes_back_from_the_changelog_not_from_the_start(
     )
     assert said_before in capsys.readouterr().out.splitlines()
     rules.write_text(RULES)
+    asyncio.run(why(str(group.file), "n1/a", at=f"{START_MS + 5_000}", rule="", as_json=True))
+    [found] = json.loads(capsys.readouterr().out)
+    assert (found["readings"], found["told"]["count"], found["held_by"]["kind"]) == (10, 10, "nothing")
+    assert found["processors"] == ""  # it has read everything
+    asyncio.run(why(str(group.file), "n1/a/w/" + str(START_MS + 50_000), at="", rule="", as_json=False))
+    assert "held by     Its time is not over: mark 1 of n1 (readings/1, offset" in capsys.readouterr().out
+    with pytest.raises(UserError, match="is the file of a group") as refused:
+        asyncio.run(
+            recompute(str(group.file), since="2026-01-01", until="2026-01-02", rule="", dry_run=True, as_json=False)
+        )
+    assert "--rebuild" in refused.value.hint
     group.start("a")
     until(lambda: group.log_of("a").read_text().count("took over") == 2, "it is back")
     assert f"readings/0 from {ends[0]}" in group.log_of("a").read_text()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from gateway.consume.reader import Block
+from headwater.cli.aggregates import blocks
 from headwater.cli.aggregates_why import explain, text
 from headwater.clock import ManualClock
 from headwater.errors import UserError
@@ -217,3 +219,37 @@ def test_a_rule_that_no_processor_has_run_yet_is_explained_by_the_marks_alone() 
     world.node.topics[RELAY] = []
     assert world.why(now=4)["held_by"]["kind"] == "time"
     assert PartitionProcessor(world.rules, "readings", 0, place="central").names == []
+
+
+class Long:
+    """A topic of five million records, one a millisecond; of what is read, only the beginning is of interest here."""
+
+    def __init__(self) -> None:
+        self.begun: dict[tuple[str, int], int] = {}
+
+    async def partitions(self, topic: str) -> int:
+        return 1
+
+    async def offset(self, topic: str, partition: int, at: str | int) -> int:
+        return {"earliest": 0, "latest": 5_000_000}[at] if isinstance(at, str) else at - T0
+
+    def assign(self, positions: Mapping[tuple[str, int], int]) -> None:
+        self.begun = dict(positions)
+
+    async def poll(self, *, max_wait_ms: int = 500, max_bytes: int = 1 << 20) -> list[Block]:
+        return [Block("readings", 0, [], [], [], [], [], 5_000_000)]
+
+    async def close(self) -> None:
+        pass
+
+
+def test_a_window_is_read_from_its_time_on_however_much_came_since() -> None:
+    log = Long()
+
+    async def read(**where: Any) -> int:
+        async for _ in blocks(log, "readings", **where):
+            raise AssertionError("nothing is in it")
+        return log.begun["readings", 0]
+
+    assert asyncio.run(read(since=T0 + 1000)) == 1000
+    assert asyncio.run(read(back=3)) == 4_999_997

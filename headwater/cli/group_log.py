@@ -1,0 +1,150 @@
+"""Topics of a group's cluster for `headwater aggregates`, read as those of a running node are: by `GroupLog`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from gateway.consume.batches import Block, no_records
+from gateway.log.records import encode_headers
+from headwater.errors import UserError
+from processors.group.changelog import ChangelogError
+from processors.group.settings import GroupSettings
+from processors.group.topics import read_changelog
+from processors.repartition import MergedMarks, group_node, relay_topic
+from processors.rules.model import Rules
+
+ANSWER_S_MAX = 10.0
+_CHUNK = 5_000
+_END = 1 << 62
+
+
+class GroupLog:
+    """A cluster's topics as of now, at `read_committed`, without the group's prefix; the reading part of `outputs.Log`.
+
+    Raises `UserError` for a cluster that does not answer. It blocks: a command has nothing else to do.
+    """
+
+    def __init__(self, settings: GroupSettings) -> None:
+        self._settings = settings
+        self._prefix = settings.topic_prefix
+        own = {
+            "group.id": settings.group_id,  # whose offsets are looked up; nothing joins it
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "log_level": 0,
+        }
+        self._consumer = Consumer(settings.client() | own)
+        self._assigned: frozenset[tuple[str, int]] = frozenset()
+        self.ends: dict[tuple[str, int], int] = {}
+
+    async def close(self) -> None:
+        """Close all connections."""
+        self._consumer.close()
+
+    async def partitions(self, topic: str) -> int:
+        """How many a topic has; 0 when there is no such topic."""
+        listed = self._asked("list_topics", timeout=ANSWER_S_MAX).topics.get(self._prefix + topic)
+        return len(listed.partitions) if listed is not None else 0
+
+    async def offset(self, topic: str, partition: int, at: str | int) -> int:
+        """As `Reader.offset`."""
+        where = TopicPartition(self._prefix + topic, partition, at if isinstance(at, int) else 0)
+        if isinstance(at, int):
+            [found] = self._asked("offsets_for_times", [where], timeout=ANSWER_S_MAX)
+            if found.offset >= 0:
+                return int(found.offset)
+        low, high = self._asked("get_watermark_offsets", where, timeout=ANSWER_S_MAX)
+        return int(low if at == "earliest" else high)
+
+    def assign(self, positions: Mapping[tuple[str, int], int]) -> None:
+        """Read these from there on; what is being read goes on where it is."""
+        wanted = frozenset(positions)
+        if wanted < self._assigned:
+            gone = self._assigned - wanted
+            self._consumer.incremental_unassign([TopicPartition(self._prefix + topic, one) for topic, one in gone])
+        elif wanted != self._assigned:
+            self._consumer.unassign()
+            places = [TopicPartition(self._prefix + topic, one, at) for (topic, one), at in positions.items()]
+            self._consumer.incremental_assign(places)
+        self._assigned = wanted
+
+    async def poll(self, *, max_wait_ms: int = 500, max_bytes: int = 1 << 20) -> list[Block]:
+        """What comes within a while; a partition that is read to its end says so by its `next_offset`."""
+        found: dict[tuple[str, int], Block] = {}
+        for message in self._asked("consume", _CHUNK, max_wait_ms / 1000):
+            where = (message.topic().removeprefix(self._prefix), message.partition())
+            block = found.setdefault(where, no_records(*where, 0))
+            if (error := message.error()) is None:
+                block.offsets.append(message.offset())
+                block.timestamps.append(message.timestamp()[1])
+                block.keys.append(message.key())
+                block.values.append(message.value())
+                block.headers.append(encode_headers(message.headers() or []))
+                found[where] = block._replace(next_offset=message.offset() + 1)
+            elif error.code() == KafkaError._PARTITION_EOF:
+                found[where] = block._replace(next_offset=_END)
+            elif not error.retriable():
+                raise UserError(f"{self._settings.bootstrap_servers}, {'/'.join(map(str, where))}: {error.str()}")
+        return list(found.values())
+
+    def lag(self, topics: list[str]) -> int:
+        """How many records the group has still to read of these."""
+        total = 0
+        for topic in topics:
+            name = self._prefix + topic
+            listed = self._asked("list_topics", timeout=ANSWER_S_MAX).topics.get(name)
+            places = [TopicPartition(name, one) for one in (listed.partitions if listed is not None else ())]
+            for at in self._asked("committed", places, timeout=ANSWER_S_MAX):
+                low, high = self._asked("get_watermark_offsets", at, timeout=ANSWER_S_MAX)
+                total += high - max(low, at.offset)
+        return total
+
+    def _asked(self, method: str, *given: Any, **named: Any) -> Any:
+        try:
+            return getattr(self._consumer, method)(*given, **named)
+        except KafkaException as error:
+            hint = "Check bootstrap_servers, and security_protocol if the cluster asks who we are."
+            raise UserError(f"{self._settings.bootstrap_servers}: {error.args[0].str()}", hint=hint) from None
+
+
+def group_status(log: GroupLog, settings: GroupSettings, rules: Rules) -> dict[str, Any]:
+    """What a node's status says of its processors, of a group: as far as its offsets and its changelog know."""
+    report: dict[str, Any] = {"state": "up", "lag_records": log.lag(rules.topics), "who": f"Group {settings.group_id}"}
+    grouped = {relay_topic(settings.name, rule): rule for rule in rules.windows if rule.group_by}
+    if grouped:
+        report["groups"] = _remembered(settings, grouped)
+    return {"work": {"report": {"processors": report}}}
+
+
+def _remembered(settings: GroupSettings, grouped: Mapping[str, Any]) -> dict[str, Any]:
+    """How far the nodes are that windows over groups wait for, by the last snapshots."""
+    consumer = Consumer(settings.client() | {"group.id": f"{settings.group_id}-look", "log_level": 0})
+    try:
+        listed = consumer.list_topics(settings.changelog, timeout=ANSWER_S_MAX).topics[settings.changelog].partitions
+        views = read_changelog(settings, listed)
+    except (KafkaException, TimeoutError) as error:
+        raise UserError(f"{settings.changelog} cannot be read: {error}") from None
+    finally:
+        consumer.close()
+    found: dict[str, Any] = {}
+    for view in views.values():
+        for source in view.sources():
+            rule = grouped.get(source.rpartition("/")[0])
+            try:
+                snapshot = view.snapshot(source) if rule is not None else None
+            except ChangelogError as error:
+                raise UserError(f"{settings.changelog}: {error}") from None
+            if rule is None or snapshot is None:
+                continue
+            marks = MergedMarks(group_node(rule))
+            marks.restore(snapshot.state["marks"])
+            behind = found.setdefault(rule.name, {"behind": {}, "unread": set()})
+            behind["unread"].update(marks.unread)
+            for node, live in marks.waits_for().items():
+                lives = behind["behind"].get(node, live), live
+                behind["behind"][node] = None if None in lives else min(lives)
+    return found
