@@ -148,6 +148,11 @@ class Member:
     def sources(self) -> set[Source]:
         return set(self._shares)
 
+    @property
+    def parts(self) -> dict[Source, PartitionWork]:
+        """What works on each of this member's partitions."""
+        return {source: share.processor for source, share in self._shares.items()}
+
     # for people
 
     def status(self) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from processors.group.clients import new_consumer, new_producer
 from processors.group.core import Member, Source
 from processors.group.fetcher import Fetcher
 from processors.group.settings import GroupSettings
+from processors.group.silences import Silences
 from processors.group.topics import ANSWER_S_MAX, NoAnswerError, Topics, read_changelog
 from processors.group.waiting import Waiting
 from processors.job import Job, as_job
@@ -117,6 +118,7 @@ class GroupProcessor:
         self._consumer = new_consumer(settings, self._instance)
         self._open, self._problem = False, None
         self._committed_s = self._saved_s = time.monotonic()
+        self._silences = Silences(settings.silent_after_s if settings.place == "central" else 0.0)
         with closing(Fetcher(settings)) as self._fetcher:
             self._live()
 
@@ -154,6 +156,7 @@ class GroupProcessor:
                 told_s = now_s
                 self._tell_unread(self._consumer)
                 self._tell("up")
+                self._speak_for_the_silent(now_s)
 
     def _fetch(self) -> list[Block]:
         """What comes within `POLL_S`. The group is heard first: partitions come and go only here."""
@@ -294,11 +297,14 @@ class GroupProcessor:
     def _tell_unread(self, consumer: Any) -> None:
         """Say in relay topics which inputs are to be waited for, before anything else is said there."""
         for relay, unread in self._waiting.due(consumer, time.monotonic()).items():
-            self._begin()
-            timestamp, key, value, headers = unread_record(unread)
-            for target in range(self._topics.partitions[relay]):
-                name = f"{self._settings.topic_prefix}{relay}"
-                self._produce(name, target, key, value, timestamp, decode_headers(headers))
+            record = unread_record(unread)
+            self._write([Output(relay, record, "", 0, to) for to in range(self._topics.partitions[relay])], 0)
+
+    def _speak_for_the_silent(self, now_s: float) -> None:
+        behind = self._status.get("lag_by_partition", {})
+        due = self._silences.due(self._member.parts, behind, now_s=now_s, wall_ms=round(time.time() * 1000))
+        for (topic, partition), record in due:
+            self._write([Output(topic, record, "", 0, partition)], 0)
 
     def _produce(
         self, topic: str, partition: int, key: bytes | None, value: bytes | None, timestamp: int, headers: Any = None

@@ -49,6 +49,9 @@ class GroupSettings(ClientSecuritySettings, frozen=True, kw_only=True, forbid_un
     """A member that was not heard of for this long loses its partitions."""
     transaction_timeout_ms: Annotated[int, msgspec.Meta(ge=1_000)] = 60_000
     """After this long the cluster aborts a transaction that a dead member left open; more than `commit_every_ms`."""
+    silent_after_s: Annotated[float, msgspec.Meta(ge=0, le=86400)] = 0.0
+    """A node that made no mark for so long is marked as silent in the input topic, as docs/windows.md describes; 0:
+    never. For a cluster of which no node's own processors do it; the members then write to that topic."""
     fetch_records_max: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 10_000
     """Records taken at once; more are faster and need more memory."""
     queue_bytes_max: Annotated[int, msgspec.Meta(ge=1 << 20)] = 32 << 20

@@ -182,6 +182,34 @@ def test_the_first_complete_results_have_the_nodes_of_all_partitions(group: Grou
     assert group.stop("a") == 0
 
 
+DEAD_MAN = """
+[[alert]]
+name = "quiet"
+window = "device"
+silent_after_s = 3600
+"""
+
+
+@pytest.mark.long("process")
+@pytest.mark.timeout(120)
+def test_a_group_tells_of_a_gateway_that_fell_silent(group: Group) -> None:
+    (group.folder / "rules.toml").write_text(RULES + DEAD_MAN)
+    group.file.write_text(group.file.read_text() + "silent_after_s = 2\n")
+    copies = [row._replace(hw=(0, 0, offset)) for offset, row in enumerate(story(0, 0, 40))]
+    feed(group.bootstrap, [river.block(copies, partition=0)])
+    group.start("a")
+
+    def alerts() -> list[tuple[str, str]]:
+        values = [msgspec.json.decode(value) for records in said(group.bootstrap, "alerts") for _, value, _ in records]
+        return [(value["instance"], value["state"]) for value in values]
+
+    until(lambda: bool(alerts()), "the gateway is told", {"a": group.log_of("a")})
+    assert alerts() == [("n0/$gateway", "firing")]
+    silent = [key for records in said(group.bootstrap, "readings") for key, value, _ in records if b"silent_s" in value]
+    assert silent == [b"n0/$gateway"]
+    assert group.stop("a") == 0
+
+
 DIES = """
 import os, signal
 from headwater.cli.main import app
