@@ -2,8 +2,9 @@
 
 With a profile that lists fields only those are read, type-checked in C, and stored in the profile's order; whatever
 else the message holds is skipped. Without fields, or without a profile, every member is a field: nested objects become
-`outer.inner`, and a bare number, text or boolean is the field `value`. An array is refused: which element is which, no
-name says, unless a profile names elements (`values.0`) or takes one reading from `each` of them.
+`outer.inner`, and a bare number, text or boolean is the field `value`; without a profile a short text need not be in
+quotes. An array is refused: which element is which, no name says, unless a profile names elements (`values.0`) or takes
+one reading from `each` of them.
 
 Messages of a group are joined by newlines and decoded as one stream. A stream of JSON values can be split
 in more than one way, so one sender could shift another's values; hence the guard `one_value_each`. What ingest stores
@@ -21,7 +22,7 @@ from devices.decoders.json_plain import is_flat, listed_names, meta_paths, needs
 from devices.decoders.plans import PlanCache
 from devices.profiles import Profile, scaled
 from devices.reading import Reading, Scalar, Undecodable
-from devices.shape import FIELDS_MAX, MISSING, Shape, flatten, look_up, tree_readings
+from devices.shape import FIELDS_MAX, MISSING, Shape, flatten, look_up, number_of, tree_readings
 from devices.times import milliseconds
 from devices.topics import TopicMatcher
 
@@ -29,6 +30,8 @@ Message = tuple[str, bytes]
 Result = list[Reading] | Undecodable
 
 _DEVICES_CACHED_MAX = 16_384
+TEXT_BYTES_MAX = 256
+"""A longer text that is no JSON is a mistake rather than a status."""
 _ERRORS = (ValueError, RecursionError)  # msgspec's DecodeError and a UnicodeDecodeError are ValueErrors
 
 
@@ -86,7 +89,10 @@ class _Plan:
         try:
             value = self._decoder.decode(payload)
         except _ERRORS as error:
-            return Undecodable(_reason(payload, error))
+            if self.profile is not None or (text := plain_text(payload)) is None:
+                return Undecodable(_reason(payload, error))
+            number = number_of(text)
+            value = text if number is None else number
         return self._result(topic, value)
 
     def _result(self, topic: str, value: Any) -> Result:
@@ -168,6 +174,18 @@ class _Plan:
                 self._devices.clear()
             self._devices[topic] = device
         return device
+
+
+def plain_text(payload: bytes) -> str | None:
+    """The short text that a payload is, as wills and switches say it (`Offline`, `ON`); None for what only broke."""
+    if len(payload) > TEXT_BYTES_MAX:
+        return None
+    try:
+        text = payload.decode("utf-8").strip()
+    except UnicodeDecodeError:
+        return None
+    # what begins as JSON or markup does only broke
+    return text if text.isprintable() and (text[:1].isalnum() or text[:1] in ("+", "-", ".")) else None
 
 
 def _typed_dict(name: str, tree: dict[str, Any]) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from headwater.cli.deadletters import DeadLetter, Filter, parse_filter
-from headwater.cli.devices import Seen, rows_of
 from headwater.cli.status import lines
 from headwater.errors import UserError
 
@@ -43,25 +42,6 @@ def test_a_dead_letter_without_headers_has_what_its_record_says() -> None:
     assert (bare.source, bare.arrival_ms, bare.reason) == ("mqtt:pump-1", 5_000, "")
     assert ONE._replace(headers={"time": "9" * 30}).arrival_ms == 5_000
     assert Filter().takes(bare)
-
-
-def test_a_device_is_stale_by_its_profiles_interval_only() -> None:
-    described = {
-        "e/a": {"device": "a", "name": "A", "profile": "p", "expected_interval_ms": 1_000, "fields": {}},
-        "e/b": {"device": "b", "expected_interval_ms": 1_000},
-        "e/c": {"device": "c", "name": 5},
-    }
-    seen = {"e/a": Seen(7_000, 3), "e/c": Seen(1, 1), "f/d": Seen(9_000, 2)}
-    rows = {row.device: row for row in rows_of(described, seen, 10_000)}
-    assert [(name, rows[name].stale) for name in ("e/a", "e/b", "e/c", "f/d")] == [
-        ("e/a", False),
-        ("e/b", True),  # never heard of
-        ("e/c", None),  # another version's record
-        ("f/d", None),
-    ]
-    assert (rows["e/a"].name, rows["e/a"].last_ms, rows["e/a"].readings) == ("A", 7_000, 3)
-    assert [row.device for row in rows_of(described, seen, 10_001)] == ["e/b", "e/c", "e/a", "f/d"]
-    assert rows_of(described, seen, 10_001)[2].stale
 
 
 def test_status_has_a_line_for_each_decoder() -> None:

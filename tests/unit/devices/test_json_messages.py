@@ -53,7 +53,7 @@ def test_nested_members_are_named_by_their_path() -> None:
     ("payload", "said"),
     [
         (b"", "empty"),
-        (b"on", "no JSON"),
+        (b"{on", "no JSON"),
         (b"[1,2,3]", "array"),
         (b'{"xyz":[1,2]}', "“xyz” is an array"),
         (b"null", "null"),
@@ -185,3 +185,22 @@ def _dumps(value: Any) -> bytes:
 
 def _shown(result: list[Reading] | Undecodable) -> str:
     return result.reason if isinstance(result, Undecodable) else repr(result)
+
+
+@pytest.mark.parametrize(
+    ("payload", "value"),
+    [(b"Offline", "Offline"), (b"ON\n", "ON"), ("größer".encode(), "größer"), (b"+21.5", 21.5), (b"a b", "a b")],
+)  # fmt: skip
+def test_without_a_profile_a_short_text_needs_no_quotes(payload: bytes, value: object) -> None:
+    [first, result, last] = decode_group(None, [("t", b'{"a":1}'), ("dev/lwt", payload), ("t", b'{"a":2}')])
+    assert result == [Reading("dev/lwt", {"value": value})]
+    assert isinstance(first, list)
+    assert isinstance(last, list)
+    profile = parse_profile('name = "x"\n[fields.value]\n', "x.toml")
+    assert isinstance(decode_group(profile, [("t", payload)])[0], Undecodable)
+
+
+@pytest.mark.parametrize("payload", [b"", b" ", b'{"a":', b"[1", b'"on', b"\xffOffline", b"a\nb", b"a\0", b"x" * 257])
+def test_what_only_broke_is_no_text(payload: bytes) -> None:
+    [result] = decode_group(None, [("t", payload)])
+    assert isinstance(result, Undecodable)

@@ -76,7 +76,7 @@ def test_clients_without_an_id_are_one_source() -> None:
         edge.take(source, (f"pump{number}", b"1", 0, QOS0))
         edge.ingest.detach(source, clean=True)
     staying = edge.attach("anonymous-0123456789abcdef")
-    edge.take(staying, ("pump", b"2", 0, QOS0), ("pump", b"not json", 0, QOS0))
+    edge.take(staying, ("pump", b"2", 0, QOS0), ("pump", b"{not json", 0, QOS0))
     edge.sync()
     [row] = edge.ingest.status()["sources"]
     assert (row["id"], row["connected"], row["readings"], row["dead_letters"]) == (ANONYMOUS, True, 21, 1)
