@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from gateway.log.store import LogStore
 from gateway.wire.errors import ErrorCode
 from gateway.wire.groups.registry import Groups
+from gateway.wire.holders import stable_holders
 from gateway.wire.markers import Marking, abort_orphans
 from gateway.wire.peer import Peer
 from gateway.wire.producer_ids import GIVEN_MAX, ProducerIds
@@ -48,6 +50,7 @@ class Lifecycle:
         self._groups = groups
         self._log = TransactionLog(store, clock, store.disk, f"{store.data_dir}/node/transaction-listing")
         self._transactions = {name: Transaction(name, snapshot) for name, snapshot in self._log.load().items()}
+        self._last_aborted: dict[str, Any] | None = None
         orphans = abort_orphans(store, clock, [each.now for each in self._transactions.values()])
         logs = [log for topic in store.topics.values() for log in topic.partitions]
         known = {each.now.producer_id for each in self._transactions.values()}
@@ -63,11 +66,12 @@ class Lifecycle:
         self._aborted = 0
         self._timed_out = 0
         self._abandoned = 0
+        self._orphans = len(orphans)
         for transaction in self._transactions.values():
             self._recover(transaction)
 
-    def status(self) -> dict[str, int]:
-        """Counters since the start, and how many are open."""
+    def status(self) -> dict[str, Any]:
+        """Counters since the start, how many are open, who holds last stable offsets, what was ended last for whom."""
         states = [each.now.state for each in self._transactions.values()]
         return {
             "ids": len(states),
@@ -77,7 +81,10 @@ class Lifecycle:
             "aborted": self._aborted,
             "timed_out": self._timed_out,
             "abandoned": self._abandoned,
+            "orphans": self._orphans,
             "fenced": self.fenced,
+            "held_back": stable_holders(self._store, self._transactions, self._clock.wall_ms()),
+            "last_aborted": self._last_aborted,
         }
 
     def holding(self, topic: str) -> set[int]:
@@ -204,6 +211,7 @@ class Lifecycle:
         elif transaction.now.state is State.ONGOING:
             self._timed_out += 1
             why = f"aborted by time-out after {transaction.now.timeout_ms} ms"
+            self._last_aborted = {"id": transaction.transactional_id, "at_ms": self._clock.wall_ms(), "why": why}
             self._abort_and_fence(transaction, why, lambda code: self._again(transaction, code))
 
     def _again(self, transaction: Transaction, code: ErrorCode) -> None:

@@ -96,9 +96,9 @@ def abort_orphans(store: LogStore, clock: Clock, known: Iterable[Snapshot]) -> l
     for topic in store.topics.values():
         for log in topic.partitions:
             for producer_id, epoch, first_offset, _ in log.open_transactions():
-                found.append(producer_id)
                 if (producer_id, (topic.name, log.index)) in owned:
                     continue
+                found.append(producer_id)
                 logger.warning(
                     "%s-%d: the transaction of producer %d from offset %d is aborted: no coordinator state knows it",
                     topic.name,

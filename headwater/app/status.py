@@ -11,6 +11,8 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from gateway.log.recovery import Outcome
+
 VERSION_DATE_MS = 1_760_000_000_000
 """A wall clock before this version was written is wrong, whatever the kernel believes."""
 
@@ -20,6 +22,8 @@ CONNECTING_GRACE_MS = 15_000
 NODE_SILENT_MS = 30_000
 WORK_SILENT_MS = 5_000
 RECOVERED_SHOWN = 3
+TRANSACTION_LONG_MS = 60_000
+_LOSSES = frozenset({Outcome.QUARANTINED, Outcome.UNREADABLE, Outcome.RANGE_MISSING})
 _DAY_MS = 24 * 3_600_000
 _TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
 
@@ -38,6 +42,8 @@ def judge(document: Mapping[str, Any]) -> tuple[str, list[str]]:
         *_disk_problems(document.get("disk") or {}),
         *_clock_problems(document.get("clock") or {}),
         *_upkeep_problems(document.get("upkeep"), document["now_ms"]),
+        *_recovery_problems(document),
+        *_transaction_problems((document.get("kafka") or {}).get("transactions") or {}),
     ]
     return ("down" if fatal else "degraded" if problems else "good"), problems
 
@@ -56,6 +62,7 @@ def notes(document: Mapping[str, Any]) -> list[str]:
             ago_s = max(0, document["now_ms"] - source["last_error_ms"]) // 1000
             ago = f"{ago_s} s" if ago_s < 60 else f"{ago_s // 60} min"
             found.append(f"{source['id']}: last error {ago} ago: {source['last_error']}")
+    found += _kafka_notes(document.get("kafka") or {}, document["now_ms"])
     for part in ("kafka", "mqtt"):
         found += (document.get(part) or {}).get("security_notes", ())
     processors = ((document.get("work") or {}).get("report") or {}).get("processors") or {}
@@ -170,6 +177,44 @@ def _upkeep_problems(upkeep: Mapping[str, Any] | None, now_ms: int) -> list[str]
     if upkeep["disk"] == "full":
         found.append("the disk is full: the oldest readings go, and the reserve is in use")
     return [*found, *(f"{name}: {what}" for name, what in upkeep["failures"].items())]
+
+
+def _recovery_problems(document: Mapping[str, Any]) -> list[str]:
+    """What the start found that is served no more; for a day, or until the next start."""
+    if document["now_ms"] - document.get("started_ms", 0) >= _DAY_MS:
+        return []
+    return [
+        f"{one['topic']}/{one['partition']}: {one['outcome']} at the start, offsets {one['first_offset']} to"
+        f" {one['end_offset'] - 1}; docs/durability.md says what can be done"
+        for one in (document.get("log") or {}).get("recovered", ())
+        if one["outcome"] in _LOSSES
+    ]
+
+
+def _transaction_problems(transactions: Mapping[str, Any]) -> list[str]:
+    """Who keeps readers of committed records waiting for long."""
+    return [
+        f"{row['topic']}/{row['partition']}: read_committed readers wait at offset {row['last_stable_offset']} of"
+        f" {row['end']} for transaction {row['transactional_id'] or '(of no known id)'} of producer {row['producer_id']},"
+        f" open for {row['age_ms'] // 1000} s"
+        for row in transactions.get("held_back", ())
+        if row["age_ms"] >= TRANSACTION_LONG_MS
+    ]
+
+
+def _kafka_notes(kafka: Mapping[str, Any], now_ms: int) -> list[str]:
+    transactions = kafka.get("transactions") or {}
+    found = []
+    if (last := transactions.get("last_aborted")) and now_ms - last["at_ms"] < _DAY_MS:
+        found.append(f"transactional id {last['id']}: {last['why']} ({transactions['timed_out']} since the start)")
+    if orphans := transactions.get("orphans"):
+        found.append(f"{orphans} transactions were aborted at the start: no coordinator knew of them (see the log)")
+    for row in (kafka.get("groups") or {}).get("past_the_end", ()):
+        found.append(
+            f"group {row['group']}: committed offset {row['offset']} of {row['topic']}/{row['partition']} lies past the"
+            f" log's end {row['end']}; its consumers go on by their auto.offset.reset"
+        )
+    return found
 
 
 def _clock_problems(clock: Mapping[str, Any]) -> list[str]:

@@ -58,6 +58,7 @@ class Groups:
             "offsets": sum(len(group.offsets) for group in self.all.values()),
             "refused": self._refused,
             "commits": self._commits,
+            "past_the_end": self._past_the_end(),
             **self.rebalances.status(),
         }
 
@@ -254,6 +255,18 @@ class Groups:
             else:
                 group.commit(offsets)
         return key.group_id
+
+    def _past_the_end(self) -> list[dict[str, Any]]:
+        """Committed offsets that were asked for and lie past their log's end, as long as they do; 20 at most."""
+        rows = []
+        for group_id, where, offset in sorted(self._reported):
+            group, log = self.all.get(group_id), self._store.partition(*where)
+            committed = group.offsets.get(where) if group is not None else None
+            if log is None or committed is None or committed.offset != offset or offset <= log.log_end_offset:
+                continue
+            rows.append({"group": group_id, "topic": where[0], "partition": where[1], "offset": offset})
+            rows[-1]["end"] = log.log_end_offset
+        return rows[:20]
 
     def report(self, group: Group, where: Partition, committed: Committed) -> None:
         """Say once that a committed offset lies past the log's end; what to do about it is the client's own rule."""

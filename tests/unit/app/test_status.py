@@ -29,6 +29,38 @@ def owed(hours: int) -> dict[str, Any]:
     return {"topic": "readings", "partition": 0, "owed_from": 5, "end": 10, "cause": "disk full", "at_ms": at_ms}
 
 
+HOLDER = {
+    "topic": "t",
+    "partition": 0,
+    "last_stable_offset": 3,
+    "end": 8,
+    "transactional_id": "pay-7",
+    "producer_id": 12,
+    "age_ms": 61_000,
+}
+
+
+def test_what_degrades_only_when_it_is_lasting_or_lately() -> None:
+    torn = findings([Recovery("t", 1, Outcome.TORN_TAIL, 5, 9, 100, "")])
+    lost = findings([Recovery("t", 1, Outcome.QUARANTINED, 5, 9, 100, "")])
+    assert judge(document(log={"recovered": torn}, started_ms=NOW))[0] == "good"
+    assert judge(document(log={"recovered": lost}, started_ms=NOW - 25 * 3_600_000))[0] == "good"
+    assert judge(document(kafka={"transactions": {"held_back": [HOLDER | {"age_ms": 59_000}]}}))[0] == "good"
+
+
+def test_kafka_clients_with_something_to_look_at_are_named() -> None:
+    aborted = {"id": "pay-7", "at_ms": NOW, "why": "aborted by time-out after 900 ms"}
+    past = {"group": "g", "topic": "t", "partition": 2, "offset": 9, "end": 5}
+    kafka = {
+        "transactions": {"last_aborted": aborted, "timed_out": 3, "orphans": 1},
+        "groups": {"past_the_end": [past]},
+    }
+    found = notes(document(kafka=kafka))
+    assert found[0] == "transactional id pay-7: aborted by time-out after 900 ms (3 since the start)"
+    assert found[1].startswith("1 transactions were aborted at the start")
+    assert found[2].startswith("group g: committed offset 9 of t/2 lies past the log's end 5")
+
+
 def test_what_went_more_than_a_day_ago_is_history() -> None:
     assert judge(document(upkeep=upkeep(owed=[owed(hours=25)])))[0] == "good"
 
@@ -59,6 +91,11 @@ def test_a_link_just_being_made_is_no_problem_yet() -> None:
             {"upkeep": upkeep(owed=[owed(hours=23)])},
             "readings/0: records 5 to 9 went before anybody else had them (disk",
         ),
+        (
+            {"log": {"recovered": findings([Recovery("t", 1, Outcome.QUARANTINED, 5, 9, 100, "")])}, "started_ms": NOW},
+            "t/1: damaged range quarantined at the start, offsets 5 to 8",
+        ),
+        ({"kafka": {"transactions": {"held_back": [HOLDER]}}}, "transaction pay-7 of producer 12, open for 61 s"),
         ({"listeners": {"mqtt": "port 1883 is held by mosquitto (pid 5)"}}, "mqtt: port 1883 is held"),
     ],
 )

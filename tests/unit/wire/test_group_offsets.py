@@ -116,6 +116,10 @@ def test_an_offset_past_the_logs_end_is_reported_and_kept(world: World, caplog: 
     caplog.clear()
     world.crash()
     assert caplog.text.count(said) == 1  # also at a start, when nobody has asked yet
+    row = {"group": "g", "topic": "t", "partition": 0, "offset": 250, "end": 100}
+    assert world.broker.groups.status()["past_the_end"] == [row]
+    assert GroupMember(world).commit(90) == 0
+    assert world.broker.groups.status()["past_the_end"] == []
 
 
 def test_offsets_go_with_their_topic(world: World) -> None:

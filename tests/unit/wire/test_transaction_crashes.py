@@ -94,6 +94,7 @@ def test_orphans_are_aborted_when_the_coordinators_topic_is_lost(
     world.crash()
     world.settle()
     assert "no coordinator state knows it" in caplog.text
+    assert counters(world)["orphans"] == 1
     assert stable(world) == 2
     assert world.values("t") == []
     assert producer.init() == 0

@@ -191,3 +191,19 @@ def test_ids_are_bounded_and_the_oldest_idle_one_is_forgotten(world: World, monk
     assert counters(world)["ids"] == 3
     assert producers[0].add() == ErrorCode.INVALID_PRODUCER_ID_MAPPING
     assert producers[4].add() == 0
+
+
+def test_who_holds_the_last_stable_offset_is_named(world: World) -> None:
+    assert counters(world)["held_back"] == []
+    world.produced("t", [b"plain"])
+    producer = Producer(world, "pay-7")
+    producer.begin([b"a"])
+    world.pass_time(3000)
+    (row,) = counters(world)["held_back"]
+    assert (row["topic"], row["partition"], row["last_stable_offset"], row["end"]) == ("t", 0, 1, 2)
+    assert (row["transactional_id"], row["producer_id"]) == ("pay-7", producer.id)
+    assert row["age_ms"] >= 3000
+    world.pass_time(60_000)
+    world.settle()
+    assert counters(world)["held_back"] == []
+    assert counters(world)["last_aborted"]["id"] == "pay-7"
