@@ -195,8 +195,8 @@ def _transaction_problems(transactions: Mapping[str, Any]) -> list[str]:
     """Who keeps readers of committed records waiting for long."""
     return [
         f"{row['topic']}/{row['partition']}: read_committed readers wait at offset {row['last_stable_offset']} of"
-        f" {row['end']} for transaction {row['transactional_id'] or '(of no known id)'} of producer {row['producer_id']},"
-        f" open for {row['age_ms'] // 1000} s"
+        f" {row['end']} for transaction {row['transactional_id'] or '(of no known id)'} of producer"
+        f" {row['producer_id']}, open for {row['age_ms'] // 1000} s"
         for row in transactions.get("held_back", ())
         if row["age_ms"] >= TRANSACTION_LONG_MS
     ]
@@ -209,12 +209,11 @@ def _kafka_notes(kafka: Mapping[str, Any], now_ms: int) -> list[str]:
         found.append(f"transactional id {last['id']}: {last['why']} ({transactions['timed_out']} since the start)")
     if orphans := transactions.get("orphans"):
         found.append(f"{orphans} transactions were aborted at the start: no coordinator knew of them (see the log)")
-    for row in (kafka.get("groups") or {}).get("past_the_end", ()):
-        found.append(
-            f"group {row['group']}: committed offset {row['offset']} of {row['topic']}/{row['partition']} lies past the"
-            f" log's end {row['end']}; its consumers go on by their auto.offset.reset"
-        )
-    return found
+    return found + [
+        f"group {row['group']}: committed offset {row['offset']} of {row['topic']}/{row['partition']} lies past the"
+        f" log's end {row['end']}; its consumers go on by their auto.offset.reset"
+        for row in (kafka.get("groups") or {}).get("past_the_end", ())
+    ]
 
 
 def _clock_problems(clock: Mapping[str, Any]) -> list[str]:
