@@ -26,16 +26,30 @@ Said = tuple[str, AlertRule, Transition]
 """A transition with its rule and that rule's version."""
 
 
+class Limiting(Protocol):
+    """The settings that limits are made from."""
+
+    @property
+    def state_bytes_max(self) -> int: ...
+    @property
+    def forget_after_s(self) -> float: ...
+    @property
+    def foreign_lateness_s(self) -> float: ...
+
+
 class Limits(NamedTuple):
     """Of one input partition; 0 is no limit."""
 
     state_bytes_max: int = 0
     forget_after_ms: int = 0
+    foreign_lateness_ms: int = 0
+    """Nodes without marks are complete so far behind their newest readings; 0: never."""
 
     @staticmethod
-    def of_partition(state_bytes_max: int, forget_after_s: float, partitions: int) -> Limits:
+    def of_partition(settings: Limiting, partitions: int) -> Limits:
         """An equal share for each partition of the rules' topics, whoever has it now (ADR 0018)."""
-        return Limits(state_bytes_max // max(partitions, 1), round(forget_after_s * 1000))
+        share = settings.state_bytes_max // max(partitions, 1)
+        return Limits(share, round(settings.forget_after_s * 1000), round(settings.foreign_lateness_s * 1000))
 
 
 NO_LIMITS = Limits()

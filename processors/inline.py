@@ -177,7 +177,7 @@ class Processors:
         partitions = {topic: await reader.partitions(topic) for topic in (*self._job.topics, *self._job.relays)}
         self._job.know(partitions)
         settings = self._settings
-        self._limits = Limits.of_partition(settings.state_bytes_max, settings.forget_after_s, sum(partitions.values()))
+        self._limits = Limits.of_partition(settings, sum(partitions.values()))
         self._job.limit(self._inputs.values(), self._limits)
         for topic, count in partitions.items():
             for partition in range(count):

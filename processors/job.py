@@ -134,8 +134,12 @@ class RuleJob:
         changes = sorted(
             {str(change) for part in mine for change in part.changes} | set(map(_log_begins_late, mine)) - {""}
         )
-        log_begins = {f"{part.topic}/{part.partition}": found for part in mine if (found := part.log_begins())}
-        told = {"log_begins": log_begins, "too_late_by_rule": too_late_by_rule(mine), "memory": memory_status(mine)}
+        log_begins = {f"{part.topic}/{part.partition}": begun for part in mine if (begun := part.log_begins())}
+        foreign = {f"{part.topic}/{part.partition}": names for part in mine if (names := part.foreign.names())}
+        crowded = {f"{part.topic}/{part.partition}": rules for part in mine if (rules := part.crowded())}
+        missed = {f"{part.topic}/{part.partition}": found for part in mine if (found := part.fields_missed())}
+        told = {"log_begins": log_begins, "foreign": foreign, "crowded": crowded, "fields_missed": missed}
+        told |= {"too_late_by_rule": too_late_by_rule(mine), "memory": memory_status(mine)}
         return {"begins": begins, "changes": changes, "groups": _groups(mine), **told}
 
 

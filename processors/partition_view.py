@@ -10,6 +10,7 @@ import msgspec
 from processors.alerts import AlertState
 from processors.columns import KeyTable
 from processors.dead_man import alert_state
+from processors.foreign import ForeignNodes
 from processors.log_start import LogStart
 from processors.marks import WatermarkTracker
 from processors.repartition import MergedMarks
@@ -35,6 +36,7 @@ class PartitionView:
     keys: KeyTable
     marks: WatermarkTracker | MergedMarks
     log_start: LogStart
+    foreign: ForeignNodes
     refused: int
     readings: int
     _rules: Sequence[Ruled]
@@ -60,6 +62,18 @@ class PartitionView:
     def begins(self) -> dict[str, int]:
         """Since when rules that are younger than the log have whole windows."""
         return {rule.window.name: begin for rule in self._rules if (begin := rule.state.begin) != NEVER}
+
+    def crowded(self) -> list[str]:
+        """Rules that hold as many windows as they may."""
+        return [rule.window.name for rule in self._rules if rule.state.is_crowded]
+
+    def fields_missed(self) -> list[dict[str, Any]]:
+        """Rules that lately left fields out, with the device that has most of their `fields_max`."""
+        found = [(rule.window, missed) for rule in self._rules if (missed := rule.state.fields_missed())]
+        return [
+            {"rule": rule.name, "fields_max": rule.fields_max, "device": device, "fields": count}
+            for rule, (device, count) in found
+        ]
 
     def log_begins(self) -> dict[str, Any] | None:
         """Where the log began when records had left it unread, and the `time` behind which all windows are told."""

@@ -18,6 +18,7 @@ from processors.alerts import Instance, Transition, alert_value
 from processors.budget import NO_LIMITS, Budget, Limits
 from processors.columns import Columns, KeyTable, Lanes, MarkAt, to_columns
 from processors.facts import DeviceFacts
+from processors.foreign import ForeignNodes
 from processors.late import Placed
 from processors.log_start import LogStart
 from processors.marks import Mark, NodeMarks, WatermarkTracker
@@ -88,6 +89,7 @@ class PartitionProcessor(PartitionView):
         self.marks: WatermarkTracker | MergedMarks = marks
         self.facts = DeviceFacts()
         self.log_start = LogStart()
+        self.foreign = ForeignNodes()
         self.numbers: dict[str, int] = {}  # version -> number of its next output
         self.written: dict[str, int] = {}  # version -> outputs below this number are in their topic already
         self.stopped_at: int | None = None  # rules never stop within a block
@@ -144,7 +146,7 @@ class PartitionProcessor(PartitionView):
         for rule in self._rules:
             rule.state.late.block = block
         begin = 0
-        for end, at in [*((at.row + 1, at) for at in columns.marks), (len(columns), None)]:
+        for end, at in [*((at.row + 1, at) for at in self._marks(columns, block)), (len(columns), None)]:
             for relay, own in relayed:
                 self._relay(relay, relay.readings(own, self.keys, block, begin, end), outputs)
             self._add(columns, seen, begin, end)
@@ -158,6 +160,12 @@ class PartitionProcessor(PartitionView):
         for rule in self._rules:
             rule.state.late.block = None
         return outputs
+
+    def _marks(self, columns: Columns, block: Placed) -> list[MarkAt]:
+        lateness_ms = self.budget.limits.foreign_lateness_ms
+        if not lateness_ms or isinstance(self.marks, MergedMarks):
+            return columns.marks
+        return self.foreign.marks(columns, block.headers, self.keys, lateness_ms)
 
     def _add(self, columns: Columns, seen: list[tuple[Ruled, Columns]], begin: int, end: int) -> None:
         for start, until in self.budget.pieces(begin, end):
@@ -271,6 +279,7 @@ class PartitionProcessor(PartitionView):
             "marks": self.marks.snapshot(),
             "facts": self.facts.snapshot(),
             "log_start": self.log_start.snapshot(),
+            "foreign": self.foreign.snapshot(),
             "numbers": self.numbers,
             "written": self.written | {v: max(n, self.written.get(v, 0)) for v, n in self.numbers.items()},
             "refused": self.refused,
@@ -318,6 +327,7 @@ class PartitionProcessor(PartitionView):
                 alerts.restore(data["alerts"][version])
                 if (name := alerts.rule.name) in data.get("outages", {}):
                     self._outages[name].restore(data["outages"][name])
+        self.foreign.restore(data.get("foreign"), list(self.marks.nodes))
         self.log_start.restore(data.get("log_start"))
         for node, newest in self.log_start.begins.items():
             for rule in self._rules:

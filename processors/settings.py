@@ -23,6 +23,9 @@ class ProcessorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     docs/windows.md for what gives way first."""
     forget_after_s: Annotated[float, msgspec.Meta(ge=0, le=3660 * 86400)] = 30 * 86400.0
     """A device that was not heard for so long, by its node's event time, is forgotten; 0: never."""
+    foreign_lateness_s: Annotated[float, msgspec.Meta(ge=0, le=86400)] = 60.0
+    """What Kafka clients write makes no marks: windows of such nodes close when a reading is so far behind their end;
+    0: never."""
     silent_after_s: Annotated[float, msgspec.Meta(ge=0)] = 60.0
     """A central writes a mark in the name of a node that made none for so long: windows whose time is over are told,
     incomplete; 0: never."""

@@ -38,6 +38,7 @@ log = logging.getLogger("headwater.work")  # by name: this module runs as __main
 STATUS_EVERY_S = 1.0
 PAGE_RETRY_S = 5.0
 PAGE_UP_S = 0.5  # a page that cannot listen says so at once
+CROWDED_SHOWN = 10
 ALERTS_MAX = 100
 STOP_S = 4.0
 _PR_SET_PDEATHSIG = 1
@@ -262,12 +263,26 @@ class Work:
         }
 
     def _memory_problems(self) -> list[str]:
-        memory = (self._processors.status().get("memory") if self._processors is not None else None) or {}
+        status = self._processors.status() if self._processors is not None else {}
+        found = [
+            f"{rule} of {where} holds its windows_max: readings that would begin another window are left out"
+            for where, rules in status.get("crowded", {}).items()
+            for rule in rules
+        ][:CROWDED_SHOWN]
+        found += [
+            f"{one['rule']} of {where} leaves fields out: it has its fields_max = {one['fields_max']}"
+            + (f", {one['fields']} of them first from {one['device']}" if one["device"] else "")
+            + ". Name those that you want in the rule: every_field = [] and fields = { power = ['mean'] }"
+            for where, rules in status.get("fields_missed", {}).items()
+            for one in rules
+        ][:CROWDED_SHOWN]
+        memory = status.get("memory") or {}
         if not memory.get("full"):
-            return []
+            return found
         return [
+            *found,
             f"the rules' memory is full ({memory['bytes'] >> 20} MiB held, state_bytes_max under [processors] is"
-            f" {self._settings.processors.state_bytes_max >> 20} MiB): no new windows and devices are taken in"
+            f" {self._settings.processors.state_bytes_max >> 20} MiB): no new windows and devices are taken in",
         ]
 
     def _processing(self) -> dict[str, Any] | None:

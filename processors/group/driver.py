@@ -110,9 +110,7 @@ class GroupProcessor:
         settings = self._settings
         self._topics.prepare()
         self._job.know(self._topics.partitions)
-        limits = Limits.of_partition(
-            settings.state_bytes_max, settings.forget_after_s, sum(self._topics.partitions.values())
-        )
+        limits = Limits.of_partition(settings, sum(self._topics.partitions.values()))
         self._member = Member(self._job, place=settings.place, limits=limits)
         self._producer = new_producer(settings, self._instance)
         self._consumer = new_consumer(settings, self._instance)

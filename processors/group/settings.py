@@ -40,6 +40,9 @@ class GroupSettings(ClientSecuritySettings, frozen=True, kw_only=True, forbid_un
     equal share, whoever has it. docs/windows.md says what gives way first."""
     forget_after_s: Annotated[float, msgspec.Meta(ge=0, le=3660 * 86400)] = 30 * 86400.0
     """A device that was not heard for so long, by its node's event time, is forgotten; 0: never."""
+    foreign_lateness_s: Annotated[float, msgspec.Meta(ge=0, le=86400)] = 60.0
+    """What Kafka clients write makes no marks: windows of such nodes close when a reading is so far behind their end;
+    0: never."""
     commit_every_ms: Annotated[int, msgspec.Meta(ge=10, le=10_000)] = 100
     """Outputs and positions are committed together this often; nobody sees an output before. A member that has a lot
     to catch up with commits up to ten times less often, so that commits take a tenth of its time."""

@@ -30,6 +30,10 @@ class FieldTable:
         self.rule = rule
         self.states: dict[str, FieldState] = {}
         self.overflow = 0
+        self.missed = False
+        """Whether a field was left out since the last mark."""
+        self.brought: dict[str, int] = {}
+        """The devices (their keys' numbers) that were the first to have fields, in this life, for people."""
         self._capacity = capacity
         self._full = False
         self.begins: dict[str, dict[str, int]] = {}
@@ -93,12 +97,23 @@ class FieldTable:
                 fresh.append((first, name, where, values, times))
         # A new field takes its place in the order of the log, not of the block: which of too many are left out must not
         # depend on batching.
-        for _, name, where, values, times in sorted(fresh, key=lambda item: item[:2]):
+        for first, name, where, values, times in sorted(fresh, key=lambda item: item[:2]):
             if len(self.states) >= self.rule.fields_max:
                 self.overflow += len(where)
+                self.missed = True
                 continue
             state = self.states[name] = self._new(name)
+            self.brought[name] = int(columns.key[begin + first])
             self.overflow += state.add(where, values, times)
+
+    def make_room(self) -> None:
+        """At a mark, when fields were left out: those of which no window has a value any more make room."""
+        if self.missed:
+            self.missed = False
+            for name in [name for name, state in self.states.items() if not state.arrays["n"].any()]:
+                if name not in self.begins:  # of windows under way it would seem whole
+                    del self.states[name]
+                    self.brought.pop(name, None)
 
     def results(self, cells: Ints, starts: Ints, ends: Ints) -> list[FieldResults]:
         """The fields of these windows by name, sorted, those of which any window has a value."""

@@ -8,6 +8,7 @@ early and their late readings refused; when all of it is open windows, readings 
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -26,6 +27,7 @@ Before = tuple[int, dict[str, dict[str, Any]]]
 """What was told of a window last: readings and fields."""
 
 
+_LATELY_MS = 3_600_000
 FULL = 7 / 8  # of a bound: above it closed windows are forgotten early ...
 ROOMY = 3 / 4  # ... until this much is left in use
 
@@ -41,6 +43,8 @@ class WindowMemory(WindowAdmission):
         self._told: dict[int, Before] = {}  # of cells that have changed since: what was told of them last
         self._silent_until = NEVER  # the latest end of a window told of a silent node: it may be ahead of watermarks
         self._lost: dict[int, list[Interval]] = {}
+        self.fields_missed_at = NEVER
+        """A node's watermark when fields were last left out for want of room."""
 
     # what the kinds of windows do each in their own way
 
@@ -101,6 +105,9 @@ class WindowMemory(WindowAdmission):
         if (floor := self._pressed()) is not None:
             self._forget_until(floor)
         self._give_up_unmarked()
+        if self.fields.missed:
+            self.fields_missed_at = watermark
+            self.fields.make_room()
 
     def _give_up_unmarked(self) -> None:
         """When closed windows do not make room: the oldest ones of nodes without marks, which may never close, go."""
@@ -128,6 +135,16 @@ class WindowMemory(WindowAdmission):
     def _free_held(self, cells: Ints) -> None:
         """Forget cells that hold fields."""
         self._free(cells)
+
+    def fields_missed(self) -> tuple[str, int] | None:
+        """While fields are left out: the device that was the first to have most of those that are held, and how many
+        these are ("" when it is not known).
+        """
+        lately = int(self._watermark.max(initial=NEVER)) - _LATELY_MS
+        if len(self.fields.states) < self.rule.fields_max or self.fields_missed_at <= max(lately, NEVER):
+            return None
+        devices = [self._keys.names[key] for key in self.fields.brought.values() if key >= 0]
+        return max(((name, devices.count(name)) for name in sorted(set(devices))), key=itemgetter(1), default=("", 0))
 
     def _sweep(self, index: int, horizon: int) -> None:
         """Forget what ended by then, unless something is still owed to it."""
@@ -221,6 +238,7 @@ class WindowMemory(WindowAdmission):
         self._open = {new[node]: intervals for node, intervals in self._open.items() if new[node] >= 0}
         self._lost = {new[node]: intervals for node, intervals in self._lost.items() if new[node] >= 0}
         numbers = new_of.tolist()
+        self.fields.brought = {name: numbers[key] for name, key in self.fields.brought.items()}
         self._young = {numbers[key]: begin for key, begin in self._young.items() if numbers[key] >= 0}
         self._learn_young()
         self._matches = np.zeros(0, dtype=np.bool_)
@@ -247,6 +265,7 @@ class WindowMemory(WindowAdmission):
             "late": self.late.snapshot(),
             "told": [[int(np.searchsorted(used, cell)), *told] for cell, told in self._told.items()],
             "silent_until": self._silent_until,
+            "fields_missed": [self.fields.missed, self.fields_missed_at],
         }
 
     def restore(self, data: dict[str, Any]) -> None:
@@ -287,6 +306,7 @@ class WindowMemory(WindowAdmission):
         self.counters = Counters(**data["counters"])
         self._told = {cell: (count, fields) for cell, count, fields in data.get("told", ())}
         self._silent_until = data.get("silent_until", NEVER)
+        self.fields.missed, self.fields_missed_at = data.get("fields_missed", (False, NEVER))
         if "late" in data:
             self.late.restore(data["late"])
         self._watermark = np.array(data["watermark"], dtype=np.int64)

@@ -166,7 +166,7 @@ def test_what_was_given_up_is_named() -> None:
 def test_a_foreign_producer_makes_no_marks() -> None:
     found = World(rows=[at(5)]).why()
     assert found["held_by"] == {"kind": "no_marks"}
-    assert "windows over what foreign producers write do not close" in found["reason"]
+    assert "what Kafka clients write closes foreign_lateness_s behind it" in found["reason"]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 from processors import budget, roster
 from processors.budget import Limits, memory_status
 from processors.processor import PartitionProcessor
+from processors.settings import ProcessorSettings
 from processors.windows.memory import FULL
 from tests.support import river
 from tests.support.river import SECOND, Row, health
@@ -120,7 +121,9 @@ def test_a_snapshot_of_before_there_were_budgets() -> None:
 
 
 def test_a_share_is_the_same_whoever_has_the_partition() -> None:
-    assert Limits.of_partition(1 << 30, 60.0, 16) == Limits(1 << 26, 60_000)
+    assert Limits.of_partition(
+        ProcessorSettings(state_bytes_max=1 << 30, forget_after_s=60, foreign_lateness_s=5), 16
+    ) == Limits(1 << 26, 60_000, 5_000)
 
 
 def test_status_names_the_rules_and_what_they_hold() -> None:
