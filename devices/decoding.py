@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from devices.decoders.registry import decoder_for
 from devices.profiles import Profile
-from devices.reading import Reading, Undecodable, refuse_reserved
+from devices.reading import Reading, Undecodable, refuse_reserved, resolve
 from devices.user_code import Message, UserDecoder
 
 
@@ -27,4 +27,6 @@ class Decoding:
             found = [self._user.result(message, device) for message in messages]
             results = [Undecodable(one.reason, decoder=name) if one.reason else one.readings for one in found]
         refuse_reserved(results)
+        for result, message in zip(results, messages, strict=True):
+            resolve([result], message.arrival_ms)
         return results

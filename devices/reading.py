@@ -16,6 +16,10 @@ def is_reserved(device: str) -> bool:
     return device[:1] == "$" or device.endswith(f"/{HEALTH_DEVICE}")
 
 
+class FromArrival(int):
+    """An `event_ms` that counts from the message's arrival, which no decoder knows; `resolve` makes a time of it."""
+
+
 class Reading(NamedTuple):
     """One set of fields that a device measured together.
 
@@ -48,6 +52,16 @@ def refuse_reserved(results: list[list[Reading] | Undecodable]) -> None:
                     reason = f"no device may be called “{reading.device[:80]}”: $ begins the node's own names"
                     results[index] = Undecodable(reason, decoder="ingest")
                     break
+
+
+def resolve(results: list[list[Reading] | Undecodable], arrival_ms: int | None) -> None:
+    """Times that count from the arrival of these messages, in place. None: nobody knows when they were sent."""
+    for result in results:
+        if type(result) is list:
+            for index, reading in enumerate(result):
+                if type(reading.event_ms) is FromArrival:
+                    event_ms = None if arrival_ms is None else arrival_ms + int(reading.event_ms)
+                    result[index] = reading._replace(event_ms=event_ms)
 
 
 def one_by_one(

@@ -5,8 +5,7 @@ separator it ends in, is the device, a record's own name its field; a record wit
 unit, else `value`. With `options.device_separator` it is the last of these in the full name that parts the two.
 Records of one device and one time make one Reading. A sum (`s`) is the field `NAME.sum`.
 
-Times below 2**28 are relative to now (section 4.5.3): the reading gets its time of arrival, and if the record is not
-from right now the field `relative_time_s` says how far from it.
+Times below 2**28 are relative to now (section 4.5.3): they count from the message's arrival.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from devices.cbor import CborError, loads
 from devices.decoders.plans import PlanCache
 from devices.options import SenmlOptions, read_options
 from devices.profiles import Profile
-from devices.reading import Reading, Undecodable, one_by_one
+from devices.reading import FromArrival, Reading, Undecodable, one_by_one
 from devices.shape import READINGS_MAX, Shape
 
 RELATIVE_BELOW_S = 2**28
@@ -86,8 +85,7 @@ class _Plan:
             if time_s >= RELATIVE_BELOW_S:
                 event_ms = round(time_s * 1000)
             elif time_s:
-                for values in several:
-                    values["relative_time_s"] = time_s
+                event_ms = FromArrival(round(time_s * 1000))
             readings += [self._shape.reading(topic, values, event_ms=event_ms, device=device) for values in several]
         return readings
 

@@ -12,7 +12,7 @@ from devices.decoders.json_plain import PlainJson, PlainReadings
 from devices.decoders.registry import DecodeGroup, decoder_for, plain_decoder_for
 from devices.limits import Limits
 from devices.profiles import EVENT_TIME_PAST_MAX_MS, Profile
-from devices.reading import Reading, Undecodable
+from devices.reading import Reading, Undecodable, resolve
 from devices.reporting import Reporter
 from gateway.ingest.sources import Entry
 from gateway.ingest.uses import Uses
@@ -53,6 +53,7 @@ class Lane:
     """What a profile needs to be decoded, and the group's messages for it."""
 
     __slots__ = (
+        "counts_from_arrival",
         "decode",
         "idle_ms",
         "limits",
@@ -71,6 +72,7 @@ class Lane:
     def __init__(self, profile: Profile | None) -> None:
         self.profile = profile
         self.decode: DecodeGroup = decoder_for(profile.format if profile is not None else "json")
+        self.counts_from_arrival = profile is not None and profile.format.startswith("senml")
         self.past_max_ms = profile.event_time_past_max_ms if profile is not None else EVENT_TIME_PAST_MAX_MS
         self.idle_ms = profile.idle_ms if profile is not None else None
         self.limits = Limits(profile)
@@ -121,7 +123,16 @@ class Lane:
             return None
 
     def decode_some(self, start: int, stop: int) -> Results:
-        """A result for each message from `start` to `stop`."""
+        """A result for each message from `start` to `stop`, where runs begin and end."""
+        results = self._decoded(start, stop)
+        if self.counts_from_arrival:
+            for run in self.runs:
+                if start <= run.start < stop:
+                    sent_ms = None if run.entry.messages.copies else run.entry.arrival_ms
+                    resolve(results[run.start - start : run.stop - start], sent_ms)
+        return results
+
+    def _decoded(self, start: int, stop: int) -> Results:
         if self.results is not None:
             return self.results[start:stop]
         messages = list(zip(self.topics[start:stop], self.payloads[start:stop], strict=True))

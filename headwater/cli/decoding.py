@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from devices.decoders.registry import decoder_for
 from devices.profiles import Profile
-from devices.reading import Reading, Undecodable, refuse_reserved
+from devices.reading import Reading, Undecodable, refuse_reserved, resolve
 from devices.user_code import Message
 from devices.user_settings import DecoderSettings
 from headwater.app.decoder_process import DecoderBroken, DecoderDied, DecoderProcess, Item
@@ -28,6 +28,9 @@ class CommandDecoding:
         """One result for each. Raises UserError for a decoder that cannot be loaded."""
         results = await self._decoded(messages)
         refuse_reserved(results)  # as a node does
+        for result, message in zip(results, messages, strict=True):
+            if message.arrival_ms:
+                resolve([result], message.arrival_ms)
         return results
 
     async def _decoded(self, messages: Sequence[Message]) -> Results:

@@ -17,7 +17,7 @@ from typing import IO, Any, NamedTuple
 from devices.limits import Limits
 from devices.profile_files import profile_text, read_profiles, shipped_names
 from devices.profiles import Profile
-from devices.reading import Reading, Undecodable
+from devices.reading import FromArrival, Reading, Undecodable
 from devices.topics import compile_topic
 from devices.user_code import Message as UserMessage
 from headwater.cli.decoding import CommandDecoding
@@ -182,6 +182,8 @@ def _text_lines(
         return
     for reading in result:
         when = "arrival" if reading.event_ms is None else time_text(reading.event_ms)
+        if isinstance(reading.event_ms, FromArrival):
+            when = f"arrival {reading.event_ms / 1000:+g} s"
         fields = []
         for name, value in reading.fields.items():
             spec = profile.fields.get(name)
@@ -200,7 +202,7 @@ def _json_lines(message: Message, result: list[Reading] | Undecodable, limits: L
             {
                 "line": message.line,
                 "device": reading.device,
-                "time_ms": reading.event_ms,
+                "time_ms": None if isinstance(reading.event_ms, FromArrival) else reading.event_ms,
                 "fields": reading.fields,
                 "natural_key": reading.natural_key,
                 "quality": limits.quality(reading.fields) or None,

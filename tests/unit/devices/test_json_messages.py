@@ -12,7 +12,7 @@ from devices.decoders.json_messages import decode_group
 from devices.profile_files import read_profiles
 from devices.profile_text import parse_profile
 from devices.profiles import Profile
-from devices.reading import Reading, Undecodable
+from devices.reading import Reading, Scalar, Undecodable
 
 [TURBINE] = read_profiles(["wind-turbine"])
 TOPIC = "farm/turbine-03/telemetry"
@@ -191,7 +191,7 @@ def _shown(result: list[Reading] | Undecodable) -> str:
     ("payload", "value"),
     [(b"Offline", "Offline"), (b"ON\n", "ON"), ("größer".encode(), "größer"), (b"+21.5", 21.5), (b"a b", "a b")],
 )  # fmt: skip
-def test_without_a_profile_a_short_text_needs_no_quotes(payload: bytes, value: object) -> None:
+def test_without_a_profile_a_short_text_needs_no_quotes(payload: bytes, value: Scalar) -> None:
     [first, result, last] = decode_group(None, [("t", b'{"a":1}'), ("dev/lwt", payload), ("t", b'{"a":2}')])
     assert result == [Reading("dev/lwt", {"value": value})]
     assert isinstance(first, list)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from devices.decoders.registry import decoder_for
 from devices.profile_text import parse_profile
 from devices.profiles import Profile
-from devices.reading import Reading, Scalar, Undecodable
+from devices.reading import FromArrival, Reading, Scalar, Undecodable
 
 JSON = Profile(name="j", format="senml+json")
 CBOR = Profile(name="c", format="senml+cbor")
@@ -122,12 +122,14 @@ def test_base_values_and_sums() -> None:
     assert one(pack) == [Reading("d", fields)]
 
 
-def test_times_relative_to_now_are_arrivals_and_say_so() -> None:
+def test_times_relative_to_now_count_from_the_arrival() -> None:
     assert one(b'[{"bn":"d/","n":"a","v":1},{"n":"a","v":2,"t":-30},{"n":"a","v":3,"t":268435455}]') == [
         Reading("d", {"a": 1}),
-        Reading("d", {"a": 2, "relative_time_s": -30}),
-        Reading("d", {"a": 3, "relative_time_s": 268435455}),
+        Reading("d", {"a": 2}, FromArrival(-30_000)),
+        Reading("d", {"a": 3}, FromArrival(268_435_455_000)),
     ]
+    [half] = one(b'[{"n":"a","v":1,"t":-0.5}]')
+    assert type(half.event_ms) is FromArrival
     assert one(b'[{"n":"a","v":1,"t":268435456}]') == [Reading("t", {"a": 1}, 268435456000)]
 
 

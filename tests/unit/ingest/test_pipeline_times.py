@@ -7,6 +7,7 @@ import errno
 import msgspec
 
 from gateway.ingest.messages import Messages
+from devices.profile_text import parse_profile
 from tests.support.ingest import TURBINE, Edge, plain, turbine
 
 
@@ -153,3 +154,19 @@ def test_t_goes_back_with_what_the_disk_lost() -> None:
         edge.take(source, turbine(edge, seq, ts=edge.clock.wall_ms() - age_ms))
         edge.sync()
     assert edge.ingest.status()["late"] == 0
+
+
+def test_senml_times_relative_to_now_count_from_each_messages_arrival() -> None:
+    edge = Edge([parse_profile('name = "s"\nformat = "senml+json"\ntopics = ["s"]\n', "s.toml")])
+    began_ms = edge.clock.wall_ms()
+    pack = b'[{"n":"a","v":1,"t":-60},{"n":"a","v":2}]'
+    for source in (edge.attach("a"), edge.attach("b")):
+        edge.take(source, ("s", pack, 0, 0))
+        edge.clock.advance(5_000)
+    edge.sync()
+    assert [(one.timestamp - began_ms, one.value) for one in edge.readings()] == [
+        (-60_000, {"a": 1}),
+        (0, {"a": 2}),
+        (-55_000, {"a": 1}),
+        (5_000, {"a": 2}),
+    ]
