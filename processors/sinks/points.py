@@ -36,8 +36,9 @@ class Unfit(Exception):  # noqa: N818 - a verdict on one record, not a failure
 
 
 class _Result(ToldResult):
-    """And where a session has gone that was joined to another."""
+    """And which shift it is of, and where a session has gone that was joined to another."""
 
+    shift: str = ""
     merged_into: int | None = None
 
 
@@ -124,7 +125,7 @@ class Mapper:
         if result.merged_into is not None:
             fields["merged_into"] = f"{result.merged_into}i"
         node, slash, device = result.group.partition("/")
-        head = self._head("aggregates", node if slash else "", device if slash else node, result.rule)
+        head = self._head("aggregates", node if slash else "", device if slash else node, result.rule, result.shift)
         time_ms = result.start if self._settings.aggregates_time == "start" else result.end
         return Line(head, self._pairs(fields), time_ms)
 
@@ -158,7 +159,7 @@ class Mapper:
     def _head(self, topic: str, *of: str) -> str:
         found = self._series.get((topic, *of))
         if found is None:
-            found = self._new_head(topic, dict(zip(("node", "device", "rule"), of, strict=False)))
+            found = self._new_head(topic, dict(zip(("node", "device", "rule", "shift"), of, strict=False)))
             if len(self._series) < SERIES_MAX:
                 self._series[(topic, *of)] = found
         return found

@@ -11,6 +11,8 @@ import msgspec
 PositiveMs = Annotated[int, msgspec.Meta(ge=1)]
 
 _OWN = {"readings": ("node", "device"), "aggregates": ("node", "device", "rule")}
+_NAMES = _OWN | {"aggregates": (*_OWN["aggregates"], "shift")}
+"""What measurement and tags may hold; of a result that has no shift, that is empty."""
 
 
 class InfluxSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -37,9 +39,9 @@ class InfluxSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     readings_field: str = "{field}"
     """Field of a reading's member {field}."""
     aggregates_measurement: str = "aggregates"
-    """Measurement of a window's result; may hold {node}, {device} and {rule}."""
+    """Measurement of a window's result; may hold {node}, {device}, {rule} and {shift}."""
     aggregates_tags: dict[str, str] = msgspec.field(default_factory=lambda: _tags("aggregates"))
-    """Tags of a window's result, name = text with {node}, {device} and {rule}; these three when left out."""
+    """Tags of a window's result, name = text with {node}, {device}, {rule} and {shift}; these four when left out."""
     aggregates_field: str = "{field}_{aggregate}"
     """Field of the {aggregate} of a reading's {field}."""
     aggregates_time: Literal["start", "end"] = "start"
@@ -79,7 +81,7 @@ class InfluxSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             tags: dict[str, str] = getattr(self, f"{topic}_tags")
             if not measurement or not all(tags):
                 raise ValueError(f"{topic}_measurement and the names in {topic}_tags must not be empty")
-            used = set().union(*(_holders(text, own) for text in (measurement, *tags.values())))
+            used = set().union(*(_holders(text, _NAMES[topic]) for text in (measurement, *tags.values())))
             if missing := [f"{{{name}}}" for name in own if name not in used]:
                 told = " and ".join(missing)
                 raise ValueError(f"neither {topic}_measurement nor {topic}_tags holds {told}: points would collide")
@@ -88,7 +90,7 @@ class InfluxSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 def _tags(topic: str) -> dict[str, str]:
-    return {name: f"{{{name}}}" for name in _OWN[topic]}
+    return {name: f"{{{name}}}" for name in _NAMES[topic]}
 
 
 def _holders(text: str, known: tuple[str, ...]) -> set[str]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from influxdb_client import Point, WritePrecision
 
 from gateway.consume.reader import Block
+from gateway.log.records import NO_HEADERS
 from processors.sinks.points import Line, Mapper, Unfit, type_of
 from processors.sinks.settings import InfluxSettings
 
@@ -173,3 +174,16 @@ def test_the_type_of_a_value() -> None:
 def test_the_measurement_of_a_line() -> None:
     assert Line(r"a\,b,c=d,e=f", [], 0).measurement == r"a\,b"
     assert Line("a", [], 0).measurement == "a"
+
+
+def test_a_shift_is_a_tag_and_a_group_stands_where_node_and_device_do() -> None:
+    base = b'"start":0,"end":10,"revision":0,"complete":true,"cause":"close","count":2,"fields":{"p":{"mean":2}}}'
+    for value, head in (
+        (b'{"rule":"r","group":"n/d","shift":"night",', "aggregates,device=d,node=n,rule=r,shift=night"),
+        (b'{"rule":"r","group":"n/d",', "aggregates,device=d,node=n,rule=r"),
+        (b'{"rule":"r","group":"site+type/north/pump",', "aggregates,device=north/pump,node=site+type,rule=r"),
+    ):
+        block = Block("aggregates", 0, [0], [1], [b"k"], [value + base], [NO_HEADERS], 1)
+        (line,) = Mapper(PLAIN).lines(block, 0, 1)
+        assert isinstance(line, Line)
+        assert line.series == head

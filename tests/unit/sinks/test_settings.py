@@ -25,7 +25,12 @@ def test_the_section_brings_a_work_process_and_its_token_stays_unseen(tmp_path: 
     assert loaded.settings.wants_work
     assert loaded.settings.influx is not None
     assert loaded.settings.influx.token == "s3cret"
-    assert loaded.settings.influx.aggregates_tags == {"node": "{node}", "device": "{device}", "rule": "{rule}"}
+    assert loaded.settings.influx.aggregates_tags == {
+        "node": "{node}",
+        "device": "{device}",
+        "rule": "{rule}",
+        "shift": "{shift}",
+    }
     assert "s3cret" not in str(masked(loaded))
 
 

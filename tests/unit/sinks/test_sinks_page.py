@@ -13,13 +13,16 @@ from typing import Any
 import msgspec
 import pytest
 
+from gateway.consume import reader as reader_module
 from gateway.consume.reader import Block, Reader
 from gateway.log.records import NO_HEADERS
-from headwater.cli.export import OWN, cell, flat, iso
+from headwater.cli import export as export_module
+from headwater.clock import ManualClock
 from headwater.net import RealNet
 from processors.sinks.points import Line, Mapper
 from processors.sinks.settings import InfluxSettings
 from tests.support.kafka_node import KafkaNode
+from tests.support.memory_log import MemoryNode, MemoryReader
 
 PAGE = (Path(__file__).parents[3] / "docs" / "sinks.md").read_text()
 
@@ -73,23 +76,38 @@ def _toml(value: Any) -> str:
     return json.dumps(list(value) if isinstance(value, tuple) else value)
 
 
-def test_the_sql_query_takes_the_latest_revisions(tmp_path: Path) -> None:
-    members = [flat(value) for _, _, value, _ in RESULTS]
-    names = sorted(set().union(*members))
-    with open(tmp_path / "out.csv", "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow([*OWN, *names])
-        for (time, key, _, _), one in zip(RESULTS, members, strict=True):
-            writer.writerow([iso(time), time, key.decode(), *(cell(one[n]) if n in one else "" for n in names)])
-    with open(tmp_path / "out.csv", newline="") as file:
-        header, *rows = csv.reader(file)
+TYPES = ("TEXT", "NUMERIC")
+"""How a table may have the columns of an export: `sqlite3 .import` makes texts of all of them."""
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_the_sql_query_takes_the_latest_revisions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    node = MemoryNode(ManualClock())
+    node.topics = {"aggregates": [[*RESULTS, *(result(5, revision, float(revision)) for revision in range(12))]]}
+
+    class Connected:
+        @staticmethod
+        async def connect(*_: Any, **__: Any) -> MemoryReader:
+            return MemoryReader(node)
+
+    monkeypatch.setattr(reader_module, "Reader", Connected)
+    monkeypatch.setattr(export_module, "need_status", lambda _: {"addresses": {"kafka": "127.0.0.1:1"}})
+    file = str(tmp_path / "out.csv")
+    asyncio.run(
+        export_module.export(
+            None, "aggregates", start="", end="", file=file, columns="", everything=False, replace=False
+        )
+    )
+    with open(file, newline="") as exported:
+        header, *rows = csv.reader(exported)
     database = sqlite3.connect(":memory:")
-    columns = ", ".join(f'"{name}" NUMERIC' for name in header)
+    columns = ", ".join(f'"{name}" {kind}' for name in header)
     database.execute(f"CREATE TABLE aggregates ({columns})")
     database.executemany(f"INSERT INTO aggregates VALUES ({','.join('?' * len(header))})", rows)
     found = database.execute(example("tested: sql")).fetchall()
     database.close()
-    assert found == [("n/d", 0, 1.5), ("n/d", 10, 2)]
+    told = [(group, int(start), float(mean)) for group, start, mean in found]
+    assert told == [("n/d", 0, 1.5), ("n/d", 5, 11.0), ("n/d", 10, 2.0)]
 
 
 def test_the_kafka_reader_keeps_the_latest_revisions(tmp_path: Path) -> None:
