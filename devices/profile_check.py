@@ -18,6 +18,7 @@ from devices.reading import is_reserved
 from devices.topics import compile_topic, placeholders
 from headwater.errors import UserError
 
+_BRACKETS = re.compile(r"\[(\d+|\*|\"[^\"]*\"|'[^']*')\]")
 Fault = tuple[str, str, str]  # key, what is wrong with it, hint
 
 
@@ -82,10 +83,44 @@ def _general_faults(profile: Profile) -> Iterator[Fault]:
     elif profile.each is not None and profile.each != "." and not all(profile.each.split(".")):
         yield "each", f"“{profile.each}” has an empty part", 'Write each = "." when the message itself is the array.'
     yield from _topic_faults(profile)
+    yield from _path_faults(profile)
     if profile.timestamp is not None:
         yield from _timestamp_faults(profile.timestamp)
     for name, spec in profile.fields.items():
         yield from _field_faults(profile, name, spec)
+
+
+def _path_faults(profile: Profile) -> Iterator[Fault]:
+    """Paths that are written as another program's, and columns that are none: nothing would ever stand there."""
+    stamp = profile.timestamp
+    paths = [(f"fields.{name}.path", spec.path or name) for name, spec in profile.fields.items()]
+    paths += [("device_path", profile.device_path or ""), ("natural_key", profile.natural_key or "")]
+    paths += [("each", profile.each or "")]
+    if stamp is not None:
+        paths += [("timestamp.path", stamp.path), ("timestamp.time_path", stamp.time_path)]
+    for key, path in paths:
+        if path != path.strip():
+            yield key, f"“{path}” begins or ends with a blank", "A path is a name, a.b for nested members."
+        elif profile.format in ("json", "cbor") and (path[:1] in ("$", "/") or _BRACKETS.search(path)):
+            yield key, f"“{path}” is written as in another language", _as_ours(path)
+    columns = read_columns(profile)
+    for key, path in paths:
+        if columns and path and path not in columns and profile.format == "csv":
+            near = difflib.get_close_matches(path, columns, n=1)
+            hint = f"Did you mean “{near[0]}”?" if near else "The names are those in options.columns."
+            yield key.removesuffix(".path") if path in profile.fields else key, f"there is no column “{path}”", hint
+
+
+def _as_ours(path: str) -> str:
+    ours = re.sub(r"\[[\"']?([^\]\"']*)[\"']?\]", r".\1", path.lstrip("$"))
+    ours = ours.replace("/", ".") if path[:1] == "/" else ours
+    return f"Names and numbers of elements with dots between: “{ours.strip('.') or 'a.b.0'}”."
+
+
+def read_columns(profile: Profile) -> list[str]:
+    """The columns that a CSV profile names, if it names them rightly."""
+    columns = profile.options.get("columns", ())
+    return [name for name in columns if isinstance(name, str)] if isinstance(columns, list | tuple) else []
 
 
 def _topic_faults(profile: Profile) -> Iterator[Fault]:

@@ -30,6 +30,7 @@ Message = tuple[str, bytes]
 Result = list[Reading] | Undecodable
 
 _DEVICES_CACHED_MAX = 16_384
+_NONE_OF_THEM = "the object holds none of the profile's fields"
 TEXT_BYTES_MAX = 256
 """A longer text that is no JSON is a mistake rather than a status."""
 _ERRORS = (ValueError, RecursionError)  # msgspec's DecodeError and a UnicodeDecodeError are ValueErrors
@@ -82,7 +83,7 @@ class _Plan:
                 # one of them is bad: each alone tells which, and why
                 values = []
             if len(values) == len(messages):
-                return [self._result(topic, value) for (topic, _), value in zip(messages, values, strict=True)]
+                return [self._result(*message, value) for message, value in zip(messages, values, strict=True)]
         return [self._decode_one(topic, payload) for topic, payload in messages]
 
     def _decode_one(self, topic: str, payload: bytes) -> Result:
@@ -93,14 +94,16 @@ class _Plan:
                 return Undecodable(_reason(payload, error))
             number = number_of(text)
             value = text if number is None else number
-        return self._result(topic, value)
+        return self._result(topic, payload, value)
 
-    def _result(self, topic: str, value: Any) -> Result:
+    def _result(self, topic: str, payload: bytes, value: Any) -> Result:
         try:
             if self._shape is not None:
                 return tree_readings(self._shape, topic, value)
             return [self._listed_reading(topic, value) if self._listed else self._free_reading(topic, value)]
         except Undecodable as error:
+            if error.reason == _NONE_OF_THEM:
+                return Undecodable(f"{error.reason}{_held(payload)}")
             return error
 
     def _listed_reading(self, topic: str, value: dict[str, Any]) -> Reading:
@@ -152,9 +155,7 @@ class _Plan:
 
     def _reading(self, topic: str, fields: dict[str, Scalar], event_ms: int | None, natural: Any) -> Reading:
         if not fields:
-            raise Undecodable(
-                "the object holds none of the profile's fields" if self._listed else "the object is empty"
-            )
+            raise Undecodable(_NONE_OF_THEM if self._listed else "the object is empty")
         if len(fields) > FIELDS_MAX:
             raise Undecodable(f"{len(fields)} fields in one message; {FIELDS_MAX} is the most")
         if (kind := type(natural)) is not int and kind is not str:
@@ -174,6 +175,12 @@ class _Plan:
                 self._devices.clear()
             self._devices[topic] = device
         return device
+
+
+def _held(payload: bytes) -> str:
+    """What a message holds instead; the decoder of the profile's fields has left it out."""
+    value = msgspec.json.decode(payload)
+    return f" (it holds {', '.join(list(value)[:8])[:200]})" if type(value) is dict and value else ""
 
 
 def plain_text(payload: bytes) -> str | None:
