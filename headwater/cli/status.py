@@ -59,10 +59,19 @@ def _print(status: dict[str, Any], console: Console) -> None:
     if "pid" in status:
         head.append(f"  headwater {status['version']}, up {_up(status)}, pid {status['pid']}")
     console.print(head)
-    for problem in status.get("problems", [])[:PROBLEMS_SHOWN]:
-        console.print(Text(f"  ! {problem}", style=_COLOURS.get(state, "red")))
-    for note in status.get("notes", [])[:NOTES_SHOWN]:
-        console.print(Text(f"  note: {note}", style="dim"))
+    for key, sign, style, shown in (
+        ("problems", "!", _COLOURS.get(state, "red"), PROBLEMS_SHOWN),
+        ("notes", "note:", "dim", NOTES_SHOWN),
+    ):
+        said = status.get(key, [])
+        for line in said[:shown]:
+            console.print(Text(f"  {sign} {line}", style=style))
+        if len(said) > shown:
+            console.print(
+                Text(
+                    f"  and {words.count(len(said) - shown, f'more {key[:-1]}')}; all of them with --json", style="dim"
+                )
+            )
     if "pid" not in status:
         return
     grid = Table.grid(padding=(0, 2))
@@ -144,6 +153,9 @@ def _decoder_line(one: dict[str, Any]) -> str:
 
 
 def _processor_line(one: dict[str, Any]) -> str:
+    if one.get("readings") is None:
+        again = f", started again {words.count(one['restarts'], 'time')}" if one.get("restarts") else ""
+        return f"{one['state']}{again}; it has not run long enough to say how far behind it is"
     lag, taken, said = (one.get(key) or 0 for key in ("lag_records", "readings", "outputs"))
     return (
         f"{one['state']}, {words.count(lag, 'record')} behind; {taken:,} readings, {said:,} out,"
@@ -248,7 +260,15 @@ def _ingest_line(ingest: dict[str, Any]) -> str:
     for key, one in (("repeats", "repeat"), ("dead_letters", "dead letter")):
         if ingest.get(key):
             text += f", {words.count(ingest[key], one)}"
-    return text + (f", {ingest['refused']:,} refused" if ingest.get("refused") else "")
+    devices = ingest.get("devices") or {}
+    more = [
+        (ingest.get("suppressed"), "suppressed"),
+        (ingest.get("undated_copies"), "retained copies without a time left out"),
+        (ingest.get("refused_messages"), "refused for their topic"),
+        (devices.get("refused"), "refused of unknown devices"),
+        (ingest.get("refused"), "clients refused"),
+    ]
+    return text + "".join([f", {number:,} {what}" for number, what in more if number])
 
 
 def _log_line(log: dict[str, Any]) -> str:

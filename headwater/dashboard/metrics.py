@@ -24,6 +24,9 @@ _INGEST_COUNTERS = {
     "dead_letters": "Messages that could not be decoded, kept in topic deadletter.",
     "refused": "Messages refused by a limit or by policy.",
     "late": "Readings behind their node's mark.",
+    "suppressed": "Readings that said nothing new, by their profile's deadband or rate cap, and were not stored.",
+    "refused_messages": "Messages refused for their topic.",
+    "undated_copies": "Retained copies without a time of their own, left out.",
 }
 
 
@@ -164,6 +167,9 @@ def _ingest(ingest: dict[str, Any] | None, now_ms: int) -> Iterator[Metric]:
     for key, text in _INGEST_COUNTERS.items():
         if key in ingest:
             yield CounterMetricFamily(f"headwater_ingest_{key}", text, value=ingest[key])
+    if devices := ingest.get("devices"):
+        text = "Readings of devices that no [[device]] names, refused."
+        yield CounterMetricFamily("headwater_ingest_unknown_devices_refused", text, value=devices["refused"])
     connected = GaugeMetricFamily("headwater_source_connected", "1 while a source is connected.", labels=["source"])
     age = GaugeMetricFamily("headwater_source_age_seconds", "Seconds since a source's last reading.", labels=["source"])
     for source in ingest.get("sources", ()):

@@ -6,8 +6,8 @@ import errno
 
 import msgspec
 
-from gateway.ingest.messages import Messages
 from devices.profile_text import parse_profile
+from gateway.ingest.messages import Messages
 from tests.support.ingest import TURBINE, Edge, plain, turbine
 
 
