@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 BATCH = 100
 BATCH_BYTES = 1 << 20
 _REASON_SHOWN = 100
+_OF_RECORDS = ("sink:", "processor:")
+"""Sources of dead letters that are records of a topic, and no messages which a mended profile could read."""
+_REPLAY = " headwater deadletter replay: after a profile is mended."
 _OFFSETS_SHOWN = 10
 _ROW_BYTES = 16
 
@@ -46,7 +49,13 @@ async def show_list(config: str | None, wanted: Filter, *, number: int, as_json:
         note = "  (replayed)" if _is_in(one.offset, done) else ""
         source, reason = words.printable(one.source), words.printable(one.reason[:_REASON_SHOWN])
         print(f"{one.offset:>8}  {iso(one.arrival_ms)}  {source}  {len(one.payload)} B  {reason}{note}")
-    print("\nheadwater deadletter show OFFSET: all of one. headwater deadletter replay: after a profile is mended.")
+    print(f"\n{what_next(found)}")
+
+
+def what_next(found: Iterable[DeadLetter]) -> str:
+    """Commands for these: no mended profile reads what a sink or a processor has given up."""
+    messages = any(not one.source.startswith(_OF_RECORDS) for one in found)
+    return f"headwater deadletter show OFFSET: all of one.{_REPLAY if messages else ''}"
 
 
 async def show_one(config: str | None, offset: int, *, as_json: bool) -> None:
@@ -133,11 +142,7 @@ class Replay:
 
     def is_ours(self, one: DeadLetter) -> bool:
         """Whether it is a message that this node took in and that no replay has settled."""
-        if (
-            one.source.startswith(("sink:", "processor:"))
-            or "hw" in one.headers
-            or not one.key.startswith(f"{self._node}/")
-        ):
+        if one.source.startswith(_OF_RECORDS) or "hw" in one.headers or not one.key.startswith(f"{self._node}/"):
             self.foreign += 1
             return False
         if _is_in(one.offset, self._done):

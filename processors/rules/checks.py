@@ -22,6 +22,9 @@ from processors.user.outs import why_not_windowed
 Finding = tuple[Path, str]
 
 PANES_MAX = 10_000
+LATENESS_MAX_S = 100 * 366 * 86_400
+_LONGEST_S = {"shifts": 90_000, "day": 90_000, "week": 608_400, "month": 2_682_000, "year": 31_626_000}
+"""Of calendar windows, with the hour more of the day on which the clocks go back."""
 _OF_KIND = {"tumbling": ("size_s",), "hopping": ("size_s", "every_s"), "calendar": ("calendar",), "session": ("gap_s",)}
 _OF_CALENDARS = {"zone": "UTC", "default_zone": "UTC", "shifts": {}}
 _OF_LEVELS = (
@@ -43,6 +46,17 @@ def about_window(rule: WindowRule, *, kind_is_known: bool = True) -> Iterator[Fi
         seconds = getattr(rule, key)
         if seconds is not None and (seconds * 1000 < 1 or abs(round(seconds * 1000) - seconds * 1000) > 1e-6):
             yield (key,), f"{seconds} is no whole number of milliseconds"
+    for key in ("devices", "nodes"):
+        if not getattr(rule, key):
+            yield (key,), f'the rule would take no reading: {key} is empty; leave it out, or write ["*"], for all'
+    if rule.allowed_lateness_s > LATENESS_MAX_S:
+        yield ("allowed_lateness_s",), f"{rule.allowed_lateness_s:g} s is more than a hundred years ({LATENESS_MAX_S})"
+    longest_s = _LONGEST_S.get(rule.calendar or "", 0) if rule.kind == "calendar" else rule.size_s
+    if rule.kind != "hopping" and longest_s and (rule.early_every_s or 0) > longest_s:
+        yield (
+            ("early_every_s",),
+            f"{rule.early_every_s:g} s is longer than a window ({longest_s:g} s): nothing would be early",
+        )
     if rule.kind == "hopping" and rule.early_every_s is not None:
         yield ("early_every_s",), "hopping windows have no early results: a shorter every_s tells more often"
     if rule.kind == "hopping" and rule.size_ms and rule.every_ms:

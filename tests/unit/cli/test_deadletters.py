@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from headwater.cli.deadletter import what_next
 from headwater.cli.deadletters import DeadLetter, Filter, parse_filter
 from headwater.cli.status import lines
 from headwater.errors import UserError
@@ -54,3 +55,9 @@ def test_status_has_a_line_for_each_decoder() -> None:
         "work": {"state": "running", "restarts": 0, "report": {"decoders": {"gauge": decoder}}},
     }
     assert ("decoder gauge", "paused, 7 records behind; 1,200 decoded, 9 bad") in lines(status)
+
+
+def test_only_messages_are_to_be_replayed() -> None:
+    of_processor = ONE._replace(headers={"source": "processor:pump"})
+    assert "replay" in what_next([of_processor, ONE])
+    assert what_next([of_processor]) == "headwater deadletter show OFFSET: all of one."

@@ -35,4 +35,7 @@ def test_a_paused_one_is_told() -> None:
         'headwater_user_processor_failed_total{processor="pump"} 1.0',
     ):
         assert line in text
+    young = ONE | {"state": "waiting", "restarts": 3, "readings": None, "lag_records": None}
+    said = "waiting, started again 3 times; it has not run long enough to say how far behind it is"
+    assert _processor_line(young) == said
     assert _processor_line(ONE) == "paused, 1,234 records behind; 5 readings, 2 out, 1 dead letters, 0 devices"

@@ -99,6 +99,14 @@ def test_a_file_by_path_and_two_files_together(tmp_path: Path) -> None:
         (SHIFTS.replace("22:00", "25:00"), "r.toml:6: window[0].shifts.night: “25:00” is no time of day"),
         (SHIFTS.replace("22:00", "06:00"), "r.toml:6: window[0].shifts: two shifts begin at the same time"),
         (WINDOW + "every_field = []\n", "r.toml:4: window[0].every_field: nothing to compute"),
+        (WINDOW + "devices = []\n", "r.toml:4: window[0].devices: the rule would take no reading"),
+        (WINDOW + "nodes = []\n", "r.toml:4: window[0].nodes: the rule would take no reading"),
+        (
+            WINDOW + "allowed_lateness_s = 1e300\n",
+            "r.toml:4: window[0].allowed_lateness_s: 1e+300 s is more than a hundr",
+        ),
+        (WINDOW + "early_every_s = 11\n", "r.toml:4: window[0].early_every_s: 11 s is longer than a window (10 s)"),
+        (CALENDAR + "early_every_s = 90001\n", "early_every_s: 90001 s is longer than a window (90000 s)"),
         (WINDOW + WINDOW, "r.toml:5: window[1].name: a second window is named “w”; the first stands at r.toml:1"),
         (WINDOW + ALERT + ALERT, "r.toml:10: alert[1].name: a second alert is named “hot”"),
         (
