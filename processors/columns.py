@@ -33,6 +33,7 @@ MARK_KEY = b"\x0ehw-mark"  # as an encoded header section holds the key: its len
 _COPY = b"\x04hw"
 _ONLY_COPY = re.compile(rb"\x02\x04hw[\x00-\x7f]([^/\x00]+/\d+/\d+)\Z", re.DOTALL)
 _DIGITS_MAX = 15
+_NUMERIC = {float, int, bool}  # true is 1, false 0
 _DECODER = msgspec.json.Decoder(dict)
 _DECODE_OFFSETS = msgspec.json.Decoder(list[Annotated[int, msgspec.Meta(lt=10**_DIGITS_MAX)]])
 
@@ -51,7 +52,7 @@ class Records(Protocol):
 
 
 class FieldColumn(NamedTuple):
-    """A numeric field: its values, and the rows that they stand in (None: every row has one)."""
+    """A numeric field (of booleans 1 and 0): its values, and the rows that they stand in (None: every row has one)."""
 
     rows: Ints | None
     values: Floats
@@ -335,12 +336,12 @@ def _raw_columns(documents: list[dict[str, Any]]) -> Iterable[tuple[str, Sequenc
 
 def _numbers(column: Sequence[Any]) -> FieldColumn | None:
     kinds = set(map(type, column))
-    if kinds <= {float, int}:
+    if kinds <= _NUMERIC:
         try:
             return FieldColumn(None, np.array(column, dtype=np.float64))
         except OverflowError:
             kinds.add(object)
-    if not kinds & {float, int}:
+    if not kinds & _NUMERIC:
         return None
     # JSON knows no NaN, so a NaN below always stands for "no number here".
     values = np.array([_number(value) for value in column], dtype=np.float64)
@@ -357,7 +358,7 @@ def _text_column(documents: list[dict[str, Any]], name: str) -> Texts:
 def _number(value: Any) -> float:
     if type(value) is float:
         return value
-    if type(value) is int:
+    if type(value) in _NUMERIC:
         try:
             return float(value)
         except OverflowError:

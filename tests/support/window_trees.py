@@ -22,7 +22,7 @@ def total(tree: Tree, of: Callable[[Any], float]) -> float:
 
 
 def is_number(value: Any) -> bool:
-    return type(value) in (int, float)
+    return type(value) in (int, float, bool)
 
 
 def with_field(tree: Tree, name: str) -> Tree:

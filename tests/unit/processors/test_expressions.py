@@ -104,6 +104,19 @@ NAMED: list[dict[str, Any]] = [
         ("state == other", [0, 2]),  # as numbers, or as texts
         ("state != other", [1]),
         ("state in (other, 'off')", [0, 2]),
+        ("running", [0, 2]),
+        ("not running", [1, 3, 4]),
+        ("running == True", [0]),
+        ("running == 1", [0]),
+        ("running == false", [1]),
+        ("running != true", [1, 2]),
+        ("running == ready", []),
+        ("running in (False, 2)", [1, 2]),
+        ("(running > 0) == (µg < 3)", [0, 1, 3, 4]),
+        ("has(running)", [0, 1, 2, 4]),
+        ("running and state == 'run'", [0]),
+        ("(5 if running else 6) == 5", [0, 2]),
+        ("running + 1 == 2", [0]),
         ("true", [0, 1, 2, 3, 4]),
         ("field('true') == 1", [2]),
     ],
@@ -126,7 +139,7 @@ def test_computed_fields_stand_beside_the_others_and_see_those_before_them() -> 
     found = apply(READINGS, half="power / 2", quarter="half / 2", power="0 - power")
     assert found[0] == {"power": -812.5, "wind": 7.0, "half": 406.25, "quarter": 203.125}
     assert found[3] == {"wind": 12.25}
-    assert found[4] == {"state": 5.0}
+    assert found[4] == {"state": 5.0, "wind": 1.0}  # true
 
 
 def test_a_filter_sees_computed_fields() -> None:

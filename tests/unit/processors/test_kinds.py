@@ -174,3 +174,25 @@ def test_when_samples_are_many_the_oldest_closed_windows_are_forgotten() -> None
     assert one.counters()["overflow"] == 0
     one.process(river.block([at(1), health(100_001)]))
     assert one.counters()["too_late"] == 1
+
+
+def test_booleans_are_one_and_zero() -> None:
+    asked = ["count", "mean", "last", "availability", "durations"]
+    rule = river.window(every_field=[], fields={"running": asked})
+    rows = [Row("a", 1000, {"running": True}), Row("a", 5000, {"running": False}), Row("a", 6000, {"running": None})]
+    [value] = river.values(river.processor(rule).process(river.block([*rows, river.health(10_000)])))
+    held = {"0": 5.0, "1": 5.0}
+    assert value["fields"] == {
+        "running": {"count": 2, "mean": 0.5, "last": 0.0, "availability": 0.5, "durations": held}
+    }
+
+
+def test_booleans_beside_numbers_and_in_rules() -> None:
+    rule = river.window(every_field=[], compute={"y": "x if running else 0"}, fields={"y": ["sum"], "mixed": ["sum"]})
+    rows = [
+        Row("a", 1000, {"running": True, "x": 3, "mixed": True}),
+        Row("a", 2000, {"running": False, "x": 5, "mixed": 2.5}),
+        Row("a", 3000, {"running": "on", "x": 7, "mixed": "no number"}),
+    ]
+    [value] = river.values(river.processor(rule).process(river.block([*rows, river.health(10_000)])))
+    assert value["fields"] == {"mixed": {"sum": 3.5}, "y": {"sum": 3.0}}
