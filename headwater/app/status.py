@@ -62,11 +62,17 @@ def notes(document: Mapping[str, Any]) -> list[str]:
             ago_s = max(0, document["now_ms"] - source["last_error_ms"]) // 1000
             ago = f"{ago_s} s" if ago_s < 60 else f"{ago_s // 60} min"
             found.append(f"{source['id']}: last error {ago} ago: {source['last_error']}")
+    found += _refusal_notes(document.get("ingest") or {}, document["now_ms"])
     found += _kafka_notes(document.get("kafka") or {}, document["now_ms"])
     for part in ("kafka", "mqtt"):
         found += (document.get(part) or {}).get("security_notes", ())
     processors = ((document.get("work") or {}).get("report") or {}).get("processors") or {}
     found += [f"since the last start: {change}" for change in processors.get("changes", ())]
+    for rule, devices in processors.get("zones_unknown", {}).items():
+        (device, zone), *more = devices.items()
+        others = f" and {len(more)} more" if more else ""
+        said = f"{device}{others} say" + ("s" if not more else "")
+        found.append(f"window {rule}: {said} a zone that is none here (“{zone}”); default_zone is taken")
     return found
 
 
@@ -200,6 +206,20 @@ def _transaction_problems(transactions: Mapping[str, Any]) -> list[str]:
         for row in transactions.get("held_back", ())
         if row["age_ms"] >= TRANSACTION_LONG_MS
     ]
+
+
+def _refusal_notes(ingest: Mapping[str, Any], now_ms: int) -> list[str]:
+    """What clients asked for in vain in the last day, but those whose problem it is just now."""
+    standing = {one["id"] for one in ingest.get("sources", ()) if one.get("problem")}
+    found = []
+    for row in ingest.get("refusals", ()):
+        if now_ms - row["last_ms"] < _DAY_MS and f"mqtt:{row['client']}" not in standing:
+            minutes = max(0, now_ms - row["last_ms"]) // 60_000
+            found.append(
+                f"mqtt:{row['client']} {row['does']} to “{row['what']}” in vain:"
+                f" {row['count']} time{'s' * (row['count'] != 1)}, last {minutes} min ago"
+            )
+    return found
 
 
 def _kafka_notes(kafka: Mapping[str, Any], now_ms: int) -> list[str]:

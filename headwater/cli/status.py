@@ -67,11 +67,8 @@ def _print(status: dict[str, Any], console: Console) -> None:
         for line in said[:shown]:
             console.print(Text(f"  {sign} {line}", style=style))
         if len(said) > shown:
-            console.print(
-                Text(
-                    f"  and {words.count(len(said) - shown, f'more {key[:-1]}')}; all of them with --json", style="dim"
-                )
-            )
+            more = words.count(len(said) - shown, f"more {key[:-1]}")
+            console.print(Text(f"  and {more}; all of them with --json", style="dim"))
     if "pid" not in status:
         return
     grid = Table.grid(padding=(0, 2))

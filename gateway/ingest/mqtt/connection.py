@@ -17,6 +17,7 @@ from gateway.ingest.mqtt.access import Rights
 from gateway.ingest.mqtt.credentials import Credentials
 from gateway.ingest.mqtt.packets import Connect, Will
 from gateway.ingest.mqtt.reasons import MqttError, ReasonCode
+from gateway.ingest.mqtt.refusals import Refusals
 from gateway.ingest.mqtt.session import ServerSession, acknowledge, windows_freed
 from gateway.ingest.mqtt.sessions import Session
 from gateway.ingest.mqtt.settings import MqttSettings
@@ -38,6 +39,7 @@ class Shared(Protocol):
     credentials: Credentials
     refused: int
     retained: int
+    refusals: Refusals
 
     def now_ms(self) -> float: ...
     def arrived(self, connection: Connection) -> None: ...
@@ -138,6 +140,8 @@ class Connection(asyncio.Protocol):
             self._take(machine.messages)
             machine.messages = Messages()
         self._write_answers()
+        if machine.filter_refused is not None or machine.topic_refused is not None:
+            self._name_problem(said=problem is not None)
         if problem is not None:
             self._listener.refused += 1
             self.end(problem, loud=True)
@@ -150,8 +154,6 @@ class Connection(asyncio.Protocol):
                 self.end(None)
             else:
                 self.end(_refusal(machine), loud=True)
-        elif machine.subscriptions_refused or machine.topic_refused is not None:
-            self._name_problem()
 
     def _write_answers(self) -> None:
         out = self._machine.out
@@ -171,15 +173,13 @@ class Connection(asyncio.Protocol):
         self._machine.send(command_packet(self._machine.level, topic, payload))
         self._write_answers()
 
-    def _name_problem(self) -> None:
+    def _name_problem(self, *, said: bool) -> None:
         """What the client asks for and does not get is said once, and stands in `status` while it is connected."""
-        source, machine = self._source, self._machine
-        if source is None or source.problem is not None:
+        problem = self._listener.refusals.of(self._machine, self.client_id, self._ingest.clock.wall_ms())
+        source = self._source
+        if said or source is None or source.problem is not None:
             return
-        if machine.topic_refused is not None:
-            source.problem = f"it publishes to “{machine.topic_refused:.80}”, which is not for it: not stored"
-        else:
-            source.problem = "it subscribes, and this listener delivers nothing: read the node over Kafka"
+        source.problem = problem
         self._listener.say(logging.WARNING, "%s: %s", self.name, source.problem)
 
     def _take(self, messages: Messages) -> None:

@@ -15,6 +15,7 @@ from gateway.ingest.mqtt.connection import Connection
 from gateway.ingest.mqtt.credentials import Credentials
 from gateway.ingest.mqtt.packets import Connect, Will
 from gateway.ingest.mqtt.reasons import MqttError, ReasonCode
+from gateway.ingest.mqtt.refusals import Refusals
 from gateway.ingest.mqtt.sessions import Session, SessionRegistry
 from gateway.ingest.mqtt.settings import MqttSettings
 from gateway.ingest.mqtt.sparkplug import Rebirths
@@ -58,6 +59,7 @@ class MqttListener:
         self.topics = TopicCache()
         self.refused = 0
         self.retained = 0
+        self.refusals = Refusals()
         self._received: list[tuple[Connection, bytes]] = []
         self._unparsed_bytes = 0
         self._wills = WaitingWills()
@@ -146,6 +148,7 @@ class MqttListener:
             **(self.tls.status() if self.tls is not None else {}),
             "rebirths_asked": self._rebirths.asked,
             "sessions_damaged": self._registry.damaged,
+            "refusals": self.refusals.status(),
         }
 
     # --- for connections

@@ -69,6 +69,7 @@ class Exchange:
         self.held: set[int] = set()  # QoS 2 packet identifiers between PUBLISH and PUBREL; the session's, not ours
         self.subscriptions_refused = 0
         self.edge_nodes: list[EdgeNode] = []  # whose Sparkplug commands it has subscribed to
+        self.filter_refused: str | None = None  # the last one
         self.topic_refused: str | None = None
         self.rights: Rights | None = None  # None: any topic
         self.clean_end = False  # DISCONNECT came
@@ -105,6 +106,11 @@ class Exchange:
         if node not in self.edge_nodes:
             self.edge_nodes.append(node)
         return True
+
+    def refused_filters(self, filters: list[str]) -> None:
+        """These of a SUBSCRIBE were not granted."""
+        self.subscriptions_refused += len(filters)
+        self.filter_refused = filters[-1] if filters else self.filter_refused
 
     def unsubscribe(self, topic_filter: str) -> bool:
         """Whether there was such a subscription."""

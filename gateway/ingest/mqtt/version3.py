@@ -50,7 +50,7 @@ def on_subscribe(x: Exchange, data: bytes, header: Header, position: int, end: i
     """SUBSCRIBE is refused, for this listener takes readings in; but for a Sparkplug node's own commands, at QoS 0."""
     packet_id, filters = packets.read_filters(data, position, end, with_qos=True)
     codes = [0 if x.subscribe(name) else _SUBSCRIBE_FAILURE for name in filters]
-    x.subscriptions_refused += codes.count(_SUBSCRIBE_FAILURE)
+    x.refused_filters([name for name, code in zip(filters, codes, strict=True) if code])
     x.send(packets.encode_suback(packet_id, codes))
 
 

@@ -91,7 +91,7 @@ def on_subscribe(x: Exchange, data: bytes, header: Header, position: int, end: i
     """SUBSCRIBE is refused filter by filter, as in 3.1.1: all but a Sparkplug node's own commands, at QoS 0."""
     packet_id, filters, has_identifier = packets5.read_subscribe(data, position, end)
     reasons = [_subscribe_reason(x, name, has_identifier=has_identifier) for name in filters]
-    x.subscriptions_refused += len(filters) - reasons.count(ReasonCode.SUCCESS)
+    x.refused_filters([name for name, reason in zip(filters, reasons, strict=True) if reason])
     x.send(packets5.encode_reasons(PacketType.SUBACK, packet_id, reasons))
 
 
