@@ -139,6 +139,7 @@ class RuleJob:
         crowded = {f"{part.topic}/{part.partition}": rules for part in mine if (rules := part.crowded())}
         missed = {f"{part.topic}/{part.partition}": found for part in mine if (found := part.fields_missed())}
         told = {"log_begins": log_begins, "foreign": foreign, "crowded": crowded, "fields_missed": missed}
+        told["zones_unknown"] = _zones_unknown(mine)
         told |= {"too_late_by_rule": too_late_by_rule(mine), "memory": memory_status(mine)}
         return {"begins": begins, "changes": changes, "groups": _groups(mine), **told}
 
@@ -155,6 +156,15 @@ def _log_begins_late(part: PartitionProcessor) -> str:
 
 def _rule_parts(parts: Iterable[PartitionWork]) -> list[PartitionProcessor]:
     return [part for part in parts if isinstance(part, PartitionProcessor)]
+
+
+def _zones_unknown(parts: Iterable[PartitionProcessor]) -> dict[str, dict[str, str]]:
+    """By rule, the devices whose zone is none here."""
+    found: dict[str, dict[str, str]] = {}
+    for part in parts:
+        for rule, devices in part.zones_unknown().items():
+            found.setdefault(rule, {}).update(devices)
+    return found
 
 
 def _groups(parts: Iterable[PartitionProcessor]) -> dict[str, dict[str, Any]]:

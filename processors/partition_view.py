@@ -18,6 +18,7 @@ from processors.results import NEVER, WindowResult
 from processors.rules.derive import Derivation
 from processors.rules.model import Rules, WindowRule
 from processors.windows.closing import WindowState
+from processors.windows.gridded import ZonedWindows
 
 
 class Ruled(NamedTuple):
@@ -74,6 +75,15 @@ class PartitionView:
             {"rule": rule.name, "fields_max": rule.fields_max, "device": device, "fields": count}
             for rule, (device, count) in found
         ]
+
+    def zones_unknown(self) -> dict[str, dict[str, str]]:
+        """Of rules with zone = "device": devices that say a zone which is none here, and that zone."""
+        states = ((rule.window.name, rule.state) for rule in self._rules)
+        return {
+            name: dict(state.zones_unknown)
+            for name, state in states
+            if isinstance(state, ZonedWindows) and state.zones_unknown
+        }
 
     def log_begins(self) -> dict[str, Any] | None:
         """Where the log began when records had left it unread, and the `time` behind which all windows are told."""

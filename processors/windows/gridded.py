@@ -18,6 +18,8 @@ ZONE = "device.zone"
 _HOUR_MS = 3_600_000
 _ZONES_MAX = 1_000  # there are some 600 names; what is said beyond them is nonsense
 
+_STRANGERS_MAX = 100
+
 
 class Found(NamedTuple):
     """The cell of each reading, -1 where there is none yet; those windows, and where each of them begins."""
@@ -108,6 +110,9 @@ class ZonedWindows(GridWindows):
         self._grids: dict[str, Grid] = {"": self._grid}  # by what is said; what is no zone here is the default one
         self._zone_of: dict[int, str] = {}  # of each cell
         self._asked: Any = np.zeros(0, dtype=object)
+        self._strange: set[str] = set()  # what was said and is no zone here
+        self.zones_unknown: dict[str, str] = {}
+        """Devices, a hundred at most, that lately said such a zone: their windows follow the default one."""
 
     def _begin_behind(self, newest: int) -> int:
         return newest + 1
@@ -121,6 +126,8 @@ class ZonedWindows(GridWindows):
         for zone in set(self._asked.tolist()):
             mine = self._asked == zone
             starts[mine] = self._grid_in(zone).starts(time[mine])
+            if zone in self._strange or self.zones_unknown:
+                self._tell_zone(zone, key[mine])
         return Found.of(*self.cells.find(key, starts), starts)
 
     def _grid_in(self, zone: str) -> Grid:
@@ -128,8 +135,17 @@ class ZonedWindows(GridWindows):
         if grid is None:
             if len(self._grids) >= _ZONES_MAX:
                 return self._grid
-            grid = self._grids[zone] = zoned_grid(self.rule, zone) or self._grid
+            found = zoned_grid(self.rule, zone)
+            if found is None:
+                self._strange.add(zone)
+            grid = self._grids[zone] = found or self._grid
         return grid
+
+    def _tell_zone(self, zone: str, key: Ints) -> None:
+        for name in map(self._keys.names.__getitem__, np.unique(key).tolist()):
+            self.zones_unknown.pop(name, None)
+            if zone in self._strange and len(self.zones_unknown) < _STRANGERS_MAX:
+                self.zones_unknown[name] = zone
 
     def _ends(self, rows: Ints, starts: Ints) -> Ints:
         asked, ends = self._asked[rows], np.empty_like(starts)

@@ -46,7 +46,7 @@ def test_config_check_reads_the_checkpoint(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_status_notes_what_became_of_changed_rules() -> None:
-    document = {"work": {"report": {"processors": {"changes": ["window w: is new"]}}}}
+    document = {"now_ms": 0, "work": {"report": {"processors": {"changes": ["window w: is new"]}}}}
     assert notes(document) == ["since the last start: window w: is new"]
 
 

@@ -6,8 +6,10 @@ from typing import Any
 
 import msgspec
 
+from headwater.app.status import notes
+from processors.job import RuleJob
 from processors.processor import PartitionProcessor
-from processors.rules.model import WindowRule
+from processors.rules.model import Rules, WindowRule
 from tests.support import river
 from tests.support.river import Row, health
 
@@ -196,3 +198,17 @@ def test_booleans_beside_numbers_and_in_rules() -> None:
     ]
     [value] = river.values(river.processor(rule).process(river.block([*rows, river.health(10_000)])))
     assert value["fields"] == {"mixed": {"sum": 3.5}, "y": {"sum": 3.0}}
+
+
+def test_devices_whose_zone_is_none_here_are_told() -> None:
+    rule = river.window(kind="calendar", size_s=None, calendar="day", zone="device", default_zone="Asia/Tokyo")
+    processor = river.processor(rule)
+    processor.process(
+        river.block([Row("a", 1_000, {"t": 1.0}, says={"zone": "Mars/Base"}), Row("b", 1_000, {"t": 1.0})])
+    )
+    assert processor.zones_unknown() == {"w": {"n1/a": "Mars/Base"}}
+    job = RuleJob(Rules(windows=(rule,)), place="central", name="processors")
+    [line] = notes({"now_ms": 0, "work": {"report": {"processors": job.about([processor])}}})
+    assert line == "window w: n1/a says a zone that is none here (“Mars/Base”); default_zone is taken"
+    processor.process(river.block([Row("a", 2_000, {"t": 1.0}, says={"zone": "Europe/Rome"})], 2))
+    assert processor.zones_unknown() == {}
