@@ -243,6 +243,7 @@ class Recoverer:
         for base in bases:
             segment = self._files.segment(base)
             self._find(Outcome.UNSYNCED_CUT, base, base, 0, segment.log_path)
+            self._begin_epoch = True
             self._files.remove_segment(segment)
 
     def _read_whole(
@@ -300,6 +301,8 @@ class Recoverer:
             found = None
         else:
             self._find(Outcome.TORN_TAIL, first, first, size - start, segment.log_path)
+            # Nobody has read it, if the disk kept what it had synced; if it lied, somebody may stand beyond the cut.
+            self._begin_epoch = True
             found = None
         self._files.rewritten.forget([segment.base_offset])
         self._disk.truncate(segment.handle, start)

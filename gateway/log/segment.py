@@ -182,7 +182,7 @@ def chain_in(disk: Disk, segment: Segment, offset: int) -> int | None:
         slot = bisect_right(segment.anchor_positions, limit)
         if slot:
             value, start = segment.anchor_chains[slot - 1], segment.anchor_positions[slot - 1]
-    at = -1
+    at = segment.next_offset if start >= segment.size else -1  # the last anchor may stand at the very end
     for _, fields, header in headers(disk, segment.handle, start, segment.size):
         if fields[0] >= offset:
             return value if fields[0] == offset or at == offset else None

@@ -11,6 +11,7 @@ from gateway.log.chain import CHAIN_START, chain_next
 from gateway.log.errors import CorruptBatch, LogFailed, OffsetOutOfRange
 from gateway.log.partition import PartitionLog
 from gateway.log.recovery import Outcome
+from gateway.log.segment import chain_in
 from gateway.log.settings import LogSettings
 from gateway.log.store import LogStore
 from headwater.disk import ForgetfulDisk
@@ -215,6 +216,17 @@ def test_the_chain_covers_every_header_and_is_known_at_each_boundary(store: LogS
         at = header.next_offset
     assert log.chain_at(at) == value
     assert log.chain_at(at + 1) is None
+
+
+def test_the_chain_at_a_segments_end_is_known_where_an_anchor_stands_there() -> None:
+    disk = FlakyDisk()
+    _, log = open_log(disk, settings=LogSettings(index_interval_bytes=1))
+    for value in (b"a", b"b", b"c"):
+        append(log, value)
+    expected = log.chain_at(2)
+    (segment,) = log._segments.all()
+    segment.size, segment.next_offset = segment.anchor_positions[-1], 2  # as when its last batch is taken back
+    assert chain_in(disk, segment, 2) == expected
 
 
 # -- a disk that refuses
