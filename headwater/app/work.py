@@ -26,6 +26,7 @@ import msgspec
 from headwater.app.control import fetch_status
 from headwater.app.logs import set_up_logging
 from headwater.app.nodes import NodeWatch
+from headwater.app.rule_problems import rule_problems
 from headwater.clock import SystemClock
 from headwater.disk import RealDisk
 from headwater.errors import HeadwaterError, UserError
@@ -38,7 +39,6 @@ log = logging.getLogger("headwater.work")  # by name: this module runs as __main
 STATUS_EVERY_S = 1.0
 PAGE_RETRY_S = 5.0
 PAGE_UP_S = 0.5  # a page that cannot listen says so at once
-CROWDED_SHOWN = 10
 ALERTS_MAX = 100
 STOP_S = 4.0
 _PR_SET_PDEATHSIG = 1
@@ -248,7 +248,7 @@ class Work:
                 *self._problems.values(),
                 *([slow] if slow else []),
                 *(self._decoders.problems() if self._decoders is not None else ()),
-                *self._memory_problems(),
+                *self._rule_problems(),
                 *([f"history: {self._history.problem()}"] if self._history and self._history.problem() else ()),
                 *(self._users.problems() if self._users is not None else ()),
             ],
@@ -262,28 +262,9 @@ class Work:
             "nodes": self._nodes.rows() if self._nodes is not None else [],
         }
 
-    def _memory_problems(self) -> list[str]:
+    def _rule_problems(self) -> list[str]:
         status = self._processors.status() if self._processors is not None else {}
-        found = [
-            f"{rule} of {where} holds its windows_max: readings that would begin another window are left out"
-            for where, rules in status.get("crowded", {}).items()
-            for rule in rules
-        ][:CROWDED_SHOWN]
-        found += [
-            f"{one['rule']} of {where} leaves fields out: it has its fields_max = {one['fields_max']}"
-            + (f", {one['fields']} of them first from {one['device']}" if one["device"] else "")
-            + ". Name those that you want in the rule: every_field = [] and fields = { power = ['mean'] }"
-            for where, rules in status.get("fields_missed", {}).items()
-            for one in rules
-        ][:CROWDED_SHOWN]
-        memory = status.get("memory") or {}
-        if not memory.get("full"):
-            return found
-        return [
-            *found,
-            f"the rules' memory is full ({memory['bytes'] >> 20} MiB held, state_bytes_max under [processors] is"
-            f" {self._settings.processors.state_bytes_max >> 20} MiB): no new windows and devices are taken in",
-        ]
+        return rule_problems(status, self._settings.processors.state_bytes_max)
 
     def _processing(self) -> dict[str, Any] | None:
         if self._processors is None:
