@@ -148,6 +148,8 @@ class HoppingWindows(WindowState):
         """
         horizon = int(self._floor[index])
         keys = np.flatnonzero(self._nodes_of == index)
+        if not len(keys):
+            return  # of a partition that has nothing of the group, or a node of which only marks have come
         count = (last - first + self._size) // self._pane
         if count * len(keys) > 4 * len(self._panes):
             self._have_windows(self._mine(self._panes.used(), index), before, watermark, horizon)
