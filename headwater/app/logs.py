@@ -11,6 +11,8 @@ import sys
 from datetime import UTC, datetime
 from typing import Literal, TextIO
 
+from headwater.printable import printable
+
 Format = Literal["text", "json"]
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -33,7 +35,9 @@ class _TextLines(logging.Formatter):
         self._node = node
 
     def format(self, record: logging.LogRecord) -> str:
-        line = f"{_time(record)} {record.levelname.lower():7} {self._node} {_part(record)}: {record.getMessage()}"
+        # A message may quote a client; what goes on in a second line is indented, for no line to look like ours.
+        said = "\n    ".join(map(printable, record.getMessage().split("\n")))
+        line = f"{_time(record)} {record.levelname.lower():7} {self._node} {_part(record)}: {said}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return line

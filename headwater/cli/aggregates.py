@@ -59,7 +59,14 @@ async def list_results(
         length, numbers = words.duration(one["end"] - one["start"]), (str(one["revision"]), f"{one['count']:,}")
         complete = "yes" if one["complete"] else "no"
         table.add_row(
-            one["group"], one["rule"], iso(one["start"]), length, numbers[0], complete, one["cause"], numbers[1]
+            words.printable(one["group"]),
+            one["rule"],
+            iso(one["start"]),
+            length,
+            numbers[0],
+            complete,
+            one["cause"],
+            numbers[1],
         )
     with console() as screen:
         screen.print(table)

@@ -65,7 +65,7 @@ def _print(status: dict[str, Any], console: Console) -> None:
     ):
         said = status.get(key, [])
         for line in said[:shown]:
-            console.print(Text(f"  {sign} {line}", style=style))
+            console.print(Text(f"  {sign} {words.printable(line)}", style=style))
         if len(said) > shown:
             more = words.count(len(said) - shown, f"more {key[:-1]}")
             console.print(Text(f"  and {more}; all of them with --json", style="dim"))
@@ -75,7 +75,7 @@ def _print(status: dict[str, Any], console: Console) -> None:
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in lines(status):
-        grid.add_row(name, value)
+        grid.add_row(words.printable(name), words.printable(value))
     console.print(grid)
     _print_table(console, "nodes", ("node", "last mark", "backlog", "version"), node_rows(status), NODES_SHOWN)
     columns = ("source", "state", "last reading", "readings")
@@ -94,7 +94,7 @@ def _print_table(
     for column in columns:
         table.add_column(column, justify="right" if column in _NUMBERS else "left", no_wrap=True)
     for row in rows[:shown]:
-        table.add_row(*row)
+        table.add_row(*map(words.printable, row))
     console.print(table)
     if len(rows) > shown:
         console.print(f"and {len(rows) - shown} more {name}; all of them with --json", style="dim")

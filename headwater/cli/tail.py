@@ -14,6 +14,7 @@ from devices.reading import HEALTH_DEVICE
 from headwater.cli.find import kafka_address, need_status
 from headwater.cli.screen import console
 from headwater.errors import UserError
+from headwater.printable import printable
 
 if TYPE_CHECKING:
     from gateway.consume.reader import Block, Reader
@@ -196,8 +197,7 @@ def _text(data: bytes | None) -> str | None:
     """Bytes for a terminal: what is no text, and control characters, as escapes."""
     if data is None:
         return None
-    text = data.decode("utf-8", errors="backslashreplace")
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    return printable(data.decode("utf-8", errors="backslashreplace"))
 
 
 def _value(data: bytes | None) -> Any:

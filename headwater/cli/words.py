@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from headwater.printable import printable as printable
+
 
 def count(number: int, one: str, many: str = "") -> str:
     """`1 record`, `1,234 records`."""
@@ -36,8 +38,3 @@ def ago(then_ms: int | None, now_ms: int) -> str:
     if not then_ms:
         return "never"
     return "just now" if now_ms - then_ms < 1000 else f"{duration(now_ms - then_ms)} ago"
-
-
-def printable(text: str) -> str:
-    """Texts of strangers must not move a terminal's cursor: what is no visible character is escaped."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

@@ -14,6 +14,7 @@ from gateway.ingest.mqtt.state import Exchange
 from gateway.ingest.sources import ANONYMOUS
 
 REFUSALS_MAX = 200
+_SHOWN = 80  # characters: ids and filters may be of 64 KiB
 SUBSCRIBES, PUBLISHES = "subscribes", "publishes"
 _Key = tuple[str, str, str]
 
@@ -49,7 +50,7 @@ class Refusals:
         """It happened again, or for the first time."""
         if f"mqtt:{client}".startswith(f"{ANONYMOUS}-"):
             client = "anonymous"  # one row, as they are one source: each comes with a number of its own
-        what = what[:80]
+        client, what = client[:_SHOWN], what[:_SHOWN]
         key = (client, does, what)
         row = self._rows.get(key)
         if row is None:

@@ -28,6 +28,15 @@ def test_text_is_one_line_with_node_and_part() -> None:
     assert rest == "warning edge-1 replicate: link down: timed out\n"
 
 
+def test_what_a_client_calls_itself_makes_no_line_of_ours_and_moves_no_cursor() -> None:
+    stream = io.StringIO()
+    set_up_logging("edge-1", stream=stream)
+    logging.getLogger("gateway.ingest").warning("%s: refused", "mqtt:a\n2026-01-01 error\x1b[2J")
+    first, second = stream.getvalue().splitlines()
+    assert first.endswith(" warning edge-1 ingest: mqtt:a")
+    assert second == "    2026-01-01 error\\x1b[2J: refused"
+
+
 def test_json_is_one_object_a_line_with_extras() -> None:
     stream = io.StringIO()
     set_up_logging("edge-1", form="json", stream=stream)

@@ -6,7 +6,7 @@ import pytest
 from rich.table import Table
 
 from headwater.cli import devices as devices_module
-from headwater.cli import replication
+from headwater.cli import replication, status
 from headwater.cli.devices import Row
 from headwater.cli.screen import console
 
@@ -38,3 +38,27 @@ def test_the_link_s_moments_are_told_as_ages(
     assert replication.show(None, as_json=False) == 0
     lines = {line[:16].strip(): line[16:].strip() for line in capsys.readouterr().out.splitlines()}
     assert lines == {"state": "up", "since": "1 min 0 s ago", "last success": "2 s ago", "backlog bytes": "0"}
+
+
+def test_what_a_client_calls_itself_is_no_markup_and_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "mqtt:\x1b[2J[/red] :smile:\n[bold]"
+    told = {
+        "node": "edge-1",
+        "state": "degraded",
+        "problems": [f"{name}: it publishes"],
+        "notes": [f"{name} subscribes"],
+        "pid": 1,
+        "version": "1",
+        "now_ms": 5,
+        "started_ms": 1,
+        "disk": {"free_bytes": 1, "total_bytes": 2, "data_bytes": 1},
+        "clock": {"wall_ms": 5},
+        "addresses": {},
+        "ingest": {"sources": [{"id": name, "connected": True, "last_ms": 1}]},
+        "alerts": [{"rule": "hot", "instance": name, "state": "firing"}],
+    }
+    with console() as screen:
+        status._print(told, screen)
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert printed.count("mqtt:\\x1b[2J[/red] :smile:\\n[bold]") == 4
