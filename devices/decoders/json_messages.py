@@ -178,8 +178,11 @@ class _Plan:
 
 
 def _held(payload: bytes) -> str:
-    """What a message holds instead; the decoder of the profile's fields has left it out."""
-    value = msgspec.json.decode(payload)
+    """What a message holds instead, whose decoder skips what no field is: broken text and numbers too, unseen."""
+    try:
+        value = msgspec.json.decode(payload)
+    except _ERRORS:
+        return ""
     return f" (it holds {', '.join(list(value)[:8])[:200]})" if type(value) is dict and value else ""
 
 

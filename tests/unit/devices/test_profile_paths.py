@@ -8,7 +8,7 @@ import pytest
 
 from devices.decoders.json_messages import decode_group
 from devices.profile_text import parse_profile
-from devices.reading import Undecodable
+from devices.reading import Reading, Undecodable
 from headwater.errors import UserError
 
 CSV = 'name = "p"\nformat = "csv"\n[options]\ncolumns = ["Date", "T [°C]"]\n'
@@ -58,3 +58,12 @@ def test_a_reject_says_what_the_message_holds_instead() -> None:
     reasons = [result.reason if isinstance(result, Undecodable) else "" for result in results]
     none = "the object holds none of the profile's fields"
     assert reasons == [f"{none} (it holds water, n)", "", none]
+
+
+@pytest.mark.parametrize("payload", [b'{"x":"\xff"}', b'{"\xff":1}', b'{"x":1e999}', b'{"x":' + b"1" * 5_000 + b"}"])
+def test_what_the_profile_leaves_out_may_be_broken(payload: bytes) -> None:
+    profile = parse_profile("name = 'p'\n[fields.flow]\n", "x.toml")
+    results = decode_group(profile, [("t", payload), ("t", b'{"flow":1}')])
+    assert isinstance(results[0], Undecodable)
+    assert results[0].reason == "the object holds none of the profile's fields"
+    assert results[1] == [Reading("t", {"flow": 1})]
