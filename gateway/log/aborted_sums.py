@@ -38,12 +38,6 @@ class AbortedSums:
                 self._write(sums)
             return noted
 
-    def keep(self, bases: set[int]) -> None:
-        """Forget other segments. Raises `OSError`."""
-        with self._lock:
-            if self._sums.keys() - bases:
-                self._write({base: each for base, each in self._sums.items() if base in bases})
-
     def _write(self, sums: dict[int, int]) -> None:
         lines = [f"{base} {each:08x}\n" for base, each in sorted(sums.items())]
         self._disk.replace_file(self._path, f"0\n{len(lines)}\n{''.join(lines)}".encode())
