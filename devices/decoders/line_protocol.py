@@ -22,9 +22,10 @@ from devices.times import from_unit
 
 DECODER = "line-protocol"
 _BLANKS = re.compile(r"[ \t\r]+")
-# A name or a tag's value: anything but the characters that end it, which a backslash before them makes ordinary.
-_MEASUREMENT = re.compile(r"(?:\\[\s\S]|[^\\, ])+")
-_KEY = re.compile(r"(?:\\[\s\S]|[^\\,= ])+")
+# A name or a tag's value: anything but the characters that end it, which a backslash before them makes ordinary. A
+# line's end stays one: what a line is refused for does not depend on the lines behind it.
+_MEASUREMENT = re.compile(r"(?:\\[^\n]|[^\\, \n])+")
+_KEY = re.compile(r"(?:\\[^\n]|[^\\,= \n])+")
 _STRING = re.compile(r'"((?:\\[\s\S]|[^"\\])*)"')
 _BARE = re.compile(r"[^, \n]+")
 _FLOAT = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
@@ -109,6 +110,8 @@ def _quick_line(line: str) -> _Line | None:
     if not 2 <= len(parts) <= 3 or not all(parts):
         return None
     measurement, *pairs = parts[0].split(",")
+    if not measurement:
+        return None
     tags: dict[str, str] = {}
     for pair in pairs:
         key, _, text = pair.partition("=")
@@ -119,14 +122,14 @@ def _quick_line(line: str) -> _Line | None:
     for pair in parts[1].split(","):
         key, _, word = pair.partition("=")
         if not key or _FLOAT.fullmatch(word) is None or math.isinf(real := float(word)):
-            if not key or not word or "=" in word:
+            if not key or not word or "=" in word or "\r" in word:
                 return None
             fields[key] = _value(word, key)
         else:
             fields[key] = real
     if len(parts) == 3:
-        return (measurement, tags, fields, int(parts[2])) if measurement and _TIME.fullmatch(parts[2]) else None
-    return (measurement, tags, fields, None) if measurement else None
+        return (measurement, tags, fields, int(parts[2])) if _TIME.fullmatch(parts[2]) else None
+    return measurement, tags, fields, None
 
 
 def _line(text: str, at: int) -> tuple[int, _Line]:
@@ -153,8 +156,6 @@ def _series(text: str, at: int) -> tuple[int, str, dict[str, str]]:
             raise _undecodable(f"tag “{key[0][:80]}” has no value")
         tags[_unescape(key[0], ",= ")] = _unescape(value[0], ",= ")
         at = value.end()
-    if "\n" in measurement or any("\n" in part for pair in tags.items() for part in pair):
-        raise _undecodable("no fields: a line is measurement,tags fields time")
     if text[at : at + 1] != " ":
         raise _undecodable("no fields: a line is measurement,tags fields time")
     while text[at : at + 1] == " ":
@@ -166,7 +167,7 @@ def _fields(text: str, at: int) -> tuple[int, dict[str, Any]]:
     fields: dict[str, Any] = {}
     while True:
         key = _KEY.match(text, at)
-        if key is None or text[key.end() : key.end() + 1] != "=" or "\n" in key[0]:
+        if key is None or text[key.end() : key.end() + 1] != "=":
             raise _undecodable("a field is key=value")
         name, at = _unescape(key[0], ",= "), key.end() + 1
         if text[at : at + 1] == '"':

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from devices.decoders.registry import decoder_for
@@ -178,6 +178,11 @@ words = st.sampled_from(
 
 
 @given(st.lists(words, max_size=12).map("".join))
+@example("m,m=")
+@example("m b=1\r,")
+@example("m b=1\r 5")
+@example(", a=m")
+@example(",t=x a=m")
 def test_the_quick_way_is_the_long_way(line: str) -> None:
     # an escape in another line sends all of them the long way
     quick, long = (decode_group(PLAIN, [("t", (line + more).encode())])[0] for more in ("", "\n# \\"))
