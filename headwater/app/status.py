@@ -62,7 +62,6 @@ def notes(document: Mapping[str, Any]) -> list[str]:
             ago_s = max(0, document["now_ms"] - source["last_error_ms"]) // 1000
             ago = f"{ago_s} s" if ago_s < 60 else f"{ago_s // 60} min"
             found.append(f"{source['id']}: last error {ago} ago: {source['last_error']}")
-    found += _refusal_notes(document.get("ingest") or {}, document["now_ms"])
     found += _kafka_notes(document.get("kafka") or {}, document["now_ms"])
     for part in ("kafka", "mqtt"):
         found += (document.get(part) or {}).get("security_notes", ())
@@ -73,7 +72,8 @@ def notes(document: Mapping[str, Any]) -> list[str]:
         others = f" and {len(more)} more" if more else ""
         said = f"{device}{others} say" + ("s" if not more else "")
         found.append(f"window {rule}: {said} a zone that is none here (“{zone}”); default_zone is taken")
-    return found
+    # The last, for anybody can make two hundred of them, and the screen has room for a few.
+    return found + _refusal_notes(document.get("ingest") or {}, document["now_ms"])
 
 
 def recovery_line(found: Sequence[Mapping[str, Any]], *, clean: bool) -> str:
@@ -190,11 +190,16 @@ def _recovery_problems(document: Mapping[str, Any]) -> list[str]:
     if document["now_ms"] - document.get("started_ms", 0) >= _DAY_MS:
         return []
     return [
-        f"{one['topic']}/{one['partition']}: {one['outcome']} at the start, offsets {one['first_offset']} to"
-        f" {one['end_offset'] - 1}; docs/durability.md says what can be done"
+        f"{one['topic']}/{one['partition']}: {one['outcome']} at the start, {_offsets(one)};"
+        " docs/durability.md says what can be done"
         for one in (document.get("log") or {}).get("recovered", ())
         if one["outcome"] in _LOSSES
     ]
+
+
+def _offsets(found: Mapping[str, Any]) -> str:
+    first, end = found["first_offset"], found["end_offset"]
+    return f"offsets {first} to {end - 1}" if end > first else f"before offset {first}, and no offset is missing"
 
 
 def _transaction_problems(transactions: Mapping[str, Any]) -> list[str]:

@@ -95,6 +95,10 @@ def test_a_link_just_being_made_is_no_problem_yet() -> None:
             {"log": {"recovered": findings([Recovery("t", 1, Outcome.QUARANTINED, 5, 9, 100, "")])}, "started_ms": NOW},
             "t/1: damaged range quarantined at the start, offsets 5 to 8",
         ),
+        (
+            {"log": {"recovered": findings([Recovery("t", 1, Outcome.QUARANTINED, 5, 5, 100, "")])}, "started_ms": NOW},
+            "quarantined at the start, before offset 5, and no offset is missing; docs",
+        ),
         ({"kafka": {"transactions": {"held_back": [HOLDER]}}}, "transaction pay-7 of producer 12, open for 61 s"),
         ({"listeners": {"mqtt": "port 1883 is held by mosquitto (pid 5)"}}, "mqtt: port 1883 is held"),
     ],
@@ -150,3 +154,10 @@ def test_the_start_says_how_the_last_run_ended() -> None:
     assert "cut short" in recovery_line([torn], clean=False)
     assert "readings/0: torn tail cut at offset 77, 120 B" in recovery_line([torn], clean=True)
     assert recovery_line([torn] * 9, clean=False).endswith("and 6 more, in topic events")
+
+
+def test_what_strangers_can_make_many_of_stands_behind_the_node_s_own_notes() -> None:
+    refusal = {"client": "x", "does": "subscribes", "what": "#", "count": 1, "last_ms": NOW}
+    found = notes(document(ingest={"refusals": [refusal] * 200}, kafka={"security_notes": ["anybody may write"]}))
+    assert found.index("anybody may write") == 0
+    assert len(found) == 201
