@@ -17,6 +17,8 @@ Ints = npt.NDArray[np.int64]
 
 _SPARSE = 4
 """Places for each pane, above which they are not kept."""
+_SPARSE_LATER = 8
+"""The same while panes come behind them: a device that is ahead of the others has a whole row for each of its times."""
 
 
 class _Kept(NamedTuple):
@@ -104,6 +106,9 @@ class Slices:
                 if time >= kept.first:
                     row = kept.rows.get(time)
                     if row is None:
+                        if len(kept.rows) * len(kept.keys) > _SPARSE_LATER * len(self._table):
+                            del self._kept[node]
+                            break
                         row = kept.rows[time] = np.full(len(kept.keys), -1, dtype=np.int64)
                     row[column[times == time]] = panes[mine][times == time]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 
 import numpy as np
 
@@ -40,6 +41,26 @@ def test_what_is_kept_of_panes_is_what_is_there_while_they_come_and_go() -> None
             answers += int((panes >= 0).sum())
         slices.let_go()
     assert answers > 2_000
+
+
+def test_a_device_far_ahead_of_the_others_takes_no_room_for_them() -> None:
+    cells = Cells(100_000)
+    slices = Slices(cells, PANE_MS)
+    keys, later = np.arange(1_000), np.arange(10_000, dtype=np.int64) * PANE_MS + 3 * PANE_MS
+    for time in range(0, 3 * PANE_MS, PANE_MS):
+        starts = np.full(len(keys), time)
+        cells.make(keys, starts, starts + PANE_MS)
+    assert (slices.of_node(0, keys, 0, 3 * PANE_MS) >= 0).all()
+    first = np.zeros(len(later), dtype=np.int64)
+    made = cells.make(first, later, later + PANE_MS)
+    tracemalloc.start()
+    slices.came(made, first, first, later)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 10 << 20
+    found = slices.of_node(0, keys, 2 * PANE_MS, 5 * PANE_MS)
+    assert found[1:, 0].tolist() == made[:2].tolist()
+    assert (found[1:, 1:] == -1).all()
 
 
 def come(cells: Cells, slices: Slices, node_of: np.ndarray, step: int, chance: random.Random) -> None:
