@@ -33,7 +33,7 @@ class FieldTable:
         self.missed = False
         """Whether a field was left out since the last mark."""
         self.brought: dict[str, int] = {}
-        """The devices (their keys' numbers) that were the first to have fields, in this life, for people."""
+        """The devices (keys; -1: forgotten) that were the first to have fields, in this life, for people."""
         self._capacity = capacity
         self._full = False
         self.begins: dict[str, dict[str, int]] = {}

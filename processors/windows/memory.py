@@ -237,8 +237,8 @@ class WindowMemory(WindowAdmission):
         self._swept = {new[node]: step for node, step in self._swept.items() if new[node] >= 0}
         self._open = {new[node]: intervals for node, intervals in self._open.items() if new[node] >= 0}
         self._lost = {new[node]: intervals for node, intervals in self._lost.items() if new[node] >= 0}
-        numbers = new_of.tolist()
-        self.fields.brought = {name: numbers[key] for name, key in self.fields.brought.items()}
+        numbers, brought = new_of.tolist(), self.fields.brought
+        self.fields.brought = {name: numbers[key] if key >= 0 else -1 for name, key in brought.items()}
         self._young = {numbers[key]: begin for key, begin in self._young.items() if numbers[key] >= 0}
         self._learn_young()
         self._matches = np.zeros(0, dtype=np.bool_)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from itertools import pairwise
 
 import msgspec
+import numpy as np
 import pytest
 
+from processors.columns import KeyTable
 from processors.processor import Output, PartitionProcessor
 from processors.rules.model import Rules, WindowRule
+from processors.windows.kinds import window_state
 from tests.support import river
 from tests.support.river import Row
 
@@ -52,6 +55,16 @@ def test_the_device_that_took_them_is_named() -> None:
     one.process(river.block([Row("bad", 50_000, {f"id{number}": 1 for number in range(8)})], 3))
     one.process(river.block([Row("good", 50_000, {"power": 1}), river.health(51_000)], 4))
     assert one.fields_missed() == [missed]
+
+
+def test_no_other_device_is_named_for_one_that_was_forgotten() -> None:
+    keys = KeyTable()
+    windows = window_state(rule(), keys)
+    keys.ids([b"n1/bad", b"n1/good", b"n1/other"])
+    windows.fields.brought = {"id0": 0, "power": 1}
+    for known in (np.array([False, True, True]), np.array([True, True])):
+        windows.renumber(*keys.keep(known, {"n1"}))
+    assert windows.fields.brought == {"id0": -1, "power": 0}
 
 
 @pytest.mark.parametrize("kind", KINDS)
