@@ -14,7 +14,7 @@ from gateway.consume.fetching import WAIT_MS, Address, Ask, Fetching, Where
 from gateway.log.columns import decode_batch
 from gateway.wire.channel import Channel
 from gateway.wire.sign_in import ClientSecurity
-from headwater.errors import HeadwaterError, PeerError
+from headwater.errors import PeerError
 from headwater.net import Net
 
 REQUEST_TIMEOUT_MS = 10_000
@@ -123,7 +123,7 @@ class ClusterReader:
             else:
                 core.answered(ask, answer, loop.time() * 1000)
             self._send()
-        except HeadwaterError as error:
+        except Exception as error:  # told by the next `poll`: of what a task ends with nobody hears
             self._error = error
         self._news.set()
 
