@@ -89,7 +89,7 @@ def judge(folder: Path, written: Written, end: str, damage: Damage) -> bool:
         positions = store.positions()
         store.take(results(2_080, 2_081), WHERE, 102)
         store.flush()
-        if {(each[0], each[1]) for each in look(store).points} < {(device, T0 + 2_080 * STEP_MS) for device in DEVICES}:
+        if not {(device, T0 + 2_080 * STEP_MS) for device in DEVICES} <= {each[:2] for each in look(store).points}:
             raise Violation(f"{where}: nothing more is taken")
         store.close()
     except Violation:
