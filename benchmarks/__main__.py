@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
 
 BENCHMARKS = {
@@ -22,9 +23,20 @@ BENCHMARKS = {
     "window-step": "benchmarks.window_step",
     "windows": "benchmarks.windows",
 }
+_ENDS = (signal.SIGTERM, signal.SIGHUP)
+
+
+def end_by(number: int, _frame: object) -> None:
+    """Unwinds what runs, as an interrupt does, so that every program that was started for a benchmark ends with it."""
+    for each in _ENDS:
+        signal.signal(each, signal.SIG_IGN)  # a second one would stop the tidying up
+    raise SystemExit(128 + number)
 
 
 def main() -> int:
+    for each in _ENDS:
+        if signal.getsignal(each) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(each, end_by)
     parser = argparse.ArgumentParser(prog="make bench", description="Run benchmarks, each beside its peer.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--rounds", type=int, default=3, help="at least 3 to be worth reporting")

@@ -106,8 +106,9 @@ def wait_serving(process: subprocess.Popen[bytes], port: int, log: Path) -> None
 
 @contextmanager
 def kafka(directory: Path) -> Iterator[Server]:
-    node = Kafka.start(directory)
+    node = Kafka(directory, free_port())
     try:
+        Kafka.start(directory, node.port)  # ended halfway, its broker may run already
         yield Server("kafka", node.port, int(kafka_kit("status", str(directory))), directory / "data")
     finally:
         node.stop()
