@@ -175,7 +175,7 @@ def test_too_many_fields_are_left_out_and_counted() -> None:
     assert one.counters()["overflow"] == 1
 
 
-def test_fields_that_are_no_numbers_are_left_out() -> None:
+def test_fields_that_are_neither_numbers_nor_booleans_are_left_out() -> None:
     one = river.processor(river.window(every_field=["count", "max"], fields={"skip": []}))
     rows = [
         Row("a", 1, {"flag": True, "text": "5", "none": None, "skip": 1, "x": 1}),
@@ -184,7 +184,7 @@ def test_fields_that_are_no_numbers_are_left_out() -> None:
     ]
     [value] = river.values(one.process(river.block([*rows, health(10_000)])))
     assert value["count"] == 3
-    assert value["fields"] == {"x": {"count": 2, "max": 2.5}}
+    assert value["fields"] == {"flag": {"count": 1, "max": 1.0}, "x": {"count": 2, "max": 2.5}}
 
 
 def test_malformed_records_are_refused_one_by_one_and_counted() -> None:
