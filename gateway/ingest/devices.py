@@ -56,6 +56,10 @@ class Devices:
         self._read()
 
     @property
+    def devices_max(self) -> int:
+        return self._settings.devices_max
+
+    @property
     def is_strict(self) -> bool:
         """Whether some device may be turned away, so that each must be asked for."""
         return self._settings.unknown != "accept"

@@ -90,7 +90,7 @@ class Ingest:
         self.marks = MarkMaker(
             marks, node=node, started_ms=now_ms, recorded=any(profile.recorded for profile in profiles)
         )
-        self._natural = NaturalMemory()
+        self._natural = NaturalMemory.of_node(devices.devices_max if devices is not None else 0)
         self.raw = RawSources([*profiles, *decoders], self.marks, node)
         self._raw_log = ensure_partition(store, RAW_TOPIC) if self.raw.profiles else None
         self.logs = [log for log in (self.deadletter, self._raw_log, self.readings) if log is not None]
@@ -109,13 +109,12 @@ class Ingest:
         self._loop = loop
         self._gather_ms = gather_ms
         self._waiting: list[Entry] = []
-        self._waiting_bytes = self._held_bytes = 0
+        self._waiting_bytes = self._held_bytes = self._failures = 0
         self._scheduled = self._timer = self._closed = False
         self._groups: deque[CommitGroup] = deque()  # appended, not on disk yet
         self._bytes_max = waiting_bytes_max
         self._room: list[Callable[[], None]] = []
         self._after: list[Callable[[], None]] = []
-        self._failures = 0
         self._problem: str | None = None
         self._extra_status: Callable[[], Mapping[str, Any]] | None = None
         self._forget_at_ms = now_ms + FORGET_EVERY_MS
@@ -389,6 +388,7 @@ class Ingest:
         return {
             "sources": [source.status(self.marks, now_ms) for source in self.sources.values()],
             **self._builder.counts.as_dict(),
+            "natural_forgotten": self._natural.forgotten,
             "refused": 0,
             "devices": self._devices.status() if self._devices is not None else None,
             "waiting_bytes": self._held_bytes,

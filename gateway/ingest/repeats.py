@@ -9,12 +9,15 @@ from __future__ import annotations
 import zlib
 from array import array
 from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
 USES_MAX = 1_024
 NATURAL_HORIZON = 509  # a prime, so that times a fixed interval apart use every slot
-NATURAL_DEVICES_MAX = 4_096
+NATURAL_HORIZON_SHORT = 127  # of devices beyond the first `NATURAL_DEVICES_LONG`; a prime too
+NATURAL_DEVICES_LONG = 4_096
+NATURAL_DEVICES_MAX = 16_384  # 16 MiB in long rings, 12 MiB in short ones
 
 _UNWRITTEN = -1.0
 
@@ -180,28 +183,45 @@ def _columns(uses: Iterable[tuple[int, int, float]]) -> tuple[array[int], array[
 
 
 class NaturalMemory:
-    """The latest natural keys of each device: a ring of `NATURAL_HORIZON` slots, by key modulo its length.
+    """The latest natural keys of each device: a ring of slots, by key modulo its length.
 
     A device that restarts its sequence at 0 must not lose readings, so a repeat is the same number *and* the same
     companion: the time that the device claims, or without one the CRC of the stored value.
 
-    A slot holds a 64-bit hash of both, 4 KB a device. It is no cryptographic one: a device that makes two differing
-    readings meet on purpose loses one of its own.
+    A slot holds a 64-bit hash of both. The first `NATURAL_DEVICES_LONG` devices have `NATURAL_HORIZON` slots (4 KB),
+    later ones fewer (1 KB): of many devices each still is remembered, and a small node has room for all. Beyond
+    `devices_max` the device that was silent longest makes room, and is counted in `forgotten`.
+
+    The hash is no cryptographic one: a device that makes two differing readings meet on purpose loses one of its own.
     """
 
-    def __init__(self, *, horizon: int = NATURAL_HORIZON, devices_max: int = NATURAL_DEVICES_MAX) -> None:
-        self._horizon = horizon
+    def __init__(
+        self,
+        *,
+        horizon: int = NATURAL_HORIZON,
+        devices_max: int = NATURAL_DEVICES_MAX,
+        devices_long: int = NATURAL_DEVICES_LONG,
+    ) -> None:
+        self._long = bytes(8 * horizon)
+        self._short = bytes(8 * min(horizon, NATURAL_HORIZON_SHORT))
         self._devices_max = devices_max
-        self._empty = bytes(8 * horizon)
-        self._rings: dict[bytes, array[int]] = {}
+        self._devices_long = devices_long
+        self._rings: OrderedDict[bytes, array[int]] = OrderedDict()  # who spoke last stands last
+        self.forgotten = 0
+
+    @classmethod
+    def of_node(cls, devices_max: int) -> NaturalMemory:
+        """For the node's setting, as far as memory allows; a node that describes few devices may hear more."""
+        return cls(devices_max=max(NATURAL_DEVICES_LONG, min(devices_max, NATURAL_DEVICES_MAX)))
 
     def is_repeat(self, device: bytes, key: int | str, companion: int) -> bool:
         """True when seen within the horizon; otherwise it is remembered from now on."""
         number = key if type(key) is int and -(1 << 62) < key < 1 << 62 else _number(key)
-        ring = self._rings.get(device)
-        if ring is None:
+        if (ring := self._rings.get(device)) is None:
             ring = self._make(device)
-        slot, seen = number % self._horizon, hash((number, companion))
+        else:
+            self._rings.move_to_end(device)
+        slot, seen = number % len(ring), hash((number, companion))
         if ring[slot] == seen:
             return True
         ring[slot] = seen
@@ -211,11 +231,14 @@ class NaturalMemory:
         """Which of many readings, in order, `is_repeat`; for keys and companions within 62 bits."""
         found: list[int] = []
         last: bytes | None = None
-        horizon = self._horizon
+        find, heard = self._rings.get, self._rings.move_to_end
         hashes = map(hash, zip(keys, companions, strict=True))
         for index, (device, key, seen) in enumerate(zip(devices, keys, hashes, strict=True)):
             if device is not last:
-                ring = self._rings.get(device) or self._make(device)
+                if (known := find(device)) is not None:
+                    heard(device)
+                ring = known or self._make(device)
+                horizon = len(ring)
                 last = device
             slot = key % horizon
             if ring[slot] == seen:
@@ -225,9 +248,13 @@ class NaturalMemory:
         return found
 
     def _make(self, device: bytes) -> array[int]:
-        if len(self._rings) >= self._devices_max:
-            del self._rings[next(iter(self._rings))]
-        ring = self._rings[device] = array("q", self._empty)
+        rings = self._rings
+        empty = self._long if len(rings) < self._devices_long else self._short
+        if len(rings) >= self._devices_max:
+            _, gone = rings.popitem(last=False)
+            empty = self._long[: 8 * len(gone)]  # its room is taken over
+            self.forgotten += 1
+        ring = rings[device] = array("q", empty)
         return ring
 
     def forget_all(self) -> None:

@@ -144,6 +144,40 @@ def test_devices_remembered_are_bounded() -> None:
     assert not keys.is_repeat(b"a", 1, 1)
 
 
+def test_who_was_silent_longest_makes_room() -> None:
+    keys = NaturalMemory(devices_max=2)
+    for device in (b"a", b"b", b"a", b"c"):
+        keys.is_repeat(device, 1, 1)
+    assert keys.repeats([b"a", b"c"], [1, 1], [1, 1]) == [0, 1]
+    assert keys.forgotten == 1
+    assert not keys.is_repeat(b"b", 1, 1)
+    assert keys.forgotten == 2
+
+
+def test_more_devices_than_long_rings_are_remembered_with_fewer_keys_each() -> None:
+    keys = NaturalMemory.of_node(10_000)
+    devices = [b"%d" % number for number in range(4_200)]
+    for number in range(2):
+        assert not any(keys.is_repeat(device, number, number) for device in devices)
+    assert all(keys.is_repeat(device, 0, 0) for device in devices)
+    assert keys.forgotten == 0
+    for number in range(2, 200):
+        assert keys.repeats([devices[0], devices[-1]], [number] * 2, [number] * 2) == []
+    assert keys.is_repeat(devices[0], 2, 2)
+    assert not keys.is_repeat(devices[-1], 2, 2)
+    assert keys.is_repeat(devices[-1], 199, 199)
+
+
+@pytest.mark.parametrize("long", [1, 2])
+def test_a_device_takes_over_the_room_of_the_one_forgotten(long: int) -> None:
+    keys = NaturalMemory(devices_max=2, devices_long=long)
+    for device in (b"a", b"b", b"c"):  # c in the place of a
+        for number in range(300):
+            keys.is_repeat(device, number, number)
+    assert keys.is_repeat(b"c", 0, 0)
+    assert keys.is_repeat(b"b", 0, 0) == (long == 2)
+
+
 @pytest.mark.parametrize(
     ("claim", "expected"),
     [
