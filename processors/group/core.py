@@ -105,6 +105,14 @@ class Member:
         share.position = block.next_offset if stopped_at is None else stopped_at
         return made
 
+    def said_up_to(self, source: Source) -> int:
+        """Results of records below it are in their topics, whatever becomes of this member; 0: of no such partition.
+
+        What was processed since the last commit lies beyond, and a new beginning takes it back.
+        """
+        share = self._shares.get(source)
+        return 0 if share is None else share.committed
+
     @property
     def wants_to_stop(self) -> bool:
         """Whether a processor has come to where it does not go on: commit, and end."""

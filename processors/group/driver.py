@@ -170,14 +170,15 @@ class GroupProcessor:
             raise  # expired: it begins again, and says so
 
     def _check_place(self, lost: LostPlaceError) -> None:
-        """Raises `UserError` when the log has lost records that this group has read."""
+        """Raises `UserError` when the log has lost records that this group's results hold."""
         topic, partition = lost.where
         end = lost.end
         if end is None:
             _, end = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), ANSWER_S_MAX)
-        if lost.position > end:
+        said = self._member.said_up_to((topic[len(self._settings.topic_prefix) :], partition))
+        if said > end:  # what was only fetched, or not committed yet, a new beginning forgets
             raise UserError(
-                f"{topic}/{partition} ends at offset {end}, and this group has read up to {lost.position}:"
+                f"{topic}/{partition} ends at offset {end}, and this group has read up to {said}:"
                 " the cluster has lost records, or the topic was made anew; results and state hold what is gone",
                 hint="Start it once with --rebuild: it forgets its state and computes everything again from the"
                 " start of the log; results keep their keys.",

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.consume.fetching import LostPlaceError
 from gateway.consume.reader import Block
 from headwater.errors import UserError
 from processors.group.changelog import CHUNK_BYTES, ChangelogError, ChangelogView, Snapshot, encode_snapshot
 from processors.group.core import Member, _part
+from processors.group.driver import GroupProcessor
 from processors.group.settings import GroupSettings
 from processors.processor import Output, PartitionProcessor
 from processors.rules.model import Rules
@@ -121,6 +123,23 @@ def test_what_expired_unread_is_counted() -> None:
     cluster.commit(member, member.process(_part(WHOLE, 0, 50)), save=True)
     cluster.member(start=80)
     assert (cluster.begun.offset, cluster.begun.expired) == (80, 30)
+
+
+@pytest.mark.parametrize(("end", "lost"), [(49, True), (50, False), (70, False)])
+def test_a_log_that_was_cut_stops_a_member_only_below_what_is_committed(end: int, lost: bool) -> None:
+    cluster = Cluster()
+    driver = GroupProcessor(GroupSettings(name="g", bootstrap_servers="127.0.0.1:1", rules=()), RULES, instance="a")
+    driver._member = member = cluster.member()
+    cluster.commit(member, member.process(_part(WHOLE, 0, 50)), save=True)
+    member.process(_part(WHOLE, 50, 80))
+    cut = LostPlaceError(SOURCE, 100, end)  # fetched up to 100, processed up to 80
+    if lost:
+        with pytest.raises(UserError, match="readings/0 ends at offset 49, and this group has read up to 50") as caught:
+            driver._check_place(cut)
+        assert "--rebuild" in caught.value.hint
+    else:
+        driver._check_place(cut)  # the caller begins again from what is committed
+        assert cluster.member().process(_part(WHOLE, 50, END)) != []
 
 
 def test_a_snapshot_goes_with_its_position_even_where_that_is_committed() -> None:
