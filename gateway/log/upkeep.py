@@ -11,7 +11,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from gateway.log.arrivals import Arrivals
 from gateway.log.cleaner import Cleaner
@@ -31,6 +31,7 @@ from headwater.disk import Disk
 from headwater.errors import HeadwaterError
 
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 _HOUR_MS = 3_600_000
 _COMPACT_EVERY_MS = 15_000.0
 _AFTER_FAILURE_MS = 600_000.0
@@ -67,7 +68,7 @@ class Upkeep:
         self._emit = emit
         self._arrivals = Arrivals(self._disk, f"{self._node_dir}/arrivals")
         self._books = Expiries(self._disk, f"{self._node_dir}/expired.json", emit, when_synced)
-        self._doomed: list[Segment] = []
+        self._doomed: list[tuple[PartitionLog, Segment]] = []  # given up, with files still there
         self._now_ms: int | None = None
         self._full = False
         self._low = False
@@ -177,7 +178,7 @@ class Upkeep:
         first = segments[0].base_offset if cause == LEFT else max(log.log_start_offset, segments[0].base_offset)
         owed = first if rule.settled is None else max(first, rule.settled)
         lost = (cause == DISK or rule.settled is not None) and owed < end
-        self._doomed += log.start_at(end)
+        self._doomed += [(log, segment) for segment in log.start_at(end)]
         self._books.note(
             Expired(
                 topic=log.topic,
@@ -201,9 +202,11 @@ class Upkeep:
     def _remove_doomed(self) -> Steps:
         if self._books.under_way and not self._full:
             return  # first the word that they are gone, on the disk
-        doomed, self._doomed = self._doomed, []
-        if doomed:
-            yield from self._try("removal", partial(remove_segments, self._disk, doomed))
+        # A deleted topic's files are gone, and what has their names by now may be a new one's.
+        left = [segment for log, segment in self._doomed if not log.closed]
+        if self._doomed:
+            yield from self._try("removal", partial(remove_segments, self._disk, left))
+            self._doomed = [(log, segment) for log, segment in self._doomed if segment in left]
 
     # -- the disk
 
@@ -313,15 +316,42 @@ def _release(disk: Disk, node_dir: str) -> None:
 
 
 def remove_segments(disk: Disk, segments: list[Segment]) -> None:
-    """Blocks: rename the segments' logs to `.deleted`, then remove all that was theirs. Raises `OSError`."""
-    directories = {segment.path.rpartition("/")[0] for segment in segments}
-    for segment in segments:
-        if disk.exists(segment.log_path):
-            disk.rename(segment.log_path, segment.log_path + DELETED)
-    for directory in sorted(directories):
-        if disk.exists(directory):
-            disk.sync_directory(directory)
-    for segment in segments:
-        for name in (segment.log_path + DELETED, *(segment.path + suffix for suffix in INDEXES)):
-            if disk.exists(name):
-                disk.remove(name)
+    """Blocks: rename the segments' logs to `.deleted`, then remove all that was theirs.
+
+    What is gone is taken from `segments`. What fails for one of them keeps no other, and the first failure is raised
+    at the end (`OSError`).
+    """
+    failures: list[OSError] = []
+    renamed = [segment for segment in segments if _done(failures, _rename, disk, segment)]
+    directories = {segment.path.rpartition("/")[0] for segment in renamed}
+    synced = {each for each in sorted(directories) if _done(failures, _sync, disk, each)}
+    for segment in renamed:
+        if segment.path.rpartition("/")[0] in synced and _done(failures, _remove, disk, segment):
+            segments.remove(segment)
+    if failures:
+        raise failures[0]
+
+
+def _done(failures: list[OSError], what: Callable[[Disk, _T], None], disk: Disk, one: _T) -> bool:
+    try:
+        what(disk, one)
+    except OSError as error:
+        failures.append(error)
+        return False
+    return True
+
+
+def _rename(disk: Disk, segment: Segment) -> None:
+    if disk.exists(segment.log_path):
+        disk.rename(segment.log_path, segment.log_path + DELETED)
+
+
+def _sync(disk: Disk, directory: str) -> None:
+    if disk.exists(directory):
+        disk.sync_directory(directory)
+
+
+def _remove(disk: Disk, segment: Segment) -> None:
+    for name in (segment.log_path + DELETED, *(segment.path + suffix for suffix in INDEXES)):
+        if disk.exists(name):
+            disk.remove(name)

@@ -296,6 +296,66 @@ def test_a_disk_that_fails_is_said_once_and_tried_again() -> None:
     node.turn()
     assert node.upkeep.status()["failures"] == {"removal": "Input/output error"}
     assert node.log().log_start_offset >= 9
+    node.turn()
+    assert node.upkeep.status()["failures"] == {}
+    assert len(log_files(node)) == 1
+
+
+class StuckDisk(FatefulDisk):
+    """The next rename or removal of a segment's log fails, once."""
+
+    stuck = ""
+
+    def rename(self, old: str, new: str) -> None:
+        self._fail("rename", old)
+        super().rename(old, new)
+
+    def remove(self, path: str) -> None:
+        self._fail("remove", path)
+        super().remove(path)
+
+    def _fail(self, call: str, path: str) -> None:
+        if call == self.stuck and path.endswith((".log", ".log.deleted")):
+            self.stuck = ""
+            raise OSError(5, "Input/output error")
+
+
+@pytest.mark.parametrize("call", ["rename", "remove"])
+def test_one_segment_that_cannot_be_removed_keeps_no_other_and_is_tried_again(call: str) -> None:
+    disk = StuckDisk()
+    node = Tended(disk)
+    node.fill(node.log(retention_ms=str(HOUR_MS)))
+    node.turn()
+    node.turn(2 * HOUR_MS)
+    before = len(log_files(node))
+    disk.stuck = call
+    node.turn()
+    assert node.upkeep.status()["failures"] == {"removal": "Input/output error"}
+    assert before == 5
+    assert len(log_files(node)) == 3  # it, the one that this turn gave up, the active one
+    node.turn()
+    assert node.upkeep.status()["failures"] == {}
+    assert len(log_files(node)) == 1
+
+
+def test_what_could_not_be_removed_of_a_deleted_topic_is_not_removed_from_a_new_one_of_its_name() -> None:
+    disk = StuckDisk()
+    node = Tended(disk)
+    node.fill(node.log(retention_ms=str(HOUR_MS)))
+    node.turn()
+    node.turn(2 * HOUR_MS)
+    disk.stuck = "rename"
+    node.turn()
+    assert node.upkeep.status()["failures"] == {"removal": "Input/output error"}
+    node.store.delete_topic("readings")
+    node.fill(node.log(), 1)
+    node.turn()
+    assert node.upkeep.status()["failures"] == {}
+    assert f"{0:020d}.log" in log_files(node)
+
+
+def log_files(node: Tended) -> list[str]:
+    return [name for name in node.files() if name.endswith((".log", ".log.deleted"))]
 
 
 def test_a_topic_deleted_meanwhile_is_no_trouble() -> None:
