@@ -188,14 +188,21 @@ class HoppingWindows(WindowState):
         low = np.maximum(self._first(table.start[panes]), self._begin_of(keys))
         low = -(-np.maximum(low, first) // hop) * hop
         counts = np.maximum((np.minimum(table.end[panes] - size, last) - low) // hop + 1, 0)
-        which, windows = self._each(low, counts)
-        keys, live = keys[which], live[which]
-        firsts, group = each_once(keys, windows)
-        alive = np.zeros(len(firsts), dtype=np.bool_)
-        alive[group[live]] = True  # if any of its panes is
-        keys, windows = keys[firsts], windows[firsts]
+        step = max(1, PLACES_MAX * hop // size)
+        if len(panes) <= step:
+            windows, keys, live = self._windows_of(low, counts, keys, live)
+        else:
+            turn = np.lexsort((low, keys))  # panes of one window lie together: pieces share few of them
+            cut = [turn[begin : begin + step] for begin in range(0, len(turn), step)]
+            pieces = [self._windows_of(low[at], counts[at], keys[at], live[at]) for at in cut]
+            windows, keys, live = _distinct(*(np.concatenate(column) for column in zip(*pieces, strict=True)))
         order = np.lexsort((keys, windows))
-        self._have_cells(windows[order], keys[order], alive[order], horizon)
+        self._have_cells(windows[order], keys[order], live[order], horizon)
+
+    def _windows_of(self, low: Ints, counts: Ints, keys: Ints, live: Bools) -> tuple[Ints, Ints, Bools]:
+        """Each window once of panes that belong to so many each, from `low` on: starts, keys, and which are live."""
+        which, windows = self._each(low, counts)
+        return _distinct(windows, keys[which], live[which])
 
     def _have_cells(self, windows: Ints, keys: Ints, live: Bools, horizon: int) -> None:
         cells = self.cells.get(keys, windows)
@@ -316,6 +323,14 @@ class HoppingWindows(WindowState):
         self._restore_fields(data["fields"], self._panes.capacity, count)
         self._restore_rest(data)
         self._behind = set(range(len(self._keys.nodes)))
+
+
+def _distinct(windows: Ints, keys: Ints, live: Bools) -> tuple[Ints, Ints, Bools]:
+    """Each window of a key once; it is live if any of its like is."""
+    firsts, group = each_once(keys, windows)
+    alive = np.zeros(len(firsts), dtype=np.bool_)
+    alive[group[live]] = True
+    return windows[firsts], keys[firsts], alive
 
 
 def _turns(counts: Ints) -> tuple[Ints, Ints]:
