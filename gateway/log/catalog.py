@@ -62,8 +62,17 @@ def new_id() -> str:
             return text
 
 
-def _is_newer(fields: dict[str, Any]) -> bool:
-    return isinstance(fields.get("format"), int) and fields["format"] > FORMAT
+def _check_format(node_dir: str, fields: dict[str, Any]) -> None:
+    """Raises `UserError` for a format that is not known yet, whatever else it holds; `ValueError` for none at all."""
+    form = msgspec.convert(fields.get("format"), int)
+    if form > FORMAT:
+        whose = f"{node_dir.removesuffix('/node')} was written by a newer Headwater"
+        raise UserError(
+            f"{whose} (format {form}; this one knows {FORMAT})",
+            hint="Install that version again, or choose another data_dir.",
+        )
+    if form < 1:
+        raise ValueError(f"there is no format {form}")
 
 
 def _builtins(identity: Identity) -> dict[str, Any]:
@@ -71,8 +80,21 @@ def _builtins(identity: Identity) -> dict[str, Any]:
     return fields
 
 
+def _read_identity(disk: Disk, node_dir: str) -> Identity | None:
+    """Raises `UserError` for a newer format."""
+
+    def convert(fields: dict[str, Any]) -> Identity:
+        _check_format(node_dir, fields)
+        return msgspec.convert(fields, Identity)
+
+    return read_sealed(disk, f"{node_dir}/identity.json", convert)
+
+
 def _read_topics(disk: Disk, node_dir: str) -> dict[str, TopicEntry] | None:
+    """Raises `UserError` for a newer format."""
+
     def convert(fields: dict[str, Any]) -> dict[str, TopicEntry]:
+        _check_format(node_dir, fields)
         topics = msgspec.convert(fields, _Topics).topics
         for entry in topics.values():
             checkpoints.decode_id(entry.id)
@@ -87,21 +109,23 @@ def _list_of(topics: Mapping[str, TopicEntry]) -> dict[str, Any]:
 
 
 def read_entries(disk: Disk, node_dir: str) -> Mapping[str, TopicEntry]:
-    """The list of topics as it stands, for tools that only look; empty when it is missing or damaged."""
+    """The list of topics as it stands, for tools that only look; empty when it is missing or damaged.
+
+    Raises `UserError` for a newer format.
+    """
     return _read_topics(disk, node_dir) or {}
 
 
 def read_node(disk: Disk, node_dir: str) -> str | None:
-    """The name of the node that a data directory belongs to; None when it does not say."""
+    """The name of the node that a data directory belongs to; None when it does not say.
+
+    Raises `UserError` for a newer format.
+    """
     try:
-        found = read_sealed(disk, f"{node_dir}/identity.json", _to_identity)
+        found = _read_identity(disk, node_dir)
     except NotADirectoryError:
         return None
     return None if found is None else found.node
-
-
-def _to_identity(fields: dict[str, Any]) -> Identity:
-    return msgspec.convert(fields, Identity)
 
 
 def write_properties(disk: Disk, log_dir: str, identity: Identity, wall_ms: int) -> None:
@@ -149,29 +173,29 @@ class Catalog:
         self.topics: dict[str, TopicEntry] = {}
         self.rebuilt = False
 
-    def identify(self, node: str) -> Identity:
-        """The directory's identity; a new directory gets one. Raises `UserError` when it is somebody else's."""
-        path = f"{self._node_dir}/identity.json"
-        fields = read_sealed(
-            self._disk, path, lambda found: found if _is_newer(found) else _builtins(_to_identity(found))
-        )
-        if fields is None:
+    def check(self, node: str) -> Identity | None:
+        """The directory's identity, None where it has none; nothing is written.
+
+        Raises `UserError` when it is another node's, of a newer format, or not Headwater's.
+        """
+        identity = _read_identity(self._disk, self._node_dir)
+        _read_topics(self._disk, self._node_dir)
+        if identity is None:
             self.refuse_foreign()
-            identity = Identity(format=FORMAT, node=node, cluster_id=new_id(), directory_id=new_id())
-            fields = _builtins(self._adopt_properties(identity))
-        if _is_newer(fields):
-            found = fields["format"]
-            raise UserError(
-                f"{self._data_dir} was written by a newer Headwater (format {found}; this one knows {FORMAT})",
-                hint="Install that version again, or choose another data_dir.",
-            )
-        identity = _to_identity(fields)
-        if identity.node != node:
+        elif identity.node != node:
             raise UserError(
                 f"{self._data_dir} belongs to node “{identity.node}”, and this node is “{node}”",
                 hint="Give each node a data_dir of its own, or set node to the directory's name.",
             )
-        mend_sealed(self._disk, path, fields)
+        return identity
+
+    def identify(self, node: str) -> Identity:
+        """The same, made durable; a new directory gets an identity."""
+        identity = self.check(node)
+        if identity is None:
+            new = Identity(format=FORMAT, node=node, cluster_id=new_id(), directory_id=new_id())
+            identity = self._adopt_properties(new)
+        mend_sealed(self._disk, f"{self._node_dir}/identity.json", _builtins(identity))
         return identity
 
     def refuse_foreign(self) -> None:
@@ -195,7 +219,10 @@ class Catalog:
         return msgspec.structs.replace(identity, cluster_id=cluster_id, directory_id=directory_id)
 
     def read_topics(self) -> bool:
-        """Fill `topics`; False when the file is missing or damaged and the directories must tell."""
+        """Fill `topics`; False when the file is missing or damaged and the directories must tell.
+
+        Raises `UserError` for a newer format.
+        """
         found = _read_topics(self._disk, self._node_dir)
         if found is None:
             return False

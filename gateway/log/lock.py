@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 
@@ -23,8 +24,10 @@ class DirectoryLock:
                 f"{os.path.dirname(os.path.dirname(path))} is in use by process {holder}{_command(holder)}",
                 hint="Stop that process first, or give this node a data_dir of its own.",
             ) from None
-        os.ftruncate(self._handle, 0)
-        os.pwrite(self._handle, f"{os.getpid()}\n".encode(), 0)
+        holder = f"{os.getpid()}\n"
+        with contextlib.suppress(OSError):  # on a full disk it goes unnamed; over what stands there it needs no room
+            os.pwrite(self._handle, holder.encode(), 0)
+            os.ftruncate(self._handle, len(holder))
 
     def release(self) -> None:
         os.close(self._handle)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 from collections.abc import Callable, Mapping
@@ -142,15 +143,23 @@ class LogStore:
         data_dir = self._node_dir.removesuffix("/node")
         if disk.exists(data_dir) and not disk.exists(self._node_dir):
             self._catalog.refuse_foreign()
+        # Nothing is touched, and no reserve given up, in a directory that is refused.
+        self._catalog.check(node)
+        with contextlib.suppress(OSError):  # a new directory, or no room for a lock file: again below
+            self._hold()
         disk.make_directory(self._node_dir)
         release_for_start(disk, self._node_dir)
-        if isinstance(disk, RealDisk):
-            self._lock = DirectoryLock(f"{self._node_dir}/lock")
+        self._hold()
         identity = self._catalog.identify(node)
         self.node, self.cluster_id, self.directory_id = identity.node, identity.cluster_id, identity.directory_id
         disk.make_directory(self._log_dir)
         self.stopped_cleanly = self._directories.prepare()
         write_properties(disk, self._log_dir, identity, self._clock.wall_ms())
+
+    def _hold(self) -> None:
+        """Keep other processes out."""
+        if self._lock is None and isinstance(self._disk, RealDisk):
+            self._lock = DirectoryLock(f"{self._node_dir}/lock")
 
     def _recover_all(self) -> None:
         self._offsets.read()

@@ -76,6 +76,9 @@ def _owner(path: str, node: str) -> Iterator[Finding]:
         return
     try:
         whose = read_node(RealDisk(), f"{path}/node")
+    except UserError as error:
+        yield Finding("fail", "data", error.what, error.hint)
+        return
     except OSError as error:
         yield Finding("fail", "data", f"{path}/node cannot be read: {error.strerror}",
                       f"sudo chown -R {owner} {path}")  # fmt: skip

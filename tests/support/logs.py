@@ -127,3 +127,8 @@ def segment_path(base_offset: int, suffix: str = ".log") -> str:
 def overwrite(disk: ForgetfulDisk, path: str, data: bytes) -> None:
     """Put other bytes into a file, on the disk for good."""
     disk.replace_file(path, data)
+
+
+def all_files(disk: ForgetfulDisk) -> dict[str, bytes]:
+    """Path -> bytes, synced or not."""
+    return {path: bytes(file.data) for path, file in disk._live.items()}

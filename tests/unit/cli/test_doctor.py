@@ -27,6 +27,7 @@ from headwater.cli.findings import Finding
 from headwater.clock import SystemClock
 from headwater.disk import RealDisk
 from headwater.net import RealNet, free_port
+from headwater.sealed import seal, unseal
 from headwater.settings.load import load_settings
 
 Look = Callable[[str], list[Finding]]
@@ -119,6 +120,10 @@ def test_a_data_directory_of_another_node(look: Look, tmp_path: Path) -> None:
     ).close()  # fmt: skip
     (finding,) = about(look(""), "data", "fail")
     assert "belongs to node “other”, and this node is “n1”" in finding.said
+    identity = tmp_path / "data" / "node" / "identity.json"
+    identity.write_bytes(seal({**unseal(identity.read_bytes()), "format": 2}))
+    (finding,) = about(look(""), "data", "fail")
+    assert "was written by a newer Headwater (format 2; this one knows 1)" in finding.said
 
 
 def test_a_data_directory_that_may_not_be_written(look: Look, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,8 @@ import pytest
 from gateway.log.errors import LogFailed
 from gateway.log.reserve import RELEASE_BELOW_BYTES, make_reserve, release_when_full
 from gateway.log.retention import DISK
-from tests.support.logs import DATA, SMALL
+from headwater.errors import UserError
+from tests.support.logs import DATA, SMALL, all_files, open_store
 from tests.support.upkeep import SmallDisk, Tended, put
 
 RESERVE = f"{DATA}/node/reserve"
@@ -103,6 +104,19 @@ def test_a_start_at_zero_bytes_free_releases_the_reserve_first() -> None:
     assert not disk.exists(RESERVE)
     assert node.log().log_end_offset == 3
     assert not node.alarms
+
+
+def test_another_nodes_directory_on_a_full_disk_is_refused_as_it_is() -> None:
+    node, disk = small_node(20 << 20)
+    big(node, "readings", 1)
+    node.turn()
+    node.disk.power_cut()
+    disk.size_bytes = disk.used_bytes()
+    before = all_files(disk)
+    with pytest.raises(UserError, match="belongs to node “edge-1”"):
+        open_store(disk, node="edge-2")
+    assert RESERVE in before
+    assert all_files(disk) == before
 
 
 def test_a_single_big_active_segment_is_closed_to_give_room_when_the_disk_is_full() -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from unittest.mock import patch
 
 import msgspec
 import pytest
@@ -18,8 +19,8 @@ from gateway.log.store import LogStore
 from headwater.clock import ManualClock
 from headwater.disk import ForgetfulDisk, RealDisk
 from headwater.errors import UserError
-from headwater.sealed import copy_of
-from tests.support.logs import DATA, SMALL, append, open_log, open_store, overwrite, read_all
+from headwater.sealed import copy_of, seal, unseal
+from tests.support.logs import DATA, SMALL, all_files, append, open_log, open_store, overwrite, read_all
 
 
 def open_real(directory: Path, node: str = "edge-1") -> LogStore:
@@ -221,6 +222,32 @@ def test_a_newer_format_is_refused(text: bytes) -> None:
         open_store(disk)
 
 
+@pytest.mark.parametrize("damaged", ["", "topics.json", "identity.json"])
+def test_a_newer_list_of_topics_is_refused_and_nothing_in_its_directory_is_touched(damaged: str) -> None:
+    disk = ForgetfulDisk()
+    open_log(disk)[0].close()
+    for name in ("topics.json", "topics.copy.json"):
+        members = unseal(disk.read_file(f"{DATA}/node/{name}"))
+        overwrite(disk, f"{DATA}/node/{name}", seal({**members, "format": 2, "shapes": ["new"]}))
+    if damaged:
+        overwrite(disk, f"{DATA}/node/{damaged}", b"\0")
+    before = all_files(disk)
+    with pytest.raises(UserError, match=r"/data was written by a newer Headwater \(format 2; this one knows 1\)"):
+        open_store(disk)
+    assert all_files(disk) == before
+
+
+@pytest.mark.parametrize("form", [0, -1, "1", None, True])
+def test_what_is_no_format_at_all_is_damage(form: object) -> None:
+    disk, alarms = ForgetfulDisk(), list[str]()
+    open_log(disk)[0].close()
+    for name in ("topics.json", "topics.copy.json"):
+        members = unseal(disk.read_file(f"{DATA}/node/{name}"))
+        overwrite(disk, f"{DATA}/node/{name}", seal({**members, "format": form}))
+    assert list(open_store(disk, alarm=alarms.append).topics) == ["t"]
+    assert alarms == ["Topic t was missing from the list of topics; found its directories again"]
+
+
 @pytest.mark.parametrize("name", ["identity.json", "topics.json"])
 @pytest.mark.parametrize("fault", ["zeros", "gone", "bad sector", "a bit"])
 def test_one_of_two_copies_is_enough_and_the_other_is_made_again(name: str, fault: str) -> None:
@@ -316,8 +343,14 @@ def test_a_directory_in_use_names_its_holder(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(UserError, match=f"{tmp_path} is in use by process {holder.pid} ") as caught:
+        reserve = tmp_path / "node" / "reserve"
+        reserve.write_bytes(b"not free to go")
+        with (
+            patch.object(RealDisk, "free_bytes", return_value=0),
+            pytest.raises(UserError, match=f"{tmp_path} is in use by process {holder.pid} ") as caught,
+        ):
             open_real(tmp_path)
+        assert reserve.exists()
         assert "python" in caught.value.what
         holder.communicate()
     open_real(tmp_path).close()
