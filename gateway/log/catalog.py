@@ -38,12 +38,16 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TopicEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One topic; `id` in Kafka's text form. `deleting` while its directories are being removed."""
+    """One topic; `id` in Kafka's text form. `deleting` while its directories are being removed.
+
+    `deleted` is by partition number the offset that its log starts at because clients have deleted what is below.
+    """
 
     id: str
     partitions: int
     config: dict[str, str]
     deleting: bool = False
+    deleted: dict[str, int] = {}
 
 
 class _Topics(msgspec.Struct, kw_only=True):
@@ -235,7 +239,11 @@ class Catalog:
 
     def put_topic(self, name: str, entry: TopicEntry) -> None:
         """Make a topic's entry durable. Raises `OSError`, with nothing changed."""
-        self._replace({**self.topics, name: entry})
+        self.put_topics({name: entry})
+
+    def put_topics(self, entries: Mapping[str, TopicEntry]) -> None:
+        """The same for several at once."""
+        self._replace({**self.topics, **entries})
 
     def drop_topic(self, name: str) -> None:
         self._replace({other: entry for other, entry in self.topics.items() if other != name})

@@ -125,6 +125,7 @@ class Directories:
             alarm=self._alarm,
             compacted=compacted,
         )
+        log.delete_below(entry.deleted.get(str(number), 0))
         if on_trust:
             self.unread.append(Unread(log))
         self._offsets.recovery_points[key] = log.log_end_offset

@@ -6,13 +6,12 @@ Kept in `<data>/node/expired.json` and its copy, so that a restart does not forg
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import partial
 from typing import Any
 
 import msgspec
 
-from gateway.log.records import read_header
 from gateway.log.segment import Segment, headers
 from headwater.disk import Disk
 from headwater.errors import HeadwaterError
@@ -57,6 +56,7 @@ class _File(msgspec.Struct, kw_only=True):
     v: int = 1
     totals: dict[str, Total] = {}
     owed: list[Expired] = []
+    deleted: dict[str, int] = {}
 
 
 class Expiries:
@@ -82,6 +82,23 @@ class Expiries:
             self._file.owed = [*self._file.owed, expired][-RANGES_MAX:]
         self._waiting.append(expired)
         self.tell()
+
+    def deleted_below(self, log_id: str) -> int:
+        """Up to where deletions by clients are in the books, of one log."""
+        return self._file.deleted.get(log_id, 0)
+
+    def note_deleted(self, log_id: str, expired: Expired) -> None:
+        """Count what clients have deleted; its bytes are freed later."""
+        self._file.deleted[log_id] = expired.end
+        self.note(expired)
+
+    def note_freed(self, topic: str, partition: int, size_bytes: int) -> None:
+        """Files went of which every record was counted before."""
+        self._file.totals.setdefault(f"{topic}/{partition}", Total()).bytes += size_bytes
+
+    def forget_others(self, log_ids: Container[str]) -> None:
+        """Deletions in logs that are gone are of no use any more."""
+        self._file.deleted = {each: end for each, end in self._file.deleted.items() if each in log_ids}
 
     def tell(self) -> None:
         """Write the events that wait. Beyond `WAITING_MAX` the oldest are merged: fewer events, no fewer records."""
@@ -141,8 +158,8 @@ def _merged(waiting: list[Expired]) -> list[Expired]:
     return list(merged.values())
 
 
-def times_of(disk: Disk, segments: list[Segment]) -> tuple[int, int]:
-    """Blocks: the least and the greatest time that the segments' batch headers name; (-1, -1) when none can be read."""
+def times_of(disk: Disk, segments: list[Segment], first: int, end: int) -> tuple[int, int]:
+    """Blocks: first and greatest time that headers of batches with offsets in [first, end) name, or (-1, -1)."""
     least, greatest = -1, -1
     for segment in segments:
         try:
@@ -150,10 +167,10 @@ def times_of(disk: Disk, segments: list[Segment]) -> tuple[int, int]:
         except OSError:
             continue
         try:
-            if least < 0 and segment.size:
-                least = read_header(disk.read_at(handle, 61, 0)).base_timestamp
             for _, fields, _ in headers(disk, handle, 0, segment.size):
-                greatest = max(greatest, fields[8])
+                if fields[0] < end and fields[0] + fields[6] >= first:
+                    least = fields[7] if least < 0 else least
+                    greatest = max(greatest, fields[8])
         except (HeadwaterError, OSError):
             continue
         finally:

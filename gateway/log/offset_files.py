@@ -88,6 +88,6 @@ def log_start(noted: int, bases: list[int]) -> int:
     """Where a log begins whose segments have these bases, ascending, and whose start was noted there.
 
     Only whole segments ever expire. A note that points into one is damaged, or a broker's that deleted records: all of
-    the segment is served.
+    the segment is served. (What was deleted here stands in the list of topics, which checks itself.)
     """
     return max([bases[0], *(base for base in bases if base <= noted)])

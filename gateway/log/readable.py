@@ -42,7 +42,9 @@ class Readable(ABC):
     def last_stable_offset(self) -> int:
         """What read_committed may see: below every transaction that is open or whose marker is not on disk."""
         unstable = self._state.transactions.first_unstable
-        return self.synced_offset if unstable is None or unstable > self.synced_offset else unstable
+        if unstable is None or unstable > self.synced_offset:
+            return self.synced_offset
+        return max(unstable, self.log_start_offset)  # a transaction's first records may have been deleted
 
     @property
     def size_bytes(self) -> int:
@@ -77,15 +79,17 @@ class Readable(ABC):
     def offset_for_timestamp(self, timestamp_ms: int) -> tuple[int, int] | None:
         """Offset and timestamp of the first record at or after a time, or None."""
         self._write_gathered()  # the search reads headers up to the segment's end
-        return self._segments.offset_for_timestamp(timestamp_ms, self.synced_offset)
+        return self._segments.offset_for_timestamp(timestamp_ms, self.log_start_offset, self.synced_offset)
 
     def newest_timestamp(self) -> tuple[int, int] | None:
-        """Offset and timestamp of the newest record (ListOffsets -3), or None."""
-        return self._segments.newest_timestamp()
+        """Offset and timestamp of the newest record (ListOffsets -3), or None; None too when that one was deleted."""
+        found = self._segments.newest_timestamp()
+        return None if found is None or found[0] < self.log_start_offset else found
 
     def chain_at(self, offset: int) -> int | None:
         """The hash chain's value at a batch boundary; None when `offset` is none, or the history there is unknown."""
-        if not self.log_start_offset <= offset <= self.log_end_offset:
+        # From the files' first offset on: a batch of which records are deleted is the link to the next.
+        if not self._segments.all()[0].base_offset <= offset <= self.log_end_offset:
             return None
         if offset == self.log_end_offset:
             return self._chain

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-AGE, BYTES, DISK, LEFT = "age", "bytes", "disk full", "left by a stop"
+AGE, BYTES, DISK, LEFT, BY_CLIENT = "age", "bytes", "disk full", "left by a stop", "deleted by a client"
 
 _RANKS = {"deadletter": 1, "alerts": 2, "events": 2}
 """When the disk is full, topics of a higher rank go last; everything else is as good as readings."""

@@ -133,9 +133,9 @@ class Segments:
                     return found
         return found
 
-    def offset_for_timestamp(self, timestamp: int, limit_offset: int) -> tuple[int, int] | None:
-        """Offset and timestamp of the first record below `limit_offset` that is not older than `timestamp`."""
-        for segment in self._all:
+    def offset_for_timestamp(self, timestamp: int, first_offset: int, limit_offset: int) -> tuple[int, int] | None:
+        """Offset and timestamp of the first record in [first_offset, limit_offset) that is not older."""
+        for segment in self._all[self.holding(first_offset) :]:
             if segment.base_offset >= limit_offset:
                 return None
             if not segment.newest_known:
@@ -143,30 +143,29 @@ class Segments:
             if segment.newest_timestamp < timestamp:
                 continue
             self._cache.use(segment)
-            start = find_batch(
-                self._disk, segment, segment.base_offset + segment.times.offset_before(timestamp), segment.size
-            )
+            near = segment.base_offset + segment.times.offset_before(timestamp)
+            start = find_batch(self._disk, segment, max(near, first_offset), segment.size)
             for position, fields, _ in headers(self._disk, segment.handle, start, segment.size):
                 if fields[0] >= limit_offset:
                     return None
                 if fields[8] >= timestamp:
-                    found = self._first_not_older(segment, position, fields, timestamp)
+                    found = self._first_not_older(segment, position, fields, timestamp, first_offset)
                     if found is not None:
                         return found
         return None
 
     def _first_not_older(
-        self, segment: Segment, position: int, fields: tuple[int, ...], timestamp: int
+        self, segment: Segment, position: int, fields: tuple[int, ...], timestamp: int, first_offset: int
     ) -> tuple[int, int] | None:
         batch = self._disk.read_at(segment.handle, fields[1] + LENGTH_OFFSET, position)
         try:
             columns = decode_batch(batch)
         except MissingCodec:
-            return fields[0], fields[7]  # the batch's beginning is the nearest that can be said
+            return max(fields[0], first_offset), fields[7]  # the batch's beginning is the nearest that can be said
         for offset, each in zip(columns.offsets, columns.timestamps, strict=True):
-            if each >= timestamp:
+            if each >= timestamp and offset >= first_offset:
                 return offset, each
-        return None  # compaction took the record out that the batch's time tells of
+        return None  # compaction took the record out that the batch's time tells of, or it is deleted
 
     def newest_timestamp(self) -> tuple[int, int] | None:
         """Offset and value of the greatest timestamp; the offset is that of its batch's last record."""

@@ -11,6 +11,8 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+import msgspec
+
 from gateway.log import checkpoints, clean_stop
 from gateway.log.adoption import find_unlisted
 from gateway.log.catalog import Catalog, TopicEntry, check_partitions, check_topic_name, new_id, write_properties
@@ -173,7 +175,20 @@ class LogStore:
         self._catalog.save()
         for name, entry in sorted(self._catalog.topics.items()):
             self._topics[name] = self._topic(name, entry, self._directories.open(name, entry))
+        self._end_vain_deletions()
         self._write_checkpoints()
+
+    def _end_vain_deletions(self) -> None:
+        """A disk that lost what it had synced may end a log below its start: what comes now was never deleted."""
+        entries = {
+            name: msgspec.structs.replace(entry, deleted=deleted)
+            for name, entry in self._catalog.topics.items()
+            for logs in [self._topics[name].partitions]
+            for deleted in [{at: min(offset, logs[int(at)].log_end_offset) for at, offset in entry.deleted.items()}]
+            if deleted != entry.deleted
+        }
+        if entries:
+            self._catalog.put_topics(entries)
 
     def _adopt_directories(self, *, known: bool) -> None:
         for name, entry in find_unlisted(self._disk, self._log_dir, self._catalog.topics, list_known=known).items():
@@ -232,7 +247,7 @@ class LogStore:
         """More partitions; durable when it returns. Raises `InvalidTopic`, `LogFailed`."""
         check_partitions(name, partitions)
         topic, entry = self._topics[name], self._catalog.topics[name]
-        entry = TopicEntry(id=entry.id, partitions=partitions, config=entry.config)
+        entry = msgspec.structs.replace(entry, partitions=partitions)
         topic.partitions.extend(self._add_partitions(name, entry, len(topic.partitions)))
 
     def _add_partitions(self, name: str, entry: TopicEntry, first: int = 0) -> list[PartitionLog]:
@@ -255,7 +270,7 @@ class LogStore:
         parsed = parse_config(config)
         entry = self._catalog.topics[name]
         try:
-            self._catalog.put_topic(name, TopicEntry(id=entry.id, partitions=entry.partitions, config=dict(config)))
+            self._catalog.put_topic(name, msgspec.structs.replace(entry, config=dict(config)))
         except OSError as error:
             raise LogFailed(f"Cannot change topic {name}: {error.strerror or error}") from error
         topic.config.clear()
@@ -270,9 +285,7 @@ class LogStore:
             raise InvalidTopic(f"There is no topic {name}")
         entry = self._catalog.topics[name]
         try:
-            self._catalog.put_topic(
-                name, TopicEntry(id=entry.id, partitions=entry.partitions, config=entry.config, deleting=True)
-            )
+            self._catalog.put_topic(name, msgspec.structs.replace(entry, deleting=True))
             del self._topics[name]
             with self.flusher.between_rounds():
                 for log in topic.partitions:
@@ -282,6 +295,30 @@ class LogStore:
             self._write_checkpoints()
         except OSError as error:
             raise LogFailed(f"Cannot delete topic {name}: {error.strerror or error}") from error
+
+    def delete_records(self, starts: Mapping[tuple[str, int], int]) -> None:
+        """Begin logs at later offsets, at most their synced ends; durable when it returns. Raises `LogFailed`.
+
+        Upkeep tells of it and removes the files.
+        """
+        logs = {key: self._topics[key[0]].partitions[key[1]] for key in starts}
+        later = {key: starts[key] for key, log in logs.items() if starts[key] > log.log_start_offset}
+        if not later:
+            return
+        entries: dict[str, TopicEntry] = {}
+        for (name, index), offset in later.items():
+            entry = entries.get(name, self._catalog.topics[name])
+            entries[name] = msgspec.structs.replace(entry, deleted={**entry.deleted, str(index): offset})
+        try:
+            self._catalog.put_topics(entries)
+        except OSError as error:
+            raise LogFailed(f"Cannot delete records: {error.strerror or error}") from error
+        for key, offset in later.items():
+            logs[key].delete_below(offset)
+        try:
+            self._offsets.set_starts(later)
+        except OSError as error:  # for a broker that goes on with these files: the list of topics has it for us
+            self._alarm(f"{checkpoints.LOG_STARTS} could not be written: {error.strerror or error}")
 
     # -- durability
 

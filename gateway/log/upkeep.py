@@ -14,13 +14,14 @@ from functools import partial
 from typing import Any, TypeVar
 
 from gateway.log.arrivals import Arrivals
+from gateway.log.checkpoints import encode_id
 from gateway.log.cleaner import Cleaner
 from gateway.log.errors import LogFailed
 from gateway.log.expiries import Emit, Expired, Expiries, WhenSynced, times_of
 from gateway.log.partition import PartitionLog
 from gateway.log.proofread import Proofreader
 from gateway.log.reserve import RELEASE_BELOW_BYTES, make_reserve, make_start_reserve, release_when_full, reserve_path
-from gateway.log.retention import DISK, LEFT, Held, Key, Rule, choose_for_disk, expired
+from gateway.log.retention import BY_CLIENT, DISK, LEFT, Held, Key, Rule, choose_for_disk, expired
 from gateway.log.segment import Segment
 from gateway.log.steps import Steps
 from gateway.log.store import LogStore
@@ -97,6 +98,7 @@ class Upkeep:
         for key, (log, config) in logs.items():
             self._arrivals.observe(key, log.segment_sizes(), self._now_ms)
             self._roll_when_old(log, config)
+            yield from self._tell_deleted(log, self._rule(key, log, config))
             yield None
         yield from self._mind_the_disk(logs)
         for key, (log, config) in logs.items():
@@ -115,6 +117,7 @@ class Upkeep:
         except OSError as error:
             self._fail("reading again", error)
         self._arrivals.forget_others(set(logs))
+        self._books.forget_others({_id_of(log) for log, _ in logs.values()})
         if self._arrivals.changed:
             yield from self._try("arrivals", partial(self._arrivals.save, self._arrivals.encode()))
         yield from self._compact(logs)
@@ -153,6 +156,9 @@ class Upkeep:
     def _roll_when_old(self, log: PartitionLog, config: TopicConfig) -> None:
         """A topic that nobody writes to any more closes its segment too, so that it can expire or be compacted."""
         active = log.active_segment
+        if active.size and active.base_offset < active.next_offset <= log.log_start_offset and not log.closed:
+            self._roll(log)  # clients have deleted all that is in it
+            return
         if self._now_ms is None or not active.size or log.closed:
             return
         arrived = self._arrivals.of((log.topic, log.index), active.base_offset)
@@ -171,32 +177,52 @@ class Upkeep:
 
     def _give_up(self, log: PartitionLog, end: int, rule: Rule, cause: str) -> Steps:
         segments = [each for each in log.closed_segments() if log.next_base(each) <= end]
+        first = segments[0].base_offset if cause == LEFT else max(log.log_start_offset, segments[0].base_offset)
+        first = max(first, self._books.deleted_below(_id_of(log)))
+        size_bytes = sum(segment.size for segment in segments)
         times: list[tuple[int, int]] = []
-        yield lambda: times.append(times_of(self._disk, segments))
+        yield lambda: times.append(times_of(self._disk, segments, first, end))
         if log.closed:
             return
-        first = segments[0].base_offset if cause == LEFT else max(log.log_start_offset, segments[0].base_offset)
-        owed = first if rule.settled is None else max(first, rule.settled)
-        lost = (cause == DISK or rule.settled is not None) and owed < end
         self._doomed += [(log, segment) for segment in log.start_at(end)]
-        self._books.note(
-            Expired(
-                topic=log.topic,
-                partition=log.index,
-                first=first,
-                end=end,
-                bytes=sum(segment.size for segment in segments),
-                from_ms=times[0][0],
-                to_ms=times[0][1],
-                cause=cause,
-                at_ms=self._clock.wall_ms(),
-                owed_from=owed if lost else None,
-            )
-        )
-        _log.info("%s-%d: records %d to %d expired (%s)", log.topic, log.index, first, end, cause)
+        if first < end:
+            self._books.note(self._expired(log, first, end, rule, cause, times[0], size_bytes))
+            _log.info("%s-%d: records %d to %d expired (%s)", log.topic, log.index, first, end, cause)
+        else:
+            self._books.note_freed(log.topic, log.index, size_bytes)
         starts = {(log.topic, log.index): log.log_start_offset}
         # On a full disk there may be no room for either: the files go all the same, and are missed by nobody.
         yield from self._try("log starts", partial(self._store.offsets.set_starts, starts))
+        yield from self._try("books", partial(self._books.save, self._books.encode()))
+
+    def _expired(
+        self, log: PartitionLog, first: int, end: int, rule: Rule, cause: str, times: tuple[int, int], size_bytes: int
+    ) -> Expired:
+        owed = first if rule.settled is None else max(first, rule.settled)
+        lost = (cause == DISK or rule.settled is not None) and owed < end
+        return Expired(
+            topic=log.topic,
+            partition=log.index,
+            first=first,
+            end=end,
+            bytes=size_bytes,
+            from_ms=times[0],
+            to_ms=times[1],
+            cause=cause,
+            at_ms=self._clock.wall_ms(),
+            owed_from=owed if lost else None,
+        )
+
+    def _tell_deleted(self, log: PartitionLog, rule: Rule) -> Steps:
+        """What clients have deleted since the last turn, or before a start that came between."""
+        first, end = max(self._books.deleted_below(_id_of(log)), log.segment_sizes()[0][0]), log.deleted_below
+        if log.closed or first >= end:
+            return
+        segments = log.segments_between(first, end)
+        times: list[tuple[int, int]] = []
+        yield lambda: times.append(times_of(self._disk, segments, first, end))
+        self._books.note_deleted(_id_of(log), self._expired(log, first, end, rule, BY_CLIENT, times[0], 0))
+        _log.info("%s-%d: records %d to %d are gone (%s)", log.topic, log.index, first, end, BY_CLIENT)
         yield from self._try("books", partial(self._books.save, self._books.encode()))
 
     def _remove_doomed(self) -> Steps:
@@ -305,6 +331,11 @@ class Upkeep:
         if self._failures.get(name) != what:
             _log.error("%s: %s", name, what)
         self._failures[name] = what
+
+
+def _id_of(log: PartitionLog) -> str:
+    """Not by name: another topic may bear it later."""
+    return f"{encode_id(log.topic_id)}/{log.index}"
 
 
 def _discard(_result: object) -> None:

@@ -22,6 +22,7 @@ class Upkept(ABC):
     topic: str
     index: int
     log_start_offset: int
+    synced_offset: int
     closed: bool
     _unready: bool
     _files: PartitionFiles
@@ -77,6 +78,10 @@ class Upkept(ABC):
         limit = self._synced[0].base_offset
         return [segment for segment in self._segments.all() if segment.base_offset < limit]
 
+    def segments_between(self, first: int, end: int) -> list[Segment]:
+        """Those with offsets in [first, end), the active one too."""
+        return [each for each in self._segments.all() if each.base_offset < end and each.next_offset > first]
+
     def next_base(self, segment: Segment) -> int:
         """Where the segment after a closed one begins."""
         return self._segments.base_after(segment.base_offset)
@@ -94,6 +99,14 @@ class Upkept(ABC):
     @abstractmethod
     def _roll(self) -> None:
         """Close the active segment and go on in a new one. Raises `LogFailed`."""
+
+    deleted_below = 0
+    """Where clients have wished the log to begin."""
+
+    def delete_below(self, offset: int) -> None:
+        """Serve nothing below `offset`, at most the synced end, any more; the caller has made that durable."""
+        self.deleted_below = max(self.deleted_below, min(offset, self.synced_offset))
+        self.log_start_offset = max(self.log_start_offset, self.deleted_below)
 
     def start_at(self, offset: int) -> list[Segment]:
         """Give up everything below `offset`, a closed segment's end: readers see it gone at once.

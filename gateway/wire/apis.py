@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gateway.wire import alterations, cluster, epochs, fetch, guard, offsets, produce, sasl, topics
+from gateway.wire import alterations, cluster, deletions, epochs, fetch, guard, offsets, produce, sasl, topics
 from gateway.wire.alike import Run
 from gateway.wire.broker import Broker, Handler
 from gateway.wire.compiler import Body
@@ -67,6 +67,7 @@ _HANDLERS: dict[ApiKey, Handler] = {
     ApiKey.SASL_AUTHENTICATE: lambda broker, request, peer, reply: reply(sasl.authenticate_again(request)),
     ApiKey.CREATE_TOPICS: _now(topics.create_topics),
     ApiKey.DELETE_TOPICS: _now(topics.delete_topics),
+    ApiKey.DELETE_RECORDS: _now(deletions.delete_records),
     ApiKey.INIT_PRODUCER_ID: lambda broker, request, peer, reply: broker.transactions.init(request, peer, reply),
     ApiKey.OFFSET_FOR_LEADER_EPOCH: _now(epochs.offset_for_leader_epoch),
     ApiKey.ADD_PARTITIONS_TO_TXN: lambda broker, request, peer, reply: broker.transactions.add(request, peer, reply),

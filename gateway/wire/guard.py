@@ -57,6 +57,7 @@ GUARDS: dict[ApiKey, Guard] = {
     ApiKey.DELETE_GROUPS: groups.delete_groups,
     ApiKey.CREATE_TOPICS: topics.create_topics,
     ApiKey.DELETE_TOPICS: topics.delete_topics,
+    ApiKey.DELETE_RECORDS: topics.delete_records,
     ApiKey.CREATE_PARTITIONS: topics.create_partitions,
     ApiKey.DESCRIBE_CONFIGS: topics.describe_configs,
     ApiKey.INCREMENTAL_ALTER_CONFIGS: topics.alter_configs,

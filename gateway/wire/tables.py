@@ -207,6 +207,14 @@ response
   throttle_time_ms:int32=0
   results[] { name:string error_code:int16 error_message:string?=null }
 
+DeleteRecords 21 0-2 flexible 2
+request
+  topics[] { name:string partitions[] { partition_index:int32 offset:int64 } }
+  timeout_ms:int32
+response
+  throttle_time_ms:int32=0
+  topics[] { name:string partitions[] { partition_index:int32 low_watermark:int64 error_code:int16 } }
+
 IncrementalAlterConfigs 44 0-1 flexible 1
 request
   resources[] {

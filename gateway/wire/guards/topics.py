@@ -59,6 +59,25 @@ def delete_topics(rights: Rights, request: Request, broker: Broker) -> Verdict:
     return Rest(left, lambda answer: {"responses": [*answer["responses"], *answers]})
 
 
+def delete_records(rights: Rights, request: Request, broker: Broker) -> Verdict:
+    """DELETE on each topic."""
+    body: dict[str, Any] = request.body or {}
+    rest, refused = divide(body["topics"], lambda asked: rights.may(Operation.DELETE, Kind.TOPIC, asked["name"]))
+    if not refused:
+        return None
+    answers = [
+        {
+            "name": asked["name"],
+            "partitions": [
+                {"partition_index": part["partition_index"], "low_watermark": -1, "error_code": _NO_TOPIC}
+                for part in asked["partitions"]
+            ],
+        }
+        for asked in refused
+    ]
+    return Rest({**body, "topics": rest}, lambda answer: {"topics": [*answer["topics"], *answers]})
+
+
 def create_partitions(rights: Rights, request: Request, broker: Broker) -> Verdict:
     """ALTER on each topic."""
     body: dict[str, Any] = request.body or {}

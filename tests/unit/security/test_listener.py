@@ -220,12 +220,16 @@ def test_what_is_allowed_of_a_request_is_done_and_the_rest_refused(tmp_path: Pat
             asked = {"topics": grown, "timeout_ms": 5000, "validate_only": False}
             answer = await channel.call(ApiKey.CREATE_PARTITIONS, asked)
             assert {each["name"]: each["error_code"] for each in answer["results"]} == {"mine": 0, "other": denied}
+            parts = [{"partition_index": 0, "offset": 0}]
+            asked = {"topics": [{"name": name, "partitions": parts} for name in both], "timeout_ms": 5000}
+            answer = await channel.call(ApiKey.DELETE_RECORDS, asked)
+            assert _codes(answer["topics"], "name", "partitions") == {"mine": 0, "other": denied}
             asked = {"topics": [{"name": name, "topic_id": bytes(16)} for name in both], "timeout_ms": 5000}
             answer = await channel.call(ApiKey.DELETE_TOPICS, asked)
             assert {each["name"]: each["error_code"] for each in answer["responses"]} == {"mine": 0, "other": denied}
             assert set(node.store.topics) >= {"other"}
             assert "mine" not in node.store.topics
-            assert node.listener.status()["denied"] == 9
+            assert node.listener.status()["denied"] == 10
             channel.close()
 
     run(scenario)

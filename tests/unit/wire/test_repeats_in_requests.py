@@ -83,6 +83,7 @@ REQUESTS: dict[ApiKey, dict[str, Any]] = {
     ApiKey.CREATE_TOPICS: {"topics": listed("name")},
     ApiKey.CREATE_PARTITIONS: {"topics": listed("name")},
     ApiKey.DELETE_TOPICS: {"topics": listed("name", topic_id=ZERO_UUID)},
+    ApiKey.DELETE_RECORDS: {"topics": listed("name", partitions=[])},
     ApiKey.METADATA: {"topics": listed("name", topic_id=ZERO_UUID), "allow_auto_topic_creation": True},
     ApiKey.DESCRIBE_GROUPS: {"groups": names()},
     ApiKey.DELETE_GROUPS: {"groups_names": names()},
