@@ -22,6 +22,7 @@ from gateway.wire.alike import Run
 from gateway.wire.broker import Broker
 from gateway.wire.compiler import Body
 from gateway.wire.peer import Peer
+from gateway.wire.rooms import Rooms
 from gateway.wire.sasl import SaslGate
 from gateway.wire.schema import ApiKey
 from gateway.wire.session import Request, ServerSession, encode_response
@@ -44,6 +45,7 @@ class Host(Protocol):
     settings: KafkaSettings
     loop: asyncio.AbstractEventLoop
     buffer: memoryview
+    rooms: Rooms
     broken: int
     strangers: Rights | None
 
@@ -107,7 +109,8 @@ class Connection(asyncio.BufferedProtocol):
         self.gate: SaslGate | None = None  # as long as it has not
         self.transport: asyncio.Transport | None = None
         self.peer = Peer("unknown", host.advertised if door is None else door.advertised)
-        self.session = ServerSession(frame_bytes_max=host.settings.frame_bytes_max)
+        self.session = ServerSession(frame_bytes_max=host.settings.frame_bytes_max, rooms=host.rooms)
+        self.room: memoryview | None = None  # of the long frame that is coming, if one is
         self.slots: deque[_Slot] = deque()
         self.outstanding = 0  # requests that the slots stand for
         self.blocking: _Slot | None = (
@@ -138,14 +141,22 @@ class Connection(asyncio.BufferedProtocol):
         if self.transport is not None:
             self.transport = None
             self.slots.clear()
+            self.session.forget()
             self.host.disconnected(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self.host.buffer
+        self.room = self.session.room()
+        return self.host.buffer if self.room is None else self.room
 
     def buffer_updated(self, nbytes: int) -> None:
         self.active = True
-        self.session.feed(self.host.buffer[:nbytes])
+        if self.room is None:
+            self.session.feed(self.host.buffer[:nbytes])
+        else:
+            self.room = None
+            if not self.session.received(nbytes):
+                self.host.hold(self)
+                return
         if self.host.one_alone():  # nobody else can join the group: a turn more would only be waited for
             flusher = self.host.broker.store.flusher
             flusher.hold()

@@ -1,7 +1,8 @@
 """The Kafka listener: moves bytes between sockets and the broker, in the loop that ingest shares.
 
 One receive buffer per listener: requests are handled in the callback that received them, and only incomplete frames
-are copied out; `gateway.connection` is what becomes of one client's.
+are copied out, the beginning of a long one into a room where the rest of it is received; `gateway.connection` is what
+becomes of one client's.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from gateway.holdings import Holdings
 from gateway.users import ANONYMOUS
 from gateway.wire.acl import Rights
 from gateway.wire.broker import Broker
+from gateway.wire.rooms import Rooms
 from gateway.wire.settings import KafkaSettings
 from headwater.net import Listener, Net, is_loopback
 
@@ -44,6 +46,7 @@ class KafkaListener:
         # Whether this turn of the loop is one connection's alone (`headwater.net`); False where the loop cannot tell.
         self.one_alone: Callable[[], bool] = getattr(loop, "one_alone", lambda: False)
         self.buffer = memoryview(bytearray(_BUFFER_BYTES))
+        self.rooms = Rooms()
         # Of all connections together. Two of the longest requests may be under way at a time, and any number of short.
         self._unread: Holdings[Connection] = Holdings(Connection.unread, 2 * settings.frame_bytes_max)
         self._unsent: Holdings[Connection] = Holdings(Connection.unsent, settings.unsent_bytes_max)

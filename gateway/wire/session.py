@@ -17,6 +17,7 @@ from gateway.wire.compiler import Body, decoder, encoder
 from gateway.wire.errors import ErrorCode
 from gateway.wire.framing import Buffer, FrameReader, join_frame
 from gateway.wire.primitives import MalformedError, skip_tags
+from gateway.wire.rooms import Rooms
 from gateway.wire.schema import BY_KEY, SERVED, ApiKey, Versions
 from headwater.errors import LimitError, PeerError
 
@@ -72,13 +73,22 @@ class ServerSession:
     Raises `PeerError` (close the connection): no frame, an API or a version that is not served.
     """
 
-    def __init__(self, *, frame_bytes_max: int = FRAME_BYTES_MAX, served: Mapping[ApiKey, Versions] = SERVED) -> None:
-        self._frames = FrameReader(frame_bytes_max=frame_bytes_max)
+    def __init__(
+        self,
+        *,
+        frame_bytes_max: int = FRAME_BYTES_MAX,
+        served: Mapping[ApiKey, Versions] = SERVED,
+        rooms: Rooms | None = None,
+    ) -> None:
+        self._frames = FrameReader(frame_bytes_max=frame_bytes_max, rooms=rooms)
         self._served = served
         self.bare = False  # frames without a header: tokens, after SaslHandshake version 0
         self.alike: Alike | None = None  # what the last Produce has in common with those that `next_alike` finds
         self.feed = self._frames.feed
+        self.room = self._frames.room
+        self.received = self._frames.received
         self.keep = self._frames.keep
+        self.forget = self._frames.forget
 
     @property
     def unread_bytes(self) -> int:

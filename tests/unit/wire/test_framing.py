@@ -8,6 +8,7 @@ from random import Random
 import pytest
 
 from gateway.wire.framing import FrameReader, join_frame
+from gateway.wire.rooms import ROOM_BYTES, ROOMS_MAX, Rooms
 from headwater.errors import LimitError
 
 
@@ -88,3 +89,54 @@ def test_a_long_length_takes_memory_only_as_its_bytes_come() -> None:
         assert tracemalloc.get_traced_memory()[1] < 100_000
     finally:
         tracemalloc.stop()
+
+
+def test_long_frames_in_pieces_are_received_where_they_are_read_and_rooms_go_back() -> None:
+    random = Random(2)
+    rooms = Rooms()
+    in_place = 0
+    for split in (5_000, 70_001, 262_144, 900_000, 3 << 20):
+        sizes = (1_000_000, 10, 70_000, 430_000, 430_000, 430_000, ROOM_BYTES - 4, ROOM_BYTES, 1_500_000, 65_000, 1)
+        sent = [random.randbytes(size) for size in sizes]
+        stream = b"".join(join_frame([b"", frame]) for frame in sent)
+        readers = [FrameReader(frame_bytes_max=2 << 20, rooms=rooms) for _ in range(ROOMS_MAX + 1)]
+        got: list[list[bytes]] = [[] for _ in readers]
+        shared = memoryview(bytearray(3 << 20))
+        at = [0] * len(readers)
+        while any(position < len(stream) for position in at):
+            for number, reader in enumerate(readers):
+                room = reader.room()
+                into = shared if room is None else room
+                piece = stream[at[number] :][: min(split, len(into))]
+                into[: len(piece)] = piece
+                at[number] += len(piece)
+                if room is None:
+                    reader.feed(shared[: len(piece)])
+                elif not reader.received(len(piece)):
+                    continue
+                else:
+                    in_place += 1
+                while (frame := reader.next()) is not None:
+                    got[number].append(bytes(frame))
+                reader.keep()
+                shared[: len(piece)] = b"\xee" * len(piece)
+        assert got == [sent] * len(readers), split
+        assert not any(reader.unread_bytes for reader in readers)
+        found = [rooms.take() is None for _ in range(ROOMS_MAX + 1)]
+        assert found == [False] * ROOMS_MAX + [True], "one did not go back"
+        for _ in range(ROOMS_MAX):
+            rooms.give(memoryview(bytearray(ROOM_BYTES)))
+    assert in_place > 20
+
+
+def test_a_reader_that_ends_in_the_middle_of_a_frame_gives_its_room_back() -> None:
+    rooms = Rooms()
+    for _ in range(ROOMS_MAX + 1):
+        reader = FrameReader(frame_bytes_max=2 << 20, rooms=rooms)
+        reader.feed((1_000_000).to_bytes(4, "big") + bytes(100_000))
+        assert reader.next() is None
+        reader.keep()
+        assert reader.room() is not None
+        reader.forget()
+        assert reader.room() is None
+        assert reader.unread_bytes == 0
