@@ -15,13 +15,13 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_what_a_benchmark_has_started_ends_with_it(tmp_path: Path, number: signal.Signals) -> None:
     (tmp_path / "endless.py").write_text(
-        "import time\n"
+        "import signal\n"
         "from pathlib import Path\n"
         "from benchmarks.processes import running\n"
         "def main(*, rounds):\n"
-        f"    with running(['sleep', '600'], Path({str(tmp_path / 'log')!r})) as process:\n"
+        f"    with running(['sleep', 'infinity'], Path({str(tmp_path / 'log')!r})) as process:\n"
         "        print(process.pid, flush=True)\n"
-        "        time.sleep(600)\n"
+        "        signal.pause()\n"
     )
     program = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import benchmarks.__main__ as program;"

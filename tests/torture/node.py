@@ -179,7 +179,7 @@ def read_back(address: str) -> list[list[tuple[int, int]]]:
         consumer.assign([TopicPartition(TOPIC, partition, OFFSET_BEGINNING)])
         rows: list[tuple[int, int]] = []
         while True:
-            for message in consumer.consume(2_000, 5):
+            for message in consumer.consume(2_000, 0.1):  # it waits that long for as many
                 error = message.error()
                 if error is None:
                     rows.append((message.offset() or 0, number_of(message)))

@@ -15,13 +15,20 @@ from tests.torture.simulated_os import Crash, SimulatedOs
 from tests.torture.world import World
 
 
-def swap(wrap: Wrap) -> None:
-    """Compaction puts a segment in the place of others: nothing of them stays, and a refused step leaves them whole."""
+def grown(*, size: int, apart_ms: int = 0) -> tuple[SimulatedOs, World]:
+    """A compacted log of several segments, which the next turn of upkeep puts one in the place of."""
     simulated = SimulatedOs()
     world = World(simulated.disk())
     for _ in range(24):
-        world.append("c", size=60)
+        world.clock.advance(apart_ms)
+        world.append("c", size=size)
         world.flush()
+    return simulated, world
+
+
+def swap(wrap: Wrap) -> None:
+    """Compaction puts a segment in the place of others: nothing of them stays, and a refused step leaves them whole."""
+    simulated, world = grown(size=60)
     world.close()
     before, ledger = simulated.files(), world.ledger
     for refused in range(6):
@@ -50,12 +57,7 @@ def swap(wrap: Wrap) -> None:
 
 def swapping() -> list[Reference]:
     """What kills leave before each step of a swap that puts a compacted segment in the place of others."""
-    simulated = SimulatedOs()
-    world = World(simulated.disk())
-    for _ in range(24):
-        world.clock.advance(1)
-        world.append("c", size=40)
-        world.flush()
+    simulated, world = grown(size=40, apart_ms=1)
     rows = frozenset(views_of(world.store)["c"][0])
     world.close()
     again = on(simulated.files())
@@ -98,11 +100,7 @@ def swap_damaged(wrap: Wrap) -> None:
 
 def cut_while_swapping(every: int) -> int:
     """Cut the power in a pass of compaction: no start, and no check after it, finds a fault. `every` n-th state."""
-    simulated = SimulatedOs()
-    world = World(simulated.disk())
-    for _ in range(24):
-        world.append("c", size=40)
-        world.flush()
+    simulated, world = grown(size=40)
     world.close()
     states = 0
 
@@ -132,11 +130,7 @@ class _Bits(Random):
 
 def each_order() -> int:
     """Cut the power before a swap's renames are synced: whichever of them are kept, all of the log is there."""
-    simulated = SimulatedOs()
-    world = World(simulated.disk())
-    for _ in range(24):
-        world.append("c", size=60)
-        world.flush()
+    simulated, world = grown(size=60)
     world.close()
     again, ledger = on(simulated.files()), world.ledger
     left: list[SimulatedOs] = []

@@ -94,7 +94,7 @@ def judge(folder: Path, written: Written, end: str, damage: Damage) -> bool:
         store.close()
     except Violation:
         raise
-    except Exception as error:
+    except Exception as error:  # whatever it is: no damage may raise anything, and this says which one did
         raise Violation(f"{where}: {error!r}") from error
     if wrong := known.points - written.known.points - written.before.points:
         raise Violation(f"{where}: {wrong} is shown")

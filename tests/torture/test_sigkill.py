@@ -52,6 +52,10 @@ def _kill_and_compare(node: Node, count: int) -> str:
     return f"{count} SIGKILLs, {load.sent} records: 0 lost, 0 twice; slowest start {node.slowest_s * 1_000:.0f} ms"
 
 
+def test_a_sample_of_kills_under_load(tmp_path: Path) -> None:
+    kill_and_compare(tmp_path, 12)
+
+
 @pytest.mark.long("sigkill", count=1_000)
 def test_kills_under_load(tmp_path: Path, count: int) -> None:
     print(kill_and_compare(tmp_path, count))

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,7 +23,13 @@ from tests.torture.simulated_os import Directory, File, SimulatedOs
 from tests.torture.workload import make_ledger, read_ledger
 from tests.torture.world import DATA
 
-CALLS = "write,pwrite64,writev,fdatasync,fsync,rename,ftruncate,unlink,mkdir,rmdir"
+KINDS = {
+    "sync": ["fsync", "fdatasync"],
+    "write": ["write", "pwrite64", "writev", "ftruncate"],
+    "name": ["rename", "unlink", "mkdir", "rmdir"],
+}
+CALLS = [call for calls in KINDS.values() for call in calls]
+SAMPLE = [("fsync", 211), ("fdatasync", 17), ("write", 83), ("rename", 101), ("unlink", 23)]
 KILLED = -9
 
 
@@ -67,19 +74,45 @@ def kill_at(directory: Path, call: str, number: int) -> None:
         raise AssertionError(f"killed at {call} {number}: {error}") from error
 
 
-@pytest.mark.long("syscalls", count=2)
+def kill_at_each(directory: Path, kills: Iterable[tuple[str, int]]) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(kill_at, directory / f"{call}-{number}", call, number) for call, number in kills]:
+            done.result()
+
+
 @pytest.mark.peer("strace")
-def test_a_kill_at_every_system_call_that_changes_files(tmp_path: Path, count: int) -> None:
-    """At every `count`-th of each kind; 1: at every one."""
-    status, whole, wall_ms = traced(tmp_path / "whole", "-e", f"trace={CALLS}")
+def test_a_sample_of_kills_at_system_calls(tmp_path: Path) -> None:
+    kill_at_each(tmp_path, SAMPLE)
+
+
+def kill_everywhere(directory: Path, kind: str, every: int) -> None:
+    """At every `every`-th call of a kind that a whole run makes; 1: at every one."""
+    status, whole, wall_ms = traced(directory / "whole", "--seccomp-bpf", "-e", f"trace={','.join(CALLS)}")
     assert status == 0
     acked = sum(each.acked for each in whole.sent)
     assert acked > 50
-    judge(loaded(tmp_path / "whole" / "data"), whole, wall_ms)
-    there = Counter(re.findall(r"^\d+ +(\w+)\(", (tmp_path / "whole" / "trace").read_text(), re.MULTILINE))
-    kills = [(call, number) for call, times in there.items() for number in range(1 + (count > 1), times + 1, count)]
-    with ThreadPoolExecutor(2) as pool:
-        for done in [pool.submit(kill_at, tmp_path / f"{call}-{number}", call, number) for call, number in kills]:
-            done.result()
-    print(f"{len(kills)} SIGKILLs at {dict(there)}, {acked} records acknowledged when none came: 0 lost, 0 twice")
-    assert len(kills) >= there.total() // count - len(there)
+    judge(loaded(directory / "whole" / "data"), whole, wall_ms)
+    made = Counter(re.findall(r"^\d+ +(\w+)\(", (directory / "whole" / "trace").read_text(), re.MULTILINE))
+    there = {call: made[call] for call in KINDS[kind] if made[call]}
+    kills = [(call, number) for call, times in there.items() for number in range(1 + (every > 1), times + 1, every)]
+    kill_at_each(directory, kills)
+    print(f"{len(kills)} SIGKILLs at {there}, {acked} records acknowledged when none came: 0 lost, 0 twice")
+    assert len(kills) >= sum(there.values()) // every - len(there)
+
+
+@pytest.mark.long("syscalls-sync", count=1)
+@pytest.mark.peer("strace")
+def test_a_kill_at_every_sync(tmp_path: Path, count: int) -> None:
+    kill_everywhere(tmp_path, "sync", count)
+
+
+@pytest.mark.long("syscalls-write", count=1)
+@pytest.mark.peer("strace")
+def test_a_kill_at_every_write_and_truncation(tmp_path: Path, count: int) -> None:
+    kill_everywhere(tmp_path, "write", count)
+
+
+@pytest.mark.long("syscalls-name", count=1)
+@pytest.mark.peer("strace")
+def test_a_kill_at_every_change_of_a_directory(tmp_path: Path, count: int) -> None:
+    kill_everywhere(tmp_path, "name", count)
