@@ -19,9 +19,13 @@ class CborOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class NmeaOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`checksum = "optional"` takes in sentences that carry none; one that is wrong is never taken."""
+    """`checksum = "optional"` takes in sentences that carry none; one that is wrong is never taken.
+
+    `sentences` are the kinds to read, as `["RMC", "MWV"]`; any other says nothing, and is counted as suppressed.
+    """
 
     checksum: Literal["required", "optional"] = "required"
+    sentences: tuple[str, ...] = ()
 
 
 class CsvOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from devices.decoders.nmea_sentences import value_names
 from devices.options import OPTIONS
 from devices.profiles import FieldSpec, Profile, RegisterSpec, TimestampSpec
 from devices.reading import is_reserved
@@ -103,12 +104,24 @@ def _path_faults(profile: Profile) -> Iterator[Fault]:
             yield key, f"“{path}” begins or ends with a blank", "A path is a name, a.b for nested members."
         elif profile.format in ("json", "cbor") and (path[:1] in ("$", "/") or _BRACKETS.search(path)):
             yield key, f"“{path}” is written as in another language", _as_ours(path)
+    if profile.format == "nmea0183":
+        yield from _sentence_faults(paths)
     columns = read_columns(profile)
     for key, path in paths:
         if columns and path and path not in columns and profile.format == "csv":
             near = difflib.get_close_matches(path, columns, n=1)
             hint = f"Did you mean “{near[0]}”?" if near else "The names are those in options.columns."
             yield key.removesuffix(".path") if path in profile.fields else key, f"there is no column “{path}”", hint
+
+
+def _sentence_faults(paths: list[tuple[str, str]]) -> Iterator[Fault]:
+    for key, path in paths:
+        head, _, name = path.partition(".")
+        known = value_names(head) or value_names(head[2:])
+        if name and known and not name.isdecimal() and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"Did you mean “{head}.{near[0]}”?" if near else f"There are {', '.join(known)}, or a number."
+            yield key, f"no value of sentence {head} is called “{name}”", hint
 
 
 def _as_ours(path: str) -> str:

@@ -11,6 +11,7 @@ import zlib
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import repeat
+from operator import attrgetter
 
 from devices.decoders.json_plain import PlainReadings
 from devices.profiles import Profile
@@ -33,6 +34,7 @@ from gateway.log.rows import Rows
 
 _ROUTES_MAX = 16_384
 _KEYS_MAX = 16_384
+_START = attrgetter("start")
 
 # where a topic's messages go, and the CRC-32 of topic and NUL, with which their own begins
 _Route = tuple[Lane, int]
@@ -266,7 +268,7 @@ class GroupBuilder:
             self.counts.natural_repeats += len(repeats)
             for index in reversed(repeats):
                 del times[index], keys[index], values[index]
-                counts[bisect_right(runs, index + whole.start, key=_start) - 1] -= 1
+                counts[bisect_right(runs, index + whole.start, key=_START) - 1] -= 1
         sections: list[bytes] = []
         for run, count in zip(runs, counts, strict=True):
             if count:
@@ -288,6 +290,7 @@ class GroupBuilder:
         """Neighbouring runs of a lane, reading by reading."""
         base = runs[0].start
         results = lane.decode_some(base, runs[-1].stop)
+        self.counts.suppressed += lane.note_silent(results, base)
         refuse_reserved(results)
         lane.refuse_swollen(results, base, len(self._node) + 1)
         if self._screen and not runs[0].entry.replayed:  # who replays has asked, by the node's file as it is now
@@ -394,7 +397,3 @@ class GroupBuilder:
             mark = entry.source.mark  # of several profiles the most patient: which spoke last says nothing
             mark.idle_ms = max(mark.idle_ms or 0, lane.idle_ms or 0) or None
             mark.recorded = lane.profile is not None and lane.profile.recorded
-
-
-def _start(run: Run) -> int:
-    return run.start

@@ -153,6 +153,15 @@ class Lane:
     def _log_failure(self) -> None:
         _log.exception("the decoder of profile %s failed", self.profile.name if self.profile is not None else "none")
 
+    def note_silent(self, results: Results, start: int) -> int:
+        """How many messages say nothing that their profile wants: their sources were heard, and nothing is stored."""
+        if self.results is not None or [] not in results:
+            return 0
+        for run in self.runs:
+            if start <= run.start < start + len(results):
+                run.entry.suppressed += results[run.start - start : run.stop - start].count([])
+        return results.count([])
+
     def refuse_swollen(self, results: Results, start: int, node_bytes: int) -> None:
         """Each reading repeats its device's name as its key: a long topic over a long array would fill the memory."""
         for index, result in enumerate(results):

@@ -180,6 +180,8 @@ def _text_lines(
     if isinstance(result, Undecodable):
         yield printable(f"{where} REJECTED by {result.decoder}: {result.reason}")
         return
+    if not result:
+        yield f"{where} left out: nothing in it that the profile wants"
     for reading in result:
         when = "arrival" if reading.event_ms is None else time_text(reading.event_ms)
         if isinstance(reading.event_ms, FromArrival):

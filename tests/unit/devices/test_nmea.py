@@ -134,7 +134,7 @@ def test_an_empty_value_is_left_out_and_360_degrees_are_0() -> None:
         (sealed("WIXDR,C,1"), "in fours"),
         (sealed("WIXDR,P,1,X,"), "neither B nor P"),
         (sealed("WIXDR,C,,C,"), "holds no value"),
-        (sealed("GPGGA,123519,4807.038,N"), "kind GGA are not read"),
+        (sealed("GPGSV,3,1,11"), "kind GSV are not known"),
         (sealed("MWV"), "no talker and formatter"),
     ],
 )

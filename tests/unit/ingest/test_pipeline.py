@@ -169,6 +169,19 @@ def test_a_serial_source_has_its_profile_and_no_identifiers() -> None:
     }
 
 
+def test_a_sentence_of_a_kind_that_the_profile_leaves_out_is_counted_and_its_source_heard() -> None:
+    edge = Edge()
+    profile = Profile(name="gnss", format="nmea0183", device="boat", options={"sentences": ["HDT"]})
+    source = edge.ingest.attach("serial:usb0", kind="serial", profile=profile)
+    edge.take(source, ("usb0", b"$HEHDT,123.456,T*28", 0, 0), ("usb0", b"$GPGSV,1,1,00*79", 0, 0))
+    edge.sync()
+    assert [record.value for record in edge.readings()] == [{"HDT.heading": 123.456}]
+    edge.take(source, ("usb0", b"$GPGSV,1,1,00*79", 0, 0))
+    edge.sync()
+    counts = edge.ingest.status()
+    assert (counts["suppressed"], counts["dead_letters"], len(edge.dead_letters())) == (2, 0, 0)
+
+
 def test_too_much_waiting_is_said_and_room_is_called() -> None:
     edge = Edge()
     edge.ingest._bytes_max = 1_000
