@@ -22,7 +22,8 @@ from benchmarks.harness import RESULTS, Run, compare
 from gateway.consume.reader import decode_fetched
 from gateway.log.headers import NO_HEADERS
 from gateway.log.records import encode_batch
-from processors.columns import Columns, FieldColumn, KeyTable
+from processors.columns import Columns, KeyTable
+from processors.documents import FieldColumn
 from processors.marks import Mark, NodeMarks
 from processors.processor import PartitionProcessor
 from processors.rules.files import parse_rules

@@ -121,6 +121,8 @@ class AlertState:
             if values is None or not result.complete:
                 continue
             value = values[aggregate]
+            if isinstance(value, str):
+                continue  # a text lies neither beyond a level nor before it
             if not result.first_complete:
                 self._annotate(result, value, found)
             elif result.retro:

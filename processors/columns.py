@@ -6,10 +6,8 @@ by record. Nothing here depends on which rules there are.
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Container, Iterable, Mapping, Sequence
-from operator import itemgetter
+from collections.abc import Container, Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple, Protocol
 
@@ -20,12 +18,12 @@ import numpy.typing as npt
 from gateway.log.own_headers import read_place
 from gateway.log.records import decode_headers
 from headwater.errors import UNREADABLE, PeerError
+from processors.documents import FieldColumn, Texts, columns_of, documents_of
 from processors.marks import Mark, parse_mark
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
-Texts = npt.NDArray[np.object_]
 
 LANES_MAX = 100_000
 TIME_MAX_MS = 1 << 52  # beyond it a time is no time; also keeps window arithmetic inside int64
@@ -33,8 +31,6 @@ MARK_KEY = b"\x0ehw-mark"  # as an encoded header section holds the key: its len
 _COPY = b"\x04hw"
 _ONLY_COPY = re.compile(rb"\x02\x04hw[\x00-\x7f]([^/\x00]+/\d+/\d+)\Z", re.DOTALL)
 _DIGITS_MAX = 15
-_NUMERIC = {float, int, bool}  # true is 1, false 0
-_DECODER = msgspec.json.Decoder(dict)
 _DECODE_OFFSETS = msgspec.json.Decoder(list[Annotated[int, msgspec.Meta(lt=10**_DIGITS_MAX)]])
 
 
@@ -49,13 +45,6 @@ class Records(Protocol):
     def values(self) -> Sequence[bytes | None]: ...
     @property
     def headers(self) -> Sequence[bytes]: ...
-
-
-class FieldColumn(NamedTuple):
-    """A numeric field (of booleans 1 and 0): its values, and the rows that they stand in (None: every row has one)."""
-
-    rows: Ints | None
-    values: Floats
 
 
 class MarkAt(NamedTuple):
@@ -82,9 +71,17 @@ class Columns(NamedTuple):
     refused: int
     texts: Mapping[str, Texts] = MappingProxyType({})
     """Text fields that somebody asked for: a string per row, None where there is none."""
+    coded: Mapping[str, FieldColumn] = MappingProxyType({})
+    """Fields that somebody wants with their texts among the values."""
 
     def __len__(self) -> int:
         return len(self.key)
+
+    def of_rule(self, text_fields: frozenset[str]) -> Mapping[str, FieldColumn]:
+        """The fields, these (none of which is computed) with their texts among the values."""
+        if not text_fields or not self.coded:
+            return self.fields
+        return {**self.fields, **{name: self.coded[name] for name in self.coded.keys() & text_fields}}
 
 
 class KeyTable:
@@ -271,11 +268,17 @@ def _copy_place(blob: bytes) -> tuple[bytes, int] | None:
 
 
 def to_columns(
-    records: Records, keys: KeyTable, lanes: Lanes, texts: frozenset[str] = frozenset(), joined: bytes | None = None
+    records: Records,
+    keys: KeyTable,
+    lanes: Lanes,
+    texts: frozenset[str] = frozenset(),
+    joined: bytes | None = None,
+    coded: frozenset[str] = frozenset(),
 ) -> Columns:
     """One block as columns; `keys` and `lanes` take in what they had not seen.
 
-    `texts`: fields wanted as texts; `joined`: all header sections as one, from somebody who has them so.
+    `texts`: fields wanted as texts; `joined`: all header sections as one, from somebody who has them so; `coded`:
+    fields wanted with their texts among the values.
     """
     count = len(records.keys)
     ids = np.fromiter(keys.ids(records.keys), np.int64, count)  # twice as fast as `np.array`
@@ -288,82 +291,8 @@ def to_columns(
     copies = _COPY in joined
     backfill = lanes.backfill(records.headers, joined) if copies else np.zeros(count, dtype=np.bool_)
     marks = marks_of(records, joined) if MARK_KEY in joined else []
-    wanted = {name: _text_column(documents, name) for name in texts}
-    return Columns(ids, time, backfill, _field_columns(documents), marks, int((ids < 0).sum()), wanted)
-
-
-def documents_of(values: Sequence[bytes | None]) -> tuple[list[dict[str, Any]], list[int]]:
-    """The decoded JSON objects, {} where there is none, and the rows of those."""
-    try:
-        joined = b"\n".join(values)  # type: ignore[arg-type]  # None: a TypeError, dealt with below
-        # As many newlines as separators: then each value is one line, and each line one whole JSON text.
-        if joined.count(b"\n") == len(values) - 1:
-            documents = _DECODER.decode_lines(joined)
-            if len(documents) == len(values):
-                return documents, []
-    except (*UNREADABLE, TypeError):
-        pass  # a tombstone or a malformed value: find it below
-    documents, bad = [], []
-    for row, value in enumerate(values):
-        try:
-            documents.append(_DECODER.decode(value) if value is not None else {})
-            if value is None:
-                bad.append(row)
-        except UNREADABLE:
-            documents.append({})
-            bad.append(row)
-    return documents, bad
-
-
-def _field_columns(documents: list[dict[str, Any]]) -> dict[str, FieldColumn]:
-    fields: dict[str, FieldColumn] = {}
-    for name, values in _raw_columns(documents):
-        column = _numbers(values)
-        if column is not None:
-            fields[name] = column
-    return fields
-
-
-def _raw_columns(documents: list[dict[str, Any]]) -> Iterable[tuple[str, Sequence[Any]]]:
-    names = list(documents[0])
-    if names and set(map(len, documents)) == {len(names)}:
-        # As many members each: if none of these is missing anywhere, all documents have just these.
-        with contextlib.suppress(KeyError):
-            found = list(map(itemgetter(*names), documents))
-            return zip(names, zip(*found, strict=True) if len(names) > 1 else [found], strict=True)
-    return [(name, [document.get(name) for document in documents]) for name in set().union(*documents)]
-
-
-def _numbers(column: Sequence[Any]) -> FieldColumn | None:
-    kinds = set(map(type, column))
-    if kinds <= _NUMERIC:
-        try:
-            return FieldColumn(None, np.array(column, dtype=np.float64))
-        except OverflowError:
-            kinds.add(object)
-    if not kinds & _NUMERIC:
-        return None
-    # JSON knows no NaN, so a NaN below always stands for "no number here".
-    values = np.array([_number(value) for value in column], dtype=np.float64)
-    rows = np.flatnonzero(~np.isnan(values))
-    return FieldColumn(rows, values[rows]) if len(rows) else None
-
-
-def _text_column(documents: list[dict[str, Any]], name: str) -> Texts:
-    found = np.empty(len(documents), dtype=object)
-    found[:] = [value if isinstance(value := document.get(name), str) else None for document in documents]
-    return found
-
-
-def _number(value: Any) -> float:
-    if type(value) is float:
-        return value
-    if type(value) in _NUMERIC:
-        try:
-            return float(value)
-        except OverflowError:
-            return float("nan")
-    return float("nan")
+    read = columns_of(documents, texts, coded)
+    return Columns(ids, time, backfill, read.numbers, marks, int((ids < 0).sum()), read.texts, read.coded)
 
 
 def _rows_with(what: bytes, joined: bytes, blobs: Sequence[bytes]) -> list[int]:

@@ -15,7 +15,8 @@ import numpy as np
 from gateway.log.own_headers import read_place
 from gateway.log.records import decode_headers
 from headwater.errors import UNREADABLE, PeerError
-from processors.columns import Columns, KeyTable, Records, Texts
+from processors.columns import Columns, KeyTable, Records
+from processors.documents import Texts
 
 PREFIX = "device."
 LABELS = "device.labels."

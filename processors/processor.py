@@ -112,6 +112,8 @@ class PartitionProcessor(PartitionView):
         self.budget = Budget(self.keys, self._rules, limits, self._outages)
         derivations = [*(rule.derive for rule in self._rules), *(relay.derive for relay in relays)]
         self._texts = frozenset[str]().union(*(derive.texts for derive in derivations))
+        windows = [*(rule.window for rule in self._rules), *(relay.rule for relay in relays)]
+        self._coded = frozenset[str]().union(*(rule.text_fields for rule in windows))
 
     @property
     def versions(self) -> list[str]:
@@ -135,7 +137,7 @@ class PartitionProcessor(PartitionView):
         if not len(block.keys):
             return []
         joined = b"".join(block.headers)
-        columns = to_columns(block, self.keys, self._lanes, self._texts, joined)
+        columns = to_columns(block, self.keys, self._lanes, self._texts, joined, self._coded)
         self.refused += columns.refused
         self.readings += len(columns) - columns.refused
         self.newest = max(self.newest, _newest(columns))

@@ -17,7 +17,9 @@ import numpy as np
 from gateway.log.records import decode_headers
 from gateway.replicate.partitioner import murmur2
 from headwater.errors import PeerError
-from processors.columns import Columns, FieldColumn, Floats, Ints, KeyTable, Records, Texts
+from processors.aggregates.texts import are_texts, codes_of
+from processors.columns import Columns, Floats, Ints, KeyTable, Records
+from processors.documents import FieldColumn, Texts
 from processors.marks import CENTRAL, Mark, NodeMarks, WatermarkTracker
 from processors.results import NEVER
 from processors.rules.derive import Derivation
@@ -93,9 +95,10 @@ class Relay:
         if not len(rows):
             return
         groups = self._groups(columns.texts, rows)
+        found_in = columns.of_rule(self.rule.text_fields)
         fields = {
-            name: _dense(column, len(columns))[rows].tolist()
-            for name, column in sorted(columns.fields.items())
+            name: _listed(column, rows, len(columns))
+            for name, column in sorted(found_in.items())
             if self.rule.aggregates_of(name)
         }
         names, numbers = list(fields), list(zip(*fields.values(), strict=True)) or [()] * len(rows)
@@ -248,6 +251,16 @@ def _place_of(section: bytes) -> Headers:
         return [(name, value) for name, value in decode_headers(section) if name == "hw"][:1]
     except PeerError:
         return []
+
+
+def _listed(column: FieldColumn, rows: Ints, count: int) -> list[Any]:
+    """Numbers and texts of these rows; NaN where there is neither."""
+    values = _dense(column, count)[rows]
+    found: list[Any] = values.tolist()
+    if column.texts:
+        for row in np.flatnonzero(are_texts(values)).tolist():
+            found[row] = column.texts[int(codes_of(values[row : row + 1])[0])]
+    return found
 
 
 def _dense(column: FieldColumn, count: int) -> Floats:

@@ -8,14 +8,15 @@ lanes of an array differently from the others. What an aggregate means: docs/win
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from processors.aggregates import moments, series, sketches
+from processors.aggregates import moments, series, sketches, texts
 from processors.aggregates.piles import Pile
+from processors.aggregates.texts import TextTable
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -64,16 +65,28 @@ _NEEDS: dict[str, tuple[_Column, ...]] = {
 
 
 class FieldState:
-    """The state of one field over all rows. `aggregates` are those that the rule asks for."""
+    """The state of one field over all rows. `aggregates` are those that the rule asks for.
 
-    def __init__(self, aggregates: tuple[str, ...], capacity: int, *, samples_max: int = 1_000_000) -> None:
+    `texts`: of a field that may have texts among its values, what their codes mean; then `aggregates` are such as take
+    texts. States that are merged have the same one.
+    """
+
+    def __init__(
+        self,
+        aggregates: tuple[str, ...],
+        capacity: int,
+        *,
+        samples_max: int = 1_000_000,
+        texts: TextTable | None = None,
+    ) -> None:
         self.aggregates = tuple(dict.fromkeys(aggregates))
         self._columns = {_COUNT.name: _COUNT}
         for aggregate in self.aggregates:
             self._columns |= {column.name: column for column in _NEEDS[aggregate]}
         self.arrays = {name: _empty(column, capacity) for name, column in self._columns.items()}
         self._samples_max = samples_max
-        self.full = False  # while memory is short no sample is kept
+        self.full = False
+        self.texts = texts
         asked = set(self.aggregates)
         self.samples = Pile(series.SAMPLE) if asked & set(series.AGGREGATES) else None
         self._buckets = Pile(sketches.BUCKET, sketches.squeeze) if asked & sketches.QUANTILES.keys() else None
@@ -93,8 +106,25 @@ class FieldState:
         for pile in self._piles.values():
             pile.clear(rows)
 
-    def add(self, rows: Ints, values: Floats, times: Ints) -> int:
-        """Take values into their rows, in this order. Returns how many found no room as samples."""
+    def set_full(self, *, full: bool) -> None:
+        """While memory is short no sample is kept and no new text taken in."""
+        self.full = full
+        if self.texts is not None:
+            self.texts.full = full
+
+    def add(self, rows: Ints, values: Floats, times: Ints, texts_of: Sequence[str] = ()) -> int:
+        """Take values into their rows, in this order. Returns how many found no room, as samples or as texts.
+
+        `texts_of`: values that are texts are codes of places in it.
+        """
+        if self._hashes is not None:
+            self._hashes.add(rows, sketches.items_of(_hashes(values, texts_of)))
+        others = 0
+        if texts_of and self.texts is not None:
+            values, others = self.texts.take(values, texts_of)
+        return others + self._add(rows, values, times)
+
+    def _add(self, rows: Ints, values: Floats, times: Ints) -> int:
         arrays = self.arrays
         if "m2" in arrays:
             moments.add(arrays, rows, values, times)  # before `n` grows: it counts from there
@@ -115,8 +145,6 @@ class FieldState:
             np.add.at(arrays["cos"], rows, np.array([_sine(math.cos, angle) for angle in angles]))
         if self._buckets is not None:
             self._buckets.add(rows, sketches.buckets_of(values))
-        if self._hashes is not None:
-            self._hashes.add(rows, sketches.hashes_of(values))
         return self._add_samples(rows, values, times) if self.samples is not None else 0
 
     def _add_samples(self, rows: Ints, values: Floats, times: Ints) -> int:
@@ -173,7 +201,25 @@ class FieldState:
         if self._hashes is not None:
             items, sizes = self._hashes.squeezed(rows)
             columns["hashes"] = np.split(items, np.cumsum(sizes)[:-1]) if len(sizes) else []
+        if self.texts is not None:
+            columns |= self._with_texts(columns)
         return (columns["n"] > 0).tolist(), {name: _result(name, columns) for name in self.aggregates}
+
+    def _with_texts(self, columns: Columns) -> Columns:
+        """Results of a field with texts, where they are others than of numbers."""
+        assert self.texts is not None  # noqa: S101 - checked by the caller
+        found: Columns = {name: self.texts.listed(columns[name]) for name in ("first", "last") if name in columns}
+        if "durations" in self.aggregates:
+            durations = series.durations_of(self.texts)
+            found["durations"] = _of_samples(durations)(columns)
+        return found
+
+    def codes(self) -> Ints:
+        """The codes of texts that stand in some row."""
+        assert self.texts is not None  # noqa: S101 - only fields with texts are asked
+        kept = [self.arrays[name] for name in ("first", "last") if name in self.arrays]
+        kept += [self.samples.everything()["value"]] if self.samples is not None else []
+        return np.unique(np.concatenate([texts.codes_of(values[texts.are_texts(values)]) for values in kept]))
 
     def _quantiles(self, rows: Ints) -> Columns:
         assert self._buckets is not None  # noqa: S101 - checked by the caller
@@ -194,7 +240,8 @@ class FieldState:
 
     def snapshot(self, rows: Ints) -> dict[str, Any]:
         arrays: dict[str, Any] = {name: pack(array[rows]) for name, array in self.arrays.items()}
-        return arrays | {name: pile.snapshot(rows) for name, pile in self._piles.items()}
+        arrays |= {name: pile.snapshot(rows) for name, pile in self._piles.items()}
+        return arrays if self.texts is None else arrays | {"texts": self.texts.snapshot()}
 
     def restore(self, data: dict[str, Any], count: int) -> None:
         """Put a snapshot's rows into the first `count` rows; what it lacks stays empty."""
@@ -204,12 +251,21 @@ class FieldState:
         for name, pile in self._piles.items():
             if name in data:
                 pile.restore(data[name])
+        if self.texts is not None and "texts" in data:
+            self.texts.restore(data["texts"])
 
 
 def kept_for(aggregate: str) -> set[str]:
     """What of a state an aggregate needs, by the names in its snapshot."""
     piles = {"samples": set(series.AGGREGATES), "buckets": set(sketches.QUANTILES), "hashes": {"distinct"}}
     return {column.name for column in _NEEDS[aggregate]} | {name for name, those in piles.items() if aggregate in those}
+
+
+def _hashes(values: Floats, texts_of: Sequence[str]) -> npt.NDArray[np.uint64]:
+    found = sketches.hashes_of(values)
+    if texts_of and len(rows := np.flatnonzero(texts.are_texts(values))):
+        found[rows] = texts.hashes_of(values[rows], texts_of)
+    return found
 
 
 def _add_first(arrays: dict[str, Any], rows: Ints, values: Floats, times: Ints) -> None:
@@ -316,7 +372,7 @@ _RESULTS: dict[str, Callable[[Columns], list[Any]]] = {
 def _result(aggregate: str, columns: Columns) -> list[Any]:
     if aggregate == "count":
         aggregate = "n"
-    found = _RESULTS.get(aggregate)
+    found = None if isinstance(columns.get(aggregate), list) else _RESULTS.get(aggregate)
     return found(columns) if found is not None else _listed(columns[aggregate])
 
 

@@ -103,6 +103,11 @@ class Pile:
         sizes = np.array([len(pile) for pile in piles], dtype=np.int64) // self._item.itemsize
         return np.frombuffer(b"".join(piles), dtype=self._item), sizes
 
+    def everything(self) -> Items:
+        """The items of all rows; a copy."""
+        self._settle()
+        return np.frombuffer(b"".join(self._rows.values()), dtype=self._item)
+
     def size(self, row: int) -> int:
         """How many items a row has."""
         self._settle()

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from processors.aggregates.texts import TextTable
+
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
@@ -86,14 +88,33 @@ def availability(times: Ints, values: Floats, start: int, end: int) -> float:
     return int(_held(times, start, end)[values != 0].sum()) / (end - start)
 
 
-def durations(times: Ints, values: Floats, start: int, end: int) -> dict[str, float] | None:
-    """Seconds per value, sorted by value; None for more than `STATES_MAX` values: then they are no states."""
-    states, which = np.unique(values, return_inverse=True)
-    if len(states) > STATES_MAX:
-        return None
-    held = np.zeros(len(states), dtype=np.int64)
-    np.add.at(held, which, _held(times, start, end))
-    return {_name(state): ms / 1000.0 for state, ms in zip(states.tolist(), held.tolist(), strict=True)}
+def durations_of(texts: TextTable | None) -> Aggregate:
+    """Seconds per value, numbers and then texts, sorted; None for more than `STATES_MAX` values (then they are no
+    states), and where one is a text that is not known.
+    """
+
+    def durations(times: Ints, values: Floats, start: int, end: int) -> dict[str, float] | None:
+        # by their bits, as texts are no numbers; but -0 is 0
+        states, which = np.unique(np.where(values == 0, 0.0, values).view(np.int64), return_inverse=True)
+        if len(states) > STATES_MAX:
+            return None
+        held = np.zeros(len(states), dtype=np.int64)
+        np.add.at(held, which, _held(times, start, end))
+        values = states.view(np.float64)
+        named = values.tolist() if texts is None else texts.listed(values)
+        if None in named:
+            return None
+        found: dict[str, int] = {}
+        for state, ms in sorted(zip(named, held.tolist(), strict=True), key=_numbers_first):
+            name = state if isinstance(state, str) else _name(state)
+            found[name] = found.get(name, 0) + ms  # the number 3 and the text "3" are one
+        return {name: ms / 1000.0 for name, ms in found.items()}
+
+    return durations
+
+
+def _numbers_first(state: tuple[float | str, int]) -> tuple[bool, float | str]:
+    return isinstance(state[0], str), state[0]
 
 
 def _name(state: float) -> str:
@@ -106,5 +127,5 @@ AGGREGATES: dict[str, Aggregate] = {
     "increase": increase,
     "rate": rate,
     "availability": availability,
-    "durations": durations,
+    "durations": durations_of(None),
 }

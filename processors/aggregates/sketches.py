@@ -107,15 +107,14 @@ def quantiles(share: float, buckets: Items, sizes: Ints, low: Floats, high: Floa
 # distinct
 
 
-def hashes_of(values: Floats) -> Items:
-    """A sparse item for each value: 25 bits of its hash and how many zeros follow them."""
-    hashes = _hash(values)
+def items_of(hashes: npt.NDArray[np.uint64]) -> Items:
+    """A sparse item for each hash: 25 bits of it and how many zeros follow them."""
     index = hashes >> np.uint64(64 - _SPARSE_BITS)
     rest = hashes << np.uint64(_SPARSE_BITS)
     return ((index << np.uint64(6)) | _rank(rest, 64 - _SPARSE_BITS)).astype(HASH)
 
 
-def _hash(values: Floats) -> npt.NDArray[np.uint64]:
+def hashes_of(values: Floats) -> npt.NDArray[np.uint64]:
     """64 bits of each value (splitmix64's finaliser, Steele, Lea, Flood 2014); −0 is 0."""
     bits = (values + 0.0).view(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

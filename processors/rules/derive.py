@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from processors.columns import Columns, FieldColumn, Floats, KeyTable, Texts
+from processors.columns import Columns, Floats, KeyTable
+from processors.documents import FieldColumn, Texts
 from processors.facts import DeviceFacts
 from processors.rules.evaluation import Expression, Table, evaluate_number, evaluate_truth, fields_of
 from processors.rules.expressions import SPECIAL, compile_expression
@@ -63,7 +64,8 @@ class Derivation:
             key = np.where(evaluate_truth(self._where, table), key, -1)
         # not `_replace`, which asks for the length that `Columns` gives another meaning
         texts = {**columns.texts, **{name: fact(name) for name in self._facts}} if self._facts else columns.texts
-        return Columns(key, columns.time, columns.backfill, fields, columns.marks, columns.refused, texts)
+        coded = {name: column for name, column in columns.coded.items() if name not in computed}
+        return Columns(key, columns.time, columns.backfill, fields, columns.marks, columns.refused, texts, coded)
 
 
 def _dense(column: FieldColumn | None, count: int) -> Floats:

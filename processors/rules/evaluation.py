@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from processors.columns import Bools, Floats, Texts
+from processors.columns import Bools, Floats
+from processors.documents import Texts
 
 
 class Table(NamedTuple):

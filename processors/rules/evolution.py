@@ -15,7 +15,10 @@ import msgspec
 from processors.rules.model import FORMAT, AlertRule, Rules, WindowRule
 
 KEEPS_ALL = frozenset(
-    ("allowed_lateness_s", "lateness", "early_every_s", "windows_max", "fields_max", "samples_max", "devices", "nodes")
+    (
+        *("allowed_lateness_s", "lateness", "early_every_s", "devices", "nodes"),
+        *("windows_max", "fields_max", "samples_max", "texts_max"),
+    )
 )
 """Keys of a window rule that say nothing about what its state holds of a device."""
 COMPARED_BY_FIELD = frozenset(("every_field", "fields", "compute"))
@@ -74,7 +77,7 @@ def _fresh_fields(old: WindowRule, new: WindowRule) -> frozenset[str]:
         same += 1
     computed = {name for name, _ in (*before[same:], *after[same:])}
     named = {name for name in new.fields if new.aggregates_of(name) and not old.aggregates_of(name)}
-    return frozenset(computed | named)
+    return frozenset(computed | named | (old.text_fields ^ new.text_fields))
 
 
 def _differing(old: msgspec.Struct, new: msgspec.Struct) -> list[str]:

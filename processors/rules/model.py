@@ -27,6 +27,8 @@ Aggregate = Literal[
 ]
 # fmt: on
 AGGREGATES: tuple[str, ...] = get_args(Aggregate)
+OF_TEXTS = frozenset(("count", "first", "last", "distinct", "durations"))
+"""Aggregates that take texts too."""
 Name = Annotated[str, msgspec.Meta(pattern=NAME)]
 DEVICE_ZONE = "device"
 Level = float | None
@@ -76,6 +78,8 @@ class WindowRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Different fields that one partition's devices may have together; further ones are left out and counted."""
     samples_max: Annotated[int, msgspec.Meta(ge=1000, le=100_000_000)] = 1_000_000
     """Readings (16 bytes) kept per field and input partition, for the aggregates that need them in order."""
+    texts_max: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1_000
+    """Different texts (up to 256 characters) known per field and input partition, of fields that may have texts."""
 
     @property
     def size_ms(self) -> int:
@@ -117,6 +121,11 @@ class WindowRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """Whether what was said of devices, perhaps long before a window, decides what is in it."""
         said = "".join((*self.facts, self.where, *self.compute.values()))
         return bool(self.group_by) or "device." in said or "label" in said
+
+    @property
+    def text_fields(self) -> frozenset[str]:
+        """Fields whose texts count too: those that `fields` names with nothing but aggregates that take texts."""
+        return frozenset(name for name, asked in self.fields.items() if asked and OF_TEXTS.issuperset(asked))
 
     def aggregates_of(self, field: str) -> tuple[str, ...]:
         return self.fields.get(field, self.every_field)
@@ -179,7 +188,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _SECOND_STAGE = frozenset(
-    ("allowed_lateness_s", "lateness", "early_every_s", "windows_max", "fields_max", "samples_max")
+    ("allowed_lateness_s", "lateness", "early_every_s", "windows_max", "fields_max", "samples_max", "texts_max")
 )
 _MAPPINGS_ADDED_LATER = ("compute",)
 """A mapping's default is made anew for each rule, so it would count as told even where nobody wrote one."""

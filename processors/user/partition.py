@@ -20,7 +20,8 @@ import msgspec
 from devices.user_code import blame
 from gateway.consume.reader import Block
 from gateway.log.records import decode_headers, encode_headers
-from processors.columns import MARK_KEY, Lanes, MarkAt, documents_of, marks_of
+from processors.columns import MARK_KEY, Lanes, MarkAt, marks_of
+from processors.documents import documents_of
 from processors.marks import WatermarkTracker
 from processors.outputs import INDEX_BITS
 from processors.processor import OUT_HEADER, Output

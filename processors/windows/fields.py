@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,9 @@ import numpy.typing as npt
 
 from processors.aggregates import series, sketches
 from processors.aggregates.field_state import FieldState, Floats, Ints, kept_for
-from processors.columns import Columns, FieldColumn
+from processors.aggregates.texts import TextTable
+from processors.columns import Columns
+from processors.documents import FieldColumn
 from processors.results import FieldResults
 from processors.rules.evolution import WindowChange
 from processors.rules.model import WindowRule
@@ -36,20 +39,22 @@ class FieldTable:
         """The devices (keys; -1: forgotten) that were the first to have fields, in this life, for people."""
         self._capacity = capacity
         self._full = False
+        self._text_fields = rule.text_fields
         self.begins: dict[str, dict[str, int]] = {}
         """By field, aggregates that windows that start before a time lack: the rule had not asked for them then."""
 
     def _new(self, name: str) -> FieldState:
         rule = self.rule
-        state = FieldState(rule.aggregates_of(name), self._capacity, samples_max=rule.samples_max)
-        state.full = self._full
+        texts = TextTable(rule.texts_max) if name in self._text_fields else None
+        state = FieldState(rule.aggregates_of(name), self._capacity, samples_max=rule.samples_max, texts=texts)
+        state.set_full(full=self._full)
         return state
 
     def set_full(self, *, full: bool) -> None:
         """While memory is full no sample is kept; what windows under way lack is counted."""
         self._full = full
         for state in self.states.values():
-            state.full = full
+            state.set_full(full=full)
 
     def state_bytes(self, cells: Ints) -> Ints:
         """What each of these cells takes, from what it was given: the same however that came in blocks."""
@@ -60,6 +65,11 @@ class FieldTable:
             for item_bytes, bytes_max in _kept_one_by_one(state.aggregates):
                 total += np.where(given > 0, ROW_BYTES + np.minimum(given * item_bytes, bytes_max), 0)
         return total
+
+    @property
+    def texts_bytes(self) -> int:
+        """What the tables of texts take."""
+        return sum(state.texts.held_bytes for state in self.states.values() if state.texts is not None)
 
     def grow(self, capacity: int) -> None:
         """Make room for cells numbered below `capacity`."""
@@ -79,8 +89,8 @@ class FieldTable:
         `rows` are those of them that go into `cells`, counted from `begin`; None: all of them.
         """
         cell_of: Ints | None = None
-        fresh: list[tuple[int, str, Ints, Floats, Ints]] = []
-        for name, column in columns.fields.items():
+        fresh: list[tuple[int, str, Ints, Floats, Ints, Sequence[str]]] = []
+        for name, column in columns.of_rule(self._text_fields).items():
             if rows is None and column.rows is None:
                 where, values, times = cells, column.values[begin:end], columns.time[begin:end]
                 first = 0
@@ -92,22 +102,25 @@ class FieldTable:
             if not len(where):
                 continue
             if (state := self.states.get(name)) is not None:
-                self.overflow += state.add(where, values, times)
+                self.overflow += state.add(where, values, times, column.texts)
             elif self.rule.aggregates_of(name):
-                fresh.append((first, name, where, values, times))
+                fresh.append((first, name, where, values, times, column.texts))
         # A new field takes its place in the order of the log, not of the block: which of too many are left out must not
         # depend on batching.
-        for first, name, where, values, times in sorted(fresh, key=lambda item: item[:2]):
+        for first, name, where, values, times, texts in sorted(fresh, key=lambda item: item[:2]):
             if len(self.states) >= self.rule.fields_max:
                 self.overflow += len(where)
                 self.missed = True
                 continue
             state = self.states[name] = self._new(name)
             self.brought[name] = int(columns.key[begin + first])
-            self.overflow += state.add(where, values, times)
+            self.overflow += state.add(where, values, times, texts)
 
     def make_room(self) -> None:
-        """At a mark, when fields were left out: those of which no window has a value any more make room."""
+        """At a mark, when fields or texts were left out: those of which no window has a value any more make room."""
+        for state in self.states.values():
+            if state.texts is not None and state.texts.missed:
+                state.texts.keep(state.codes())
         if self.missed:
             self.missed = False
             for name in [name for name, state in self.states.items() if not state.arrays["n"].any()]:

@@ -226,7 +226,9 @@ class HoppingWindows(WindowState):
         table = FieldTable(self.rule, len(cells))
         table.begins = self.fields.begins
         for name, state in self.fields.states.items():
-            table.states[name] = FieldState(state.aggregates, len(cells), samples_max=self.rule.samples_max)
+            table.states[name] = FieldState(
+                state.aggregates, len(cells), samples_max=self.rule.samples_max, texts=state.texts
+            )
         readings = np.zeros(len(cells), dtype=np.int64)
         step = max(1, PLACES_MAX * self._pane // self._size)
         for begin in range(0, len(cells), step):

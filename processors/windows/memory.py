@@ -107,7 +107,7 @@ class WindowMemory(WindowAdmission):
         self._give_up_unmarked()
         if self.fields.missed:
             self.fields_missed_at = watermark
-            self.fields.make_room()
+        self.fields.make_room()
 
     def _give_up_unmarked(self) -> None:
         """When closed windows do not make room: the oldest ones of nodes without marks, which may never close, go."""
@@ -203,7 +203,11 @@ class WindowMemory(WindowAdmission):
     def state_bytes(self) -> int:
         """What is held, counted by what was given and not by how it came in blocks."""
         table = self._holding()[0]
-        return CELL_BYTES * sum(map(len, self._tables())) + int(self.fields.state_bytes(table.used()).sum())
+        return (
+            CELL_BYTES * sum(map(len, self._tables()))
+            + int(self.fields.state_bytes(table.used()).sum())
+            + self.fields.texts_bytes
+        )
 
     def closed(self) -> tuple[Ints, Ints]:
         """Ends and bytes of what may be forgotten."""

@@ -31,7 +31,9 @@ SECOND_RIVER_MS = 10_000
 """A window's length in a river as it is drawn; for others it is stretched."""
 ZONES = {"a": "Europe/Berlin", "b/c": "America/New_York"}
 SHIFTS = {"early": "06:00", "late": "14:00", "night": "22:00"}
-EVERY = {"x": AGGREGATES, "état": ("count", "last")}
+OF_TEXTS: tuple[str, ...] = ("count", "first", "last", "distinct", "durations")
+EVERY = {"x": AGGREGATES, "état": ("count", "last"), "state": OF_TEXTS}
+STATES = ("run", "stop", "Störung", "3", "", 3, 0.5, True, None, {"deep": "run"}, ["run"])
 
 
 def ms(text: str) -> int:
@@ -90,6 +92,8 @@ class Kind(NamedTuple):
             fields = {"état" if name == "état" else "x": value for name, value in row.fields.items()}
             if type(fields.get("x")) in (int, float) or chance.random() < 0.7:
                 fields["x"] = signal(chance, row.time)
+            if chance.random() < 0.7:
+                fields["state"] = chance.choice(STATES)
             says = {"zone": ZONES[row.device]} if row.device in ZONES and self.rule.zone == "device" else None
             spoken = row.mark if chance.random() < 0.3 else None
             rows.append(row._replace(fields=fields, says=says, mark=spoken))

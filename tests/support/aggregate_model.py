@@ -9,7 +9,9 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
-Readings = list[tuple[int, float]]
+Readings = list[tuple[int, Any]]
+"""(time in ms, a number, or a text where all that is asked takes texts)."""
+OF_TEXTS = {"count", "first", "last", "distinct", "durations"}
 SHARES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.999)
 QUANTILES = {f"p{share * 100:.4g}": share for share in SHARES}
 QUANTILE_ERROR = 1 / 128  # of the value itself
@@ -60,10 +62,10 @@ def increase(readings: Readings) -> float | None:
     return float(sum(Fraction(b) - Fraction(a) if b >= a else Fraction(b) for (_, a), (_, b) in pairwise(readings)))
 
 
-def held(readings: Readings, start: int, end: int) -> dict[float, int]:
+def held(readings: Readings, start: int, end: int) -> dict[Any, int]:
     """Ms per value."""
     bounds = [start, *(time for time, _ in readings[1:]), end]
-    found: dict[float, int] = {}
+    found: dict[Any, int] = {}
     for (_, value), (begin, until) in zip(readings, pairwise(bounds), strict=True):
         found[value] = found.get(value, 0) + until - begin
     return found
@@ -80,9 +82,13 @@ def rate(readings: Readings) -> float | None:
 
 
 def durations(readings: Readings, start: int, end: int) -> dict[str, float] | None:
-    states = {value: ms / 1000 for value, ms in sorted(held(readings, start, end).items())}
-    named = {str(int(value)) if value % 1 == 0 else repr(value): seconds for value, seconds in states.items()}
-    return named if len(named) <= 32 else None
+    states = held(readings, start, end)
+    numbers, texts = ([one for one in states if isinstance(one, str) is are] for are in (False, True))
+    named: dict[str, int] = {}
+    for value in [*sorted(numbers), *sorted(texts)]:
+        name = value if isinstance(value, str) else str(int(value)) if value % 1 == 0 else repr(value)
+        named[name] = named.get(name, 0) + states[value]
+    return {name: ms / 1000 for name, ms in named.items()} if len(states) <= 32 else None
 
 
 def quantile(share: float) -> Callable[[Readings, int, int], float]:
@@ -147,7 +153,7 @@ def close_to(name: str, found: Any, wanted: Any, readings: Readings, length_ms: 
 
 def rounding(name: str, wanted: float, readings: Readings, length_ms: int) -> float:
     """The rounding of the values themselves counts as well, so what matters is the error against their size."""
-    size, count = max(abs(value) for _, value in readings), len(readings)
+    size, count = max(abs(value) for value in numbers(readings)), len(readings)
     spread = max(numbers(readings)) - min(numbers(readings))
     seconds = max(1, max(time for time, _ in readings) - min(time for time, _ in readings)) / 1000
     if name in ("variance", "stddev", "slope"):

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from processors import late
-from tests.support.aggregate_model import Near
+from tests.support.aggregate_model import OF_TEXTS, Near
 from tests.support.river import Row
-from tests.support.window_trees import Tree, aggregate, flat, is_number, with_field
+from tests.support.window_trees import Tree, aggregate, counts, flat, with_field
 
 Window = dict[str, Any]
 NEVER = -(1 << 60)
@@ -215,7 +215,8 @@ class Model:
         fields: dict[str, dict[str, Any]] = {}
         for name in sorted({name for row in flat(rows) for name in row.fields}):
             if self.near is not None:
-                mine = [(row.time, row.fields[name]) for row in flat(rows) if is_number(row.fields.get(name))]
+                texts = set(self.near[name]) <= OF_TEXTS
+                mine = [(row.time, row.fields[name]) for row in flat(rows) if counts(row.fields.get(name), texts=texts)]
                 span = window["start"], window["end"]
                 if mine:
                     fields[name] = {one: Near(one, mine, *span) for one in self.near[name]}

@@ -25,6 +25,10 @@ def is_number(value: Any) -> bool:
     return type(value) in (int, float, bool)
 
 
+def counts(value: Any, *, texts: bool) -> bool:
+    return is_number(value) or (texts and isinstance(value, str))
+
+
 def with_field(tree: Tree, name: str) -> Tree:
     found = []
     for item in tree:

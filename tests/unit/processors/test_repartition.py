@@ -235,6 +235,23 @@ def test_groups_by_several_labels_and_by_node() -> None:
 
 # --- the inline driver
 
+
+def test_texts_go_with_their_readings() -> None:
+    rows = [
+        Row("a", 1000, {"state": "run", "motor": {"mode": "eco"}, "t": 1}),
+        Row("b", 5000, {"state": 2, "t": "no number"}),
+        Row("a", 6000, {"state": None, "motor": {"mode": "max"}}),
+        river.health(20_000),
+    ]
+    fields = {"state": ["durations", "last"], "motor.mode": ["last"], "t": ["count", "max"]}
+    cluster = Cluster(Rules(windows=(rule(group_by=["node"], where="", fields=fields),)), [river.block(rows)])
+    cluster.run()
+    [value] = cluster.values()
+    assert value["fields"]["state"] == {"durations": {"2": 5.0, "run": 5.0}, "last": 2.0}
+    assert value["fields"]["motor.mode"] == {"last": "max"}
+    assert value["fields"]["t"] == {"count": 1, "max": 1.0}
+
+
 GROUPED = Rules(windows=(river.window(), rule(name="g", group_by=["node"], where=""), rule(name="all", where="")))
 
 
