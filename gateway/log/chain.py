@@ -7,16 +7,28 @@ or cloned log.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import blake2b
 
 from gateway.log.errors import CorruptBatch
 
 CHAIN_START = 0
+Buffer = bytes | bytearray | memoryview
 
 
-def chain_next(value: int, header61: bytes | bytearray | memoryview) -> int:
+def chain_next(value: int, header61: Buffer) -> int:
     """The value after the batch with this header: the first 8 bytes of BLAKE2b over the value before and the header."""
     return int.from_bytes(blake2b(value.to_bytes(8, "big") + header61, digest_size=8).digest(), "big")
+
+
+def chain_all(value: int, headers: Iterable[Buffer]) -> list[int]:
+    """The value before each of the batches with these headers, and the one after them; `chain_next` in one loop."""
+    link = value.to_bytes(8, "big")
+    links = [link]
+    for header in headers:
+        link = blake2b(link + header, digest_size=8).digest()
+        links.append(link)
+    return list(map(int.from_bytes, links))
 
 
 def encode_anchors(anchors: dict[int, int]) -> bytes:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import struct
+from collections import deque
+from collections.abc import Iterable, Sequence
 from functools import lru_cache, reduce
-from itertools import accumulate, repeat
+from itertools import accumulate, islice, repeat
 from operator import add, or_, sub
 
 from crc32c import crc32c
 
-from gateway.log.chain import chain_next
+from gateway.log.chain import chain_all, chain_next
 from gateway.log.errors import CorruptBatch
 from gateway.log.layout import (
     ATTRIBUTE_CONTROL,
@@ -25,6 +27,7 @@ from gateway.log.state import NO_PRODUCER
 
 _CRC_START = 21
 _EQUAL_BYTES_MAX = 4 << 10  # of larger ones so few come together that it does not pay
+_SLICES = 64  # requests that are handled together are not more than that
 _LENGTH = struct.Struct(">i")
 _PATCH = struct.Struct(">qii")
 SEQUENCED = ATTRIBUTE_CONTROL | ATTRIBUTE_TRANSACTIONAL
@@ -99,17 +102,28 @@ def _plan_equal(
         or reduce(or_, attributes) & SEQUENCED
         or not 1 <= min(counts) <= max(counts) <= DECODED_RECORDS_MAX
         or list(map(sub, counts, deltas)).count(1) != batches
-        or (verify and tuple([crc32c(view[start + _CRC_START : start + size]) for start in starts]) != crcs)
+        or (verify and tuple(map(crc32c, map(view.__getitem__, _slices(size, _CRC_START, size, batches)))) != crcs)
     ):
         return None
-    chains: list[int | None] = []
     bases = list(accumulate(counts, initial=offset))
-    for start, base in zip(starts, bases):  # noqa: B905 - the last base is that of what comes next
-        _PATCH.pack_into(data, start, base, length, epoch)
-        chains.append(chain)
-        if chain is not None:
-            chain = chain_next(chain, data[start : start + HEADER_BYTES])
-    return list(zip(repeat(size), map(add, bases, deltas), newests, chains)), bases[-1], chain
+    deque(map(_PATCH.pack_into, repeat(data), starts, bases, repeat(length), repeat(epoch)), maxlen=0)
+    chains: Sequence[int | None] = [None] * (batches + 1)
+    if chain is not None:
+        chains = chain_all(chain, map(data.__getitem__, _slices(size, 0, HEADER_BYTES, batches)))
+    planned = zip(repeat(size, batches), map(add, bases, deltas), newests, chains)  # noqa: B905 - the last are what follows
+    return list(planned), bases[-1], chains[-1]
+
+
+def _slices(size: int, start: int, end: int, batches: int) -> Iterable[slice]:
+    """From `start` to `end` of each of so many batches of this size."""
+    if batches <= _SLICES:
+        return islice(_first_slices(size, start, end), batches)
+    return (slice(at + start, at + end) for at in range(0, size * batches, size))
+
+
+@lru_cache(16)
+def _first_slices(size: int, start: int, end: int) -> tuple[slice, ...]:
+    return tuple(slice(at + start, at + end) for at in range(0, size * _SLICES, size))
 
 
 @lru_cache(16)

@@ -11,6 +11,8 @@ from array import array
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
+from itertools import accumulate
+from operator import itemgetter
 
 from crc32c import crc32c
 
@@ -24,6 +26,8 @@ from headwater.disk import Disk, read_checked
 _WINDOW_BYTES = 8_192
 _HINTS_MAX = 32
 CLOSED = -1  # no handle
+_MANY = 4  # batches that are sooner noted together than one by one
+_SIZE, _NEWEST = itemgetter(0), itemgetter(2)
 
 
 class Segment:
@@ -90,6 +94,9 @@ class Segment:
 
     def note_all(self, batches: list[tuple[int, int, int, int | None]]) -> None:
         """The same for several that follow one another, at least one."""
+        if len(batches) >= _MANY:
+            self._note_many(batches)
+            return
         base, interval = self.base_offset, self.index_interval_bytes
         position, unindexed, last_offset = self.size, self.unindexed, base
         for size, last_offset, max_timestamp, chain in batches:
@@ -107,6 +114,30 @@ class Segment:
             unindexed += size
         self.size, self.unindexed = position, unindexed
         self.next_offset = last_offset + 1
+
+    def _note_many(self, batches: list[tuple[int, int, int, int | None]]) -> None:
+        """The same: only the batches that get an entry are looked at one by one."""
+        starts = list(accumulate(map(_SIZE, batches), initial=self.size))
+        end = starts.pop()
+        base, done, indexed_at = self.base_offset, 0, self.size - self.unindexed
+        while (slot := bisect_right(starts, indexed_at + self.index_interval_bytes, done)) < len(batches):
+            self._note_newest(batches[done : slot + 1])
+            self.index.append(batches[slot][1] - base, starts[slot])
+            self.times.append(self.newest_timestamp, self.newest_offset - base)
+            chain = batches[slot][3]
+            if chain is not None:
+                self.anchor_positions.append(starts[slot])
+                self.anchor_chains.append(chain)
+            done, indexed_at = slot + 1, starts[slot]
+        if done < len(batches):
+            self._note_newest(batches[done:])
+        self.size, self.unindexed = end, end - indexed_at
+        self.next_offset = batches[-1][1] + 1
+
+    def _note_newest(self, batches: list[tuple[int, int, int, int | None]]) -> None:
+        _, last_offset, newest, _ = max(batches, key=_NEWEST)  # the first of those that are equally new
+        if newest > self.newest_timestamp:
+            self.newest_timestamp, self.newest_offset = newest, last_offset
 
     def index_files(self) -> dict[str, bytes]:
         """The bytes of each index file of a segment that closes; no `.txnindex` when nothing was aborted."""

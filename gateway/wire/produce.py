@@ -7,8 +7,9 @@ Versions 0-2 are advertised and refused: older librdkafka compresses only for a 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial, reduce
+from operator import or_
 from typing import Any
 
 from gateway.log.errors import (
@@ -37,6 +38,7 @@ _COUNT = struct.Struct(">i")
 _PRODUCER = struct.Struct(">qh")
 _BATCH = struct.Struct(">8xi10xB20xq6xi")  # length, attributes, producer id, count
 _LENGTH_AT, _MAGIC_AT, _ATTRIBUTES_AT, _PRODUCER_AT, _COUNT_AT, _HEADER_BYTES = 8, 16, 22, 43, 57, 61
+_EQUAL_BYTES_MAX = 4 << 10  # the rows of longer ones are not worth a format
 _TRANSACTIONAL, _CONTROL, _CODEC, _ZSTD = 0x10, 0x20, 0x07, 4
 _ZSTD_VERSION = 7  # KIP-110
 
@@ -125,13 +127,16 @@ def produce_run(broker: Broker, run: Run, reply: Callable[[Run], None]) -> bool:
     return True
 
 
-def _counts(data: bytearray, sizes: list[int], bytes_max: int, version: int) -> list[int] | None:
+def _counts(data: bytearray, sizes: list[int], bytes_max: int, version: int) -> Sequence[int] | None:
     """How many records each batch has; None when one is not what a run may hold. The log checks the rest."""
     if min(sizes) < _HEADER_BYTES or max(sizes) > bytes_max:
         return None
     refused = _CONTROL | _TRANSACTIONAL
     if version < _ZSTD_VERSION:
         refused |= _ZSTD  # a bit that no other codec has
+    size = sizes[0]
+    if size <= _EQUAL_BYTES_MAX and sizes.count(size) == len(sizes):
+        return _equal_counts(data, size, refused)
     counts = []
     position = 0
     for size in sizes:
@@ -146,6 +151,24 @@ def _counts(data: bytearray, sizes: list[int], bytes_max: int, version: int) -> 
         counts.append(count)
         position += size
     return counts
+
+
+def _equal_counts(data: bytearray, size: int, refused: int) -> Sequence[int] | None:
+    """The same for batches of one size, column by column."""
+    lengths, attributes, producers, counts = zip(*_rows(size).iter_unpack(data), strict=True)
+    if (
+        not lengths.count(size - LENGTH_OFFSET) == producers.count(NO_PRODUCER) == len(counts)
+        or reduce(or_, attributes) & refused
+        or max(counts) > PRODUCED_RECORDS_MAX
+    ):
+        return None
+    return counts
+
+
+@lru_cache(16)
+def _rows(size: int) -> struct.Struct:
+    """`_BATCH` of each batch of this size."""
+    return struct.Struct(f"{_BATCH.format}{size - _BATCH.size}x")
 
 
 def _repeated(broker: Broker) -> tuple[int, Any, int, int]:

@@ -87,3 +87,13 @@ def test_offsets_epoch_and_chain_are_those_of_batches_behind_one_another() -> No
         (size, 15, chains[2]),
     ]
     assert (end, chain) == (16, chains[3])
+
+
+def test_a_hundred_of_one_size_are_planned_as_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = b"".join(bytes(batch(bytes([number]) * 50)) for number in range(100))
+    at_once, alone = bytearray(data), bytearray(data)
+    planned = plan.plan_append(at_once, 5, 3, CHAIN_START, verify=True)
+    monkeypatch.setattr(plan, "_plan_equal", lambda *_, **__: None)
+    assert planned == plan.plan_append(alone, 5, 3, CHAIN_START, verify=True)
+    assert at_once == alone
+    assert len(planned[0]) == 100
