@@ -7,7 +7,7 @@ first mark of the next hour. All of it follows from the log alone, however its r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -18,6 +18,7 @@ from processors.results import NEVER
 SINGLES = 10
 HOUR_MS = 3_600_000
 FORGOTTEN = "forgotten devices"  # no device's name: it has no slash
+_NAMED = 3
 SHOWN = 10  # devices of each rule that the status names
 WAITING_MAX = 10_000  # single readings between two marks; beyond it they are only counted
 READING_BYTES_MAX = 4096  # a longer reading is named by its place in the log alone
@@ -151,6 +152,19 @@ def too_late_by_rule(parts: Iterable[Counting]) -> dict[str, dict[str, Any]]:
     for one in found.values():
         most = sorted(one["devices"].items(), key=lambda item: (-item[1], item[0]))
         one["devices"] = dict(most[:SHOWN])
+    return found
+
+
+def late_news(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """For the log of whom nobody asks: between two answers of `too_late_by_rule`, rules of which it is time to tell,
+    whenever their readings have doubled.
+    """
+    found = []
+    for rule, one in now.items():
+        count = one["readings"]
+        if count.bit_length() > before.get(rule, {"readings": 0})["readings"].bit_length():
+            most = ", ".join(f"{device} ({readings})" for device, readings in list(one["devices"].items())[:_NAMED])
+            found.append(f"rule {rule}: {count} readings so far came too late for its windows, most from {most}")
     return found
 
 

@@ -315,6 +315,12 @@ def _processors(processors: dict[str, Any]) -> Iterator[Metric]:
     for rule in dict.fromkeys([*processors.get("windows", ()), *by_rule]):
         late.add_metric([rule], by_rule.get(rule, {}).get("readings", 0))
     yield late
+    text = "The same of the ten devices of each rule with the most of them."
+    devices = GaugeMetricFamily("headwater_processors_too_late_devices", text, labels=["rule", "device"])
+    for rule, one in by_rule.items():
+        for device, readings in one["devices"].items():
+            devices.add_metric([rule, device], readings)
+    yield devices
 
 
 def _disk(status: dict[str, Any]) -> Iterator[Metric]:

@@ -30,6 +30,7 @@ from processors.group.silences import Silences
 from processors.group.topics import ANSWER_S_MAX, NoAnswerError, Topics, read_changelog
 from processors.group.waiting import Waiting
 from processors.job import Job, as_job
+from processors.late import late_news
 from processors.processor import Output
 from processors.rules.model import Rules
 from processors.unread import unread_record
@@ -374,6 +375,8 @@ class GroupProcessor:
         trouble = self._fetcher.trouble or None
         if trouble and trouble != self._status.get("error"):
             log.warning("%s", trouble)
+        for news in late_news(self._status.get("too_late_by_rule", {}), told.get("too_late_by_rule", {})):
+            log.warning("%s: topic late names each", news)
         self._status = {
             "state": state,
             "error": trouble,

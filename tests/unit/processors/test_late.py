@@ -10,7 +10,8 @@ from prometheus_client import generate_latest
 from gateway.log.records import decode_headers
 from headwater.dashboard.metrics import registry
 from headwater.dashboard.model import PageModel
-from processors.late import SINGLES
+from processors.group.core import Member
+from processors.late import SINGLES, late_news
 from processors.processor import Output, PartitionProcessor
 from processors.rules.model import Rules, WindowRule
 from tests.support import river
@@ -20,8 +21,8 @@ DAY = 86_400
 RULE = river.window(allowed_lateness_s=30)
 
 
-def at(second: float, **more: Any) -> Row:
-    return Row("a", int(second * 1000), {"x": 1}, **more)
+def at(second: float, device: str = "a", **more: Any) -> Row:
+    return Row(device, int(second * 1000), {"x": 1}, **more)
 
 
 def late(outputs: list[Output]) -> list[dict[str, Any]]:
@@ -86,13 +87,39 @@ def test_metrics_count_them_by_rule() -> None:
         "state": "up",
         "lag_records": 3,
         "late": 7,
-        "too_late_by_rule": {"w": {"readings": 12, "devices": {}}},
+        "too_late_by_rule": {"w": {"readings": 12, "devices": {"n1/a": 9, "n1/b": 3}}},
     }
     status = {"node": "n", "version": "1", "ingest": None, "work": {"report": {"processors": processors}}}
     page = PageModel(history_s=1, devices_max=1, series_max=1)
     text = generate_latest(registry(lambda: status, page)).decode().splitlines()
     assert 'headwater_processors_too_late_total{rule="w"} 12.0' in text
+    assert 'headwater_processors_too_late_devices{device="n1/b",rule="w"} 3.0' in text
     assert "headwater_processors_lag_records 3.0" in text
+
+
+def test_a_member_of_a_group_counts_them_by_device_as_a_node_does_and_tells_its_log_when_they_double() -> None:
+    member = Member(Rules(windows=(RULE,)), place="central")
+    member.begin(("readings", 0), None, partitions=1, committed=None, start=0)
+    told: list[list[str]] = []
+    before: dict[str, Any] = {}
+    offset = 0
+    for late_ones in (0, 1, 2, 3, 1, 0):
+        rows = [at(500, device="b" if n else "a") for n in range(late_ones)]
+        member.process(river.block([at(999), health(1_000_000), *rows], offset))
+        offset += 2 + late_ones
+        now = member.status()["too_late_by_rule"]
+        told.append(late_news(before, now))
+        before = now
+    assert before == {"w": {"readings": 7, "devices": {"n1/a": 4, "n1/b": 3}}}
+    said = "rule w: {} readings so far came too late for its windows, most from n1/a ({}){}"
+    assert told == [
+        [],
+        [said.format(1, 1, "")],
+        [said.format(3, 2, ", n1/b (1)")],
+        [said.format(6, 3, ", n1/b (3)")],
+        [],
+        [],
+    ]
 
 
 def test_a_large_reading_is_named_by_its_place_alone() -> None:
