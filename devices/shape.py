@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+
+import msgspec
 
 from devices.profiles import FieldSpec, Profile, TimestampSpec, scaled
 from devices.reading import Reading, Scalar, Undecodable
@@ -20,6 +22,10 @@ FIELDS_MAX = 1_000
 DEPTH_MAX = 8
 READINGS_MAX = 10_000
 """What one message may yield."""
+MESSAGE_FIELDS_MAX = 200_000
+ARRAY_FIELDS_MAX = 64
+"""An array of more values is one text: a spectrum or a picture is no hundred fields."""
+ARRAY_FIELDS_ALL_MAX = 500
 _TOPICS_CACHED_MAX = 16_384
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
@@ -140,7 +146,10 @@ class Shape:
         if kind is str or kind is bool or value is None:
             known: Scalar = value
             return known
-        raise self.undecodable(f"field “{name[:80]}” holds {_KINDS.get(kind, kind.__name__)}, which is no single value")
+        hint = f": name its elements (path = “{name[:80]}.0”)" if kind is list else ""
+        raise self.undecodable(
+            f"field “{name[:80]}” holds {_KINDS.get(kind, kind.__name__)}, which is no single value{hint}"
+        )
 
     def _event_ms(self, values: Mapping[str, Any], spec: TimestampSpec, event_ms: int | None) -> int | None:
         claim = values.get(spec.path)
@@ -189,37 +198,71 @@ def look_up(value: Any, path: str) -> Any:
 
 
 def flatten(value: dict[str, Any], decoder: str = "json") -> dict[str, Any]:
-    """Nested objects' members as `outer.inner`. Raises `Undecodable` for arrays and for nesting without end."""
+    """Nested objects' members as `outer.inner`, arrays' elements as `name.0`; a long array is one text, its JSON.
+
+    Raises `Undecodable` for nesting without end.
+    """
     flat: dict[str, Any] = {}
-    waiting: list[tuple[str, dict[str, Any], int]] = [("", value, 1)]
+    waiting: list[tuple[str, Iterable[tuple[Any, Any]], int]] = [("", value.items(), 1)]
+    room = ARRAY_FIELDS_ALL_MAX
     while waiting:
-        prefix, node, depth = waiting.pop()
-        for key, member in node.items():
-            name = prefix + key
+        prefix, members, depth = waiting.pop()
+        for key, member in members:
+            name = f"{prefix}{key}"
             if type(member) is dict:
                 if depth >= DEPTH_MAX:
                     raise Undecodable(f"member “{name[:80]}” is nested deeper than {DEPTH_MAX} levels", decoder=decoder)
-                waiting.append((name + ".", member, depth + 1))
+                waiting.append((name + ".", member.items(), depth + 1))
             elif type(member) is list:
-                raise Undecodable(
-                    f"member “{name[:80]}” is an array: name its elements in a profile (path = “{name[:80]}.0”)",
-                    decoder=decoder,
-                )
+                leaves = _leaves(member, DEPTH_MAX - depth)
+                if leaves > min(room, ARRAY_FIELDS_MAX):
+                    flat[name] = msgspec.json.encode(member).decode()
+                else:
+                    room -= leaves
+                    waiting.append((name + ".", enumerate(member), depth + 1))
             else:
                 flat[name] = member
     return flat
 
 
+def _leaves(value: Any, depth: int) -> int:
+    """How many fields an array would be; more than any may be where it is nested too deeply for that."""
+    if type(value) is not dict and type(value) is not list:
+        return 1
+    if depth == 0 or len(value) > ARRAY_FIELDS_MAX:
+        return ARRAY_FIELDS_ALL_MAX + 1
+    count = 0
+    for member in value.values() if type(value) is dict else value:
+        count += _leaves(member, depth - 1)
+        if count > ARRAY_FIELDS_MAX:
+            break
+    return count
+
+
+def is_array_of_objects(value: Any) -> bool:
+    """Whether a message without a word from a profile is many readings: an array that holds objects alone."""
+    return type(value) is list and bool(value) and all(type(one) is dict for one in value)
+
+
 def tree_readings(shape: Shape, topic: str, value: Any) -> list[Reading]:
     """The readings of a decoded object, array or bare value (JSON, CBOR). Raises `Undecodable`."""
-    return [shape.reading(topic, tree_values(shape, topic, one)) for one in _elements(shape, value)]
+    readings: list[Reading] = []
+    fields = 0
+    for one in _elements(shape, value):
+        readings.append(shape.reading(topic, tree_values(shape, topic, one)))
+        fields += len(readings[-1].fields)
+        if fields > MESSAGE_FIELDS_MAX:  # what stands beside an array is every element's
+            raise shape.undecodable(f"more than {MESSAGE_FIELDS_MAX} fields in all readings of one message")
+    return readings
 
 
 def _elements(shape: Shape, value: Any) -> Iterator[Any]:
     each = shape.profile.each if shape.profile is not None else None
     if each is None:
-        yield value
-        return
+        if shape.listed or not is_array_of_objects(value):
+            yield value
+            return
+        each = "."
     elements = value if each == "." else look_up(value, each)
     if type(elements) is not list:
         where = "the message" if each == "." else f"“{each}”"
@@ -231,9 +274,9 @@ def _elements(shape: Shape, value: Any) -> Iterator[Any]:
     beside: dict[str, Any] = {}
     if type(value) is dict:
         # what stands beside the array is every element's too: a gateway's name, a common time
-        beside = {
-            key: member for key, member in value.items() if type(member) is not list and key != each.split(".")[0]
-        }
+        beside = {key: member for key, member in value.items() if key != each.split(".")[0]}
+        if not shape.listed:
+            beside = flatten(beside, shape.decoder)  # once: an array may be long, and so may the other one
     for element in elements:
         yield {**beside, **element} if type(element) is dict else {**beside, "value": element}
 
@@ -245,7 +288,7 @@ def tree_values(shape: Shape, topic: str, value: Any) -> dict[str, Any]:
         if value is None:
             raise shape.undecodable("the message is null: there is nothing to store")
         if type(value) is list and not shape.listed:
-            raise shape.undecodable("an array has no field names: send an object, or name the elements in a profile")
+            return flatten({field or "value": value}, shape.decoder)
         if type(value) is not list:
             return {field or "value": value}
     if not shape.listed:

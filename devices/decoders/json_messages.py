@@ -2,9 +2,8 @@
 
 With a profile that lists fields only those are read, type-checked in C, and stored in the profile's order; whatever
 else the message holds is skipped. Without fields, or without a profile, every member is a field: nested objects become
-`outer.inner`, and a bare number, text or boolean is the field `value`; without a profile a short text need not be in
-quotes. An array is refused: which element is which, no name says, unless a profile names elements (`values.0`) or takes
-one reading from `each` of them.
+`outer.inner`, arrays' elements `name.0`, and a bare number, text or boolean is the field `value`; without a profile a
+short text need not be in quotes. A message that is an array of objects is a reading for each of them.
 
 Messages of a group are joined by newlines and decoded as one stream. A stream of JSON values can be split
 in more than one way, so one sender could shift another's values; hence the guard `one_value_each`. What ingest stores
@@ -22,7 +21,17 @@ from devices.decoders.json_plain import is_flat, listed_names, meta_paths, needs
 from devices.decoders.plans import PlanCache
 from devices.profiles import Profile, scaled
 from devices.reading import Reading, Scalar, Undecodable
-from devices.shape import FIELDS_MAX, MISSING, Shape, flatten, look_up, number_of, tree_readings
+from devices.shape import (
+    FIELDS_MAX,
+    MISSING,
+    READINGS_MAX,
+    Shape,
+    flatten,
+    is_array_of_objects,
+    look_up,
+    number_of,
+    tree_readings,
+)
 from devices.times import milliseconds
 from devices.topics import TopicMatcher
 
@@ -100,7 +109,11 @@ class _Plan:
         try:
             if self._shape is not None:
                 return tree_readings(self._shape, topic, value)
-            return [self._listed_reading(topic, value) if self._listed else self._free_reading(topic, value)]
+            if self._listed:
+                return [self._listed_reading(topic, value)]
+            if is_array_of_objects(value):
+                return self._free_readings(topic, value)
+            return [self._free_reading(topic, value)]
         except Undecodable as error:
             if error.reason == _NONE_OF_THEM:
                 return Undecodable(f"{error.reason}{_held(payload)}")
@@ -131,6 +144,11 @@ class _Plan:
                     fields[self._natural_field] = natural
         return self._reading(topic, fields, event_ms, natural)
 
+    def _free_readings(self, topic: str, elements: list[Any]) -> list[Reading]:
+        if len(elements) > READINGS_MAX:
+            raise Undecodable(f"{len(elements)} readings in one message; {READINGS_MAX} is the most")
+        return [self._free_reading(topic, one) for one in elements]
+
     def _free_reading(self, topic: str, value: Any) -> Reading:
         event_ms: int | None = None
         natural: Any = None
@@ -148,7 +166,7 @@ class _Plan:
                     value[self._natural_field] = natural
             return self._reading(topic, value, event_ms, natural)
         if type(value) is list:
-            raise Undecodable("an array has no field names: send an object, or name the elements in a profile")
+            return self._reading(topic, flatten({"value": value}), None, None)
         if value is None:
             raise Undecodable("the message is null: there is nothing to store")
         return self._reading(topic, {"value": value}, None, None)

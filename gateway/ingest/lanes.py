@@ -163,7 +163,7 @@ class Lane:
         return results.count([])
 
     def refuse_swollen(self, results: Results, start: int, node_bytes: int) -> None:
-        """Each reading repeats its device's name as its key: a long topic over a long array would fill the memory."""
+        """Each reading repeats its device's name as its key, and what stands beside an array: that fills the memory."""
         for index, result in enumerate(results):
             if type(result) is list and len(result) > 1:
                 size_bytes = len(self.topics[start + index]) + len(self.payloads[start + index])
@@ -173,6 +173,16 @@ class Lane:
                         f"{len(result)} readings whose keys weigh more than {bytes_max} bytes: use a shorter topic",
                         decoder="ingest",
                     )
+                # what they share is in the first and in the last one
+                elif min(_text_chars(result[0]), _text_chars(result[-1])) * len(result) > bytes_max:
+                    results[index] = Undecodable(
+                        f"{len(result)} readings that repeat a text: together more than {bytes_max} bytes",
+                        decoder="ingest",
+                    )
+
+
+def _text_chars(reading: Reading) -> int:
+    return sum([len(value) for value in reading.fields.values() if type(value) is str])
 
 
 def encode_fields(fields: Sequence[Any]) -> list[bytes]:

@@ -167,7 +167,7 @@ path = "5"
     [
         (b"", "the message is empty"),
         (b"\xf6", "the message is null"),
-        (b"\x81\x01", "an array has no field names"),
+        (b"\x80", "holds no value"),
         (b"\xa1aaA\x00", "field “a” holds bytes"),
         (b"\xa1aa\xc2\x49" + b"\x01" * 9, "“a” holds a number that does not fit 64 bits"),
         (b"\xa2a1\x00\x01\x00", "key '1' stands in a map both as a number and as a text"),

@@ -83,6 +83,18 @@ def test_a_message_whose_keys_would_swell_is_a_dead_letter() -> None:
     assert letter.value == payload
 
 
+def test_a_message_whose_readings_would_repeat_a_long_text_is_a_dead_letter() -> None:
+    profile = parse_profile('name = "array"\nformat = "json"\ntopics = ["#"]\neach = "m"\n', "array.toml")
+    edge = Edge(profiles=[profile])
+    long, own = b"x" * 100_000, b",".join(b'{"note":"%s"}' % (b"y" * 50 * n) for n in range(200))
+    payloads = [b'{"text":"%s","m":[%s]}' % (long, b",".join([b"1"] * 5_000)), b'{"m":[%s]}' % own]
+    edge.take(edge.attach("c1"), *[("t", payload, n, QOS1) for n, payload in enumerate(payloads, start=1)])
+    edge.sync()
+    [dead] = edge.dead_letters()
+    assert b"5000 readings that repeat a text" in dead.headers["reason"]
+    assert len(edge.readings()) == 200
+
+
 def test_a_decoder_that_breaks_takes_only_its_own_message_along(monkeypatch: pytest.MonkeyPatch) -> None:
     edge = Edge([TURBINE])
     lane = edge.ingest._builder._lane(TURBINE)

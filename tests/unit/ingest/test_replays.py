@@ -39,7 +39,7 @@ class Shed:
     def __init__(self) -> None:
         self.edge = Edge()
         self.edge.disk.make_directory("/data/node")
-        self.edge.take(self.edge.attach("a"), *[("pump", b"[%d]" % n, 0, 0) for n in range(3)])
+        self.edge.take(self.edge.attach("a"), *[("pump", b"{%d" % n, 0, 0) for n in range(3)])
         self.edge.sync()
         self.arrival_ms = self.edge.clock.wall_ms()
         self.edge.clock.advance(50_000)
