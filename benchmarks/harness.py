@@ -136,10 +136,10 @@ def _print_table(report: Mapping[str, Any]) -> None:
     columns = sorted({key for found in details.values() for key in found})
     heads = ["min", "median", "max", *columns]
     print(f"\n{report['name']}: {report['unit']}, {report['better']} is better")
-    print(f"  {'':<12}" + "".join(f"{head:>16}" for head in heads))
+    print(f"  {'':<12}" + "".join(f"  {head:>18}" for head in heads))
     for who, spread in rows.items():
         numbers = [*(spread[key] for key in ("min", "median", "max")), *(details[who].get(key) for key in columns)]
-        print(f"  {who:<12}" + "".join(f"{_short(number):>16}" for number in numbers))
+        print(f"  {who:<12}" + "".join(f"  {_short(number):>18}" for number in numbers))
     for who, ratio in report["ratio"].items():
         print(f"  against {who}: {ratio:.2f} (above 1: we are better)")
     sys.stdout.flush()
