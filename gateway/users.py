@@ -114,10 +114,11 @@ def read_file(path: str) -> Users:
         ) from None
     if len(data) > FILE_BYTES_MAX:
         raise UserError(f"the users file {path} is larger than {FILE_BYTES_MAX} bytes", hint="Is it another file?")
-    return _read(path, data)
+    return parse(path, data)
 
 
-def _read(path: str, data: bytes) -> Users:
+def parse(path: str, data: bytes) -> Users:
+    """The bytes of the file at `path`. Raises `UserError` as `read_users` does."""
     users: dict[str, User] = {}
     key = b""
     summed = ended = False

@@ -94,7 +94,7 @@ class Arrivals:
     def _read(self) -> None:
         data = read_or_none(self._disk, self._path)
         try:
-            rows = _rows(data or b"") if data is not None or self._disk.exists(self._path) else []
+            rows = decode_arrivals(data or b"") if data is not None or self._disk.exists(self._path) else []
         except ValueError as error:
             _log.error("%s is damaged (%s): the age of segments begins anew, they are kept longer", self._path, error)
             return
@@ -102,7 +102,7 @@ class Arrivals:
             self._seen.setdefault((topic, partition), {})[base] = -1, arrived
 
 
-def _rows(data: bytes) -> list[tuple[str, int, int, int]]:
+def decode_arrivals(data: bytes) -> list[tuple[str, int, int, int]]:
     """(topic, partition, base offset, arrival). Raises `ValueError` for anything but a whole file."""
     head, _, body = data.partition(b"\n")
     if head not in (_WITHOUT_SUM, b"%b %08x" % (_VERSION, crc32c(body))):

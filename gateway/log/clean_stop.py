@@ -128,19 +128,20 @@ def take(disk: Disk, log_dir: str, node_dir: str) -> tuple[bool, Ends]:
 
 def peek(disk: Disk, node_dir: str) -> Ends:
     """What the last stop proved, if no start has come after it. Raises `OSError`."""
-    return _decode(read_or_none(disk, f"{node_dir}/{FILE}") or b"")
-
-
-def _decode(data: bytes) -> Ends:
-    noted, _, body = data.partition(b"\n")
     try:
-        if noted != b"%08x" % crc32c(body):
-            return {}
-        mark = msgspec.json.decode(body, type=_Mark)
+        return decode(read_or_none(disk, f"{node_dir}/{FILE}") or b"")
     except UNREADABLE:
         return {}
+
+
+def decode(data: bytes) -> Ends:
+    """What the file says. Raises one of `UNREADABLE`."""
+    noted, _, body = data.partition(b"\n")
+    if noted != b"%08x" % crc32c(body):
+        raise ValueError("the checksum is wrong")
+    mark = msgspec.json.decode(body, type=_Mark)
     if mark.version != _VERSION:
-        return {}
+        raise ValueError(f"it is of version {mark.version}")
     return {(name.rpartition("-")[0], int(name.rpartition("-")[2])): end for name, end in mark.logs.items()}
 
 

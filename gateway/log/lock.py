@@ -32,6 +32,12 @@ class DirectoryLock:
     def release(self) -> None:
         os.close(self._handle)
 
+    def __enter__(self) -> DirectoryLock:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.release()
+
 
 def _command(pid: str) -> str:
     try:

@@ -237,6 +237,7 @@ class Recoverer:
                 return
             if self._is_gap(segment, following[0]):
                 replay.state.producers.forget_sequences()  # as when the damage was found: the snapshot may be older
+                self._note_gap(segment, following[0])
             self._release(segment)
 
     def _drop(self, bases: list[int]) -> None:
@@ -378,9 +379,8 @@ class Recoverer:
         self._files.rewritten.forget([active.base_offset])  # a closed segment may be the last one now, and goes on
         self._files.remove_snapshots_beyond(active.next_offset)
         self._disk.sync(active.handle)
-        self._disk.sync_directory(self._directory)
         if self._damaged or self._begin_epoch:
             # The same offset may come a second time with other content: a new epoch tells them apart.
             self._epochs = [*self._epochs, (self._epochs[-1][0] + 1, active.next_offset)]
-        self._files.write_epochs(self._epochs)
+        self._files.write_epochs(self._epochs)  # syncs the directory too, with all that was made and removed in it
         return active.next_offset

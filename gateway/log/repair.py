@@ -12,7 +12,7 @@ from gateway.log.catalog import read_node
 from gateway.log.recovery import Outcome, Recovery
 from gateway.log.settings import LogSettings
 from gateway.log.store import LogStore
-from gateway.log.verify import CHAIN, INDEX, Verified
+from gateway.log.verify import INDEX, Verified
 from headwater.clock import Clock
 from headwater.disk import Disk
 from headwater.errors import UserError
@@ -21,7 +21,7 @@ from headwater.errors import UserError
 def repair(disk: Disk, data_dir: str, verified: Iterable[Verified], *, clock: Clock) -> list[Recovery]:
     """Mend the partitions that have faults; returns what was done. Raises `UserError`: the node runs, or none is here.
 
-    A chain that disagrees cannot be mended: the headers are what they are.
+    What is left tells `verify` again: a chain that disagrees, and ranges that are missing, cannot be mended.
     """
     node = read_node(disk, f"{data_dir}/node")
     if node is None:
@@ -32,9 +32,9 @@ def repair(disk: Disk, data_dir: str, verified: Iterable[Verified], *, clock: Cl
         if partition.damaged:
             _forget_derived(disk, data_dir, partition)
     store = _open(disk, data_dir, node, clock)
-    done = [finding for finding in [*first.recovered, *store.recovered] if finding.outcome is not Outcome.CLEAN]
     store.close()
-    return done
+    # What no start can mend, such as a range that is missing, both have found.
+    return [each for each in dict.fromkeys([*first.recovered, *store.recovered]) if each.outcome is not Outcome.CLEAN]
 
 
 def _open(disk: Disk, data_dir: str, node: str, clock: Clock) -> LogStore:
@@ -59,13 +59,3 @@ def _forget_derived(disk: Disk, data_dir: str, partition: Verified) -> None:
         for suffix in (".index", ".timeindex") if fault.kind == INDEX else ():
             if disk.exists(fault.path + suffix):
                 disk.remove(fault.path + suffix)
-
-
-def left(verified: Iterable[Verified]) -> list[str]:
-    """What repair leaves as it is, in words."""
-    return [
-        f"{one.topic}-{one.partition}: {fault.path}: {fault.kind}: {fault.detail}"
-        for one in verified
-        for fault in one.faults
-        if fault.kind == CHAIN
-    ]

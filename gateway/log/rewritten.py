@@ -8,26 +8,15 @@ it never did, and the note goes. Without a note a segment is taken as it is: ano
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Collection
 
 from crc32c import crc32c
 
-from headwater.disk import Disk, read_or_none
+from gateway.log.segment_notes import SegmentNotes
 
 
-class Rewritten:
-    """The noted values of one partition's segments, by base offset; for any thread."""
-
-    def __init__(self, disk: Disk, path: str) -> None:
-        self._disk = disk
-        self._path = path
-        self._lock = threading.Lock()
-        self._values = _decode(read_or_none(disk, path) or b"")
-
-    def of(self, base_offset: int) -> int | None:
-        """The chain over that segment's headers, from `CHAIN_START` on; None where it is not noted."""
-        return self._values.get(base_offset)
+class Rewritten(SegmentNotes):
+    """The chain over each segment's headers, from `CHAIN_START` on."""
 
     def note(self, base_offset: int, value: int, replaced: Collection[int]) -> None:
         """Make durable what the segment holds that takes the place of those at `replaced`. Raises `OSError`."""
@@ -41,15 +30,16 @@ class Rewritten:
             if self._values.keys() & set(bases):
                 self._write({base: each for base, each in self._values.items() if base not in bases})
 
-    def _write(self, values: dict[int, int]) -> None:
+    @staticmethod
+    def encode(values: dict[int, int]) -> bytes:
+        """A CRC-32C of what follows, then `base value` a line."""
         body = "".join(f"{base} {value:016x}\n" for base, value in sorted(values.items())).encode()
-        self._disk.replace_file(self._path, b"%08x\n" % crc32c(body) + body)
-        self._values = values
+        return b"%08x\n" % crc32c(body) + body
 
-
-def _decode(data: bytes) -> dict[int, int]:
-    noted, _, body = data.partition(b"\n")
-    if noted != b"%08x" % crc32c(body):
-        return {}
-    rows = (line.split(" ") for line in body.decode("ascii").splitlines())
-    return {int(base): int(value, 16) for base, value in rows}
+    @staticmethod
+    def decode(data: bytes) -> dict[int, int]:
+        noted, _, body = data.partition(b"\n")
+        if noted != b"%08x" % crc32c(body):
+            raise ValueError("the checksum is wrong")
+        rows = (line.split(" ") for line in body.decode("ascii").splitlines())
+        return {int(base): int(value, 16) for base, value in rows}

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from functools import partial
 from typing import NamedTuple
 
 from gateway.log import checkpoints
+from gateway.log.aborted_check import AbortedCheck
+from gateway.log.aborted_sums import AbortedSums
 from gateway.log.adoption import partition_of
-from gateway.log.catalog import TopicEntry, read_entries
+from gateway.log.catalog import TopicEntry, read_entries, read_node
 from gateway.log.chain import CHAIN_START, chain_next, decode_anchors
 from gateway.log.clean_stop import CleanEnd, peek
 from gateway.log.errors import CorruptBatch
+from gateway.log.faults import CHAIN, DAMAGED, FILE, INDEX, MISSING, TAIL, Fault
 from gateway.log.index import OffsetIndex, TimeIndex
 from gateway.log.layout import HEADER_BYTES
 from gateway.log.producers import Producers
@@ -24,33 +27,11 @@ from gateway.log.rewritten import Rewritten
 from gateway.log.scan import Stop, find_next_batch, scan_run, unreadable_bytes
 from gateway.log.swap import CLEANED, SWAP
 from gateway.log.topic_config import lenient_config
-from gateway.log.transactions import decode_aborted
-from headwater.disk import Disk, read_checked
+from headwater.disk import Disk, read_checked, read_or_none
+
+__all__ = ["CHAIN", "DAMAGED", "FILE", "INDEX", "MISSING", "TAIL", "Fault", "Verified", "verify_data"]
 
 _LOG_NAME = re.compile(r"\d{20}\.log")
-
-DAMAGED, MISSING, INDEX, CHAIN, FILE, TAIL = (
-    "damaged range",
-    "range missing",
-    "index disagrees",
-    "chain disagrees",
-    "damaged file",
-    "unfinished tail",
-)
-
-
-class Fault(NamedTuple):
-    """One thing that is not as it should be; a `TAIL` is what any crash leaves, and the next start mends it.
-
-    Offsets [first, end) are concerned, -1 where that cannot be said; `position` is the byte in the file.
-    """
-
-    kind: str
-    path: str
-    first: int
-    end: int
-    position: int
-    detail: str
 
 
 class Verified(NamedTuple):
@@ -72,9 +53,13 @@ class Verified(NamedTuple):
         return any(fault.kind != TAIL for fault in self.faults)
 
 
-def verify_data(disk: Disk, data_dir: str) -> Iterator[Verified]:
-    """Each partition of a data directory. Raises `OSError` when it cannot be read."""
+def verify_data(disk: Disk, data_dir: str, only: Container[tuple[str, int]] | None = None) -> Iterator[Verified]:
+    """Each partition of a data directory, or `only` some (topic, partition); small files: `gateway.log.small_files`.
+
+    Raises `OSError` when it cannot be read, `UserError` when it is of a newer format.
+    """
     log_dir, node_dir = f"{data_dir}/log", f"{data_dir}/node"
+    read_node(disk, node_dir)
     entries = read_entries(disk, node_dir)
     points = _offsets(disk, f"{log_dir}/{checkpoints.RECOVERY_POINTS}")
     starts = _offsets(disk, f"{log_dir}/{checkpoints.LOG_STARTS}")
@@ -82,7 +67,7 @@ def verify_data(disk: Disk, data_dir: str) -> Iterator[Verified]:
     ends = peek(disk, node_dir)
     for name in disk.names(log_dir):
         key = partition_of(name)
-        if key is None:
+        if key is None or (only is not None and key not in only):
             continue
         yield _Partition(
             disk,
@@ -94,6 +79,7 @@ def verify_data(disk: Disk, data_dir: str) -> Iterator[Verified]:
             anchors=_anchors(disk, f"{node_dir}/chain/{name}") | _chain_at_stop(ends.get(key)),
             quarantine=f"{node_dir}/quarantine/{name}",
             rewritten=f"{node_dir}/rewritten/{name}",
+            aborted=f"{node_dir}/aborted/{name}",
         ).verify()
 
 
@@ -130,6 +116,7 @@ class _Partition:
         anchors: dict[int, int],
         quarantine: str,
         rewritten: str,
+        aborted: str,
     ) -> None:
         self._disk = disk
         self._directory = directory
@@ -141,6 +128,8 @@ class _Partition:
         self._quarantine = quarantine
         self._rewritten_path = rewritten
         self._rewritten = Rewritten(disk, rewritten)
+        self._aborted_path = aborted
+        self._aborted = AbortedCheck(whole=False)
         self._epochs = {0}
         self._faults: list[Fault] = []
         self._batches = self._records = self._bytes = 0
@@ -156,6 +145,7 @@ class _Partition:
         bases = [int(name[:20]) for name in names if _LOG_NAME.fullmatch(name)]
         if bases and bases[0] == 0 and not self._compacted:
             self._anchors.setdefault(0, CHAIN_START)
+            self._aborted = AbortedCheck(whole=True)
         end = self._start
         for slot, base in enumerate(bases):
             following = bases[slot + 1] if slot + 1 < len(bases) else None
@@ -195,6 +185,7 @@ class _Partition:
     def _check_gap(self, base: int, end: int, following: int) -> None:
         if end < following:
             self._chain = None
+            self._aborted.lose()
         known = self._disk.exists(f"{self._quarantine}-{end}-{following}.bin")
         if end < following and following > self._start and not self._compacted and not known:
             self._fault(MISSING, f"{base:020d}.log", end, following, -1, "between two segments")
@@ -205,6 +196,8 @@ class _Partition:
         name = f"{base:020d}.log"
         handle = self._disk.open(f"{self._directory}/{name}")
         self._seen, self._newest, self._own = {}, (-1, -1), CHAIN_START
+        self._aborted.begin_segment()
+        noted = self._noted_aborts(base)
         try:
             size = self._disk.size(handle)
             end = self._scan(handle, size, base, following, name)
@@ -213,6 +206,9 @@ class _Partition:
         stem = f"{base:020d}"
         if not {f"{name}{suffix}" for suffix in (CLEANED, SWAP)}.intersection(names):  # else the note may be ahead
             self._check_rewritten(base, end, name)
+            finished = self._point >= following if following is not None else stem + ".timeindex" in names
+            if finished and noted == self._noted_aborts(base):  # else one of the two is just being written
+                self._check_aborted(base, *noted)
         if following is not None or stem + ".timeindex" in names:
             self._check_indexes(base, size, names)
         return end
@@ -234,6 +230,7 @@ class _Partition:
                     self._own = None
                 return expected
             self._chain = self._own = None
+            self._aborted.lose()
             good = find_next_batch(self._disk, handle, position + 1, size, expected, self._epochs)
             if good is None or (following is not None and good[1] >= following):
                 unreadable = unreadable_bytes(self._disk, handle, position, size)
@@ -248,6 +245,7 @@ class _Partition:
             position, expected = good
 
     def _visit(self, base: int, position: int, fields: tuple[int, ...], batch: memoryview) -> None:
+        self._aborted.visit(fields, batch)
         self._batches += 1
         self._records += fields[12]
         self._bytes += len(batch)
@@ -267,6 +265,21 @@ class _Partition:
         if Rewritten(self._disk, self._rewritten_path).of(base) == noted:  # else compaction was here meanwhile
             what = f"the headers give {self._own:016x}, compaction noted {noted:016x}"
             self._fault(CHAIN, name, base, end, -1, what)
+
+    def _noted_aborts(self, base: int) -> tuple[bytes | None, int | None]:
+        """A segment's transaction index, None where it cannot be read, and its checksum, None where none is noted."""
+        path = f"{self._directory}/{base:020d}.txnindex"
+        index = read_or_none(self._disk, path)
+        noted = AbortedSums(self._disk, self._aborted_path).of(base)
+        return b"" if index is None and not self._disk.exists(path) else index, noted
+
+    def _check_aborted(self, base: int, index: bytes | None, noted: int | None) -> None:
+        try:
+            if index is None:
+                raise ValueError("its transaction index lies on a bad sector")
+            self._aborted.compare(index, noted, compacted=self._compacted)
+        except ValueError as error:
+            self._fault(INDEX, f"{base:020d}", base, -1, -1, str(error))
 
     def _check_chain(self, base: int) -> None:
         noted = self._anchors.get(base)
@@ -290,7 +303,5 @@ class _Partition:
                 for entry in zip(times.timestamps, times.offsets, strict=True):
                     if entry not in known:
                         raise ValueError(f"time {entry[0]} is not the newest up to offset {base + entry[1]}")
-            if stem + ".txnindex" in names:
-                decode_aborted(read_checked(self._disk, path + ".txnindex"))
         except ValueError as error:
             self._fault(INDEX, stem, base, -1, -1, str(error))

@@ -16,12 +16,16 @@ def verify(folder: str | None, config: str | None, *, as_json: bool) -> int:
     """Print what `gateway.log.verify` finds; returns 0 when nothing is damaged, 1 when something is."""
     import msgspec
 
-    from gateway.log.verify import TAIL, verify_data
+    from gateway.log.faults import TAIL
+    from gateway.log.small_files import check_files
+    from gateway.log.verify import verify_data
+    from headwater.cli.log_files import NODE_FILES
     from headwater.disk import RealDisk
 
     faulty = False
     batches = size = 0
-    for one in verify_data(RealDisk(), data_dir(folder, config)):
+    disk, folder = RealDisk(), data_dir(folder, config)
+    for one in verify_data(disk, folder):
         faulty = faulty or one.damaged
         batches, size = batches + one.batches, size + one.bytes
         if as_json:
@@ -35,6 +39,13 @@ def verify(folder: str | None, config: str | None, *, as_json: bool) -> int:
         for fault in one.faults:
             mark = " " if fault.kind == TAIL else "!"
             _print(f"  {mark} {fault.path}: {_where(fault)}: {fault.detail}")
+    for fault in check_files(disk, folder, NODE_FILES):
+        faulty = True
+        _print(
+            msgspec.json.encode({"faults": [fault._asdict()]}).decode()
+            if as_json
+            else f"DAMAGED {fault.path}: {_where(fault)}: {fault.detail}"
+        )
     if not as_json:
         _print(f"{words.count(batches, 'batch', 'batches')} checked, {words.size(size)}")
         if faulty:
@@ -79,25 +90,39 @@ def _show(value: Any) -> str:
 
 def repair(folder: str | None, config: str | None) -> int:
     """Mend what verify finds; returns 0 when all is well after it, 1 when something is left."""
-    from gateway.log.repair import left
+    from gateway.log.faults import TAIL
+    from gateway.log.lock import DirectoryLock
     from gateway.log.repair import repair as mend
+    from gateway.log.small_files import check_files, mend_files
     from gateway.log.verify import verify_data
+    from headwater.cli.log_files import NODE_FILES
     from headwater.clock import SystemClock
     from headwater.disk import RealDisk
 
     disk, folder = RealDisk(), data_dir(folder, config)
     found = list(verify_data(disk, folder))
-    done = mend(disk, folder, found, clock=SystemClock())
-    for one in done:
+    small = list(check_files(disk, folder, NODE_FILES))
+    mended = mend(disk, folder, found, clock=SystemClock())
+    done = []
+    for one in mended:
         offsets = (
             f", offsets {one.first_offset:,} to {one.end_offset - 1:,}" if one.end_offset > one.first_offset else ""
         )
-        _print(f"{one.topic}-{one.partition}: {one.outcome.value}{offsets}: {one.detail}")
-    rest = [*left(found)]
-    for line in rest:
-        _print(f"left as it is: {line}")
-    if not done and not rest:
-        _print("nothing to mend")
+        done.append(f"{one.topic}-{one.partition}: {one.outcome.value}{offsets}: {one.detail}")
+    still = {fault.path for fault in check_files(disk, folder, NODE_FILES)}
+    done += [
+        f"{fault.path}: {fault.detail.partition(';')[0]}: made again" for fault in small if fault.path not in still
+    ]
+    with DirectoryLock(os.path.join(folder, "node", "lock")):
+        done += mend_files(disk, folder, NODE_FILES)
+    touched = {(one.topic, one.partition) for one in mended}
+    touched |= {(one.topic, one.partition) for one in found if one.damaged}
+    again = verify_data(disk, folder, touched)
+    faults = [fault for one in again for fault in one.faults if fault.kind != TAIL]
+    faults += check_files(disk, folder, NODE_FILES)
+    rest = [f"left as it is: {fault.path}: {_where(fault)}: {fault.detail}" for fault in faults]
+    for line in [*done, *rest] or ["nothing to mend"]:
+        _print(line)
     return FAULTY if rest else GOOD
 
 

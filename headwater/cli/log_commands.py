@@ -21,9 +21,9 @@ _AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a 
 
 @log_app.command("verify")
 def log_verify(folder: _Folder = None, config: Config = None, as_json: _AsJson = False) -> None:
-    """Check every batch's CRC, the offsets, the indexes and the hash chain. Changes nothing; the node may run.
+    """Check every batch's CRC, offsets, indexes, hash chain and small files. Changes nothing; the node may run.
 
-    Exit 0 nothing is damaged, 1 something is, 2 it cannot be read.
+    Exit 0 nothing is damaged, 1 something is, 2 it cannot be read or is of a newer format.
 
     \b
     Examples:

@@ -19,12 +19,11 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from headwater.dashboard.token_file import read_token
 from headwater.disk import Disk, RealDisk, read_or_none
 from headwater.errors import UserError
 
 _RANDOM_BYTES = 24  # 32 characters
-_MADE_LENGTH = 40
-_LENGTH_MIN = 16
 COOKIE = "headwater_page"
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/login", "/static/page.css"})
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -39,7 +38,7 @@ def load_token(path: str, disk: Disk | None = None) -> tuple[str, bool]:
     """
     disk = disk or RealDisk()
     try:
-        token = _read(read_or_none(disk, path) or b"")
+        token = read_token(read_or_none(disk, path) or b"")
     except (OSError, ValueError) as error:
         raise UserError(
             f"the page's token in {path} cannot be used: {error}",
@@ -57,23 +56,6 @@ def load_token(path: str, disk: Disk | None = None) -> tuple[str, bool]:
             hint="Make room there, or give another token_file under [page].",
         ) from None
     return token, True
-
-
-def _read(data: bytes) -> str:
-    """The token, "" when there is none. Raises `ValueError` for anything but one line of text."""
-    data = data.rstrip(b"\0")
-    if not data.strip():
-        return ""
-    if not data.endswith(b"\n"):
-        raise ValueError("no line break ends it, as if it were cut short")
-    token = data[:-1].removesuffix(b"\r").decode("ascii")
-    if not token.isprintable() or token != token.strip():
-        raise ValueError("it is more than a word or a line of text")
-    if len(token) < _LENGTH_MIN:
-        raise ValueError(f"it is shorter than {_LENGTH_MIN} characters")
-    if len(token) == _MADE_LENGTH and token[-8:] != f"{crc32c(token[:-8].encode()):08x}":
-        raise ValueError("it is not as it was made, for its last 8 characters are no checksum of the others")
-    return token
 
 
 def cookie_value(token: str) -> str:

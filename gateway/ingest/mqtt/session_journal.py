@@ -156,6 +156,16 @@ def _line(number: int, change: Change) -> bytes:
     return b"%08x %b\n" % (crc32c(text), text)
 
 
+def check_lines(data: bytes) -> None:
+    """Raises `ValueError` naming the first line of a file that is not whole; the last one may be torn at any time."""
+    lines = data.split(b"\n")
+    for number, line in enumerate(lines[:-1], 1):
+        if not _changes(line + b"\n"):
+            raise ValueError(f"line {number} is damaged")
+    if len(lines) < 2:
+        raise ValueError("no line is whole")
+
+
 def _changes(data: bytes) -> dict[int, Change]:
     """The whole lines of a file by number; those that have none have numbers below 0, in their order."""
     found: dict[int, Change] = {}

@@ -5,8 +5,10 @@ import random
 import pytest
 
 from gateway.log.dump import dump_file
+from gateway.log.partition import PartitionLog
 from gateway.log.recovery import Outcome
-from gateway.log.repair import left, repair
+from gateway.log.repair import repair
+from gateway.log.store import LogStore
 from gateway.log.verify import CHAIN, DAMAGED, FILE, INDEX, MISSING, TAIL, Fault, verify_data
 from headwater.clock import ManualClock
 from headwater.disk import ForgetfulDisk
@@ -107,23 +109,24 @@ def disk_size(disk: ForgetfulDisk, name: str) -> int:
     return len(disk.read_file(f"{DATA}/log/t-0/{name}"))
 
 
-def test_a_compacted_log_with_its_gaps_is_good() -> None:
-    disk = FlakyDisk()
-    store, log = open_compacted(disk)
-    for number in range(60):
-        put(log, [(b"%d" % (number % 3), bytes(60))])
-    compact(store, log)
-    store.close()
-    assert faults(disk) == []
-
-
-def test_a_flipped_offset_in_a_segment_that_compaction_wrote_is_found_between_two_gaps() -> None:
+def compacted_log() -> tuple[FlakyDisk, LogStore, PartitionLog]:
     disk = FlakyDisk()
     store, log = open_compacted(disk)
     put(log, [(b"stays", b"")])
     for number in range(60):
         put(log, [(b"%d" % (number % 3), bytes(60))])
     compact(store, log)
+    return disk, store, log
+
+
+def test_a_compacted_log_with_its_gaps_is_good() -> None:
+    disk, store, _ = compacted_log()
+    store.close()
+    assert faults(disk) == []
+
+
+def test_a_flipped_offset_in_a_segment_that_compaction_wrote_is_found_between_two_gaps() -> None:
+    disk, store, _ = compacted_log()
     store.close()
     path = segment_path(0)
     flip(disk, path, 7)  # offset 16 instead of 0, which is in no offset index, and the next one lies behind 16
@@ -134,11 +137,7 @@ def test_a_flipped_offset_in_a_segment_that_compaction_wrote_is_found_between_tw
 
 def test_a_segment_that_compaction_wrote_and_that_is_written_to_again_is_good() -> None:
     """The empty one after it is lost, so it is the last one."""
-    disk = FlakyDisk()
-    store, log = open_compacted(disk)
-    for number in range(60):
-        put(log, [(b"%d" % (number % 3), bytes(60))])
-    compact(store, log)
+    disk, _, log = compacted_log()
     last = log.active_segment
     assert last.size == 0
     disk.remove(last.log_path)
@@ -177,9 +176,20 @@ def test_repair_leaves_a_good_log_alone_and_says_what_it_cannot_mend() -> None:
     assert repair(disk, DATA, list(verify_data(disk, DATA)), clock=ManualClock()) == []
     base = second_segment(disk)
     flip(disk, segment_path(base), 15)  # the leader epoch: no CRC covers it
-    found = list(verify_data(disk, DATA))
-    assert [fault.kind for one in found for fault in one.faults] == [CHAIN]
-    assert "chain disagrees" in left(found)[0]
+    assert kinds(disk) == [CHAIN]
+    assert repair(disk, DATA, list(verify_data(disk, DATA)), clock=ManualClock()) == []
+    assert kinds(disk) == [CHAIN]
+
+
+def test_repair_tells_once_of_a_segment_that_is_lost() -> None:
+    disk = filled()
+    base = second_segment(disk)
+    disk.remove(segment_path(base))
+    done = repair(disk, DATA, list(verify_data(disk, DATA)), clock=ManualClock())
+    assert [(one.outcome, one.first_offset) for one in done] == [(Outcome.RANGE_MISSING, base)]
+    again = repair(disk, DATA, [], clock=ManualClock())  # both starts find it
+    assert [(one.outcome, one.first_offset) for one in again] == [(Outcome.RANGE_MISSING, base)]
+    assert kinds(disk) == [MISSING]
 
 
 def test_repair_needs_a_data_directory() -> None:
