@@ -16,6 +16,8 @@ import numpy.typing as npt
 
 from headwater.errors import UNREADABLE
 from processors.aggregates.texts import are_texts, boxed
+from processors.pieces import Pieces
+from processors.plain import read_plain, whole
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -44,6 +46,33 @@ class Read(NamedTuple):
     numbers: dict[str, FieldColumn]
     texts: dict[str, Texts]
     coded: dict[str, FieldColumn]
+
+
+def read_values(values: Sequence[bytes | None], texts: frozenset[str], coded: frozenset[str]) -> tuple[Read, list[int]]:
+    """Values as `columns_of` has them, and the rows of those that hold no object."""
+    if not isinstance(values, Pieces):
+        documents, bad = documents_of(values)
+        return columns_of(documents, texts, coded), bad
+    plain, left = read_plain(values)
+    documents, bad = documents_of([values[row] for row in left.tolist()])
+    rest, count = columns_of(documents, texts, coded), len(values)
+    numbers = {
+        name: FieldColumn(*whole([*plain.get(name, ()), *_placed(rest.numbers.get(name), left)], count))
+        for name in plain.keys() | rest.numbers.keys()
+    }
+    with_texts = {
+        name: FieldColumn(*whole([*plain.get(name, ()), *_placed(column, left)], count), column.texts)
+        for name, column in rest.coded.items()
+    }
+    columns = {name: np.full(count, None, dtype=object) for name in texts}
+    for name, column in columns.items():
+        column[left] = rest.texts[name]
+    return Read(numbers, columns, with_texts), left[bad].tolist()
+
+
+def _placed(column: FieldColumn | None, left: Ints) -> list[tuple[Ints, Floats]]:
+    """A column of rows that stand at `left`."""
+    return [] if column is None else [(left if column.rows is None else left[column.rows], column.values)]
 
 
 def documents_of(values: Sequence[bytes | None]) -> tuple[list[dict[str, Any]], list[int]]:

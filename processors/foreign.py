@@ -40,7 +40,7 @@ class ForeignNodes:
             if at.mark.by is None:
                 spoke.setdefault(at.mark.node, at.row)
         rows = np.flatnonzero(columns.key >= 0)
-        nodes = np.array(keys.node_of, dtype=np.int64)[columns.key[rows]]
+        nodes = keys.nodes_of[columns.key[rows]]
         for index in np.flatnonzero(np.bincount(nodes)).tolist():
             if (node := keys.nodes[index]) not in self._native:
                 mine = rows[(nodes == index) & (rows < spoke.get(node, len(columns)))]

@@ -22,6 +22,7 @@ from headwater.disk import Disk, read_or_none
 from headwater.errors import HeadwaterError
 from headwater.net import Net
 from processors import outputs
+from processors.batches import decode_batches
 from processors.budget import NO_LIMITS, Limits
 from processors.checkpoint import (
     Checkpoint,
@@ -378,6 +379,6 @@ def make_processors(
     """The processors of the node whose Kafka listener is at `host:port`."""
 
     async def connect() -> Log:
-        return await Reader.connect(net, host, port, client_id="headwater-processors", committed=True)
+        return await Reader.connect(net, host, port, client_id="headwater-processors", decode=decode_batches)
 
     return Processors(settings, rules, connect=connect, clock=clock, data_dir=data_dir, disk=disk, name=name)

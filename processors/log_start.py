@@ -42,7 +42,7 @@ class LogStart:
         if self.offset is None:
             return
         known = np.flatnonzero(columns.key[begin:end] >= 0) + begin
-        nodes = np.array(keys.node_of, dtype=np.int64)[columns.key[known]]
+        nodes = keys.nodes_of[columns.key[known]]
         for index in np.flatnonzero(np.bincount(nodes)).tolist():
             if (node := keys.nodes[index]) not in self.begins:
                 newest = int(columns.time[known[nodes == index]].max())

@@ -24,6 +24,7 @@ from processors.log_start import LogStart
 from processors.marks import Mark, NodeMarks, WatermarkTracker
 from processors.outages import Outages
 from processors.partition_view import PartitionView, Ruled, alerts_of
+from processors.pieces import together
 from processors.repartition import MergedMarks, Piece, Relay, group_node, second_stage
 from processors.results import NEVER, Results, numbered
 from processors.rules.derive import Derivation
@@ -136,7 +137,7 @@ class PartitionProcessor(PartitionView):
         """Take in the next block; returns what it lets be said, without what `written` says is said already."""
         if not len(block.keys):
             return []
-        joined = b"".join(block.headers)
+        joined = together(block.headers)
         columns = to_columns(block, self.keys, self._lanes, self._texts, joined, self._coded)
         self.refused += columns.refused
         self.readings += len(columns) - columns.refused

@@ -31,7 +31,6 @@ class Roster:
     def __init__(self, keys: KeyTable) -> None:
         self._keys = keys
         self._heard: Ints = np.zeros(1, dtype=np.int64)  # NEVER: not known; one element more, which key -1 finds
-        self._node_of: Ints = np.zeros(0, dtype=np.int64)
         self._swept: dict[str, int] = {}
         self.alive = 0
         self.state_bytes = 0
@@ -81,16 +80,13 @@ class Roster:
         self._swept[node] = step
         self._learn()
         index = self._keys.node_id(node)
-        nodes = np.array(self._keys.node_of, dtype=np.int64)
-        heard = self._heard[:-1]
+        heard, nodes = self._heard[:-1], self._keys.nodes_of
         return np.flatnonzero((nodes == index) & (heard != NEVER) & (heard <= watermark - forget_after_ms))
 
     def heard(self, node: str, takes: Callable[[Ints], Bools]) -> tuple[Ints, Ints]:
         """Those of the node's devices that a rule `takes`, and the times of their newest readings."""
         self._learn()
-        if len(self._node_of) != len(self._keys):
-            self._node_of = np.array(self._keys.node_of, dtype=np.int64)
-        keys = np.flatnonzero((self._node_of == self._keys.node_id(node)) & (self._heard[:-1] != NEVER))
+        keys = np.flatnonzero((self._keys.nodes_of == self._keys.node_id(node)) & (self._heard[:-1] != NEVER))
         keys = keys[takes(keys)]
         return keys, self._heard[keys]
 
@@ -131,7 +127,6 @@ class Roster:
         self._learn()
         known = self._heard[:-1] != NEVER
         new_of, new_node_of = self._keys.keep(known, nodes)
-        self._node_of = self._node_of[:0]
         self._swept = {node: step for node, step in self._swept.items() if node in nodes}
         self._heard = np.append(self._heard[:-1][known], self._heard[-1])
         return new_of, new_node_of
@@ -146,7 +141,6 @@ class Roster:
         """The key table must have been restored before. A snapshot of earlier versions has none: all are heard now."""
         heard = [newest] * len(self._keys) if data is None else data["heard"]
         self._heard = np.array([*heard, 0], dtype=np.int64)
-        self._node_of = self._node_of[:0]
         self._swept = {} if data is None else dict(data["swept"])
         self.forgotten = 0 if data is None else data["forgotten"]
         known = np.flatnonzero(self._heard[:-1] != NEVER)

@@ -2,19 +2,48 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from gateway.log.layout import HEADER_BYTES, LENGTH_OFFSET
-from gateway.log.records import Columns, check_batch, control_type, decode_batch, read_header, split_batches
+from gateway.log.records import check_batch, control_type, decode_batch, read_header, split_batches
 from headwater.errors import PeerError
 
-Decode = Callable[[memoryview], Columns]
-"""What makes columns of a checked batch; `gateway.log.columns.decode_batch`, or a quicker one that says the same."""
+
+class RecordColumns(NamedTuple):
+    """Records of some batches, as in `Block`."""
+
+    offsets: Sequence[int]
+    timestamps: Sequence[int]
+    keys: Sequence[bytes | None]
+    values: Sequence[bytes | None]
+    headers: Sequence[bytes]
+
+
+Decode = Callable[[Sequence[memoryview]], RecordColumns]
+"""What makes columns of checked batches; `one_by_one`, or a quicker one that says the same."""
+
+
+def one_by_one(views: Sequence[bytes | bytearray | memoryview]) -> RecordColumns:
+    """Batches whose CRCs were checked, one behind the other. Raises what `gateway.log.columns.decode_batch` does."""
+    if len(views) == 1:
+        only = decode_batch(views[0])
+        return RecordColumns(only.offsets, only.timestamps, only.keys, only.values, only.headers)
+    offsets, timestamps, headers = list[int](), list[int](), list[bytes]()
+    keys, values = list[bytes | None](), list[bytes | None]()
+    for columns in map(decode_batch, views):
+        offsets += columns.offsets
+        timestamps += columns.timestamps
+        keys += columns.keys
+        values += columns.values
+        headers += columns.headers
+    return RecordColumns(offsets, timestamps, keys, values, headers)
 
 
 class Block(NamedTuple):
-    """Records of one partition in offset order; all lists have the same length, which may be 0.
+    """Records of one partition in offset order; all columns have the same length, which may be 0.
 
     `headers` are encoded header sections. `next_offset` is where to read on: above the last record's when
     transaction markers or aborted batches followed.
@@ -22,11 +51,11 @@ class Block(NamedTuple):
 
     topic: str
     partition: int
-    offsets: list[int]
-    timestamps: list[int]
-    keys: list[bytes | None]
-    values: list[bytes | None]
-    headers: list[bytes]
+    offsets: Sequence[int]
+    timestamps: Sequence[int]
+    keys: Sequence[bytes | None]
+    values: Sequence[bytes | None]
+    headers: Sequence[bytes]
     next_offset: int
 
 
@@ -61,13 +90,14 @@ class Fetched:
     def done(self) -> bool:
         return not self._batches
 
-    def take(self, block: Block, records_max: int | None = None, *, decode: Decode = decode_batch) -> Block:
+    def take(self, block: Block, records_max: int | None = None, *, decode: Decode = one_by_one) -> Block:
         """`block` with the next batches' records behind its own, until it has `records_max` or more.
 
         Raises `CorruptBatch` on damage, `MissingCodec`.
         """
-        next_offset, waiting = block.next_offset, self._aborted
-        while self._batches and (records_max is None or len(block.offsets) < records_max):
+        next_offset, waiting, views = block.next_offset, self._aborted, list[memoryview]()
+        left = math.inf if records_max is None else records_max - len(block.offsets)
+        while self._batches and left > 0:
             view = self._batches.pop()
             header = check_batch(view)
             if header.next_offset <= self.position:
@@ -79,7 +109,10 @@ class Fetched:
                 if not control_type(view):
                     self._begun.discard(header.producer_id)
             elif not (header.is_transactional and header.producer_id in self._begun):
-                _extend(block, decode(view), self.position)
+                views.append(view)
+                left -= header.count
+        if views:
+            block = _longer(block, decode(views), self.position)
         return block._replace(next_offset=next_offset)
 
 
@@ -90,7 +123,7 @@ def decode_fetched(
     data: bytes | memoryview,
     aborted: Sequence[tuple[int, int]],
     *,
-    decode: Decode = decode_batch,
+    decode: Decode = one_by_one,
 ) -> Block:
     """Fetched batches as one block from `position` on; raises what `Fetched` does."""
     return Fetched(position, data, aborted).take(no_records(topic, partition, position), decode=decode)
@@ -112,13 +145,17 @@ def _whole_batches(data: bytes | memoryview) -> memoryview:
     return view[:end]
 
 
-def _extend(block: Block, columns: Columns, position: int) -> None:
-    skip = 0
-    offsets = columns.offsets
-    while skip < len(offsets) and offsets[skip] < position:
-        skip += 1
-    block.offsets.extend(offsets[skip:] if skip else offsets)
-    block.timestamps.extend(columns.timestamps[skip:] if skip else columns.timestamps)
-    block.keys.extend(columns.keys[skip:] if skip else columns.keys)
-    block.values.extend(columns.values[skip:] if skip else columns.values)
-    block.headers.extend(columns.headers[skip:] if skip else columns.headers)
+def _longer(block: Block, more: RecordColumns, position: int) -> Block:
+    """The block with these records behind its own, from `position` on."""
+    if skip := bisect_left(more.offsets, position):
+        offsets, timestamps = more.offsets[skip:], more.timestamps[skip:]
+        more = RecordColumns(offsets, timestamps, more.keys[skip:], more.values[skip:], more.headers[skip:])
+    if block.offsets:
+        more = RecordColumns(
+            [*block.offsets, *more.offsets],
+            [*block.timestamps, *more.timestamps],
+            [*block.keys, *more.keys],
+            [*block.values, *more.values],
+            [*block.headers, *more.headers],
+        )
+    return Block(block.topic, block.partition, *more, block.next_offset)

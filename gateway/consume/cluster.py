@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 
-from gateway.consume.batches import Block, Decode
+from gateway.consume.batches import Block, Decode, one_by_one
 from gateway.consume.fetching import WAIT_MS, Address, Ask, Fetching, Where
-from gateway.log.columns import decode_batch
 from gateway.wire.channel import Channel
 from gateway.wire.sign_in import ClientSecurity
 from headwater.errors import PeerError
@@ -36,7 +35,7 @@ class ClusterReader:
         client_id: str,
         security: ClientSecurity | None,
         bytes_max: int,
-        decode: Decode = decode_batch,
+        decode: Decode = one_by_one,
     ) -> None:
         self._core = Fetching(bootstrap, bytes_max=bytes_max, decode=decode)
         self._net = net

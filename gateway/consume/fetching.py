@@ -17,8 +17,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from gateway.consume.batches import Block, Decode, Fetched, no_records
-from gateway.log.columns import decode_batch
+from gateway.consume.batches import Block, Decode, Fetched, no_records, one_by_one
 from gateway.wire.errors import ErrorCode, KafkaError, error_name, is_retriable
 from gateway.wire.schema import ApiKey
 from headwater.errors import PeerError
@@ -87,7 +86,7 @@ class Ask(NamedTuple):
 class Fetching:
     """Positions over partitions of one cluster; see the module. All times in ms of one clock that never goes back."""
 
-    def __init__(self, bootstrap: Sequence[Address], *, bytes_max: int, decode: Decode = decode_batch) -> None:
+    def __init__(self, bootstrap: Sequence[Address], *, bytes_max: int, decode: Decode = one_by_one) -> None:
         """`bootstrap`: brokers to ask first."""
         self._decode = decode
         self._bootstrap = list(bootstrap)

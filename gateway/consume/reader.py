@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from gateway.consume.batches import Block, decode_fetched
+from gateway.consume.batches import Block, Decode, decode_fetched, one_by_one
 from gateway.log.records import Record, encode_batch
 from gateway.wire.channel import Channel
 from gateway.wire.errors import ErrorCode, KafkaError
@@ -44,8 +44,16 @@ class Reader:
     a committed reader, else the high watermark.
     """
 
-    def __init__(self, channel: Caller, *, committed: bool = True, request_timeout_ms: int = 3000) -> None:
+    def __init__(
+        self,
+        channel: Caller,
+        *,
+        committed: bool = True,
+        request_timeout_ms: int = 3000,
+        decode: Decode = one_by_one,
+    ) -> None:
         self._channel = channel
+        self._decode = decode
         self._committed = committed
         self._request_timeout_ms = request_timeout_ms
         self._positions: dict[tuple[str, int], int] = {}
@@ -53,11 +61,19 @@ class Reader:
 
     @classmethod
     async def connect(
-        cls, net: Net, host: str, port: int, *, client_id: str, committed: bool = True, request_timeout_ms: int = 3000
+        cls,
+        net: Net,
+        host: str,
+        port: int,
+        *,
+        client_id: str,
+        committed: bool = True,
+        request_timeout_ms: int = 3000,
+        decode: Decode = one_by_one,
     ) -> Reader:
         """Connect and negotiate versions. Raises `OSError`, `TimeoutError`, `PeerError`."""
         channel = await Channel.connect(net, host, port, client_id=client_id, request_timeout_ms=request_timeout_ms)
-        return cls(channel, committed=committed, request_timeout_ms=request_timeout_ms)
+        return cls(channel, committed=committed, request_timeout_ms=request_timeout_ms, decode=decode)
 
     async def close(self) -> None:
         """Close the connection; a second call does nothing."""
@@ -174,9 +190,8 @@ class Reader:
         if not data:
             return None
         aborted = part["aborted_transactions"] or () if self._committed else ()
-        block = decode_fetched(
-            topic, where[1], position, data, [(a["producer_id"], a["first_offset"]) for a in aborted]
-        )
+        places = [(a["producer_id"], a["first_offset"]) for a in aborted]
+        block = decode_fetched(topic, where[1], position, data, places, decode=self._decode)
         return block if block.next_offset > position else None
 
     # writing

@@ -74,22 +74,20 @@ class GroupLog:
 
     async def poll(self, *, max_wait_ms: int = 500, max_bytes: int = 1 << 20) -> list[Block]:
         """What comes within a while; a partition that is read to its end says so by its `next_offset`."""
-        found: dict[tuple[str, int], Block] = {}
+        records: dict[tuple[str, int], list[tuple[Any, ...]]] = {}
+        ends: dict[tuple[str, int], int] = {}
         for message in self._asked("consume", _CHUNK, max_wait_ms / 1000):
             where = (message.topic().removeprefix(self._prefix), message.partition())
-            block = found.setdefault(where, no_records(*where, 0))
+            mine = records.setdefault(where, [])
             if (error := message.error()) is None:
-                block.offsets.append(message.offset())
-                block.timestamps.append(message.timestamp()[1])
-                block.keys.append(message.key())
-                block.values.append(message.value())
-                block.headers.append(encode_headers(message.headers() or []))
-                found[where] = block._replace(next_offset=message.offset() + 1)
+                headers = encode_headers(message.headers() or [])
+                mine.append((message.offset(), message.timestamp()[1], message.key(), message.value(), headers))
+                ends[where] = message.offset() + 1
             elif error.code() == KafkaError._PARTITION_EOF:
-                found[where] = block._replace(next_offset=_END)
+                ends[where] = _END
             elif not error.retriable():
                 raise UserError(f"{self._settings.bootstrap_servers}, {'/'.join(map(str, where))}: {error.str()}")
-        return list(found.values())
+        return [_block(where, records[where], end) for where, end in ends.items()]
 
     def lag(self, topics: list[str]) -> int:
         """How many records the group has still to read of these."""
@@ -109,6 +107,13 @@ class GroupLog:
         except KafkaException as error:
             hint = "Check bootstrap_servers, and security_protocol if the cluster asks who we are."
             raise UserError(f"{self._settings.bootstrap_servers}: {error.args[0].str()}", hint=hint) from None
+
+
+def _block(where: tuple[str, int], records: list[tuple[Any, ...]], next_offset: int) -> Block:
+    if not records:
+        return no_records(*where, next_offset)
+    offsets, timestamps, keys, values, headers = zip(*records, strict=True)
+    return Block(*where, offsets, timestamps, keys, values, headers, next_offset)
 
 
 def group_status(log: GroupLog, settings: GroupSettings, rules: Rules) -> dict[str, Any]:

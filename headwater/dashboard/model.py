@@ -10,7 +10,7 @@ Every change gets a growing number, so that a browser asks for what is new since
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -98,10 +98,10 @@ class PageModel:
 
     def readings_block(
         self,
-        keys: list[bytes | None],
-        timestamps: list[int],
-        values: list[bytes | None],
-        headers: list[bytes],
+        keys: Sequence[bytes | None],
+        timestamps: Sequence[int],
+        values: Sequence[bytes | None],
+        headers: Sequence[bytes],
         now_ms: int,
         *,
         live: bool = True,
@@ -284,7 +284,7 @@ class PageModel:
         }
 
 
-def _fields_of(values: list[bytes | None]) -> list[dict[str, Any]]:
+def _fields_of(values: Sequence[bytes | None]) -> list[dict[str, Any]]:
     """The fields of each reading; {} for what is no JSON object, since any Kafka client may write to the topic."""
     try:
         return _decode_values(b"[" + b",".join(value or b"{}" for value in values) + b"]")

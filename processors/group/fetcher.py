@@ -13,7 +13,7 @@ from gateway.consume.batches import Block
 from gateway.consume.cluster import ClusterReader
 from gateway.wire.sign_in import ClientSecurity
 from headwater.net import RealNet, parse_address
-from processors.batches import decode_batch
+from processors.batches import decode_batches
 from processors.group.core import Source
 from processors.group.settings import GroupSettings
 
@@ -40,7 +40,7 @@ class Fetcher:
             client_id=settings.client_id,
             security=security,
             bytes_max=settings.queue_bytes_max,
-            decode=decode_batch,
+            decode=decode_batches,
         )
 
     @property

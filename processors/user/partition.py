@@ -11,7 +11,7 @@ After `failures_max` in a row the processor stops before the next one (`stopped_
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -148,11 +148,11 @@ class UserPartition(Host):
             self._watch.end()
         return outputs
 
-    def documents(self, values: list[bytes | None]) -> tuple[list[dict[str, Any]], list[int]]:
+    def documents(self, values: Sequence[bytes | None]) -> tuple[list[dict[str, Any]], list[int]]:
         """What the values say, and the rows of those that say nothing."""
         return documents_of(values)
 
-    def _keys(self, keys: list[bytes | None], bad: list[int]) -> list[str]:
+    def _keys(self, keys: Sequence[bytes | None], bad: list[int]) -> list[str]:
         """For each record its key as text; "" for one that is not for this processor."""
         wanted = self._wanted
         if len(wanted) >= 4 * self.limits.devices_max:

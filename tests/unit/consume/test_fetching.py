@@ -236,7 +236,7 @@ def test_an_aborted_transaction_stays_left_out_when_its_answer_is_taken_in_parts
     data = batch(0, 2, producer=7) + bytes(abort) + batch(3, 2, producer=7) + batch(5, 1)
     fetched = Fetched(0, data, [(7, 0)])
     assert (fetched.next_offset, fetched.leader_epoch) == (6, 3)
-    seen = []
+    seen: list[bytes | None] = []
     while not fetched.done:
         seen += fetched.take(no_records("t", 0, 0), 1).values
     assert seen == [b"3", b"4", b"5"]

@@ -175,7 +175,7 @@ def test_windows_wait_for_the_slowest_node() -> None:
         before = len(cluster.said)
         block = river.block([*rows], done, partition)
         was = cluster.inputs[partition]
-        joined = [[*old, *new] for old, new in zip(was[2:7], block[2:7], strict=True)]  # type: ignore[misc]
+        joined = [[*old, *new] for old, new in zip(was[2:7], block[2:7], strict=True)]
         cluster.inputs[partition] = Block(*was[:2], *joined, block.next_offset)  # type: ignore[call-arg, arg-type]
         cluster.run()
         told = river.values(cluster.said[before:])

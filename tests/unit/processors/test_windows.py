@@ -192,8 +192,7 @@ def test_malformed_records_are_refused_one_by_one_and_counted() -> None:
     good = river.block([at(1), at(2), at(3), at(4), at(5), at(6), at(7), at(8), health(10_000)])
     values: list[bytes | None] = [b'{"x":1}\n{"x":1}', b"", None, b"[1]", b'{"x":', b"\xff", b'{"x":\n1}']
     keys: list[bytes | None] = [*good.keys[:7], b"nokey", good.keys[8]]
-    block = good._replace(values=[*values, b'{"x":1}', good.values[8]], keys=keys)
-    block.timestamps[0] = 5
+    block = good._replace(values=[*values, b'{"x":1}', good.values[8]], keys=keys, timestamps=[5, *good.timestamps[1:]])
     outputs = one.process(block)
     assert [(value["count"], value["fields"]["x"]["max"]) for value in river.values(outputs)] == [(1, 1.0)]
     assert one.counters()["refused"] == 7
@@ -222,7 +221,7 @@ def test_lines_inside_a_value_never_move_values_between_records() -> None:
 )
 def test_what_is_no_mark_of_its_records_node_closes_nothing(mark: bytes) -> None:
     block = river.block([at(1), at(2)])
-    block.headers[1] = encode_headers([("hw-mark", mark)])
+    block = block._replace(headers=[block.headers[0], encode_headers([("hw-mark", mark)])])
     one = river.processor()
     assert one.process(block) == []
     assert said(one, health(10_000)) == [("n1/a", 0, 0, True, "close", 2)]
