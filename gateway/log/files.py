@@ -85,7 +85,7 @@ class PartitionFiles:
             self._write_indexes(closing.segment)
             self._write_snapshot(closing.next_base, closing.snapshot, keep=closing.segment.base_offset)
             self.disk.replace_file(self.chain_path, encode_anchors(closing.anchors))
-        self.disk.sync_directory(self.directory)
+        self.disk.sync_directory(self.directory)  # the next segment's name, where none of these could be written
         self.set_recovery_point(closing.next_base)
 
     def finish_clean(self, active: Segment, base_snapshot: bytes, snapshot: bytes, anchors: dict[int, int]) -> None:

@@ -26,6 +26,7 @@ from gateway.log.reserve import (
 )
 from gateway.replicate.journal import RunJournal
 from headwater.disk import Disk
+from tests.torture.closing import closed
 from tests.torture.crashes import Wrap, each_cut, power_cuts
 from tests.torture.damage import DATA, build, on, open_store, put, views_of
 from tests.torture.ledger import Ledger, Violation
@@ -298,6 +299,7 @@ SCENARIOS: dict[str, Scenario] = {
             clean_mark,
             fresh,
             kept_tail,
+            closed,
             cut_end,
             deleted,
             swap,

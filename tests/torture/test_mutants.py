@@ -40,7 +40,7 @@ def red(site_name: str, scenario: str) -> bool:
     return False
 
 
-@pytest.mark.parametrize("scenario", ["folders", "reserve", "journal", "kept_tail", "cut_end", "fresh"])
+@pytest.mark.parametrize("scenario", ["folders", "reserve", "journal", "kept_tail", "closed", "cut_end", "fresh"])
 def test_a_sample_of_mutants(scenario: str) -> None:
     mine = [name for name, caught in listed().items() if caught == f"`{scenario}`"]
     assert mine
