@@ -76,7 +76,8 @@ class Flusher:
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._round_lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._waiting_bytes = 0
+        # What waits is the difference. One is the loop's and one the round's: neither takes back what the other did.
+        self._written_bytes = self._taken_bytes = 0
         self._stopping = threading.Event()
         self._quick = QuickDisk()
         self._began_ms = float("-inf")  # when the last round did that synced something
@@ -101,14 +102,21 @@ class Flusher:
 
     def written(self, log: Syncable, size_bytes: int) -> None:
         """Called in the loop after each append, when the log's new end is already visible to `sync_round`."""
-        waiting = self._waiting_bytes + size_bytes
-        if not log.dirty:
+        is_new = not log.dirty
+        if is_new:
             log.dirty = True
             self._dirty.append(log)
+        # Behind it, for a round to take, and before the thread is woken: a count too high costs a sync sooner, one too
+        # low would keep everybody waiting for the interval.
+        self._written_bytes += size_bytes
+        waiting = self._written_bytes - self._taken_bytes
+        if is_new or waiting - size_bytes < self._hurry_bytes <= waiting:
             self._round_soon()
-        elif self._waiting_bytes < self._hurry_bytes <= waiting:
-            self._round_soon()
-        self._waiting_bytes = waiting
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What was written since the last round began."""
+        return self._written_bytes - self._taken_bytes
 
     def _round_soon(self) -> None:
         if self._call_soon is None:
@@ -138,7 +146,7 @@ class Flusher:
 
     def _is_threads(self) -> bool:
         """Whether a round is the thread's in any case: it may have to wait. With an interval nothing is tried."""
-        waits = self._interval_ms and (self._waiting_bytes < self._hurry_bytes or not self._quick.is_quick)
+        waits = self._interval_ms and (self.waiting_bytes < self._hurry_bytes or not self._quick.is_quick)
         return bool(waits) or self._thread is None
 
     def _sync_here(self) -> bool:
@@ -181,7 +189,7 @@ class Flusher:
     def _run(self) -> None:
         while not self._stopping.is_set():
             self._wake.get()
-            while not self._stopping.is_set() and self._waiting_bytes < self._hurry_bytes:
+            while not self._stopping.is_set() and self.waiting_bytes < self._hurry_bytes:
                 wait_ms = self._began_ms + self._interval_ms - self._clock.monotonic_ms()
                 if wait_ms <= 0:
                     break
@@ -218,7 +226,7 @@ class Flusher:
     def _sync_dirty(self, started_ms: float) -> int:
         """One round, whose results are in `_done` then; how many logs it synced. The caller has the lock."""
         synced = 0
-        self._waiting_bytes = 0
+        self._taken_bytes = self._written_bytes
         for _ in range(len(self._dirty)):
             try:
                 log = self._dirty.popleft()
