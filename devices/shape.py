@@ -28,6 +28,7 @@ ARRAY_FIELDS_MAX = 64
 ARRAY_FIELDS_ALL_MAX = 500
 _TOPICS_CACHED_MAX = 16_384
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
+_BROKEN = re.compile(r"[+-]?(?:nan|inf(?:inity)?|[0-9]+\.#[a-z]+[0-9]*|[0-9]+(?:\.[0-9]{3})*,[0-9]+)", re.IGNORECASE)
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _BOOLEANS = {"true": True, "t": True, "yes": True, "on": True, "1": True}
 _BOOLEANS |= {"false": False, "f": False, "no": False, "off": False, "0": False}
@@ -181,6 +182,18 @@ def number_of(text: str) -> int | float | None:
     if _NUMBER.fullmatch(text) and math.isfinite(number := float(text)):
         return number
     return None
+
+
+def broken_number(text: str) -> str:
+    """What is wrong with a text that was meant as a number, as a sensor or a language setting breaks it; else "".
+
+    Such a text must not pass for a word: one `nan` or `1,5` would make a text of a field that is a number.
+    """
+    if _BROKEN.fullmatch(text) is None and _NUMBER.fullmatch(text) is None:
+        return ""
+    if "," in text:
+        return f"“{text[:40]}” is no number: is its comma a decimal one?"
+    return f"“{text[:40]}” is no number that can be stored"
 
 
 def look_up(value: Any, path: str) -> Any:

@@ -1,7 +1,8 @@
 """CSV to Readings: one line is one reading, by the rules of RFC 4180 and with the liberties that loggers take.
 
 The columns are named by the profile's `options.columns`, else by the first line of every message. A cell that reads as
-a number is a number (`type = "text"` keeps `007` a text), one of `options.null` (empty, NaN) is left out. A
+a number is a number (`type = "text"` keeps `007` a text), one of `options.null` (empty, NaN) is left out, and what was
+meant as a number and is none (`inf`, `1,5`) is refused. A
 message with one bad line is refused whole, and the line is named: half a message stored would be a silent loss.
 """
 
@@ -17,7 +18,7 @@ from devices.decoders.plans import PlanCache
 from devices.options import CsvOptions, read_options
 from devices.profiles import Profile
 from devices.reading import Reading, Undecodable, one_by_one
-from devices.shape import READINGS_MAX, Shape, number_of
+from devices.shape import READINGS_MAX, Shape, broken_number, number_of
 
 DECODER = "csv"
 _THOUSANDS = re.compile(r"\.(?=[0-9]{3}(?:[.,]|$))")
@@ -87,14 +88,17 @@ class _Plan:
             cell = cell.strip()
             if cell in null:
                 continue
-            values[name] = cell if name in texts else self._cell(cell)
+            values[name] = cell if name in texts else self._cell(cell, name)
         return self._shape.reading(topic, values)
 
-    def _cell(self, cell: str) -> int | float | str:
+    def _cell(self, cell: str, name: str) -> int | float | str:
         written = cell
         if self._options.decimal == ",":
             written = _THOUSANDS.sub("", cell).replace(",", ".") if "," in cell else cell
         number = number_of(written)
+        if number is None and (wrong := broken_number(cell)):
+            hint = "; options.decimal says so" if "," in cell and self._options.decimal == "." else ""
+            raise _undecodable(f"column “{name[:80]}”: {wrong}{hint}")
         return cell if number is None else number
 
 

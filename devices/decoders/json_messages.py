@@ -26,6 +26,7 @@ from devices.shape import (
     MISSING,
     READINGS_MAX,
     Shape,
+    broken_number,
     flatten,
     is_array_of_objects,
     look_up,
@@ -102,6 +103,8 @@ class _Plan:
             if self.profile is not None or (text := plain_text(payload)) is None:
                 return Undecodable(_reason(payload, error))
             number = number_of(text)
+            if number is None and (wrong := broken_number(text)):
+                return Undecodable(wrong)
             value = text if number is None else number
         return self._result(topic, payload, value)
 

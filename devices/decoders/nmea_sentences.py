@@ -14,7 +14,7 @@ from functools import partial
 from typing import NamedTuple
 
 from devices.reading import Scalar, Undecodable
-from devices.shape import number_of
+from devices.shape import broken_number, number_of
 
 DECODER = "nmea0183"
 Reader = Callable[[list[str], int, str], Scalar]  # (fields, where, what for): the value; None where nothing stands
@@ -83,6 +83,8 @@ def plain(text: str) -> Scalar:
     if not text:
         return None
     found = number_of(text)
+    if found is None and (wrong := broken_number(text)):
+        raise undecodable(wrong)
     return text if found is None else found
 
 

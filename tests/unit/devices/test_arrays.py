@@ -1,4 +1,4 @@
-"""Arrays in messages that no profile takes apart: fields, readings or a text, and never the loss of the whole message."""
+"""Arrays in messages that no profile takes apart: fields, readings or a text; the message is never lost."""
 
 from __future__ import annotations
 

@@ -54,6 +54,22 @@ def test_rfc_4180_rule_3_a_header_names_the_columns() -> None:
     assert [list(reading.fields) for reading in one(payload)] == [["field_name", "field_name2", "field_name3"]] * 2
 
 
+@pytest.mark.parametrize("cell", ["inf", "-Infinity", "+nan", "1e999", "1.#INF", "-1.#IND00", "1,5", "-1.234,5"])
+def test_a_broken_number_is_refused_and_no_text(cell: str) -> None:
+    semicolons = Profile(name="s", format="csv", options={"delimiter": ";"})
+    said = reason(f"x;y\nword;1\nword;{cell}\n".encode(), semicolons)
+    assert said.startswith(f"line 3: column “y”: “{cell}” is no number")
+    assert ("decimal" in said) == ("," in cell)
+    typed = parse_profile(
+        'name = "t"\nformat = "csv"\n[fields.y]\ntype = "number"\n[fields.x]\ntype = "text"\n'
+        '[options]\ndelimiter = ";"\ncolumns = ["x", "y"]\n',
+        "t.toml",
+    )
+    assert "“y”" in reason(f"word;{cell}".encode(), typed)
+    assert one(f"{cell};1".encode(), typed)[0].fields == {"y": 1, "x": cell}
+    assert "should be a number and holds 'word'" in reason(b"1;word", typed)
+
+
 @pytest.mark.parametrize(
     ("cell", "value"),
     [
@@ -63,7 +79,8 @@ def test_rfc_4180_rule_3_a_header_names_the_columns() -> None:
         ("1e3", 1000.0),
         ("on", "on"),
         ("0x10", "0x10"),
-        ("inf", "inf"),
+        ("information", "information"),
+        ("1.2.3", "1.2.3"),
         ("1_0", "1_0"),
     ],
 )

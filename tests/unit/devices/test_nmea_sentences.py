@@ -310,6 +310,8 @@ def test_any_sentence_is_read_by_its_fields_numbers() -> None:
     body = b"PASHR,085335.000,224.19,T,-01.26,+00.83,+00.00,0.101,unit-7,1"
     [reading] = readings(b"$%s*%02X" % (body, checksums([body])[0]), profile)
     assert (reading.device, reading.fields) == ("unit-7", {"roll": -1.26, "note": "T"})
+    broken = b"PASHR,085335.000,224.19,T,nan,+00.83,+00.00,0.101,unit-7,1"
+    assert "“nan” is no number" in reason(b"$%s*%02X" % (broken, checksums([broken])[0]), profile)
     gsv = b"GPGSV,3,1,11,03,03,111"
     listed = parse_profile(POSITIONS.replace('device_path = "PASHR.8"', 'device = "d"'), "positions.toml")
     assert fields(b"$%s*%02X" % (gsv, checksums([gsv])[0]), listed) == {"satellites": 11, "snr": 111}
