@@ -52,13 +52,11 @@ def about_window(rule: WindowRule, *, kind_is_known: bool = True) -> Iterator[Fi
     if rule.allowed_lateness_s > LATENESS_MAX_S:
         yield ("allowed_lateness_s",), f"{rule.allowed_lateness_s:g} s is more than a hundred years ({LATENESS_MAX_S})"
     longest_s = _LONGEST_S.get(rule.calendar or "", 0) if rule.kind == "calendar" else rule.size_s
-    if rule.kind != "hopping" and longest_s and (rule.early_every_s or 0) > longest_s:
+    if longest_s and (rule.early_every_s or 0) > longest_s:
         yield (
             ("early_every_s",),
             f"{rule.early_every_s:g} s is longer than a window ({longest_s:g} s): nothing would be early",
         )
-    if rule.kind == "hopping" and rule.early_every_s is not None:
-        yield ("early_every_s",), "hopping windows have no early results: a shorter every_s tells more often"
     if rule.kind == "hopping" and rule.size_ms and rule.every_ms:
         yield from _hops(rule)
     if rule.kind == "calendar":

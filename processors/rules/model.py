@@ -71,7 +71,7 @@ class WindowRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     lateness: Literal["time", "backfill"] = "time"
     """`backfill`: what a node still owes of a time when its link was cut does not let later windows become too late."""
     early_every_s: Seconds | None = None
-    """What there is of a window under way is told so often, by its node's watermark; not of hopping windows."""
+    """What there is of a window under way is told so often, by its node's watermark."""
     windows_max: Annotated[int, msgspec.Meta(ge=16, le=10_000_000)] = 50_000
     """Windows (of hopping ones also panes) kept in memory per input partition, closed ones included."""
     fields_max: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64

@@ -25,6 +25,7 @@ from processors.windows.closing import WindowState
 from processors.windows.fields import FieldTable
 from processors.windows.gridded import find_on
 from processors.windows.grids import EvenGrid
+from processors.windows.memory import ROOMY
 from processors.windows.owed import Owed
 from processors.windows.slices import Slices
 
@@ -122,14 +123,27 @@ class HoppingWindows(WindowState):
         if first != last:
             self._have_ended(index, first + self._hop, last, before, watermark)
         if len(fresh):
+            self._have_under_way(fresh, index, watermark)
             self._panes.rest(fresh)
         self._behind.discard(index)
         return []
 
     def _prepare_pending(self, index: int, end_max: int) -> None:
         before = int(self._watermark[index])
-        self._have_fresh(index, before, end_max)
-        self._have_windows(self._mine(self._panes.used(), index), before, end_max, int(self._floor[index]))
+        fresh = self._have_fresh(index, before, max(before, end_max) if self._early_ms else end_max)
+        if self._early_ms and len(fresh):
+            self._have_under_way(fresh, index, before)
+            self._panes.rest(fresh)  # else a window that is told now would be told again at the next mark
+        used = self._mine(self._panes.used(), index)
+        self._have_windows(used, before, end_max, int(self._floor[index]), touched=False)
+
+    def _have_under_way(self, fresh: Ints, index: int, watermark: int) -> None:
+        """For early results: have the windows of panes with new readings that are not over, as long as there is room
+        for those that will be.
+        """
+        if self._early_ms and len(fresh) and not self._panes.full:
+            room = max(0, int(self.rule.windows_max * ROOMY) - len(self.cells))
+            self._have_windows(fresh, watermark, EVER, int(self._floor[index]), room=room)
 
     def pends(self, index: int, after: int, until: int) -> bool:
         panes = self._mine(self._panes.used(), index)
@@ -176,8 +190,13 @@ class HoppingWindows(WindowState):
     def _mine(self, panes: Ints, index: int) -> Ints:
         return panes[self._nodes_of[self._panes.key[panes]] == index] if len(panes) else panes
 
-    def _have_windows(self, panes: Ints, after: int, until: int, horizon: int) -> None:
-        """Have the windows of panes that end in (after, until] in cells, as such that have something to say."""
+    def _have_windows(
+        self, panes: Ints, after: int, until: int, horizon: int, *, touched: bool = True, room: int | None = None
+    ) -> None:
+        """Have the windows of panes that end in (after, until] in cells, as such that have something to say.
+
+        `touched`: panes that took readings; `room`: no more new windows than that.
+        """
         hop, size, table = self._hop, self._size, self._panes
         last = (until - size) // hop * hop
         first = NEVER if after == NEVER else (after - size) // hop * hop + hop
@@ -197,25 +216,35 @@ class HoppingWindows(WindowState):
             pieces = [self._windows_of(low[at], counts[at], keys[at], live[at]) for at in cut]
             windows, keys, live = _distinct(*(np.concatenate(column) for column in zip(*pieces, strict=True)))
         order = np.lexsort((keys, windows))
-        self._have_cells(windows[order], keys[order], live[order], horizon)
+        self._have_cells(windows[order], keys[order], live[order], horizon, touched=touched, room=room)
 
     def _windows_of(self, low: Ints, counts: Ints, keys: Ints, live: Bools) -> tuple[Ints, Ints, Bools]:
         """Each window once of panes that belong to so many each, from `low` on: starts, keys, and which are live."""
         which, windows = self._each(low, counts)
         return _distinct(windows, keys[which], live[which])
 
-    def _have_cells(self, windows: Ints, keys: Ints, live: Bools, horizon: int) -> None:
+    def _have_cells(
+        self,
+        windows: Ints,
+        keys: Ints,
+        live: Bools,
+        horizon: int,
+        *,
+        touched: bool = True,
+        room: int | None = None,
+    ) -> None:
         cells = self.cells.get(keys, windows)
         ends = windows + self._size
         begun = cells < 0
         for row in np.flatnonzero(begun & (ends <= horizon)).tolist():
             start, end = int(windows[row]), int(ends[row])
             begun[row] = self._owed_was.lets_begin(0, start, end, end)
+        begun[np.flatnonzero(begun)[room:]] &= room is None
         cells[begun] = self.cells.make(keys[begun], windows[begun], ends[begun])
         self.counters.overflow += int(np.count_nonzero(cells[begun] < 0))
         there = cells >= 0
-        cells = cells[there]
-        self.cells.dirty[cells] = True
+        begun, cells = begun[there], cells[there]
+        self.cells.dirty[cells if touched else cells[begun]] = True
         self.cells.live[cells] |= live[there]
         self.cells.need(cells)
 

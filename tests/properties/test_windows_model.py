@@ -64,7 +64,7 @@ RULES = {
 EARLY = {
     name: msgspec.structs.replace(rule, early_every_s=15)
     for name, rule in RULES.items()
-    if name in ("tumbling", "session")
+    if name in ("tumbling", "hopping", "session")
 }
 UNTIL_BACKFILLED = {
     name: msgspec.structs.replace(RULES[name], allowed_lateness_s=0, lateness="backfill")

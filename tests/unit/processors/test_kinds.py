@@ -212,3 +212,24 @@ def test_devices_whose_zone_is_none_here_are_told() -> None:
     assert line == "window w: n1/a says a zone that is none here (“Mars/Base”); default_zone is taken"
     processor.process(river.block([Row("a", 2_000, {"t": 1.0}, says={"zone": "Europe/Rome"})], 2))
     assert processor.zones_unknown() == {}
+
+
+def test_early_results_of_overlapping_windows_leave_room_for_those_that_are_over() -> None:
+    rule = river.window(kind="hopping", size_s=20, every_s=10, every_field=["sum"], early_every_s=5)
+    one = river.processor(rule)
+    said(one, health(1_000))
+    assert said(one, at(3, 1), at(12, 2), health(4_000)) == []
+    assert said(one, health(6_000)) == [(-10, 10, 0, "early", 1), (0, 20, 0, "early", 3)]
+    assert said(one, health(10_000)) == [(-10, 10, 1, "close", 1), (10, 30, 0, "early", 2)]
+    assert said(one, at(13, 4), health(15_000)) == [(0, 20, 1, "early", 7), (10, 30, 1, "early", 6)]
+    assert said(one, health(20_000)) == [(0, 20, 2, "close", 7)]
+    small = {"windows_max": 16, "allowed_lateness_s": 0}
+    one = river.processor(river.window(kind="hopping", size_s=20, every_s=10, early_every_s=5, **small))
+    rows = [at(12, 1, f"d{n:02}") for n in range(10)]
+    found = river.values(one.process(river.block([*rows, health(10_000)])))
+    assert [value["cause"] for value in found] == ["early"] * 12  # three quarters of 16
+    found = river.values(one.process(river.block([health(20_000)])))
+    assert sum(value["cause"] == "close" for value in found) == 10
+    found = river.values(one.process(river.block([health(30_000)])))
+    assert sum(value["cause"] == "close" for value in found) == 10
+    assert one.counters()["overflow"] == 0
