@@ -6,7 +6,8 @@ of one time make one reading. A birth says `online` = true, a death `online` = f
 Births name the metrics' aliases and types, so this decoder remembers them, per profile and edge node, within the
 bounds of `options`. What cannot be read without a birth (after the gateway's own restart, for instance) is undecodable,
 and the node is put down in `rebirths_wanted`. Message numbers run from 0 to 255 over a node and its devices: when some
-are missing, the readings are kept, the node gets a reading with `sequence_gap` (how many), and a rebirth is wanted.
+are missing, the readings are kept, the node gets a reading with `sequence_gap` (how many), and a rebirth is wanted. A
+message that comes again (QoS 1) is no gap: its readings are kept, as the disk may have lost them the first time.
 
 Left out of a reading: values that are none (DataSet, Template, Bytes, File, arrays), `bdSeq` and `Node Control/…`.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+from zlib import crc32
 
 from devices.decoders.plans import PlanCache
 from devices.decoders.sparkplug_payload import NOT_SCALAR, Metric, Payload, metric_value, parse_payload
@@ -30,6 +32,8 @@ NAMESPACE = "spBv1.0"
 _TYPES = {"NBIRTH": 4, "NDATA": 4, "NDEATH": 4, "DBIRTH": 5, "DDATA": 5, "DDEATH": 5}  # and levels of their topics
 _COMMANDS = ("NCMD", "DCMD")
 _WANTED_MAX = 1_000
+_REPEATS_MAX = 64
+"""What a client may have in flight, and so send again; far from 256, where numbers begin anew."""
 
 
 class Rebirth(NamedTuple):
@@ -61,11 +65,12 @@ def every_rebirth_wanted() -> list[Rebirth]:
 class _Node:
     """What an edge node's births said."""
 
-    __slots__ = ("bd_seq", "devices", "next_seq")
+    __slots__ = ("bd_seq", "devices", "latest", "next_seq")
 
     def __init__(self) -> None:
         self.bd_seq: int | None = None
         self.next_seq: int | None = None
+        self.latest: dict[int, int] = {}  # number → CRC-32 of topic and payload, of the last messages
         # device ("" is the node itself) → alias or name → (name, type)
         self.devices: dict[str, dict[int | str, tuple[str, int]]] = {}
 
@@ -102,7 +107,7 @@ class _Plan:
             return self._node_death(key, node, payload)
         if kind == "NBIRTH":
             node = self._born(key, payload)
-        elif (gap := self._gap(node, payload.seq)) and node is not None:
+        elif (gap := self._gap(node, payload.seq, crc32(data, crc32(topic.encode())))) and node is not None:
             self._want(key, f"messages missing before number {payload.seq}: {gap}")
             readings.append(Reading(f"{group}/{node_name}", {"sequence_gap": gap}, payload.timestamp_ms))
         name = f"{group}/{node_name}/{device}" if device else f"{group}/{node_name}"
@@ -146,14 +151,18 @@ class _Plan:
             self._nodes.popitem(last=False)
         return node
 
-    def _gap(self, node: _Node | None, seq: int | None) -> int:
-        """How many messages of this node are missing before number `seq`."""
+    def _gap(self, node: _Node | None, seq: int | None, crc: int) -> int:
+        """How many messages of this node are missing before number `seq`; none before one that came before."""
         if seq is None:
             raise _undecodable("no sequence number")
-        if node is None:
-            return 0
         if seq > 255:
             raise _undecodable(f"sequence number {seq} is above 255")
+        if node is None or node.latest.get(seq) == crc:
+            return 0
+        node.latest.pop(seq, None)
+        node.latest[seq] = crc
+        if len(node.latest) > _REPEATS_MAX:
+            del node.latest[next(iter(node.latest))]
         expected, node.next_seq = node.next_seq, seq + 1
         return 0 if expected is None else (seq - expected) % 256
 

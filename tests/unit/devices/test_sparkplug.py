@@ -109,11 +109,32 @@ def test_missing_numbers_are_counted_and_a_rebirth_is_wanted() -> None:
 def test_numbers_run_from_255_to_0() -> None:
     profile = fresh()
     born = field(1, T) + field(3, 254)
-    named = field(2, field(1, b"a") + field(4, 7) + field(10, 1))
-    messages = [("NBIRTH", born), *(("NDATA", field(1, T) + named + field(3, seq)) for seq in (255, 0, 1, 1))]
+    messages = [("NBIRTH", born), *(("NDATA", numbered(seq, seq)) for seq in (255, 0, 1))]
     results = decode_group(profile, [(f"spBv1.0/g/{kind}/n", data) for kind, data in messages])
-    reading = Reading("g/n", {"a": 1}, T)
-    assert results[1:] == [[reading], [reading], [reading], [Reading("g/n", {"sequence_gap": 255}, T), reading]]
+    assert results[1:] == [[Reading("g/n", {"a": seq}, T)] for seq in (255, 0, 1)]
+    assert rebirths_wanted(profile) == []
+
+
+def numbered(seq: int, value: int) -> bytes:
+    return field(1, T) + field(2, field(1, b"a") + field(4, 7) + field(10, value)) + field(3, seq)
+
+
+def test_what_comes_again_is_no_gap_and_its_readings_are_kept() -> None:
+    """A client that sends at QoS 1 sends what was not acknowledged again, in order, after it has reconnected."""
+    profile = fresh()
+    sent = [(0, 0), (1, 1), (2, 2), (2, 2), (3, 3), (1, 1), (2, 2), (3, 3), (4, 4)]
+    messages = [("NBIRTH", field(1, T) + field(3, 255)), *(("NDATA", numbered(*one)) for one in sent)]
+    results = decode_group(profile, [(f"spBv1.0/g/{kind}/n", data) for kind, data in messages])
+    assert results[1:] == [[Reading("g/n", {"a": value}, T)] for _, value in sent]
+    assert rebirths_wanted(profile) == []
+    [other] = decode_group(profile, [("spBv1.0/g/NDATA/n", numbered(4, 9))])  # the number again, and not the message
+    assert other == [Reading("g/n", {"sequence_gap": 255}, T), Reading("g/n", {"a": 9}, T)]
+    rebirths_wanted(profile)
+    many = [("spBv1.0/g/NDATA/n", numbered(seq % 256, 7)) for seq in range(5, 5 + 256 + 1)]
+    assert [result for result in decode_group(profile, many) if result != [Reading("g/n", {"a": 7}, T)]] == []
+    [lost] = decode_group(profile, [("spBv1.0/g/NDATA/n", numbered(5 + 100, 7))])  # an old number is a gap in time
+    assert isinstance(lost, list)
+    assert lost[0].fields == {"sequence_gap": 99}
 
 
 def test_a_nodes_death_is_its_devices_death_and_the_will_of_an_older_session_is_not() -> None:
