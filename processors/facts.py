@@ -28,6 +28,8 @@ SAID_EVERY_MS = 600_000
 """How often a device's readings say what it is (ADR 0020)."""
 _ENTRY_BYTES, _FACT_BYTES = 400, 100  # of CPython's objects, about, beside the texts themselves
 _LABELS_MAX, _TEXT_MAX = 16, 256
+_INTERVAL = "expected_interval_ms"  # no name that an expression could have: theirs begin with `device.`
+_INTERVAL_END_MS = 1 << 40
 HEADER = b"\x12hw-device"  # as an encoded header section holds it: its length as a zigzag varint, then the key
 _NOTHING: Mapping[str, str] = {}
 
@@ -39,6 +41,7 @@ class _Told(msgspec.Struct):
     zone: str | None = None
     type: str | None = None
     labels: dict[str, str] = {}
+    expected_interval_ms: int | None = None
 
 
 _DECODER = msgspec.json.Decoder(_Told)
@@ -54,23 +57,29 @@ class _Known(NamedTuple):
 class _Change(NamedTuple):
     row: int
     key: bytes
-    before: Mapping[str, str]
+    known: _Known | None
+
+    @property
+    def before(self) -> Mapping[str, str]:
+        return self.known.facts if self.known is not None else _NOTHING
 
 
 class DeviceFacts:
     """The devices of one partition. `take` a block, then ask for its `column`s, before the next one is taken."""
 
     def __init__(self) -> None:
+        self.version = 0  # changes with anything that is known
         self._of: dict[bytes, _Known] = {}
         self.held_bytes = 0
         self._changes: list[_Change] = []
+        self._changes_of: dict[bytes, list[_Change]] = {}
 
     def take(self, records: Records, joined: bytes | None = None) -> None:
         """What a block of records says. What a copy said later at home is not undone by one that came later here.
 
         `joined`: its header sections as one.
         """
-        self._changes = []
+        self._changes, self._changes_of = [], {}
         if HEADER not in (b"".join(records.headers) if joined is None else joined):
             return
         for row, section in enumerate(records.headers):
@@ -82,19 +91,45 @@ class DeviceFacts:
                 continue
             before = known.facts if known is not None else _NOTHING
             if told.facts != before:
-                self._changes.append(_Change(row, key, before))
+                self._changes.append(_Change(row, key, known))
             self._of[key] = told
+            self.version += 1
             self.held_bytes += _cost(key, told) - (_cost(key, known) if known is not None else 0)
             while len(self._of) > DEVICES_MAX or self.held_bytes > BYTES_MAX:
                 first = next(iter(self._of))
                 gone = self._of.pop(first)
                 self.held_bytes -= _cost(first, gone)
-                self._changes.append(_Change(row, first, gone.facts))  # its readings before this row had it still
+                self._changes.append(_Change(row, first, gone))  # its readings before this row had it still
+        for change in self._changes:
+            self._changes_of.setdefault(change.key, []).append(change)
 
     def of(self, key: bytes) -> Mapping[str, str]:
         """Facts of a device by their names in expressions, such as `device.site`."""
         known = self._of.get(key)
         return known.facts if known is not None else _NOTHING
+
+    def at(self, key: bytes, row: int) -> Mapping[str, str]:
+        """Of a device as this row of the block finds it."""
+        for change in self._changes_of.get(key, ()):
+            if change.row > row:
+                return change.before
+        return self.of(key)
+
+    def forget_from(self, row: int) -> None:
+        """As if the block had ended before this row."""
+        self.version += 1
+        for change in reversed(self._changes):
+            if change.row >= row:
+                now = self._of.pop(change.key, None)
+                self.held_bytes -= _cost(change.key, now) if now is not None else 0
+                if change.known is not None:
+                    self._of[change.key] = change.known
+                    self.held_bytes += _cost(change.key, change.known)
+
+    def interval_ms(self, key: bytes) -> int | None:
+        """How often a device is expected to speak; None where nobody has said."""
+        text = self.of(key).get(_INTERVAL)
+        return int(text) if text is not None else None
 
     def column(self, name: str, columns: Columns, keys: KeyTable) -> Texts:
         """One fact for each row of the block, None where it is not known."""
@@ -114,6 +149,7 @@ class DeviceFacts:
         return [[key, known.facts, known.place] for key, known in self._of.items()]
 
     def restore(self, data: list[Any]) -> None:
+        self.version += 1
         self._of = {key: _Known(facts, tuple(place) if place else None) for key, facts, place in data}
         self.held_bytes = sum(_cost(key, known) for key, known in self._of.items())
 
@@ -134,6 +170,8 @@ def _read(section: bytes) -> _Known | None:
         return None
     facts = {f"{PREFIX}{name}": value for name in MEMBERS if (value := getattr(told, name))}
     facts |= {f"{LABELS}{name}": value for name, value in list(told.labels.items())[:_LABELS_MAX]}
+    if told.expected_interval_ms is not None and 0 < told.expected_interval_ms < _INTERVAL_END_MS:
+        facts[_INTERVAL] = str(told.expected_interval_ms)
     return _Known({name: value[:_TEXT_MAX] for name, value in facts.items()}, _place(headers.get("hw")))
 
 

@@ -11,7 +11,7 @@ class Meter(ColumnProcessor[Totals]):
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, get_args, get_type_hints
 
 import numpy as np
@@ -118,9 +118,16 @@ class Readings(_Emitting):
     """
 
     def __init__(
-        self, device: Ints, time_ms: Ints, late: Bools, documents: list[dict[str, Any]], keys: list[str]
+        self,
+        device: Ints,
+        time_ms: Ints,
+        late: Bools,
+        documents: list[dict[str, Any]],
+        keys: list[str],
+        about: Callable[[str, int], str | None],
     ) -> None:
         super().__init__()
+        self._about = about
         self.device = device
         self.time_ms = time_ms
         self.late = late
@@ -145,6 +152,12 @@ class Readings(_Emitting):
         found[:] = [value if type(value := one.get(name)) is str else None for one in self._documents]
         return found
 
+    def about(self, name: str) -> Texts:
+        """What is known of each one's device: `site`, `zone`, `type` or `labels.NAME`; None where nothing is."""
+        found = np.empty(len(self), dtype=object)
+        found[:] = [self._about(name, row) for row in range(len(self))]
+        return found
+
     def emit(self, rows: Rows, fields: Mapping[str, Any], *, topic: str = "") -> None:
         """A record for each of these readings (a mask, row numbers or a slice), under its key and at its time.
 
@@ -165,8 +178,16 @@ def _number(value: Any) -> float:
 class ColumnMark(_Emitting):
     """A node has said that its readings are complete up to `watermark_ms`; `devices` are its rows in the state."""
 
-    def __init__(self, node: str, watermark_ms: int, devices: Ints, keys: list[str]) -> None:
+    def __init__(
+        self,
+        node: str,
+        watermark_ms: int,
+        devices: Ints,
+        keys: list[str],
+        about: Callable[[str, int], str | None],
+    ) -> None:
         super().__init__()
+        self._about = about
         self.node = node
         self.watermark_ms = watermark_ms
         self.devices = devices
@@ -175,6 +196,12 @@ class ColumnMark(_Emitting):
     def key(self, device: int) -> str:
         """`<node>/<device>` of a row of the state's arrays."""
         return self._keys[device]
+
+    def about(self, name: str) -> Texts:
+        """What is known of each of `devices`: `site`, `zone`, `type` or `labels.NAME`; None where nothing is."""
+        found = np.empty(len(self.devices), dtype=object)
+        found[:] = [self._about(name, device) for device in self.devices.tolist()]
+        return found
 
     def emit(self, devices: Rows, fields: Mapping[str, Any], *, topic: str = "") -> None:
         """A record for each of these devices (rows of the state's arrays), under its key and at the watermark."""

@@ -97,7 +97,11 @@ class ColumnEngine:
         if rows.backfill is not None:
             late |= rows.backfill[mine]
         device = np.array([self._ids[key] for key in keys], dtype=np.int64)
-        return Readings(device, time_ms, late, [rows.documents[row] for row in mine], self._keys)
+
+        def about(name: str, turn: int) -> str | None:
+            return self._host.about(keys[turn], block.offsets[mine[turn]]).get(f"device.{name}")
+
+        return Readings(device, time_ms, late, [rows.documents[row] for row in mine], self._keys, about)
 
     def _record(self, said: Said) -> Record:
         _, _, topic, key, time_ms, value = said
@@ -120,10 +124,14 @@ class ColumnEngine:
             return
         kept = {name: array.copy() for name, array in self._arrays().items()}
         devices = np.array(self._nodes.get(node, []), dtype=np.int64)
+
+        def about(name: str, device: int) -> str | None:
+            return self._host.about(self._keys[device], at).get(f"device.{name}")
+
         try:
             call = call_of(node, "$mark", watermark_ms)
             with self._host.call(call, call):
-                mark = ColumnMark(node, watermark_ms, devices, self._keys)
+                mark = ColumnMark(node, watermark_ms, devices, self._keys, about)
                 self._processor.on_mark(mark, self._state)
                 self._arrays()
                 said = [self._record(one) for one in _sorted(mark.said)]

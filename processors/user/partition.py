@@ -22,6 +22,7 @@ from gateway.consume.reader import Block
 from gateway.log.records import decode_headers, encode_headers
 from processors.columns import MARK_KEY, Lanes, MarkAt, marks_of
 from processors.documents import documents_of
+from processors.facts import DeviceFacts
 from processors.marks import WatermarkTracker
 from processors.outputs import INDEX_BITS
 from processors.processor import OUT_HEADER, Output
@@ -104,6 +105,8 @@ class UserPartition(Host):
         self._calling = _Calling(loaded.rule.file, raises=raises)
         self._lanes = Lanes()
         self._tracker = WatermarkTracker()
+        self._facts = DeviceFacts()
+        self._offsets: Sequence[int] = ()
         self.watermarks: dict[str, int] = {}
         self._wanted: dict[bytes | None, str] = {}
         self._outputs: list[Output] = []
@@ -132,6 +135,8 @@ class UserPartition(Host):
         found, bad = self.documents(block.values)
         keys = self._keys(block.keys, bad)
         rows = Rows(block, found, keys, late)
+        self._facts.take(block, joined)
+        self._offsets = block.offsets
         try:
             begin = 0
             for at in marks_of(block, joined) if MARK_KEY in joined else ():
@@ -142,7 +147,8 @@ class UserPartition(Host):
         except Stopped as stop:
             self.stopped_at, self.problem = stop.offset, stop.reason
             self._lanes.highest = lanes  # as if the records behind had not been seen
-            if late is not None and (seen := bisect_left(block.offsets, stop.offset)):
+            self._facts.forget_from(seen := bisect_left(block.offsets, stop.offset))
+            if late is not None and seen:
                 self._lanes.backfill(block.headers[:seen])
         finally:
             self._watch.end()
@@ -190,6 +196,7 @@ class UserPartition(Host):
             "lanes": self._lanes.highest,
             "marks": self._tracker.snapshot(),
             "watermarks": self.watermarks,
+            "facts": self._facts.snapshot(),
             "numbers": self.numbers,
             "written": self.written | {v: max(n, self.written.get(v, 0)) for v, n in self.numbers.items()},
             "failures": self._failures,
@@ -207,6 +214,7 @@ class UserPartition(Host):
         self._failures = data["failures"]
         self._counts |= data["counts"]
         self.watermarks = dict(data["watermarks"])
+        self._facts.restore(data.get("facts", []))  # of before they were kept: none
         if (data["version"], data["form"]) != (self._loaded.cls.version, type(self._engine).__name__):
             return []  # another version: with what comes next, and without state
         self._engine.restore(data["engine"])
@@ -241,6 +249,10 @@ class UserPartition(Host):
     def careful(self, offset: int) -> bool:
         """Whether a record is to be handled alone, since one of its neighbours may kill the process."""
         return self._careful[0] <= offset <= self._careful[1]
+
+    def about(self, key: str, offset: int) -> Mapping[str, str]:
+        """What is known of a device where the record at `offset` is handled, by the names that rules have for it."""
+        return self._facts.at(key.encode(), bisect_left(self._offsets, offset))
 
     def emitted(self, value: Any, topic: str, key: str, time_ms: Any) -> tuple[str, int, bytes, bytes]:
         if topic and topic not in self._loaded.outs:

@@ -92,9 +92,11 @@ class Device(Generic[S]):
     Whatever is done here counts when the method returns; when it raises, nothing of it happened.
     """
 
-    __slots__ = ("_changes", "_emit", "_timers", "key", "state", "time_ms")
+    __slots__ = ("_about", "_changes", "_emit", "_timers", "key", "state", "time_ms")
 
-    def __init__(self, key: str, time_ms: int, state: S, timers: Mapping[str, int], emit: Emit) -> None:
+    def __init__(
+        self, key: str, time_ms: int, state: S, timers: Mapping[str, int], emit: Emit, about: Mapping[str, str]
+    ) -> None:
         self.key = key
         """`<node>/<device>`."""
         self.time_ms = time_ms
@@ -104,6 +106,7 @@ class Device(Generic[S]):
         self._timers = timers
         self._changes: dict[str, int] | None = None
         self._emit = emit
+        self._about = about
 
     @property
     def node(self) -> str:
@@ -112,6 +115,25 @@ class Device(Generic[S]):
     @property
     def name(self) -> str:
         return self.key.partition("/")[2]
+
+    @property
+    def site(self) -> str | None:
+        """Where it stands, by its profile or a `[[device]]` section; None where nothing says so."""
+        return self._about.get("device.site")
+
+    @property
+    def zone(self) -> str | None:
+        """Its IANA time zone, such as `Europe/Berlin`; None where nothing says so."""
+        return self._about.get("device.zone")
+
+    @property
+    def type(self) -> str | None:
+        """What it is, such as `pump`; None where nothing says so."""
+        return self._about.get("device.type")
+
+    def label(self, name: str) -> str | None:
+        """One of its labels; None where it has none of this name."""
+        return self._about.get(f"device.labels.{name}")
 
     def emit(self, value: Value | Any, *, topic: str = "", key: str = "", time_ms: int | None = None) -> None:
         """Write a record: by default to the processor's `out`, under this device's key, at this reading's time."""

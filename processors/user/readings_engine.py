@@ -69,8 +69,8 @@ class ReadingEngine:
         said: list[Record] = []
         with self._host.call(call, call):
             before = self._states.timers.get(key, {}) if timers is None else timers
-            emit = self._emitter(said)
-            device: Device[Any] = Device(key, time_ms, self._states.get(key), before, emit)
+            emit, about = self._emitter(said), self._host.about(key, at)
+            device: Device[Any] = Device(key, time_ms, self._states.get(key), before, emit, about)
             method(device)
             changed = device.changed_timers()
             state = self._codec.encode(device.state)
@@ -105,7 +105,7 @@ class ReadingEngine:
 
     def _on_mark(self, node: str, watermark_ms: int, at: int) -> None:
         said: list[Record] = []
-        devices = _Devices(self._states, watermark_ms, self._emitter(said))
+        devices = _Devices(self._states, watermark_ms, self._emitter(said), lambda key: self._host.about(key, at))
         try:
             call = call_of(node, "$mark", watermark_ms)
             with self._host.call(call, call):
@@ -146,16 +146,18 @@ class ReadingEngine:
 class _Devices:
     """The devices that a mark's method asks for; each is kept as it left it."""
 
-    def __init__(self, states: States, time_ms: int, emit: Any) -> None:
+    def __init__(self, states: States, time_ms: int, emit: Any, about: Any) -> None:
         self._states = states
         self._time_ms = time_ms
         self._emit = emit
+        self._about = about
         self.seen: list[Device[Any]] = []
 
     def of_node(self, node: str) -> Iterator[Device[Any]]:
         for key in self._states.of_node(node):
             timers = self._states.timers.get(key, {})
-            device: Device[Any] = Device(key, self._time_ms, self._states.get(key), timers, self._emit)
+            state, about = self._states.get(key), self._about(key)
+            device: Device[Any] = Device(key, self._time_ms, state, timers, self._emit, about)
             self.seen.append(device)
             yield device
 

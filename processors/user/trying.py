@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -21,22 +21,31 @@ NODE = "test"
 
 
 class Given(NamedTuple):
-    """One record of a trial's input: key, event time, JSON value, and the watermark of its node behind it, if any."""
+    """One record of a trial's input: key, event time, JSON value, and the watermark of its node behind it, if any.
+
+    `says`: what is known of its device, as JSON.
+    """
 
     key: str
     time_ms: int
     value: bytes
     watermark_ms: int | None
+    says: bytes | None = None
 
 
 def block_of(rows: Iterable[Given], topic: str, offset: int) -> Block:
     """Rows as records from `offset` on."""
     rows = list(rows)
-    headers = [encode_headers([("hw-mark", _mark(row))] if row.watermark_ms is not None else []) for row in rows]
+    headers = [encode_headers(_headers(row)) for row in rows]
     offsets = list(range(offset, offset + len(rows)))
     keys: list[bytes | None] = [row.key.encode() for row in rows]
     values: list[bytes | None] = [row.value for row in rows]
     return Block(topic, 0, offsets, [row.time_ms for row in rows], keys, values, headers, offset + len(rows))
+
+
+def _headers(row: Given) -> list[tuple[str, bytes | None]]:
+    said: list[tuple[str, bytes | None]] = [("hw-device", row.says)] if row.says is not None else []
+    return [*said, ("hw-mark", _mark(row))] if row.watermark_ms is not None else said
 
 
 def _mark(row: Given) -> bytes:
@@ -47,13 +56,22 @@ class Driver:
     """A processor step by step: feed it readings, let time pass, look at what it says and remembers.
 
     After each reading its node's watermark is the newest time that it has seen, less `lateness_ms`: timers up to there
-    have been called. What the processor raises is raised here.
+    have been called. What the processor raises is raised here. `devices`: what is known of devices, by name:
+    `{"pump-7": {"site": "north", "zone": "Europe/Berlin", "type": "pump", "labels": {"line": "3"}}}`.
     """
 
-    def __init__(self, processor: Base, *, node: str = NODE, lateness_ms: int = 0) -> None:
+    def __init__(
+        self,
+        processor: Base,
+        *,
+        node: str = NODE,
+        lateness_ms: int = 0,
+        devices: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
         self._loaded = of_instance(processor)
         self._node = node
         self._lateness_ms = lateness_ms
+        self._devices = devices or {}
         self._offset = 0
         self._newest: dict[str, int] = {}
         self._last_ms = -1000
@@ -82,7 +100,9 @@ class Driver:
         node = key.partition("/")[0]
         newest = self._newest[node] = max(self._newest.get(node, 0), time_ms)
         watermark_ms = max(0, newest - self._lateness_ms)
-        return self._take(Given(key, time_ms, encode_any(reading.fields), watermark_ms))
+        known = self._devices.get(device)
+        says = None if known is None else msgspec.json.encode(known)
+        return self._take(Given(key, time_ms, encode_any(reading.fields), watermark_ms, says))
 
     def advance(self, to: float | datetime, *, node: str = "") -> list[Output]:
         """Let event time pass without a reading: the node is complete up to `to`; what is emitted upon it."""
@@ -116,12 +136,13 @@ def run(
     until: float | datetime | None = None,
     node: str = NODE,
     lateness_ms: int = 0,
+    devices: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Output]:
     """What a processor emits upon readings, in order; nothing else has to run.
 
     `until`: let event time pass up to here after the last reading, so that timers become due. See `Driver`.
     """
-    driver = Driver(processor, node=node, lateness_ms=lateness_ms)
+    driver = Driver(processor, node=node, lateness_ms=lateness_ms, devices=devices)
     driver.feed(*readings)
     if until is not None:
         driver.advance(until, node=node)
