@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from struct import unpack
 
 # (topic, payload, packet id or 0, flags): what a source gives; see `gateway.ingest.mqtt.state` for the flags.
 # A serial source writes (port name, frame, 0, 0).
 Message = tuple[str, bytes, int, int]
 
+Packed = bytes | bytearray
+
 
 class Messages:
     """Messages of one source in the order in which they came; all columns have the same length.
 
+    `ids` are the packet identifiers as packets, acknowledgements and `hw-m` have them: two bytes each, high one first.
     `any_flags` are the flags that at least one of them has: most questions are answered by it alone. `copies`: a broker
     kept them for whoever subscribes, so they are stored only under a time that their device has said, and flagged.
     `topic` is the one topic of all of them, None with several or without a message; `numbered`: each has a packet
@@ -24,7 +27,7 @@ class Messages:
     def __init__(self, messages: Iterable[Message] = ()) -> None:
         self.topics: list[str] = []
         self.payloads: list[bytes] = []
-        self.ids = array("H")
+        self.ids = bytearray()
         self.flags: list[int] = []
         self.any_flags = 0
         self.topic: str | None = None
@@ -43,18 +46,18 @@ class Messages:
         self._bytes += len(topic) + len(payload)
         self.topics.append(topic)
         self.payloads.append(payload)
-        self.ids.append(packet_id)
+        self.ids += packet_id.to_bytes(2, "big")
         self.flags.append(flags)
         self.any_flags |= flags
 
-    def extend(self, topic: str, payloads: Sequence[bytes], ids: array[int], flags: int, size_bytes: int) -> None:
+    def extend(self, topic: str, payloads: Sequence[bytes], ids: Packed, flags: int, size_bytes: int) -> None:
         """More of one topic and with the same flags, that is, all with an identifier or none.
 
         `size_bytes` is what their topics and payloads weigh.
         """
         count = len(payloads)
         self.topic = topic if topic == self.topic or not self.topics else None
-        self.numbered = self.numbered and ids[0] > 0
+        self.numbered = self.numbered and ids[:2] != b"\0\0"
         self._bytes += size_bytes
         self.topics += [topic] * count
         self.payloads += payloads
@@ -74,12 +77,19 @@ class Messages:
         return len(self.topics)
 
     def __iter__(self) -> Iterator[Message]:
-        return zip(self.topics, self.payloads, self.ids, self.flags, strict=True)
+        return zip(self.topics, self.payloads, numbers(self.ids), self.flags, strict=True)
 
     def __getitem__(self, index: int) -> Message:
-        return self.topics[index], self.payloads[index], self.ids[index], self.flags[index]
+        return list(self)[index]
 
 
-def numbered(messages: Messages) -> array[int]:
+def numbers(ids: Packed) -> tuple[int, ...]:
+    """Packet identifiers as numbers."""
+    return unpack(f">{len(ids) // 2}H", ids)
+
+
+def numbered(messages: Messages) -> Packed:
     """The packet identifiers of those that have one."""
-    return messages.ids if messages.numbered else array("H", [packet_id for packet_id in messages.ids if packet_id])
+    if messages.numbered:
+        return messages.ids
+    return b"".join([packet_id.to_bytes(2, "big") for packet_id in numbers(messages.ids) if packet_id])

@@ -12,6 +12,10 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
+from itertools import chain, repeat
+
+from gateway.ingest.messages import Packed, numbers
+from gateway.ingest.uses import pairs
 
 USES_MAX = 1_024
 NATURAL_HORIZON = 509  # a prime, so that times a fixed interval apart use every slot
@@ -34,6 +38,7 @@ class DupMemory:
     """
 
     __slots__ = (
+        "_counts",
         "_crcs",
         "_ended_ms",
         "_horizon_ms",
@@ -54,15 +59,14 @@ class DupMemory:
         self._clear()
 
     def _clear(self) -> None:
-        self._unwritten: list[tuple[array[int], array[int]]] = []  # packet identifiers and CRCs that came together
+        self._unwritten: list[tuple[Packed, Packed]] = []  # packet identifiers and CRCs that came together
         self._waiting = 0  # how many these are
-        self._ids = array("H")  # of uses whose PUBACK was written, their CRCs, and when
-        self._crcs = array("I")
-        self._times = array("d")
+        self._ids, self._crcs = bytearray(), bytearray()  # of uses whose PUBACK was written
+        self._times, self._counts = array("d"), array("I")  # when, and how many at once
         self._latest: dict[int, tuple[int, float]] | None = None  # packet id → CRC and time of its latest use
 
     def __len__(self) -> int:
-        return self._waiting + len(self._ids)
+        return self._waiting + len(self._ids) // 2
 
     def connection_began(self, *, resumed: bool) -> None:
         """A session that is not resumed is a new one: nothing of the old is a repeat [MQTT-3.1.2-6]."""
@@ -90,96 +94,109 @@ class DupMemory:
         if self._latest is None:  # made when asked for
             self._latest = {each: (its_crc, ms) for each, its_crc, ms in self._written()}
             for ids, crcs in self._unwritten:
-                self._latest.update(zip(ids, [(its_crc, _UNWRITTEN) for its_crc in crcs], strict=True))
+                self._latest.update({each: (its_crc, _UNWRITTEN) for each, its_crc in pairs(ids, crcs)})
         found = self._latest.get(packet_id)
         return found[1] if found is not None and found[0] == crc else None
 
-    def _written(self) -> Iterable[tuple[int, int, float]]:
-        return zip(self._ids, self._crcs, self._times, strict=True)
+    def _written(self) -> list[tuple[int, int, float]]:
+        times = chain.from_iterable(map(repeat, self._times, self._counts))
+        return [(*use, ms) for use, ms in zip(pairs(self._ids, self._crcs), times, strict=True)]
 
     def use(self, packet_id: int, crc: int) -> None:
         """The message is being stored under this identifier."""
         latest = self._latest
-        self.use_all(array("H", (packet_id,)), array("I", (crc,)))
+        self.use_all(*_packed(packet_id, crc))
         if latest is not None:
             latest[packet_id] = (crc, _UNWRITTEN)
             self._latest = latest
 
-    def use_all(self, packet_ids: array[int], crcs: array[int]) -> None:
-        """`use` of each, in order; keeps the arrays, of types H and I."""
+    def use_all(self, packet_ids: Packed, crcs: Packed) -> None:
+        """`use` of each, in order; two bytes an identifier and four a CRC. Keeps both as they are."""
         self._latest = None
         self._unwritten.append((packet_ids, crcs))
-        self._waiting += len(packet_ids)
-        if (over := len(self) - self._uses_max) > 0:
+        self._waiting += len(packet_ids) // 2
+        if (over := self._waiting + len(self._ids) // 2 - self._uses_max) > 0:
             self._drop(over)
             while self._waiting > self._uses_max and len(self._unwritten) > 1:
-                self._waiting -= len(self._unwritten.pop(0)[0])
+                self._waiting -= len(self._unwritten.pop(0)[0]) // 2
 
-    def written(self, packet_ids: array[int], now_ms: float) -> None:
+    def written(self, packet_ids: Packed, now_ms: float) -> None:
         """Their PUBACKs were handed to the network. Uses too old to matter for any later end are let go."""
-        start = 0
-        while self._unwritten and start < len(packet_ids):  # in the order in which they came, as a rule
-            ids, crcs = self._unwritten[0]
-            stop = start + len(ids)
-            if packet_ids[start:stop] != ids:
+        start, unwritten = 0, self._unwritten
+        while unwritten and start < len(packet_ids):  # in the order in which they came, as a rule
+            ids, crcs = unwritten[0]
+            if not packet_ids.startswith(ids, start):
                 break
-            del self._unwritten[0]
+            del unwritten[0]
             self._keep(ids, crcs, now_ms)
-            start = stop
+            start += len(ids)
         if start < len(packet_ids):
-            self._note_written(set(packet_ids[start:]), now_ms)
-        if gone := bisect_right(self._times, now_ms - self._horizon_ms):
-            self._drop(gone)
+            self._note_written(set(numbers(packet_ids[start:])), now_ms)
+        times, ended_ms = self._times, now_ms - self._horizon_ms
+        if times and times[0] <= ended_ms:
+            self._drop(sum(self._counts[: bisect_right(times, ended_ms)]))
         self._latest = None
 
-    def _keep(self, ids: array[int], crcs: array[int], now_ms: float) -> None:
-        self._waiting -= len(ids)
+    def _keep(self, ids: Packed, crcs: Packed, now_ms: float) -> None:
+        count = len(ids) // 2
+        self._waiting -= count
         self._ids += ids
         self._crcs += crcs
-        self._times += array("d", (now_ms,)) * len(ids)
+        self._times.append(now_ms)
+        self._counts.append(count)
 
     def _drop(self, count: int) -> None:
         """Forget the oldest of those that were acknowledged."""
-        del self._ids[:count], self._crcs[:count], self._times[:count]
+        del self._ids[: 2 * count], self._crcs[: 4 * count]
+        counts, gone = self._counts, 0
+        while gone < len(counts) and count >= counts[gone]:
+            count -= counts[gone]
+            gone += 1
+        del counts[:gone], self._times[:gone]
+        if counts:
+            counts[0] -= count
         self._latest = None
 
     def _note_written(self, packet_ids: set[int], now_ms: float) -> None:
         """Out of order, or with repeats among them, whose originals count from now: one by one."""
-        again = [use for use in self._written() if use[0] in packet_ids]
-        self._ids, self._crcs, self._times = _columns(use for use in self._written() if use[0] not in packet_ids)
-        for packet_id, crc, _ in again:
-            self._waiting += 1
-            self._keep(array("H", (packet_id,)), array("I", (crc,)), now_ms)
+        again = self._take_out(packet_ids)
         unwritten, self._unwritten = self._unwritten, []
         for ids, crcs in unwritten:
-            for packet_id, crc in zip(ids, crcs, strict=True):
-                use = array("H", (packet_id,)), array("I", (crc,))
+            for packet_id, crc in pairs(ids, crcs):
+                use = _packed(packet_id, crc)
                 if packet_id in packet_ids:
-                    self._keep(*use, now_ms)
+                    again.append(use)
                 else:
                     self._unwritten.append(use)
+        for use in again:
+            self._keep(*use, now_ms)
+        self._waiting = len(self._unwritten)
+
+    def _take_out(self, packet_ids: set[int]) -> list[tuple[bytes, bytes]]:
+        """These of the ones that were acknowledged, which are no longer among them."""
+        uses = self._written()
+        self._drop(len(uses))
+        for packet_id, crc, ms in uses:
+            if packet_id not in packet_ids:
+                self._keep(*_packed(packet_id, crc), ms)
+        return [_packed(packet_id, crc) for packet_id, crc, _ in uses if packet_id in packet_ids]
 
     def forget(self, packet_ids: Iterable[int]) -> None:
         """They were not stored after all: the disk failed."""
         lost = set(packet_ids)
-        self._ids, self._crcs, self._times = _columns(use for use in self._written() if use[0] not in lost)
+        self._take_out(lost)
         self._unwritten = [
-            (array("H", (packet_id,)), array("I", (crc,)))
+            _packed(packet_id, crc)
             for ids, crcs in self._unwritten
-            for packet_id, crc in zip(ids, crcs, strict=True)
+            for packet_id, crc in pairs(ids, crcs)
             if packet_id not in lost
         ]
         self._waiting = len(self._unwritten)
         self._latest = None
 
 
-def _columns(uses: Iterable[tuple[int, int, float]]) -> tuple[array[int], array[int], array[float]]:
-    kept = list(uses)
-    return (
-        array("H", [use[0] for use in kept]),
-        array("I", [use[1] for use in kept]),
-        array("d", [use[2] for use in kept]),
-    )
+def _packed(packet_id: int, crc: int) -> tuple[bytes, bytes]:
+    return packet_id.to_bytes(2, "big"), crc.to_bytes(4, "big")
 
 
 class NaturalMemory:

@@ -7,20 +7,18 @@ way have one header for all of them, on the last of their records: a batch is in
 from __future__ import annotations
 
 import re
-import sys
 import zlib
-from array import array
-from binascii import hexlify
+from binascii import unhexlify
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from struct import pack
+from struct import pack, unpack
 from typing import TYPE_CHECKING, NamedTuple
 
+from gateway.ingest.messages import Messages, Packed, numbers
 from gateway.log.records import NO_HEADERS
 from gateway.log.varint import encode_varint
 
 if TYPE_CHECKING:
-    from gateway.ingest.messages import Messages
     from gateway.ingest.sources import Source
 
 _ONE = re.compile(rb"([0-9]{1,5}):([0-9a-f]{8}):(.*)", re.DOTALL)
@@ -31,47 +29,42 @@ PACKET_ID_MAX = 65_535
 
 
 class Uses(NamedTuple):
-    """Packet identifiers (array type H; 0: came without one) and CRCs (type I) of a client's messages, in order."""
+    """Packet identifiers (two bytes each; 0: came without one) and CRCs (four) of a client's messages, in order."""
 
     client: bytes
-    ids: array[int]
-    crcs: array[int]
+    ids: Packed
+    crcs: Packed
     numbered: bool = False  # known: no identifier is 0
 
     def part(self, start: int, stop: int) -> Uses:
         """Of the messages from `start` to `stop`."""
-        return Uses(self.client, self.ids[start:stop], self.crcs[start:stop], self.numbered)
+        return Uses(self.client, self.ids[2 * start : 2 * stop], self.crcs[4 * start : 4 * stop], self.numbered)
 
     def of(self, indices: Iterable[int]) -> Uses:
         """Of some of the messages."""
         chosen = list(indices)
-        ids = array("H", [self.ids[index] for index in chosen])
-        return Uses(self.client, ids, array("I", [self.crcs[index] for index in chosen]))
+        ids = b"".join([self.ids[2 * index : 2 * index + 2] for index in chosen])
+        return Uses(self.client, ids, b"".join([self.crcs[4 * index : 4 * index + 4] for index in chosen]))
 
     def each(self) -> list[bytes]:
         """A header section for each message."""
-        if 0 not in self.ids:
-            return hw_m_sections(self.ids, self.crcs, self.client)
+        ids, crcs = numbers(self.ids), _crcs(self.crcs)
+        if 0 not in ids:
+            return hw_m_sections(ids, crcs, self.client)
         return [
             hw_m_sections((packet_id,), (crc,), self.client)[0] if packet_id else NO_HEADERS
-            for packet_id, crc in zip(self.ids, self.crcs, strict=True)
+            for packet_id, crc in zip(ids, crcs, strict=True)
         ]
 
     def together(self) -> bytes:
         """One header section for all of them."""
-        ids, crcs, client = self.ids, self.crcs, self.client
-        if not self.numbered and 0 in ids:
-            _, ids, crcs, _ = self.of(index for index, packet_id in enumerate(ids) if packet_id)
-            if not ids:
-                return NO_HEADERS
-        if len(ids) == 1:
-            return hw_m_sections(ids, crcs, client)[0]
-        if sys.byteorder == "little":
-            ids, crcs = ids[:], crcs[:]
-            ids.byteswap()
-            crcs.byteswap()
-        value = b"*%b:%b:%b" % (hexlify(ids.tobytes()), hexlify(crcs.tobytes()), client)
-        return b"\x02\x08hw-m%b%b" % (encode_varint(len(value)), value)
+        client, ids, crcs, is_numbered = self
+        if not is_numbered:
+            _, ids, crcs, _ = self.of(index for index, packet_id in enumerate(numbers(ids)) if packet_id)
+        if len(ids) > 2:
+            value = f"*{ids.hex()}:{crcs.hex()}:".encode() + client
+            return b"\x02\x08hw-m" + encode_varint(len(value)) + value
+        return Uses(client, ids, crcs).each()[0] if ids else NO_HEADERS
 
 
 def note_uses(source: Source, messages: Messages, starts: Iterable[int], *, is_noted: bool) -> Uses | None:
@@ -79,20 +72,30 @@ def note_uses(source: Source, messages: Messages, starts: Iterable[int], *, is_n
 
     `starts` are the CRC-32 of each one's topic and NUL.
     """
-    ids, memory = messages.ids, source.memory
-    if memory is None or not any(ids):
+    ids, memory, is_numbered = messages.ids, source.memory, messages.numbered
+    if memory is None or not (is_numbered or any(ids)):
         return None
-    crcs = array("I", pack(f"{len(ids)}I", *map(zlib.crc32, messages.payloads, starts)))
-    uses = Uses(source.client, ids, crcs, messages.numbered)
+    payloads = messages.payloads
+    crcs = pack(f">{len(payloads)}I", *map(zlib.crc32, payloads, starts))
+    uses = Uses(source.client, ids, crcs, is_numbered)
     if is_noted:
         return uses
-    if messages.numbered:
-        memory.use_all(ids, uses.crcs)
+    if is_numbered:
+        memory.use_all(ids, crcs)
     else:
-        for packet_id, crc in zip(ids, uses.crcs, strict=True):
+        for packet_id, crc in pairs(ids, crcs):
             if packet_id:
                 memory.use(packet_id, crc)
     return uses
+
+
+def pairs(ids: Packed, crcs: Packed) -> list[tuple[int, int]]:
+    """Identifiers and CRCs as numbers."""
+    return list(zip(numbers(ids), _crcs(crcs), strict=True))
+
+
+def _crcs(packed: Packed) -> tuple[int, ...]:
+    return unpack(f">{len(packed) // 4}I", packed)
 
 
 def message_crc(topic: bytes, payload: bytes) -> int:
@@ -130,8 +133,6 @@ def read_hw_m(value: bytes) -> tuple[list[tuple[int, int]], str] | None:
             return ([(packet_id, int(match[2], 16))], match[3].decode()) if packet_id <= PACKET_ID_MAX else None
         if (match := _MANY.fullmatch(value)) is None or len(match[2]) != 2 * len(match[1]):
             return None
-        ids = [int(match[1][at : at + 4], 16) for at in range(0, len(match[1]), 4)]
-        crcs = [int(match[2][at : at + 8], 16) for at in range(0, len(match[2]), 8)]
-        return list(zip(ids, crcs, strict=True)), match[3].decode()
+        return pairs(unhexlify(match[1]), unhexlify(match[2])), match[3].decode()
     except UnicodeDecodeError:
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from array import array
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -119,7 +119,7 @@ class Edge:
         def done(stored: bool) -> None:
             (self.acks if stored else self.lost).append((source.id, ids))
             if source.memory is not None and stored:
-                source.memory.written(array("H", ids), self.clock.monotonic_ms())
+                source.memory.written(struct.pack(f">{len(ids)}H", *ids), self.clock.monotonic_ms())
             elif source.memory is not None:
                 source.memory.forget(ids)
 

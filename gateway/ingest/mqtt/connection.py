@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from array import array
 from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
-from gateway.ingest.messages import Messages
+from gateway.ingest.messages import Messages, numbered, numbers
 from gateway.ingest.mqtt.access import Rights
 from gateway.ingest.mqtt.credentials import Credentials
 from gateway.ingest.mqtt.packets import Connect, Will
@@ -85,8 +84,7 @@ class Connection(asyncio.Protocol):
         self._session: Session | None = None
         self._paused = 0
         self._inflight = 0
-        self._acks: list[bytes] = []
-        self._acked = array("H")
+        self._settled: list[Messages] = []  # to be acknowledged
         self._since_ms = 0.0  # the last byte, or the accept
         self._stuck_ms: float | None = None
         self.peer = "?"
@@ -136,7 +134,7 @@ class Connection(asyncio.Protocol):
         except PeerError as error:
             problem = error.what
         # what was whole before an error still counts: a QoS 0 message would not come again
-        if machine.messages:
+        if machine.messages.payloads:
             self._take(machine.messages)
             machine.messages = Messages()
         self._write_answers()
@@ -188,7 +186,7 @@ class Connection(asyncio.Protocol):
         session = self._session  # also when this connection is gone by then
         if messages.any_flags & RETAIN:
             self._listener.retained += retained(messages)
-        self._inflight += len(messages)
+        self._inflight += len(messages.payloads)
         self._ingest.take(self._source, messages, lambda stored: self._done(session, messages, stored=stored))
         if self._inflight > self._settings.inflight_max:
             self._pause(INFLIGHT)
@@ -198,34 +196,35 @@ class Connection(asyncio.Protocol):
 
     def _done(self, session: Session | None, messages: Messages, *, stored: bool) -> None:
         """The messages are settled; acknowledgements wait for the end of this pass, to go in one write."""
-        self._inflight -= len(messages)
-        acks, ids = acknowledge(messages)
+        self._inflight -= len(messages.payloads)
         if not stored:
             if session is not None:
-                session.held.difference_update(ids)
+                lost = numbers(numbered(messages))
+                session.held.difference_update(lost)
                 if session.memory is not None:
-                    session.memory.forget(ids)
+                    session.memory.forget(lost)
             self.end("the disk failed before its messages were safe: send them again", loud=True, our_doing=True)
             return
         if self._machine.level == 5:
             self._machine.unacknowledged = max(0, self._machine.unacknowledged - windows_freed(messages))
         if self._transport is None or self._machine.state is _CLOSED:
             return  # taken over, or gone: its session keeps them as unwritten
-        if acks:
-            if not self._acks:
-                self._listener.flush_soon(self)
-            self._acks.append(acks)
-            self._acked += ids
+        if not self._settled:
+            self._listener.flush_soon(self)
+        self._settled.append(messages)
         if self._paused & INFLIGHT and self._inflight * 2 <= self._settings.inflight_max:
             self._resume(INFLIGHT)
 
     def flush(self) -> None:
         """Write the acknowledgements that have gathered."""
-        if self._acks and self._transport is not None and self._machine.state is not _CLOSED:
-            self._transport.write(b"".join(self._acks) if len(self._acks) > 1 else self._acks[0])
+        settled, self._settled = self._settled, []
+        if not settled or self._transport is None or self._machine.state is _CLOSED:
+            return
+        acks, ids = map(b"".join, zip(*map(acknowledge, settled), strict=True))
+        if acks:
+            self._transport.write(acks)
             if self._session is not None and self._session.memory is not None:
-                self._session.memory.written(self._acked, self._listener.now_ms())
-        self._acks, self._acked = [], array("H")
+                self._session.memory.written(ids, self._listener.now_ms())
 
     def _pause(self, reason: int) -> None:
         if not self._paused and self._transport is not None and not self._transport.is_closing():

@@ -6,16 +6,12 @@ else, on bytes that break one. What MQTT 5 does differently is in `packets5`.
 
 from __future__ import annotations
 
-import sys
-from array import array
 from enum import IntEnum
 from typing import NamedTuple
 
 from gateway.ingest.mqtt.reasons import ConnectCode, MqttError, ReasonCode
 
 REMAINING_LENGTH_MAX = 268_435_455
-HIGH_AT = int(sys.byteorder == "little")
-"""Where in a number of an array (type H) its upper byte stands."""
 
 
 class PacketType(IntEnum):
@@ -314,12 +310,11 @@ def encode_acknowledgement(kind: PacketType, packet_id: int) -> bytes:
     return bytes((kind << 4 | (2 if kind == PacketType.PUBREL else 0), 2)) + packet_id.to_bytes(2, "big")
 
 
-def encode_pubacks(packet_ids: array[int]) -> bytes:
-    """A PUBACK for each (array type H), as 3.1.1 has it and MQTT 5 for success."""
-    halves = packet_ids.tobytes()
-    pubacks = bytearray(b"\x40\x02\0\0" * len(packet_ids))
-    pubacks[2::4], pubacks[3::4] = halves[HIGH_AT::2], halves[1 - HIGH_AT :: 2]
-    return bytes(pubacks)
+def encode_pubacks(packet_ids: bytes | bytearray) -> bytearray:
+    """A PUBACK for each identifier (two bytes), as 3.1.1 has it and MQTT 5 for success."""
+    pubacks = bytearray(b"\x40\x02\0\0") * (len(packet_ids) // 2)
+    pubacks[2::4], pubacks[3::4] = packet_ids[::2], packet_ids[1::2]
+    return pubacks
 
 
 def encode_suback(packet_id: int, codes: list[int]) -> bytes:

@@ -10,14 +10,13 @@ a client could send them on purpose: after that only half of what is left is loo
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import chain
 from struct import Struct, pack
 from typing import TYPE_CHECKING, Any
 
-from gateway.ingest.mqtt.packets import HIGH_AT
+from gateway.ingest.messages import Packed, numbers
 from gateway.ingest.mqtt.state import QOS
 
 if TYPE_CHECKING:
@@ -33,6 +32,9 @@ def read_run(x: Exchange, data: bytes, position: int, end: int, room: int, prope
 
     `properties`: the bytes that these take in a plain packet; 0 in MQTT 3.1.1, and 1, a length of 0, in MQTT 5.
     """
+    x.unlike_bytes = x.unlike_bytes if position else 0
+    if not position and x.alike is not None and (count := _all_alike(x, data, end, room, properties, *x.alike)):
+        return end, count if data[0] & QOS else 0
     names, messages = x.topics.names, x.messages
     left = room
     length_max = x.settings.packet_bytes_max - 3  # one a byte or so larger is left to the table
@@ -41,7 +43,6 @@ def read_run(x: Exchange, data: bytes, position: int, end: int, room: int, prope
     ids: list[int] = []  # and of all from `began` on that were like it, not among `messages` yet
     payloads: list[bytes] = []
     began = position
-    x.unlike_bytes = x.unlike_bytes if position else 0
     looked = 0 < x.unlike_bytes < 2 * (end - position)  # for packets of equal length
     while position + 4 <= end:
         length = data[position + 1]
@@ -62,7 +63,7 @@ def read_run(x: Exchange, data: bytes, position: int, end: int, room: int, prope
             if topic_end > stop or (known := names.get(data[body + 2 : topic_end])) is None:
                 break
             if ids:
-                messages.extend(name, payloads, _array(ids), flags, position - began)
+                messages.extend(name, payloads, pack(f">{len(ids)}H", *ids), flags, position - began)
                 ids, payloads = [], []
             began = position
             first, name, head = data[position], known, data[body:topic_end]
@@ -75,9 +76,10 @@ def read_run(x: Exchange, data: bytes, position: int, end: int, room: int, prope
             equal = _equal_packets(data, position, size, at - position, count, number_bytes, properties)
             if equal is not None and (not number_bytes or count <= left):
                 if ids:
-                    messages.extend(name, payloads, _array(ids), flags, position - began)
+                    messages.extend(name, payloads, pack(f">{len(ids)}H", *ids), flags, position - began)
                     ids, payloads = [], []
                 messages.extend(name, equal[1], equal[0], flags, count * size)
+                x.alike = data[position:at], size, name
                 left -= count if number_bytes else 0
                 began = position = position + count * size
                 continue
@@ -90,17 +92,28 @@ def read_run(x: Exchange, data: bytes, position: int, end: int, room: int, prope
         payloads.append(data[at + number_bytes + properties : stop])
         position = stop
     if ids:
-        messages.extend(name, payloads, _array(ids), flags, position - began)
+        messages.extend(name, payloads, pack(f">{len(ids)}H", *ids), flags, position - began)
     return position, room - left
 
 
-def _array(ids: list[int]) -> array[int]:
-    return array("H", pack(f"{len(ids)}H", *ids))  # three times as quick as from the list itself
+def _all_alike(
+    x: Exchange, data: bytes, end: int, room: int, properties: int, head: bytes, size: int, name: str
+) -> int:
+    """How many packets `data` is if all of them look like the ones before, and then they are taken; else 0."""
+    count, rest = divmod(end, size)
+    number_bytes = 2 if head[0] & QOS else 0
+    if rest or count < EQUAL_MIN or (number_bytes and count > room) or not data.startswith(head):
+        return 0
+    if (equal := _equal_packets(data, 0, size, len(head), count, number_bytes, properties)) is None:
+        x.alike, x.unlike_bytes = None, end
+        return 0
+    x.messages.extend(name, equal[1], equal[0], head[0] & 15, end)
+    return count
 
 
 def _equal_packets(
     data: bytes, position: int, size: int, head: int, count: int, number_bytes: int, properties: int
-) -> tuple[array[int], list[bytes]] | None:
+) -> tuple[Packed, list[bytes]] | None:
     """Identifiers and payloads of `count` packets of `size` bytes, or None when some differs in more than those.
 
     `head`: how many bytes stand before the identifier, and are the same in all of them.
@@ -115,12 +128,10 @@ def _equal_packets(
     if columns[::2].count(same) != count:
         return None
     if not number_bytes:
-        return array("H", bytes(2 * count)), columns[1::2]
-    high, low = data[position + head : stop : size], data[position + head + 1 : stop : size]
-    halves = bytearray(2 * count)
-    halves[HIGH_AT::2], halves[1 - HIGH_AT :: 2] = high, low
-    ids = array("H", halves)
-    return None if 0 in high and 0 in ids else (ids, columns[1::2])
+        return bytes(2 * count), columns[1::2]
+    ids = bytearray(2 * count)
+    ids[::2], ids[1::2] = data[position + head : stop : size], data[position + head + 1 : stop : size]
+    return None if b"\0\0" in ids and 0 in numbers(ids) else (ids, columns[1::2])
 
 
 @lru_cache(maxsize=1_024)

@@ -11,9 +11,7 @@ PUBACK and PUBREC are not made here but by `acknowledge`, when the caller knows 
 
 from __future__ import annotations
 
-from array import array
-
-from gateway.ingest.messages import Messages, numbered
+from gateway.ingest.messages import Messages, Packed, numbered
 from gateway.ingest.mqtt import packets, packets5, version3, version5
 from gateway.ingest.mqtt.foreign import name_foreign
 from gateway.ingest.mqtt.packets import Header, PacketType
@@ -229,7 +227,7 @@ class ServerSession(Exchange):
         self._rest.clear()
 
 
-def acknowledge(messages: Messages) -> tuple[bytes, array[int]]:
+def acknowledge(messages: Messages) -> tuple[Packed, Packed]:
     """The PUBACKs and PUBRECs of messages that are on disk, in the order in which they came, and their identifiers."""
     ids = numbered(messages)
     if messages.any_flags & (QOS_2 | REFUSED):
@@ -248,7 +246,7 @@ def _acknowledgement(packet_id: int, flags: int) -> bytes:
 def windows_freed(messages: Messages) -> int:
     """How many places in an MQTT 5 client's window `acknowledge` gives back: a QoS 2 message waits for its PUBREL."""
     if not messages.any_flags & QOS_2:
-        return len(messages) - messages.ids.count(0)
+        return len(numbered(messages)) // 2
     return sum([1 for _, _, packet_id, flags in messages if packet_id and (not flags & QOS_2 or flags & REFUSED)])
 
 

@@ -64,6 +64,7 @@ class Exchange:
         self.connect: Connect | None = None
         self.client_id = ""
         self.messages = Messages()
+        self.alike: tuple[bytes, int, str] | None = None  # head, size and topic of packets cut together (`runs`)
         self.unlike_bytes = 0  # what was left of the bytes fed when they were last cut together in vain (`runs`)
         self.out: list[bytes] = []
         self.held: set[int] = set()  # QoS 2 packet identifiers between PUBLISH and PUBREL; the session's, not ours

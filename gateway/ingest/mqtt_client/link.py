@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from array import array
 from collections.abc import Callable
 
-from gateway.ingest.messages import Messages
+from gateway.ingest.messages import Messages, Packed, numbers
 from gateway.ingest.mqtt.sparkplug import command_packet
 from gateway.ingest.mqtt.state import HELD, QOS, QOS_2, RETAIN
 from gateway.ingest.mqtt_client.core import ClientSession, Phase
@@ -69,8 +68,8 @@ class Link(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._paused = 0
-        self._acks: list[bytes] = []
-        self._acked = array("H")
+        self._acks: list[Packed] = []
+        self._acked = b""
         self._first = True  # no message with an identifier has come yet
         self._stuck_ms: float | None = None
         self._sweeper: asyncio.TimerHandle | None = None
@@ -189,8 +188,9 @@ class Link(asyncio.Protocol):
         self.inflight -= len(messages)
         acks, ids = acknowledge(messages)
         if not stored:
-            self.machine.held.difference_update(ids)
-            self._memory.forget(ids)
+            lost = numbers(ids)
+            self.machine.held.difference_update(lost)
+            self._memory.forget(lost)
             self.end("the disk failed before its messages were safe: they are asked for again")
             return
         if self._transport is None or self.machine.phase is Phase.CLOSED:
@@ -210,7 +210,7 @@ class Link(asyncio.Protocol):
             self._transport.write(b"".join(self._acks) if len(self._acks) > 1 else self._acks[0])
             self._memory.written(self._acked, now_ms)
             self.machine.sent(now_ms)
-        self._acks, self._acked = [], array("H")
+        self._acks, self._acked = [], b""
 
     def _write(self) -> None:
         out = self.machine.out

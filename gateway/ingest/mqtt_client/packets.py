@@ -6,11 +6,10 @@ statements of the OASIS standard of 7 March 2019. Reading raises `MqttError`, an
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from gateway.ingest.messages import Messages, numbered
+from gateway.ingest.messages import Messages, Packed, numbered
 from gateway.ingest.mqtt import packets, packets5
 from gateway.ingest.mqtt.packets import Connect, PacketType, encode_packet, encode_text, read_packet_id
 from gateway.ingest.mqtt.properties import Place, Properties, Property, Value, encode_properties, read_properties
@@ -156,7 +155,7 @@ def text_of(properties: Properties, key: Property) -> str:
     return value if isinstance(value, str) else ""
 
 
-def acknowledge(messages: Messages) -> tuple[bytes, array[int]]:
+def acknowledge(messages: Messages) -> tuple[Packed, Packed]:
     """The PUBACKs and PUBRECs of messages that are settled, in the order in which they came, and their identifiers.
 
     Always success: what will never be stored must not come again and again.

@@ -6,6 +6,7 @@ from random import Random
 
 import pytest
 
+from gateway.ingest.messages import numbers
 from gateway.ingest.mqtt import packets as codec
 from gateway.ingest.mqtt import packets5
 from gateway.ingest.mqtt.packets import Connect, PacketType, Publish
@@ -115,7 +116,7 @@ def test_messages_come_out_the_same_however_they_are_cut(level: int, size: int) 
     acks, ids = acknowledge(x.messages)
     assert acks.startswith(b"\x40\x02\x00\x09\x40\x02\x00\x01")
     assert acks.endswith(b"\x50\x02\x00\x07" * 3)
-    assert list(ids) == [9, *range(1, 21), 7, 7, 7]
+    assert list(numbers(ids)) == [9, *range(1, 21), 7, 7, 7]
 
 
 def test_a_broker_may_change_keep_alive_and_expiry() -> None:
@@ -228,7 +229,7 @@ def test_an_oversize_message_is_settled_and_what_follows_it_is_read(level: int, 
     assert (small[0], small[1]) == ("site/a", b"1")
     assert x.oversize is not None
     assert x.oversize[0] == "site/big"
-    assert len(acknowledge(x.messages)[1]) == (2 if qos else 1)
+    assert len(numbers(acknowledge(x.messages)[1])) == (2 if qos else 1)
 
 
 @pytest.mark.parametrize("level", [4, 5])

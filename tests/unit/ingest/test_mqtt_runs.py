@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.ingest.messages import Message
+from gateway.ingest.messages import Message, Messages
 from gateway.ingest.mqtt import runs
 from gateway.ingest.mqtt.packets import Connect, encode_connect, encode_length, encode_text
 from gateway.ingest.mqtt.reasons import MqttError
@@ -39,11 +39,16 @@ PACKETS = st.lists(
 )
 
 
-def read(data: bytes, level: int, room: int) -> tuple[int, int, list[Message], int]:
+def exchange() -> Exchange:
     topics = TopicCache()
     for name in KNOWN:
         topics.add(name.encode(), name)
-    x = Exchange(SETTINGS, topics)
+    return Exchange(SETTINGS, topics)
+
+
+def read(data: bytes, level: int, room: int, x: Exchange | None = None) -> tuple[int, int, list[Message], int]:
+    x = x or exchange()
+    x.messages = Messages()
     position, numbered = runs.read_run(x, data, 0, len(data), room, int(level == 5))
     return position, numbered, list(x.messages), retained(x.messages)
 
@@ -58,6 +63,28 @@ def test_all_at_once_is_what_one_by_one_is(
         patched.setattr(runs, "EQUAL_MIN", 1 << 40)
         one_by_one = read(data, level, room)
     assert read(data, level, room) == one_by_one
+
+
+@given(st.lists(PACKETS, max_size=6), st.sampled_from([4, 5]), st.integers(0, 40))
+def test_what_came_before_changes_nothing(
+    events: list[list[tuple[int, str, int, bytes]]], level: int, room: int
+) -> None:
+    connection = exchange()
+    for packets in events:
+        data = b"".join(packet(*each, level) for each in packets)
+        assert read(data, level, room, connection) == read(data, level, room)
+
+
+@pytest.mark.parametrize("level", [4, 5])
+def test_packets_like_the_ones_before_are_cut_as_those_were(level: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = exchange()
+    read(packet(0x32, KNOWN[1], 300, b"7.1", level) * 4, level, 20, connection)
+    monkeypatch.setattr(runs, "PLAIN", frozenset[int]())  # the way by the book is closed
+    for count in (4, 20, 30):
+        data = b"".join(packet(0x32, KNOWN[1], 301 + number, b"7.%d" % (number % 10), level) for number in range(count))
+        taken = read(data, level, 20, connection)
+        assert taken[:2] == ((len(data), count) if count <= 20 else (0, 0))
+    assert read(packet(0x32, KNOWN[1], 0, b"7.1", level) * 4, level, 20, connection)[0] == 0
 
 
 @pytest.mark.parametrize("level", [4, 5])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from array import array
+import struct
 
 import pytest
 
@@ -15,8 +15,12 @@ from gateway.ingest.repeats import (
 )
 
 
-def ids(*packet_ids: int) -> array[int]:
-    return array("H", packet_ids)
+def ids(*packet_ids: int) -> bytes:
+    return struct.pack(f">{len(packet_ids)}H", *packet_ids)
+
+
+def crcs(*values: int) -> bytes:
+    return struct.pack(f">{len(values)}I", *values)
 
 
 def memory() -> DupMemory:
@@ -72,8 +76,8 @@ def test_a_session_that_is_not_resumed_forgets() -> None:
 def test_uses_that_came_together_are_settled_together_or_one_by_one() -> None:
     uses = DupMemory(5_000)
     uses.connection_began(resumed=True)
-    uses.use_all(ids(1, 2, 3), array("I", [11, 22, 33]))
-    uses.use_all(ids(4, 5), array("I", [44, 55]))
+    uses.use_all(ids(1, 2, 3), crcs(11, 22, 33))
+    uses.use_all(ids(4, 5), crcs(44, 55))
     uses.written(ids(1, 2, 3), 1_000)
     assert [uses.is_repeat(packet_id, packet_id * 11) for packet_id in range(1, 6)] == [False] * 3 + [True] * 2
     uses.written(ids(5), 2_000)  # out of order

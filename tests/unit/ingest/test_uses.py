@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
-from array import array
 
 import pytest
 from hypothesis import given
@@ -16,7 +16,8 @@ PACKET_ID, CRC = st.integers(1, 65_535), st.integers(0, (1 << 32) - 1)
 
 
 def uses(pairs: list[tuple[int, int]], client: str = "c") -> Uses:
-    return Uses(client.encode(), array("H", [one for one, _ in pairs]), array("I", [crc for _, crc in pairs]))
+    ids, crcs = zip(*pairs, strict=True)
+    return Uses(client.encode(), struct.pack(f">{len(ids)}H", *ids), struct.pack(f">{len(crcs)}I", *crcs))
 
 
 def read(section: bytes) -> tuple[list[tuple[int, int]], str] | None:
