@@ -16,11 +16,10 @@ from typing import NamedTuple
 from crc32c import crc32c
 
 from gateway.log.chain import CHAIN_START, chain_next
-from gateway.log.compaction import Compactor, Fates, KeyMap, empty_batch
+from gateway.log.compaction import Compactor, Fates, KeyMap, decode_in_steps, empty_batch
 from gateway.log.errors import CorruptBatch
 from gateway.log.layout import ATTRIBUTE_CONTROL, HEADER_BYTES, HEADER_STRUCT, LENGTH_OFFSET
 from gateway.log.partition import PartitionLog
-from gateway.log.records import decode_batch
 from gateway.log.replay import is_abort
 from gateway.log.segment import Segment
 from gateway.log.steps import Step, Steps
@@ -149,7 +148,7 @@ class Cleaner:
             try:
                 while (yield from self._load(source)):
                     for fields, view in source.batches:
-                        if not self._map_batch(fields, view, fates):
+                        if not (yield from self._map_batch(fields, view, fates)):
                             keys.end_offset = fields[0]
                             return
                         yield None
@@ -157,13 +156,14 @@ class Cleaner:
                 source.close()
             keys.end_offset = next_base
 
-    def _map_batch(self, fields: tuple[int, ...], view: memoryview, fates: Fates) -> bool:
+    def _map_batch(self, fields: tuple[int, ...], view: memoryview, fates: Fates) -> Generator[Step, None, bool]:
         if fields[5] & ATTRIBUTE_CONTROL:
             fates.marker(fields, abort=is_abort(view))
             return True
         if fates.data(fields) or not fields[12] or fields[0] + fields[6] < self._start:
             return True
-        return self._keys.add(decode_batch(view))
+        columns = yield from decode_in_steps(view)
+        return (yield from self._keys.add(columns))
 
     def _load(self, source: _Source) -> Generator[Step, None, bool]:
         yield source.load
@@ -231,7 +231,7 @@ class Cleaner:
                 while (yield from self._load(source)):
                     out = bytearray()
                     for fields, view in source.batches:
-                        data = compactor.compact(fields, view)
+                        data = yield from compactor.compact(fields, view)
                         if data is None and fields[0] + fields[6] + 1 == segment.next_offset:
                             data = self._last(new, fields, view, waiting)
                         changed = changed or data is not view

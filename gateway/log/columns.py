@@ -7,8 +7,9 @@ compiled one unpacks headers, which would have to be packed again, so it takes o
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
+from itertools import islice
 from typing import Any
 
 from gateway.log.compression import Compression, decompress
@@ -27,6 +28,7 @@ from gateway.log.layout import (
 from gateway.log.varint import UNZIGZAG, decode_varint
 
 _RECORD_BYTES_MIN = 7
+_UNPACKED_AT_ONCE_BYTES = 4_096
 
 
 class Columns:
@@ -51,6 +53,63 @@ def decode_batch(view: bytes | bytearray | memoryview, *, accelerate: bool = Tru
 
     Raises `CorruptBatch` on any damage, `MissingCodec` for a codec without a library.
     """
+    fields = _checked_fields(view)
+    body = _unpacked(fields, view)
+    columns = Columns(fields[0])
+    records = _compiled_records(fields, body) if accelerate else None
+    if records is not None:
+        _take(records, columns)
+        _check_count(fields, columns)
+    else:
+        _check_end(_decode_pure(fields, body, columns, 0, fields[12]), body)
+    _settle_times(fields, columns)
+    return columns
+
+
+class SlicedBatch:
+    """The same in slices, for a loop that others wait for: `unpack` once, in any thread, then `more` until it is False.
+
+    Both raise as `decode_batch` does.
+    """
+
+    def __init__(self, view: bytes | bytearray | memoryview) -> None:
+        self.fields = _checked_fields(view)
+        self.columns = Columns(self.fields[0])
+        self._view = view
+        self._body = b""
+        self._position = 0
+        self._records: Iterator[Any] | None = None
+
+    @property
+    def takes_long(self) -> bool:
+        """Whether `unpack` may take more than a moment: to unpack, or to import the decoder."""
+        packed = bool(self.fields[5] & CODEC_MASK) and len(self._view) > _UNPACKED_AT_ONCE_BYTES
+        return packed or not _compiled_decoder.cache_info().currsize
+
+    def unpack(self) -> None:
+        self._body = _unpacked(self.fields, self._view)
+        self._records = _compiled_records(self.fields, self._body)
+
+    def more(self, records_max: int) -> bool:
+        """Add so many records to `columns`; whether there are more."""
+        fields, columns = self.fields, self.columns
+        left = fields[12] - len(columns)
+        if self._records is not None:
+            _take(islice(self._records, min(left, records_max)), columns)
+            if left > records_max:
+                return True
+            _take(self._records, columns)  # nothing, or there is more than it should hold
+            _check_count(fields, columns)
+        else:
+            self._position = _decode_pure(fields, self._body, columns, self._position, min(left, records_max))
+            if left > records_max:
+                return True
+            _check_end(self._position, self._body)
+        _settle_times(fields, columns)
+        return False
+
+
+def _checked_fields(view: bytes | bytearray | memoryview) -> tuple[int, ...]:
     if len(view) < HEADER_BYTES:
         raise CorruptBatch("Record batch cut short in its header")
     fields = HEADER_STRUCT.unpack_from(view, 0)
@@ -62,23 +121,31 @@ def decode_batch(view: bytes | bytearray | memoryview, *, accelerate: bool = Tru
         raise CorruptBatch(
             f"Record batch of {fields[12]} records, which is more than the {DECODED_RECORDS_MAX} decoded"
         )
+    return fields
+
+
+def _unpacked(fields: tuple[int, ...], view: bytes | bytearray | memoryview) -> bytes:
     codec = fields[5] & CODEC_MASK
     with memoryview(view) as whole:
         body = bytes(whole[HEADER_BYTES:]) if codec == Compression.NONE else decompress(codec, whole[HEADER_BYTES:])
     if fields[12] < 0 or fields[12] * _RECORD_BYTES_MIN > len(body):
         raise CorruptBatch(f"Record batch of {fields[12]} records in {len(body)} bytes")
-    columns = Columns(fields[0])
-    compiled = _compiled_decoder() if accelerate else None
-    if compiled is not None and fields[12] > 1 and not _first_has_headers(body):
-        _decode_compiled(compiled, fields, body, columns)
-    else:
-        try:
-            _decode_pure(fields, body, columns)
-        except IndexError:
-            raise CorruptBatch("Record beyond the end of its batch") from None
+    return body
+
+
+def _settle_times(fields: tuple[int, ...], columns: Columns) -> None:
     if fields[5] & ATTRIBUTE_LOG_APPEND_TIME:
         columns.timestamps = [fields[8]] * len(columns.offsets)
-    return columns
+
+
+def _check_end(position: int, body: bytes) -> None:
+    if position != len(body):
+        raise CorruptBatch(f"Record batch with {len(body) - position} bytes after its records")
+
+
+def _check_count(fields: tuple[int, ...], columns: Columns) -> None:
+    if len(columns) != fields[12]:
+        raise CorruptBatch(f"Record batch of {fields[12]} records holds {len(columns)}")
 
 
 def control_type(view: bytes | bytearray | memoryview) -> bool:
@@ -98,17 +165,24 @@ def control_type(view: bytes | bytearray | memoryview) -> bool:
     return kind == 1
 
 
-def _decode_pure(
-    fields: tuple[int, ...], data: bytes, columns: Columns
-) -> None:  # one loop: a call per field would double its cost
+def _decode_pure(fields: tuple[int, ...], data: bytes, columns: Columns, position: int, count: int) -> int:
+    """Add so many records from there on; returns where the next one begins."""
+    try:
+        return _decode_some(fields, data, columns, position, count)
+    except IndexError:
+        raise CorruptBatch("Record beyond the end of its batch") from None
+
+
+def _decode_some(
+    fields: tuple[int, ...], data: bytes, columns: Columns, position: int, count: int
+) -> int:  # one loop: a call per field would double its cost
     base_offset, base_time = fields[0], fields[7]
     total = len(data)
     unzigzag = UNZIGZAG
     varint = decode_varint
     offsets, timestamps = columns.offsets.append, columns.timestamps.append
     keys, values, headers = columns.keys.append, columns.values.append, columns.headers.append
-    position = 0
-    for _ in range(fields[12]):
+    for _ in range(count):
         if (byte := data[position]) < 0x80:
             size = unzigzag[byte]
             position += 1
@@ -154,8 +228,7 @@ def _decode_pure(
             raise CorruptBatch("Record whose key or value passes its end")
         headers(data[position:end])
         position = end
-    if position != total:
-        raise CorruptBatch(f"Record batch with {total - position} bytes after its records")
+    return position
 
 
 def _first_has_headers(body: bytes) -> bool:
@@ -167,26 +240,34 @@ def _first_has_headers(body: bytes) -> bool:
         return False
 
 
-def _decode_compiled(compiled: Callable[[bytes], Any], fields: tuple[int, ...], body: bytes, columns: Columns) -> None:
+def _compiled_records(fields: tuple[int, ...], body: bytes) -> Iterator[Any] | None:
+    """The records as the compiled codec gives them, None where it is not there or does not pay."""
+    compiled = _compiled_decoder()
+    if compiled is None or fields[12] < 2 or _first_has_headers(body):
+        return None
     plain = list(fields)
     plain[1] = HEADER_BYTES - LENGTH_OFFSET + len(body)
     plain[5] &= ~(CODEC_MASK | ATTRIBUTE_LOG_APPEND_TIME)
+    try:
+        # A generator over it: each time its own iterator is asked for, it begins again.
+        return (record for record in compiled(HEADER_STRUCT.pack(*plain) + body))
+    except Exception as error:
+        raise CorruptBatch(f"Record batch with damaged records: {error}") from None
+
+
+def _take(records: Iterator[Any], columns: Columns) -> None:
     offsets, timestamps = columns.offsets.append, columns.timestamps.append
     keys, values, headers = columns.keys.append, columns.values.append, columns.headers.append
-    seen = 0
     try:
-        for record in compiled(HEADER_STRUCT.pack(*plain) + body):
+        for record in records:
             offsets(record.offset)
             timestamps(record.timestamp)
             keys(record.key)
             values(record.value)
             pairs = record.headers
             headers(encode_headers(pairs) if pairs else NO_HEADERS)
-            seen += 1
     except Exception as error:  # the foreign codec's own class, UnicodeDecodeError, ValueError: all mean damage here
         raise CorruptBatch(f"Record batch with damaged records: {error}") from None
-    if seen != fields[12]:
-        raise CorruptBatch(f"Record batch of {fields[12]} records holds {seen}")
 
 
 @cache

@@ -1,5 +1,7 @@
 """What compaction keeps of a batch: the latest record of each key, as Apache Kafka's cleaner does it. No I/O.
 
+A batch may have a hundred thousand records: all that is done to it is done in steps (`gateway.log.steps`).
+
 A first pass over the batches builds a `KeyMap`, a second one asks a `Compactor` for each batch's new bytes. Batches
 keep their base and last offsets, epoch, producer and sequence; records that go leave gaps. The rules: a record stays
 when no later record has its key; a tombstone stays until its batch's delete horizon, which the first pass that meets
@@ -10,10 +12,11 @@ for its sequence numbers.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Generator, Iterable, Iterator, Sequence
 from hashlib import blake2b
+from itertools import islice
 
-from gateway.log.columns import Columns, decode_batch
+from gateway.log.columns import Columns, SlicedBatch, decode_batch
 from gateway.log.compression import Compression, compress
 from gateway.log.layout import (
     ATTRIBUTE_CONTROL,
@@ -25,9 +28,12 @@ from gateway.log.layout import (
 )
 from gateway.log.records import Buffer, seal
 from gateway.log.replay import is_abort
+from gateway.log.steps import Step
 from gateway.log.transactions import AbortedTransaction
 from gateway.log.varint import NULL, encode_varint
 
+SLICE_RECORDS = 250  # a step: well below a millisecond
+_SEALED_AT_ONCE_BYTES = 64 << 10
 _DIGEST_BYTES = 16
 _KEPT_ATTRIBUTES = ATTRIBUTE_LOG_APPEND_TIME | ATTRIBUTE_TRANSACTIONAL | ATTRIBUTE_CONTROL
 NO_TIMESTAMP = -1
@@ -46,18 +52,36 @@ class KeyMap:
     def __len__(self) -> int:
         return len(self._offsets)
 
-    def add(self, columns: Columns) -> bool:
+    def add(self, columns: Columns) -> Generator[Step, None, bool]:
         """Take a batch's records up; False, with nothing taken, when there is no room for all of them."""
         rows = zip(columns.keys, columns.offsets, strict=True)
-        new = {_digest(key): offset for key, offset in rows if key is not None}
-        if self._offsets and len(self._offsets) + len(new) > self._keys_max:
-            return False
-        self._offsets |= new
+        new: dict[bytes, int] = {}
+        while some := list(islice(rows, SLICE_RECORDS)):
+            new.update((_digest(key), offset) for key, offset in some if key is not None)
+            if self._offsets and len(self._offsets) + len(new) > self._keys_max:
+                return False
+            yield None
+        items = iter(new.items())
+        while taken := list(islice(items, SLICE_RECORDS)):
+            self._offsets.update(taken)
+            yield None
         return True
 
     def is_latest(self, key: bytes, offset: int) -> bool:
         """Whether no later record with that key was seen."""
         return offset >= self._offsets.get(_digest(key), -1)
+
+
+def decode_in_steps(batch: Buffer) -> Generator[Step, None, Columns]:
+    """`decode_batch`, a slice of records a step."""
+    sliced = SlicedBatch(batch)
+    if sliced.takes_long:
+        yield sliced.unpack
+    else:
+        sliced.unpack()
+    while sliced.more(SLICE_RECORDS):
+        yield None
+    return sliced.columns
 
 
 def _digest(key: bytes) -> bytes:
@@ -129,25 +153,30 @@ class Compactor:
         self._retained = retained
         self.records_removed = 0
 
-    def compact(self, fields: Fields, batch: Buffer) -> Buffer | None:
+    def compact(self, fields: Fields, batch: Buffer) -> Generator[Step, None, Buffer | None]:
         """What becomes of one whole batch: its bytes, new ones, or None. Raises `CorruptBatch`, `MissingCodec`."""
         if fields[5] & ATTRIBUTE_CONTROL:
-            return self._marker(fields, batch)
+            return (yield from self._marker(fields, batch))
         stays = fields[0] + fields[6] in self._retained
         if self.fates.data(fields):
             self.records_removed += fields[12]
             return empty_batch(fields) if stays else None
         if not fields[12]:
             return batch if stays else None
-        columns = decode_batch(batch)
+        columns = yield from decode_in_steps(batch)
         horizon = _horizon(fields)
         gone = horizon is not None and self._now_ms is not None and self._now_ms >= horizon
-        kept = [slot for slot in range(len(columns)) if self._keeps(columns, slot, tombstones=not gone)]
+        kept: list[int] = []
+        tombstones = False
+        for some in _slices(range(len(columns))):
+            found = [slot for slot in some if self._keeps(columns, slot, tombstones=not gone)]
+            tombstones = tombstones or any(columns.values[slot] is None for slot in found)
+            kept += found
+            yield None
         self.records_removed += len(columns) - len(kept)
         if not kept:
             return empty_batch(fields) if stays else None
-        sets_horizon = horizon is None and any(columns.values[slot] is None for slot in kept)
-        return self._written(fields, batch, columns, kept, sets_horizon=sets_horizon)
+        return (yield from self._written(fields, batch, columns, kept, sets_horizon=horizon is None and tombstones))
 
     def _keeps(self, columns: Columns, slot: int, *, tombstones: bool) -> bool:
         if columns.offsets[slot] >= self._keys.end_offset:
@@ -157,7 +186,7 @@ class Compactor:
             return True  # it was acknowledged, and nothing has come in its place; Kafka refuses it when it is produced
         return self._keys.is_latest(key, columns.offsets[slot]) and (tombstones or columns.values[slot] is not None)
 
-    def _marker(self, fields: Fields, batch: Buffer) -> Buffer | None:
+    def _marker(self, fields: Fields, batch: Buffer) -> Generator[Step, None, Buffer | None]:
         stays = fields[0] + fields[6] in self._retained
         if not fields[12]:
             return batch if stays else None  # Kafka's cleaner has emptied it
@@ -168,55 +197,69 @@ class Compactor:
             self.records_removed += 1
             return None
         columns = decode_batch(batch, accelerate=False)
-        return self._written(fields, batch, columns, range(len(columns)), sets_horizon=horizon is None)
+        return (yield from self._written(fields, batch, columns, range(len(columns)), sets_horizon=horizon is None))
 
     def _written(
         self, fields: Fields, batch: Buffer, columns: Columns, kept: Sequence[int], *, sets_horizon: bool
-    ) -> Buffer:
+    ) -> Generator[Step, None, Buffer]:
         horizon = _horizon(fields)
         if sets_horizon and self._now_ms is not None:
             horizon = self._now_ms + self._delete_retention_ms
         elif len(kept) == fields[12]:
             return batch
-        return rebuilt_batch(fields, columns, kept, horizon)
+        return (yield from rebuilt_batch(fields, columns, kept, horizon))
 
 
 def _horizon(fields: Fields) -> int | None:
     return fields[7] if fields[5] & ATTRIBUTE_DELETE_HORIZON else None
 
 
-def rebuilt_batch(fields: Fields, columns: Columns, kept: Sequence[int], horizon_ms: int | None) -> bytearray:
+def _slices(slots: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (slots[start : start + SLICE_RECORDS] for start in range(0, len(slots), SLICE_RECORDS))
+
+
+def rebuilt_batch(
+    fields: Fields, columns: Columns, kept: Sequence[int], horizon_ms: int | None
+) -> Generator[Step, None, bytearray]:
     """A batch with some of its records and, when one is given, a delete horizon. Raises `MissingCodec`."""
-    base_offset = fields[0]
     base_time = columns.timestamps[kept[0]] if horizon_ms is None else horizon_ms
-    parts: list[bytes] = []
+    body = bytearray()
     newest = NO_TIMESTAMP
-    for slot in kept:
-        timestamp, key, value = columns.timestamps[slot], columns.keys[slot], columns.values[slot]
-        newest = max(newest, timestamp)
-        body = b"".join(
+    for some in _slices(kept):
+        body += b"".join(_encoded(columns, some, fields[0], base_time))
+        newest = max(newest, *(columns.timestamps[slot] for slot in some))
+        yield None
+    attributes = fields[5] & (_KEPT_ATTRIBUTES | CODEC_MASK)
+    if horizon_ms is not None:
+        attributes |= ATTRIBUTE_DELETE_HORIZON
+    head = *(fields[0], 0, fields[2], MAGIC, 0, attributes, fields[6], base_time, newest), *(*fields[9:12], len(kept))
+    done: list[bytearray] = []
+    if len(body) > _SEALED_AT_ONCE_BYTES:
+        yield lambda: done.append(_sealed(head, body))
+        return done[0]
+    return _sealed(head, body)
+
+
+def _encoded(columns: Columns, slots: Sequence[int], base_offset: int, base_time: int) -> Iterator[bytes]:
+    for slot in slots:
+        key, value = columns.keys[slot], columns.values[slot]
+        record = b"".join(
             (
                 b"\x00",
-                encode_varint(timestamp - base_time),
+                encode_varint(columns.timestamps[slot] - base_time),
                 encode_varint(columns.offsets[slot] - base_offset),
                 NULL if key is None else encode_varint(len(key)) + key,
                 NULL if value is None else encode_varint(len(value)) + value,
                 columns.headers[slot],
             )
         )
-        parts += encode_varint(len(body)), body
-    codec = Compression(fields[5] & CODEC_MASK)
-    records = b"".join(parts) if codec is Compression.NONE else compress(codec, b"".join(parts))
-    attributes = fields[5] & (_KEPT_ATTRIBUTES | CODEC_MASK)
-    if horizon_ms is not None:
-        attributes |= ATTRIBUTE_DELETE_HORIZON
-    return seal(
-        (
-            *(base_offset, 0, fields[2], MAGIC, 0, attributes, fields[6], base_time, newest),
-            *(*fields[9:12], len(kept)),
-        ),
-        records,
-    )
+        yield encode_varint(len(record))
+        yield record
+
+
+def _sealed(head: Fields, body: bytearray) -> bytearray:
+    codec = Compression(head[5] & CODEC_MASK)
+    return seal(head, bytes(body) if codec is Compression.NONE else compress(codec, bytes(body)))
 
 
 def empty_batch(fields: Fields) -> bytearray:

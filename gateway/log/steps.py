@@ -7,19 +7,22 @@ loop before the next step is asked for. What such a call raises is thrown into t
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from typing import TypeVar
 
+T = TypeVar("T")
 Step = Callable[[], None] | None
 Steps = Generator[Step, None, None]
 
 
-def run_steps(steps: Steps) -> None:
-    """Do all of it here and now; for tests and for tools that run alone."""
+def run_steps(steps: Generator[Step, None, T]) -> T:
+    """Do all of it here and now; what it returns. For tests, and for whoever nobody else waits for."""
     error: BaseException | None = None
     while True:
         try:
             step = next(steps) if error is None else steps.throw(error)
-        except StopIteration:
-            return
+        except StopIteration as end:
+            result: T = end.value
+            return result
         error = None
         if step is not None:
             try:
