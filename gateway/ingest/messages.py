@@ -88,6 +88,11 @@ def numbers(ids: Packed) -> tuple[int, ...]:
     return unpack(f">{len(ids) // 2}H", ids)
 
 
+def pairs(ids: Packed, crcs: Packed) -> list[tuple[int, int]]:
+    """Packet identifiers and the CRC-32 (four bytes each) of their messages, as numbers."""
+    return list(zip(numbers(ids), unpack(f">{len(crcs) // 4}I", crcs), strict=True))
+
+
 def numbered(messages: Messages) -> Packed:
     """The packet identifiers of those that have one."""
     if messages.numbered:

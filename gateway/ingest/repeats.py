@@ -14,8 +14,7 @@ from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from itertools import chain, repeat
 
-from gateway.ingest.messages import Packed, numbers
-from gateway.ingest.uses import pairs
+from gateway.ingest.messages import Packed, numbers, pairs
 
 USES_MAX = 1_024
 NATURAL_HORIZON = 509  # a prime, so that times a fixed interval apart use every slot

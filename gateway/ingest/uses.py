@@ -11,10 +11,10 @@ import zlib
 from binascii import unhexlify
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from struct import pack, unpack
+from struct import pack
 from typing import TYPE_CHECKING, NamedTuple
 
-from gateway.ingest.messages import Messages, Packed, numbers
+from gateway.ingest.messages import Messages, Packed, numbers, pairs
 from gateway.log.records import NO_HEADERS
 from gateway.log.varint import encode_varint
 
@@ -48,7 +48,7 @@ class Uses(NamedTuple):
 
     def each(self) -> list[bytes]:
         """A header section for each message."""
-        ids, crcs = numbers(self.ids), _crcs(self.crcs)
+        ids, crcs = zip(*pairs(self.ids, self.crcs), strict=True)
         if 0 not in ids:
             return hw_m_sections(ids, crcs, self.client)
         return [
@@ -87,15 +87,6 @@ def note_uses(source: Source, messages: Messages, starts: Iterable[int], *, is_n
             if packet_id:
                 memory.use(packet_id, crc)
     return uses
-
-
-def pairs(ids: Packed, crcs: Packed) -> list[tuple[int, int]]:
-    """Identifiers and CRCs as numbers."""
-    return list(zip(numbers(ids), _crcs(crcs), strict=True))
-
-
-def _crcs(packed: Packed) -> tuple[int, ...]:
-    return unpack(f">{len(packed) // 4}I", packed)
 
 
 def message_crc(topic: bytes, payload: bytes) -> int:
