@@ -13,9 +13,9 @@ from collections.abc import Container
 from typing import Any, NamedTuple
 
 from gateway.consume.reader import Block
-from headwater.errors import UserError
 from processors.budget import NO_LIMITS, Limits
 from processors.group.changelog import Snapshot, encode_snapshot
+from processors.group.refusals import lost_records, other_partitions
 from processors.job import Job, PartitionWork, as_job
 from processors.processor import Output, Place
 from processors.rules.model import Rules
@@ -57,20 +57,25 @@ class Member:
         self.expired = 0
 
     def begin(
-        self, source: Source, snapshot: Snapshot | None, *, partitions: int, committed: int | None, start: int
+        self,
+        source: Source,
+        snapshot: Snapshot | None,
+        *,
+        partitions: int,
+        committed: int | None,
+        start: int,
+        end: int | None = None,
     ) -> Begun:
-        """Take a partition over. `committed`: the group's offset; `start`: where the log begins now.
+        """Take a partition over. `committed`: the group's offset; `start`, `end`: where the log begins and ends now.
 
-        Raises `UserError` when the state is one of another number of partitions.
+        Raises `UserError` when the state is one of another number of partitions, and for a log without the records that
+        were read.
         """
         topic, partition = source
         if snapshot is not None and snapshot.partitions != partitions:
-            raise UserError(
-                f"{topic} has {partitions} partitions, and this group's state was made with {snapshot.partitions}:"
-                " keys have moved to other partitions, and their state with them cannot",
-                hint="Start it once with --rebuild: it forgets its state and computes everything again from the"
-                " start of the log; results keep their keys. Or give the group another name.",
-            )
+            raise other_partitions(topic, partitions, snapshot.partitions)
+        if committed is not None and end is not None and committed > end:
+            raise lost_records(topic, partition, end, committed)  # or it would wait for what has been read already
         processor = self._job.begin(topic, partition, self._limits)
         fresh, position = [], start
         if snapshot is not None:

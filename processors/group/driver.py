@@ -25,6 +25,7 @@ from processors.group.changelog import ChangelogError
 from processors.group.clients import new_consumer, new_producer
 from processors.group.core import Member, Source
 from processors.group.fetcher import Fetcher
+from processors.group.refusals import lost_records
 from processors.group.settings import GroupSettings
 from processors.group.silences import Silences
 from processors.group.topics import ANSWER_S_MAX, NoAnswerError, Topics, read_changelog
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.05
 STATUS_EVERY_S = 1.0
+LOOK_EVERY_S = 10.0
 BACKOFF_S_MIN, BACKOFF_S_MAX = 0.2, 5.0
 COMMIT_S_MAX = 30.0
 _FATAL = (KafkaError._FENCED, KafkaError.FENCED_INSTANCE_ID, KafkaError._FATAL)
@@ -137,7 +139,7 @@ class GroupProcessor:
             self._leave(clean=clean)
 
     def _work(self) -> None:
-        told_s = 0.0
+        told_s, looked_s = 0.0, time.monotonic()
         while not self._stopping:
             blocks = self._fetch()
             for block in blocks:
@@ -156,6 +158,9 @@ class GroupProcessor:
                 self._tell_unread(self._consumer)
                 self._tell("up")
                 self._speak_for_the_silent(now_s)
+            if now_s - looked_s >= LOOK_EVERY_S:
+                looked_s = now_s
+                self._topics.check()
 
     def _fetch(self) -> list[Block]:
         """What comes within `POLL_S`. The group is heard first: partitions come and go only here."""
@@ -178,12 +183,7 @@ class GroupProcessor:
             _, end = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), ANSWER_S_MAX)
         said = self._member.said_up_to((topic[len(self._settings.topic_prefix) :], partition))
         if said > end:  # what was only fetched, or not committed yet, a new beginning forgets
-            raise UserError(
-                f"{topic}/{partition} ends at offset {end}, and this group has read up to {said}:"
-                " the cluster has lost records, or the topic was made anew; results and state hold what is gone",
-                hint="Start it once with --rebuild: it forgets its state and computes everything again from the"
-                " start of the log; results keep their keys.",
-            )
+            raise lost_records(topic, partition, end, said)
 
     def _leave(self, *, clean: bool) -> None:
         """A clean end commits and saves; any other leaves what is committed as it is."""
@@ -222,7 +222,7 @@ class GroupProcessor:
         begin: dict[Source, int] = {}
         for offset in consumer.committed(assigned, ANSWER_S_MAX):
             source = (offset.topic[prefix:], offset.partition)
-            start, _ = consumer.get_watermark_offsets(TopicPartition(offset.topic, offset.partition), ANSWER_S_MAX)
+            start, end = consumer.get_watermark_offsets(TopicPartition(offset.topic, offset.partition), ANSWER_S_MAX)
             try:
                 snapshot = views[offset.partition].snapshot(f"{source[0]}/{source[1]}")
             except ChangelogError as error:
@@ -234,6 +234,7 @@ class GroupProcessor:
                 partitions=self._topics.partitions[source[0]],
                 committed=None if offset.offset == OFFSET_INVALID or offset.offset < 0 else offset.offset,
                 start=start,
+                end=end,
             )
             for said in self._member.status().get("changes", ()):
                 if said not in self._told:

@@ -10,6 +10,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from headwater.errors import UserError
 from processors.group.changelog import ChangelogView
+from processors.group.refusals import other_partitions
 from processors.group.settings import GroupSettings
 from processors.job import RELAY_CONFIG
 
@@ -17,6 +18,7 @@ ANSWER_S_MAX = 20.0
 READ_S_MAX = 120.0
 RETRY_S = 1.0
 LISTED_S = 0.05
+LOOK_S_MAX = 1.0
 _DAY_MS = 86_400_000
 _CHUNK, _CHUNK_S = 1_000, 0.02
 
@@ -97,6 +99,20 @@ class Topics:
     def look_up(self) -> None:
         """The partitions of what is read, as they are now."""
         self.partitions = self._look_up([*self._inputs, *self._relays])
+
+    def check(self) -> None:
+        """Raises `UserError` when what is read has other partitions than `look_up` has found.
+
+        A cluster that does not answer soon is asked another time.
+        """
+        try:
+            listed = self._admin.list_topics(timeout=LOOK_S_MAX).topics
+        except KafkaException:
+            return
+        for topic, before in self.partitions.items():
+            found = listed.get(f"{self._settings.topic_prefix}{topic}")
+            if found is not None and found.partitions and len(found.partitions) != before:
+                raise other_partitions(topic, len(found.partitions), before)
 
     def _look_up(self, topics: Iterable[str]) -> dict[str, int]:
         listed = self._list()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, NewPartitions
 
 from headwater.errors import HeadwaterError, UserError
 from processors.group import driver, topics
@@ -117,6 +117,24 @@ def test_a_log_that_has_lost_what_was_read_is_refused_with_the_way_out(node: Kaf
     assert isinstance(raised[0], UserError)
     assert f"this group has read up to {ENDS['readings/0']}" in str(raised[0])
     assert "--rebuild" in str(raised[0])
+
+
+@pytest.mark.timeout(120)
+def test_a_running_member_whose_topic_is_given_partitions_stops_with_the_way_out(
+    node: KafkaNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "LOOK_EVERY_S", 0.2)
+    member = GroupProcessor(new_settings(node), parse_rules([(RULES, "rules.toml")]), instance="a")
+    with running(member) as raised:
+        until(lambda: bool(raised) or member.status().get("positions") == ENDS, "it has read everything")
+        assert not raised
+        admin = AdminClient({"bootstrap.servers": node.address})
+        admin.create_partitions([NewPartitions("readings", PARTITIONS + 2)])["readings"].result(10)
+        until(lambda: bool(raised), "it stops")
+    assert isinstance(raised[0], UserError)
+    assert f"readings has {PARTITIONS + 2} partitions, and this group's state was made with {PARTITIONS}" in str(raised)
+    assert "--rebuild" in raised[0].hint
+    assert told(node.address) == expected(60)
 
 
 @pytest.mark.timeout(120)

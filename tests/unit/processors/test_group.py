@@ -117,6 +117,19 @@ def test_another_number_of_partitions_is_refused() -> None:
     assert "--rebuild" in caught.value.hint
 
 
+def test_a_log_that_ends_before_what_was_committed_is_refused_also_where_the_snapshot_lies_below() -> None:
+    cluster = Cluster()
+    member = cluster.member()
+    cluster.commit(member, member.process(_part(WHOLE, 0, 50)), save=True)
+    cluster.commit(member, member.process(_part(WHOLE, 50, 80)), save=False)
+    snapshot = cluster.changelog.snapshot("readings/0")
+    fresh = Member(RULES, place="central")
+    with pytest.raises(UserError, match="readings/0 ends at offset 60, and this group has read up to 80") as caught:
+        fresh.begin(SOURCE, snapshot, partitions=1, committed=80, start=0, end=60)
+    assert "--rebuild" in caught.value.hint
+    assert fresh.begin(SOURCE, snapshot, partitions=1, committed=80, start=0, end=80).offset == 50
+
+
 def test_what_expired_unread_is_counted() -> None:
     cluster = Cluster()
     member = cluster.member()
