@@ -7,6 +7,7 @@ time in ms: `at` is the end of the window that caused a transition, `since` the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
@@ -39,6 +40,8 @@ HELD: dict[tuple[State, Band], State] = {
     ("pending", "hot"): "firing",  # for_s
     ("recovering", "clear"): "resolved",  # keep_firing_s
 }
+# What does not happen while an instance flaps.
+_DAMPED: frozenset[tuple[State, Band]] = frozenset((("firing", "clear"), ("recovering", "clear")))
 # What a state becomes when its device is forgotten. A missing entry: there is nothing to say.
 ENDED: dict[State, State] = {"pending": "inactive", "firing": "resolved", "recovering": "resolved"}
 
@@ -53,6 +56,9 @@ class Instance(msgspec.Struct):
     consumed: int = -(1 << 62)
     cause_start: int | None = None  # start of the window behind the latest transition
     cause_value: float | None = None
+    flaps: float = 0.0  # how often it fired lately (`AlertState._score`), as it was at the time `consumed`
+    calm: bool = False  # it was clear since it was hot
+    damped: bool = False  # it flaps: what fires stays firing
 
 
 class Annotation(NamedTuple):
@@ -74,6 +80,7 @@ class Transition(NamedTuple):
     at: int
     window: int
     annotation: Annotation | None = None
+    flapping: bool = False
 
 
 def alert_value(rule: AlertRule, transition: Transition) -> dict[str, Any]:
@@ -93,6 +100,8 @@ def alert_value(rule: AlertRule, transition: Transition) -> dict[str, Any]:
     }
     if transition.annotation is not None:
         value["annotation"] = {"revision": transition.annotation.revision, "value": transition.annotation.value}
+    if transition.flapping:
+        value["flapping"] = True
     return value
 
 
@@ -147,6 +156,8 @@ class AlertState:
         if result.end <= instance.consumed:
             self.ignored += 1
             return
+        if self.rule.flaps_max is not None:
+            self._score(instance, band, result.end)
         instance.consumed = result.end
         instance.value = value
         while (state := self._next(instance, band, result.end)) is not None:
@@ -154,15 +165,39 @@ class AlertState:
             instance.since = result.end
             instance.transition += 1
             instance.cause_start, instance.cause_value = result.start, value
+            cause = self._cause(state, band, value)
+            if state == "firing" and instance.damped:
+                cause += "; it flaps, and stays firing until it has been calm"
             found.append(
                 Transition(
                     *(result.group, instance.transition, state, result.end, value),
-                    *(self._cause(state, band, value), result.end, result.start),
+                    *(cause, result.end, result.start),
+                    flapping=instance.damped,
                 )
             )
 
+    def _score(self, instance: Instance, band: Band, now: int) -> None:
+        """Damping as of routes that flap (RFC 2439): each firing counts 1, which halves every `flap_half_life_s`.
+
+        Above `flaps_max` an instance is damped, until half of that is left. What is damped counts on when it is hot
+        again after it was clear, though it never stopped firing.
+        """
+        most = self.rule.flaps_max or 0.0
+        past_s = max(0, now - instance.consumed) / 1000.0 if instance.flaps else 0.0
+        instance.flaps *= math.pow(0.5, past_s / self.rule.flap_half_life_s)
+        going_on = instance.state in ("firing", "recovering")
+        starts = instance.state == "pending" and now - instance.since >= self.rule.for_s * 1000
+        starts |= self.rule.for_s == 0 and instance.state in ("inactive", "resolved")
+        if band == "hot" and (starts or (going_on and instance.calm)):
+            instance.flaps += 1.0
+        if band != "between":
+            instance.calm = band == "clear"
+        instance.damped = instance.flaps > (most / 2 if instance.damped else most)
+
     def _next(self, instance: Instance, band: Band, now: int) -> State | None:
         pair = (instance.state, band)
+        if instance.damped and pair in _DAMPED:
+            return None
         if pair in HELD:
             hold_s = self.rule.for_s if instance.state == "pending" else self.rule.keep_firing_s
             return HELD[pair] if now - instance.since >= hold_s * 1000 else None

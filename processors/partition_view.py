@@ -105,6 +105,7 @@ class PartitionView:
         """The instances that have ever been more than inactive."""
         return [
             {"rule": alerts.rule.name, "instance": name, "state": one.state, "since": one.since, "value": one.value}
+            | ({"flapping": True} if one.damped else {})
             for rule in self._rules
             for _, alerts in rule.alerts
             for name, one in alerts.instances.items()

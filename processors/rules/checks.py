@@ -29,7 +29,7 @@ _OF_KIND = {"tumbling": ("size_s",), "hopping": ("size_s", "every_s"), "calendar
 _OF_CALENDARS = {"zone": "UTC", "default_zone": "UTC", "shifts": {}}
 _OF_LEVELS = (
     *("field", "aggregate", "fire_above", "fire_below", "clear_above", "clear_below"),
-    *("for_s", "keep_firing_s"),
+    *("for_s", "keep_firing_s", "flaps_max", "flap_half_life_s"),
 )
 _LEVEL_DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(AlertRule)}
 _SPANS = ("size_s", "every_s", "gap_s")
@@ -185,6 +185,8 @@ def about_alert(rule: AlertRule, *, is_dead_man: bool) -> Iterator[Finding]:
         return
     if not rule.field:
         yield ("field",), "this key is missing: an alert looks at a field, or has silent_after_s"
+    if rule.flaps_max is None and rule.flap_half_life_s != _LEVEL_DEFAULTS["flap_half_life_s"]:
+        yield ("flap_half_life_s",), "only with flaps_max is anything damped"
     if (rule.fire_above is None) == (rule.fire_below is None):
         yield ("fire_above",), "an alert has either fire_above or fire_below"
         return

@@ -25,7 +25,7 @@ COMPARED_BY_FIELD = frozenset(("every_field", "fields", "compute"))
 ALERT_KEEPS = frozenset(
     ("fire_above", "fire_below", "clear_above", "clear_below", "for_s", "keep_firing_s", "silent_after_s")
 )
-ALERT_KEEPS_ALWAYS = frozenset(("severity", "summary", "runs"))
+ALERT_KEEPS_ALWAYS = frozenset(("severity", "summary", "runs", "flaps_max", "flap_half_life_s"))
 
 
 class WindowChange(NamedTuple):

@@ -146,6 +146,10 @@ class AlertRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """How long the value must stay beyond the fire level before the alert fires."""
     keep_firing_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     """How long it must then stay beyond the clear level before the alert is resolved."""
+    flaps_max: Annotated[float, msgspec.Meta(ge=1, le=1000)] | None = None
+    """An instance that fired more often lately stays firing until it has been calm; None: nothing is damped."""
+    flap_half_life_s: Annotated[float, msgspec.Meta(ge=1, le=366 * 86400)] = 900.0
+    """With `flaps_max`: after so long a firing counts half."""
     silent_after_s: Seconds | None = None
     """A dead-man alert, in place of a level: fires when a device that its window takes was silent for so long."""
     severity: Literal["info", "warning", "critical"] = "warning"

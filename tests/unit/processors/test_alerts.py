@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 from typing import Any, get_args
 
+import msgspec
 import pytest
 
 from processors.alerts import AlertState, Band, Instance, State, Transition
@@ -44,6 +46,44 @@ def states(found: list[Transition]) -> list[str]:
 def fed(values: list[float | None], **rule: Any) -> list[Transition]:
     alerts = AlertState(river.alert(**rule))
     return [one for row, value in enumerate(values) for one in alerts.consume([result(row * 10_000, value)])]
+
+
+def flapping(**rule: Any) -> list[tuple[int, str, bool]]:
+    """(end in s, state, flapping) of a device that is hot and clear in turn for 200 s, then clear."""
+    found = fed([*([90.0, 70.0] * 10), *([70.0] * 60)], for_s=0, **rule)
+    return [(one.at // 1000, one.state, one.flapping) for one in found]
+
+
+def test_what_flaps_fires_a_few_times_and_then_stays_firing_until_it_has_been_calm() -> None:
+    firings = [at for at, state, _ in flapping() if state == "firing"]
+    assert len(firings) == 10
+    damped = flapping(flaps_max=3, flap_half_life_s=100)
+    assert [at for at, state, _ in damped if state == "firing"] == [10, 30, 50, 70]
+    assert [(at, state) for at, state, is_damped in damped if is_damped] == [(70, "pending"), (70, "firing")]
+    # ten firings a score of about 4.4 at 190 s; half of flaps_max is left 100 * log2(4.4 / 1.5) s later
+    score = sum(0.5 ** (20 * n / 100) for n in range(10))
+    calm_s = 190 + 100 * math.log2(score / 1.5)
+    [(recovering, _, _), (resolved, _, _)] = damped[-2:]
+    assert recovering == resolved == math.ceil(calm_s / 10) * 10
+    assert damped[-1][1:] == ("resolved", False)
+
+
+def test_an_alert_that_fires_seldom_is_not_damped_and_keeps_its_hold_times() -> None:
+    values: list[float | None] = [70, 90, 90, 70, 70, 70]
+    with_limit = fed(values * 8, for_s=10, keep_firing_s=10, flaps_max=3, flap_half_life_s=30)
+    assert with_limit == fed(values * 8, for_s=10, keep_firing_s=10)
+
+
+def test_damping_survives_a_restart_at_any_result() -> None:
+    rule = river.alert(for_s=0, flaps_max=2, flap_half_life_s=60)
+    whole, parts = AlertState(rule), AlertState(rule)
+    for row, value in enumerate([90, 70, 80] * 12 + [70] * 20):
+        given = [result(row * 10_000, value)]
+        assert parts.consume(given) == whole.consume(given)
+        saved = msgspec.msgpack.decode(msgspec.msgpack.encode(parts.snapshot()))
+        parts = AlertState(rule)
+        parts.restore(saved)
+    assert whole.instances["n1/a"].state == "resolved"
 
 
 def test_the_table_below_is_whole() -> None:

@@ -105,6 +105,10 @@ def test_a_file_by_path_and_two_files_together(tmp_path: Path) -> None:
             WINDOW + "allowed_lateness_s = 1e300\n",
             "r.toml:4: window[0].allowed_lateness_s: 1e+300 s is more than a hundr",
         ),
+        (
+            WINDOW + ALERT + "flap_half_life_s = 60\n",
+            "alert[0].flap_half_life_s: only with flaps_max is anything damped",
+        ),
         (WINDOW + "early_every_s = 11\n", "r.toml:4: window[0].early_every_s: 11 s is longer than a window (10 s)"),
         (CALENDAR + "early_every_s = 90001\n", "early_every_s: 90001 s is longer than a window (90000 s)"),
         (WINDOW + WINDOW, "r.toml:5: window[1].name: a second window is named “w”; the first stands at r.toml:1"),
