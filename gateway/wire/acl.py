@@ -16,6 +16,7 @@ from headwater.errors import UserError
 
 EVERYONE = "*"
 _ANSWERS_MAX = 10_000  # remembered for a principal
+_NAME_MAX = 250
 
 
 class Kind(Enum):
@@ -76,6 +77,8 @@ class Rights:
         if answer is None:
             held = {grant.allows for grant in self._grants if grant.holds(operation, kind, name)}
             answer = held == {True}
+            if len(name) > _NAME_MAX:
+                return answer  # nothing has such a name
             if len(self._answers) >= _ANSWERS_MAX:  # a client that asks for ever new names
                 self._answers.clear()
             self._answers[key] = answer

@@ -13,13 +13,15 @@ from typing import Any
 from gateway.wire.compiler import Body
 from gateway.wire.errors import ErrorCode
 from gateway.wire.internal_topics import INTERNAL_TOPICS, OFFSETS_TOPIC
-from gateway.wire.lifecycle import PREPARED, Done, Lifecycle
+from gateway.wire.lifecycle import ENLISTED_MAX, PREPARED, TRANSACTIONAL_ID_BYTES_MAX, Done, Lifecycle
 from gateway.wire.peer import Peer, Reply
 from gateway.wire.session import Request
 from gateway.wire.transactions import EPOCH_MAX, NO_EPOCH, Partition, State, Transaction
 from headwater.errors import StorageError
 
 logger = logging.getLogger(__name__)
+
+_FEW = 10  # partitions of a transaction; so many in each are within the limit of all
 
 
 class Coordinator(Lifecycle):
@@ -38,7 +40,9 @@ class Coordinator(Lifecycle):
                 reply({"error_code": 0, "producer_id": self._ids.next(), "producer_epoch": 0})
             except OSError as error:
                 self._no_ids(error, refused)
-        elif not name or (body["producer_id"] == -1) != (body["producer_epoch"] == -1):
+        elif not 0 < len(name.encode()) <= TRANSACTIONAL_ID_BYTES_MAX or (body["producer_id"] == -1) != (
+            body["producer_epoch"] == -1
+        ):
             refused(ErrorCode.INVALID_REQUEST)
         elif not 0 < body["transaction_timeout_ms"] <= self._settings.transaction_timeout_max_ms:
             refused(ErrorCode.INVALID_TRANSACTION_TIMEOUT)
@@ -63,7 +67,8 @@ class Coordinator(Lifecycle):
             code = self._counted(code, old_version=request.version < 2)
             reply(_added(body, lambda _: code))
 
-        self._enlist(body, asked, peer, done)
+        # One name for all transactions, not a copy from each request.
+        self._enlist(body, [(self._store.topics[name].name, index) for name, index in asked], peer, done)
 
     def add_offsets(self, request: Request, peer: Peer, reply: Reply) -> None:
         """AddOffsetsToTxn (API 25): the partition of `__consumer_offsets` that holds the group's offsets."""
@@ -93,6 +98,10 @@ class Coordinator(Lifecycle):
         now_ms = self._clock.wall_ms()
         begins = now.state is not State.ONGOING
         partitions = frozenset(asked) if begins else now.partitions.union(asked)
+        if len(partitions) > _FEW and self._enlisted() + len(asked) > ENLISTED_MAX:
+            logger.warning("transactions have %d partitions, and may take in no more", ENLISTED_MAX)
+            done(ErrorCode.COORDINATOR_NOT_AVAILABLE)
+            return
         started_ms = now_ms if begins else now.started_ms
         following = now.to(State.ONGOING, now_ms, partitions=partitions, started_ms=started_ms)
         if begins:

@@ -61,6 +61,8 @@ class _Poll:
         self.size = 0
 
     def wait(self, deadline_ms: float) -> None:
+        # Kept for a minute: without the names that nothing is asked of, of which a request may have 300,000.
+        self._body = {**self._body, "topics": [topic for topic in self._body["topics"] if topic["partitions"]]}
         self._timer = self._broker.timers.at(deadline_ms, self._answer)
         self._peer.on_close(self, self._end)
         for topic in self._body["topics"]:

@@ -28,7 +28,8 @@ from headwater.errors import StorageError
 logger = logging.getLogger(__name__)
 
 OWN_PREFIX = "headwater."
-TRANSACTIONAL_IDS_MAX = 10_000
+TRANSACTIONAL_ID_BYTES_MAX = 1_000
+ENLISTED_MAX = 100_000  # partitions in all transactions that are open, together
 _RETRY_MS = 500
 
 PREPARED = frozenset({State.PREPARE_COMMIT, State.PREPARE_ABORT})
@@ -104,13 +105,17 @@ class Lifecycle:
     # steps
 
     def _new(self, name: str, timeout_ms: int) -> Transaction:
-        if len(self._transactions) >= TRANSACTIONAL_IDS_MAX:
-            self._forget_oldest()
+        """Raises `StorageError` where there is no room."""
+        if len(self._transactions) >= self._settings.transactional_ids_max and not self._forget_oldest():
+            raise StorageError(
+                f"there are {len(self._transactions)} transactional ids with open transactions"
+                " (kafka.transactional_ids_max)"
+            )
         transaction = Transaction(name, Snapshot(self._ids.next(), NO_EPOCH, timeout_ms, State.EMPTY))
         self._transactions[name] = transaction
         return transaction
 
-    def _forget_oldest(self) -> None:
+    def _forget_oldest(self) -> bool:
         idle = [each for each in self._transactions.values() if each.now.state in _OVER and each.pending is None]
         if idle:
             oldest = min(idle, key=lambda each: each.now.updated_ms)
@@ -118,6 +123,11 @@ class Lifecycle:
             if oldest.peer is not None:
                 oldest.peer.transactional_ids.discard(oldest.transactional_id)
             self._log.append(oldest.transactional_id, None, lambda: None)
+        return bool(idle)
+
+    def _enlisted(self) -> int:
+        """How many partitions open transactions have, together."""
+        return sum(len((each.pending or each.now).partitions) for each in self._transactions.values())
 
     def _own(self, transaction: Transaction, peer: Peer) -> None:
         if transaction.peer is not None and transaction.peer is not peer:

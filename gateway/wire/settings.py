@@ -137,6 +137,14 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     group_metadata_bytes_max: _Bytes = 1 << 20
     """What the members of one consumer group may say of themselves, all together."""
 
+    groups_bytes_max: _Bytes = 32 << 20
+    """What all consumer groups may keep in memory: members, assignments, offsets and their metadata, roughly counted.
+    Past it members are refused with GROUP_MAX_SIZE_REACHED and commits with INVALID_COMMIT_OFFSET_SIZE."""
+
+    transactional_ids_max: _Count = 10_000
+    """Transactional ids that are remembered. Past it the one makes room that was idle longest; while none is, a new one
+    is refused with COORDINATOR_NOT_AVAILABLE, which clients retry."""
+
     group_session_min_ms: _Milliseconds = 1000
     """The shortest session time-out that a group's member may ask for."""
 

@@ -89,6 +89,11 @@ def _commit(
                 refused[where] = ErrorCode.OFFSET_METADATA_TOO_LARGE
             else:
                 offsets[where] = Committed(part["committed_offset"], part["committed_leader_epoch"], metadata, now_ms)
+    known = {} if group is None else group.offsets
+    more = sum(each.size_bytes - (known[at].size_bytes if at in known else 0) for at, each in offsets.items())
+    if not broker.groups.has_room(more):
+        refused |= dict.fromkeys(offsets, ErrorCode.INVALID_COMMIT_OFFSET_SIZE)
+        offsets = {}
     if group is None or not offsets:
         reply(_committed(body, lambda where: refused.get(where, ErrorCode.NONE)))
         return

@@ -17,6 +17,8 @@ from gateway.wire.timers import Timer
 Answer = Callable[[Body], None]
 Partition = tuple[str, int]
 NO_GENERATION = -1
+# What Python makes of each beside the bytes that clients have sent, roughly.
+_GROUP_BYTES, MEMBER_BYTES, _OFFSET_BYTES = 2_000, 2_000, 400
 
 
 class State(StrEnum):
@@ -48,6 +50,11 @@ class Committed(NamedTuple):
     committed_ms: int
     position: int = -1
 
+    @property
+    def size_bytes(self) -> int:
+        """What it takes in memory, roughly."""
+        return _OFFSET_BYTES + len(self.metadata) * (1 if self.metadata.isascii() else 4)
+
 
 @dataclass(slots=True, eq=False)
 class Member:
@@ -69,6 +76,11 @@ class Member:
     @property
     def metadata_bytes(self) -> int:
         return sum(len(name) + len(metadata) for name, metadata in self.protocols)
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes in memory, roughly."""
+        return MEMBER_BYTES + self.metadata_bytes + len(self.assignment)
 
     def metadata(self, protocol: str | None) -> bytes:
         """What the member said for a protocol."""
@@ -95,6 +107,8 @@ class Group:
     recorded: bool = False  # `__consumer_offsets` has a value for it
     committing: int = 0  # commits that are on their way to the disk
     storing: int = NO_GENERATION  # the generation whose assignment is on its way to the disk
+    offset_bytes: int = 0  # of both kinds of offsets
+    noted_bytes: int = 0  # as last counted among all groups'
 
     def to(self, state: State) -> None:
         """Raises `ValueError` for a transition that the table does not have."""
@@ -105,6 +119,12 @@ class Group:
     @property
     def metadata_bytes(self) -> int:
         return sum(member.metadata_bytes for member in self.members.values())
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes in memory, roughly."""
+        members = sum(member.size_bytes for member in self.members.values())
+        return _GROUP_BYTES + members + len(self.pending) * MEMBER_BYTES + self.offset_bytes
 
     @property
     def rebalance_timeout_ms(self) -> int:
@@ -225,25 +245,39 @@ class Group:
             known = self.offsets.get(where)
             if known is None or known.position <= committed.position:
                 self.offsets[where] = committed
+                self.offset_bytes += committed.size_bytes - (0 if known is None else known.size_bytes)
+
+    def forget(self, where: Partition) -> None:
+        """The offset has been deleted."""
+        known = self.offsets.pop(where, None)
+        self.offset_bytes -= 0 if known is None else known.size_bytes
 
     def hold(self, producer_id: int, offsets: Mapping[Partition, Committed]) -> None:
         """Keep a transaction's offsets until it ends."""
-        self.pending_offsets.setdefault(producer_id, {}).update(offsets)
+        self._put_held(producer_id, self.pending_offsets.get(producer_id, {}) | dict(offsets))
+
+    def _put_held(self, producer_id: int, offsets: dict[Partition, Committed]) -> None:
+        before = self.pending_offsets.pop(producer_id, {})
+        self.offset_bytes += _sum(offsets) - _sum(before)
+        if offsets:
+            self.pending_offsets[producer_id] = offsets
 
     def withdraw(self, producer_id: int, offsets: Mapping[Partition, Committed]) -> None:
         """The disk refused offsets that were held."""
         held = self.pending_offsets.get(producer_id, {})
-        left = {where: each for where, each in held.items() if offsets.get(where) != each}
-        self.pending_offsets.pop(producer_id, None)
-        if left:
-            self.pending_offsets[producer_id] = left
+        self._put_held(producer_id, {where: each for where, each in held.items() if offsets.get(where) != each})
 
     def release(self, producer_id: int, *, commit: bool) -> None:
         """The transaction has ended."""
-        held = self.pending_offsets.pop(producer_id, None)
-        if held is not None and commit:
+        held = self.pending_offsets.get(producer_id, {})
+        self._put_held(producer_id, {})
+        if commit:
             self.commit(held)
 
     def is_unstable(self, where: Partition) -> bool:
         """Whether a transaction that is open may change this partition's offset (KIP-447)."""
         return any(where in held for held in self.pending_offsets.values())
+
+
+def _sum(offsets: Mapping[Partition, Committed]) -> int:
+    return sum(each.size_bytes for each in offsets.values())

@@ -9,7 +9,7 @@ from typing import Any
 from gateway.wire.broker import Broker
 from gateway.wire.compiler import Body
 from gateway.wire.errors import ErrorCode
-from gateway.wire.groups.group import Answer, Group, Member, State
+from gateway.wire.groups.group import MEMBER_BYTES, Answer, Group, Member, State
 from gateway.wire.groups.rebalance import refuse_join, refuse_sync
 from gateway.wire.peer import Peer, Reply
 from gateway.wire.session import Request
@@ -60,6 +60,8 @@ def join(broker: Broker, request: Request, peer: Peer, reply: Reply) -> None:
         _join_unknown(broker, group, request, peer, answer)
     else:
         _join_known(broker, group, request, peer, answer)
+    if group is not None:
+        broker.groups.note(group)
 
 
 def _refusal(broker: Broker, body: dict[str, Any]) -> ErrorCode:
@@ -81,9 +83,12 @@ def _refusal(broker: Broker, body: dict[str, Any]) -> ErrorCode:
 def _group_for(broker: Broker, body: dict[str, Any]) -> tuple[Group | None, ErrorCode]:
     member_id = body["member_id"]
     group = broker.groups.all.get(body["group_id"])
+    size = sum(len(protocol["name"]) + len(protocol["metadata"]) for protocol in body["protocols"])
     if group is None:
         if member_id:
             return None, ErrorCode.UNKNOWN_MEMBER_ID
+        if size > broker.settings.group_metadata_bytes_max or not broker.groups.has_room(size + MEMBER_BYTES):
+            return None, ErrorCode.GROUP_MAX_SIZE_REACHED
         group = broker.groups.get_or_create(body["group_id"])
         return group, ErrorCode.GROUP_MAX_SIZE_REACHED if group is None else ErrorCode.NONE
     if not group.supports(body["protocol_type"], [protocol["name"] for protocol in body["protocols"]]):
@@ -91,9 +96,10 @@ def _group_for(broker: Broker, body: dict[str, Any]) -> tuple[Group | None, Erro
     known = group.members.get(member_id)
     new = known is None and member_id not in group.pending and body["group_instance_id"] not in group.instances
     full = new and len(group.members) + len(group.pending) >= broker.settings.group_members_max
-    size = sum(len(protocol["name"]) + len(protocol["metadata"]) for protocol in body["protocols"])
+    broker.groups.note(group)
+    more = size - known.metadata_bytes if known is not None else size + MEMBER_BYTES
     size += group.metadata_bytes - (known.metadata_bytes if known is not None else 0)
-    if full or size > broker.settings.group_metadata_bytes_max:
+    if full or size > broker.settings.group_metadata_bytes_max or not broker.groups.has_room(more):
         logger.warning(
             "group %s takes no further member: it has %d, whose metadata are %d bytes (kafka.group_members_max,"
             " kafka.group_metadata_bytes_max)",
@@ -215,7 +221,10 @@ def sync(broker: Broker, request: Request, peer: Peer, reply: Reply) -> None:
         broker.groups.rebalances.wait_for_part(group, member, reply, peer)
         if member.member_id == group.leader_id:
             given = {each["member_id"]: each["assignment"] for each in body["assignments"]}
-            broker.groups.rebalances.assign(group, given)
+            if broker.groups.has_room(sum(map(len, given.values()))):
+                broker.groups.rebalances.assign(group, given)
+            else:
+                broker.groups.rebalances.refuse(group, ErrorCode.UNKNOWN_SERVER_ERROR)
     else:
         reply(refuse_sync(ErrorCode.UNKNOWN_MEMBER_ID))
 

@@ -239,8 +239,7 @@ class Rebalances:
             if group.state is not State.COMPLETING_REBALANCE or group.generation != generation:
                 return
             if code is not ErrorCode.NONE:
-                self._reset(group, code)
-                self.prepare(group, "the disk refused its assignment")
+                self.refuse(group, code)
                 return
             if group.timer is not None:
                 group.timer.cancel()
@@ -252,6 +251,11 @@ class Rebalances:
                 self._hand_over(group, member)
 
         self._recorder.record(group, stored, assignments)
+
+    def refuse(self, group: Group, code: ErrorCode) -> None:
+        """An assignment could not be kept: everybody is told, and joins again (as Kafka's storeGroup)."""
+        self._reset(group, code)
+        self.prepare(group, f"its assignment could not be kept: {code.name}")
 
     def _hand_over(self, group: Group, member: Member) -> None:
         syncing, member.syncing = member.syncing, None

@@ -47,6 +47,7 @@ class Groups:
         self.rebalances = Rebalances(self, timers, clock)
         self._reported: set[tuple[str, Partition, int]] = set()
         self._refused = 0
+        self._bytes = 0
         self._commits = 0
         self._load()
 
@@ -56,6 +57,7 @@ class Groups:
             "groups": len(self.all),
             "members": sum(len(group.members) for group in self.all.values()),
             "offsets": sum(len(group.offsets) for group in self.all.values()),
+            "bytes": self._bytes,
             "refused": self._refused,
             "commits": self._commits,
             "past_the_end": self._past_the_end(),
@@ -68,16 +70,33 @@ class Groups:
         if group is not None:
             return group
         if len(self.all) >= self._settings.groups_max and not self._make_room():
-            self._refused += 1
-            if self._refused == 1 or self._refused % 1000 == 0:
-                logger.warning(
-                    "consumer group %s is refused: there are %d groups with members or offsets (kafka.groups_max)",
-                    group_id,
-                    len(self.all),
-                )
+            self._refuse(group_id, f"there are {len(self.all)} groups with members or offsets (kafka.groups_max)")
             return None
         group = self.all[group_id] = Group(group_id, changed_ms=self._clock.wall_ms())
+        self.note(group)
         return group
+
+    def has_room(self, more_bytes: int) -> bool:
+        """Whether groups may keep so much more in memory, all together (`kafka.groups_bytes_max`)."""
+        if more_bytes <= 0 or self._bytes + more_bytes <= self._settings.groups_bytes_max:
+            return True
+        for group in self.all.values():  # members have gone since they were counted
+            self.note(group)
+        if self._bytes + more_bytes <= self._settings.groups_bytes_max:
+            return True
+        self._refuse("something", f"all of them take {self._bytes} bytes (kafka.groups_bytes_max)")
+        return False
+
+    def note(self, group: Group) -> None:
+        """Count what a group takes anew."""
+        size_bytes = group.size_bytes if self.all.get(group.group_id) is group else 0
+        self._bytes += size_bytes - group.noted_bytes
+        group.noted_bytes = size_bytes
+
+    def _refuse(self, group_id: str, why: str) -> None:
+        self._refused += 1
+        if self._refused == 1 or self._refused % 1000 == 0:
+            logger.warning("consumer groups: %s is refused: %s", group_id, why)
 
     def _make_room(self) -> bool:
         oldest = min(
@@ -96,6 +115,7 @@ class Groups:
             group.timer.cancel()
         if self.all.get(group.group_id) is group:
             del self.all[group.group_id]
+        self.note(group)
 
     # records
 
@@ -128,6 +148,7 @@ class Groups:
         """Make a group's generation and members durable."""
         group.changed_ms = self._clock.wall_ms()
         group.recorded = True
+        self.note(group)
         self._append([(encode_group_key(group.group_id), encode_group(group, assignments))], done)
 
     def commit(
@@ -148,6 +169,7 @@ class Groups:
             )
             if producer is not None:
                 group.hold(producer[0], mine)
+                self.note(group)
 
         def finished(code: ErrorCode) -> None:
             group.committing -= 1
@@ -157,6 +179,7 @@ class Groups:
                     group.commit(mine)
             elif producer is not None:
                 group.withdraw(producer[0], mine)
+            self.note(group)
             done(code)
 
         group.committing += 1
@@ -201,7 +224,8 @@ class Groups:
             # In the order of the log: what was committed after the deletion is taken in after it.
             if code is ErrorCode.NONE:
                 for where in gone:
-                    group.offsets.pop(where, None)
+                    group.forget(where)
+                self.note(group)
                 if whole and group.is_idle():
                     self._drop(group)
             done(code)
@@ -231,6 +255,7 @@ class Groups:
                 self.report(group, where, committed)
             if not group.recorded and group.is_idle():
                 del self.all[group.group_id]
+            self.note(group)
             for member in group.members.values():
                 self.rebalances.alive(group, member)
 
@@ -247,7 +272,7 @@ class Groups:
                 group.members, group.instances, group.state, group.recorded = {}, {}, State.EMPTY, False
                 group.protocol = group.protocol_type = group.leader_id = None
         elif entry.value is None:
-            group.offsets.pop(key.partition, None)
+            group.forget(key.partition)
         else:
             offsets = {key.partition: decode_offset(entry.value, entry.position)}
             if entry.producer_id >= 0:

@@ -180,8 +180,9 @@ def test_a_long_history_is_listed_so_that_starts_stay_quick(world: World, monkey
     assert producers[3].end() == 0
 
 
-def test_ids_are_bounded_and_the_oldest_idle_one_is_forgotten(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.wire.lifecycle.TRANSACTIONAL_IDS_MAX", 3)
+def test_ids_are_bounded_and_the_oldest_idle_one_is_forgotten() -> None:
+    world = World(transactional_ids_max=3)
+    world.create("t")
     producers = [Producer(world, f"id-{number}") for number in range(5)]
     for producer in producers:
         world.clock.advance(1)
