@@ -90,8 +90,8 @@ def describe(device: str, profile: Profile | None, section: DeviceSettings | Non
     return msgspec.json.encode(told)
 
 
-FACTS = ("site", "zone", "type", "labels")
-"""What rules may compare and group by: these members go with a device's readings."""
+FACTS = ("site", "zone", "type", "labels", "expected_interval_ms")
+"""What rules compare, group by and wait for: these members go with a device's readings."""
 
 
 def facts(value: bytes) -> bytes:

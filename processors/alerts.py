@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from processors.facts import DeviceFacts
 from processors.marks import Mark, NodeMarks
 from processors.results import Results, WindowResult
 from processors.roster import Roster
@@ -116,7 +117,7 @@ class AlertState:
         self.ignored = 0  # results older than one already consumed, and instances beyond the limit
 
     def at_mark(
-        self, results: Results, mark: Mark, node: NodeMarks, roster: Roster, window: WindowAdmission
+        self, results: Results, mark: Mark, node: NodeMarks, roster: Roster, window: WindowAdmission, facts: DeviceFacts
     ) -> list[Transition]:
         """What a mark lets be said, `results` being those of its window; the rest is what dead-man alerts look at."""
         return self.consume(results)

@@ -3,7 +3,8 @@
 Three silences look alike to who waits for readings, and mean different things:
 
 - The device. Its node's watermark, which is made of the gateway's other sources and its clock, has passed the device's
-  newest reading by `silent_after_s`, and nothing of that span is owed by backfill: instance `<node>/<device>`.
+  newest reading by what the rule allows (`silent_after_s`, or so many of the device's expected intervals), and nothing
+  of that span is owed by backfill: instance `<node>/<device>`.
 - The gateway, or its link. Then there are no marks, so no watermark passes anything and no device is judged; the owner
   of the partition writes a mark in the node's name (`silence`): instance `<node>/$gateway`.
 - The pipeline. Who has not read the log knows nothing of silence, and says nothing: neither kind of mark is made of
@@ -17,7 +18,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from processors.alerts import AlertState, Instance, State, Transition
+from processors.columns import Ints
+from processors.facts import DeviceFacts
 from processors.marks import Mark, NodeMarks
 from processors.results import Results
 from processors.roster import Roster
@@ -25,6 +30,10 @@ from processors.rules.model import AlertRule
 from processors.silence import HEALTH_DEVICE
 from processors.windows.admission import WindowAdmission, any_match
 
+SILENT_MIN_MS = 10_000
+"""Fewer seconds are no silence, however often a device speaks: as the page and `status` have it."""
+_PATIENCE_MS = 60_000  # a gap in the marks of a node without devices
+_FOR_EVER_MS = 1 << 60
 _SAID = {"firing": "is silent", "resolved": "is heard again"}
 
 
@@ -33,13 +42,14 @@ class DeadMan(AlertState):
 
     def __init__(self, rule: AlertRule) -> None:
         super().__init__(rule)
-        self._after_ms = round((rule.silent_after_s or 0.0) * 1000)
+        self._after_ms = None if rule.silent_after_s is None else round(rule.silent_after_s * 1000)
+        self._allowed: dict[str, tuple[int, list[str], Ints]] = {}  # per node: facts' version, devices, what each may
         # Per node: the clock of its last mark, and the watermark since when marks came without a gap. Whoever could
         # not be heard meanwhile has the whole time to speak again.
         self._lives: dict[str, tuple[int, int]] = {}
 
     def at_mark(
-        self, results: Results, mark: Mark, node: NodeMarks, roster: Roster, window: WindowAdmission
+        self, results: Results, mark: Mark, node: NodeMarks, roster: Roster, window: WindowAdmission, facts: DeviceFacts
     ) -> list[Transition]:
         """What its node's mark says of devices and of the gateway."""
         gateway = f"{mark.node}/{HEALTH_DEVICE}"
@@ -53,31 +63,54 @@ class DeadMan(AlertState):
         if watermark is None:
             return []
         found = list(self._resolve(gateway, watermark if mark.clock is None else mark.clock))
-        found += self._devices(mark, watermark, node, roster, window)
+        found += self._devices(mark, watermark, node, roster, window, facts)
         return found
 
     def _devices(
-        self, mark: Mark, watermark: int, node: NodeMarks, roster: Roster, window: WindowAdmission
+        self,
+        mark: Mark,
+        watermark: int,
+        node: NodeMarks,
+        roster: Roster,
+        window: WindowAdmission,
+        facts: DeviceFacts,
     ) -> Iterator[Transition]:
-        lived_since = self._lived_since(mark, watermark)
         keys, heard = roster.heard(mark.node, window.takes)
-        quiet = heard <= watermark - self._after_ms
+        after = self._allowances(mark.node, roster.names(keys), facts)
+        gap_ms = int(after.min()) if len(after) else self._after_ms or _PATIENCE_MS
+        lived = watermark - self._lived_since(mark, watermark, gap_ms)
+        quiet = heard <= watermark - after
         if firing := [name for name, one in self.instances.items() if one.state == "firing"]:
             spoke = dict(zip(roster.names(keys[~quiet]), heard[~quiet].tolist(), strict=True))
             for name in firing:
                 if name in spoke:
                     yield from self._resolve(name, spoke[name])
-        if watermark - lived_since < self._after_ms:
-            return
-        for name, last in zip(roster.names(keys[quiet]), heard[quiet].tolist(), strict=True):
-            until = last + self._after_ms
+        judged = quiet & (after <= lived)
+        for name, last, allowed in zip(
+            roster.names(keys[judged]), heard[judged].tolist(), after[judged].tolist(), strict=True
+        ):
+            until = last + allowed
             if not any(first <= until and last <= end for first, end in node.open):
                 yield from self._fire(name, last, until, watermark)
 
-    def _lived_since(self, mark: Mark, watermark: int) -> int:
+    def _allowances(self, node: str, names: list[str], facts: DeviceFacts) -> Ints:
+        """How long each device may be silent; for ever where the rule goes by intervals and nobody has said one."""
+        known = self._allowed.get(node)
+        if known is not None and known[0] == facts.version and known[1] == names:
+            return known[2]
+        rest = _FOR_EVER_MS if self._after_ms is None else self._after_ms
+        after = np.full(len(names), rest, dtype=np.int64)
+        if (missed := self.rule.missed) is not None:
+            for index, name in enumerate(names):
+                if (interval_ms := facts.interval_ms(name.encode())) is not None:
+                    after[index] = max(round(missed * interval_ms), SILENT_MIN_MS)
+        self._allowed[node] = (facts.version, names, after)
+        return after
+
+    def _lived_since(self, mark: Mark, watermark: int, gap_ms: int) -> int:
         clock = watermark if mark.clock is None else mark.clock
         last, since = self._lives.get(mark.node, (None, watermark))
-        if last is None or clock - last >= self._after_ms:
+        if last is None or clock - last >= gap_ms:
             since = watermark
         self._lives[mark.node] = (max(clock, last or clock), since)
         return since
@@ -119,4 +152,4 @@ class DeadMan(AlertState):
 
 def alert_state(rule: AlertRule) -> AlertState:
     """The state of an alert of either kind."""
-    return AlertState(rule) if rule.silent_after_s is None else DeadMan(rule)
+    return DeadMan(rule) if rule.is_dead_man else AlertState(rule)

@@ -210,7 +210,7 @@ class PartitionProcessor(PartitionView):
             if results:
                 outputs += self._aggregates(rule, results)
             for version, alerts in rule.alerts:
-                for transition in alerts.at_mark(results, mark, node, self.budget.roster, rule.state):
+                for transition in alerts.at_mark(results, mark, node, self.budget.roster, rule.state, self.facts):
                     self._alert(alerts.rule, version, transition, outputs)
                 self._outages[alerts.rule.name].take(results)
                 if mark.by is None and not node.open:

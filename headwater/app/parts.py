@@ -60,7 +60,12 @@ def _hasty_alerts(settings: Settings) -> list[str]:
     profiles = read_profiles(settings.profiles)
     found = []
     for rule in load_rules(settings.rules).alerts:
-        if rule.silent_after_s is None:
+        if rule.missed is not None and profiles and all(one.stored_interval_ms is None for one in profiles):
+            found.append(
+                f"alert {rule.name} goes by devices' expected intervals, and no profile of this node has an"
+                " expected_interval_ms; its devices are judged by silent_after_s, and by nothing without it"
+            )
+        if rule.silent_after_s is None or rule.missed is not None:
             continue
         after_ms = rule.silent_after_s * 1000
         slow = [one for one in profiles if (one.stored_interval_ms or 0) >= after_ms]

@@ -181,10 +181,10 @@ def about_alert(rule: AlertRule, *, is_dead_man: bool) -> Iterator[Finding]:
     if is_dead_man:
         for key in _OF_LEVELS:
             if getattr(rule, key) != _LEVEL_DEFAULTS[key]:
-                yield (key,), f"an alert with silent_after_s has no {key}"
+                yield (key,), f"an alert with {'silent_after_s' if rule.missed is None else 'missed'} has no {key}"
         return
     if not rule.field:
-        yield ("field",), "this key is missing: an alert looks at a field, or has silent_after_s"
+        yield ("field",), "this key is missing: an alert looks at a field, or has silent_after_s or missed"
     if rule.flaps_max is None and rule.flap_half_life_s != _LEVEL_DEFAULTS["flap_half_life_s"]:
         yield ("flap_half_life_s",), "only with flaps_max is anything damped"
     if (rule.fire_above is None) == (rule.fire_below is None):
@@ -203,7 +203,10 @@ def about_window_of(rule: AlertRule, window: WindowRule, *, is_dead_man: bool) -
     """That its window does not compute what the alert looks at."""
     if is_dead_man:
         if window.group_by:
-            yield ("silent_after_s",), f"window “{window.name}” is one over groups; a dead-man alert is about devices"
+            yield (
+                ("silent_after_s" if rule.missed is None else "missed",),
+                f"window “{window.name}” is one over groups; a dead-man alert is about devices",
+            )
     elif rule.aggregate == "durations":
         yield ("aggregate",), "durations are several numbers, an alert needs one; use availability"
     elif rule.aggregate not in window.aggregates_of(rule.field):

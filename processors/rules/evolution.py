@@ -23,7 +23,7 @@ KEEPS_ALL = frozenset(
 """Keys of a window rule that say nothing about what its state holds of a device."""
 COMPARED_BY_FIELD = frozenset(("every_field", "fields", "compute"))
 ALERT_KEEPS = frozenset(
-    ("fire_above", "fire_below", "clear_above", "clear_below", "for_s", "keep_firing_s", "silent_after_s")
+    ("fire_above", "fire_below", "clear_above", "clear_below", "for_s", "keep_firing_s", "silent_after_s", "missed")
 )
 ALERT_KEEPS_ALWAYS = frozenset(("severity", "summary", "runs", "flaps_max", "flap_half_life_s"))
 
@@ -98,7 +98,7 @@ def alert_change(old: AlertRule, new: AlertRule) -> Change:
     """What becomes of the instances of an alert."""
     differing = _differing(old, new)
     others = [key for key in differing if key not in ALERT_KEEPS | ALERT_KEEPS_ALWAYS]
-    if old.rising != new.rising or (old.silent_after_s is None) != (new.silent_after_s is None):
+    if old.rising != new.rising or old.is_dead_man != new.is_dead_man:
         others.append("the side on which it fires")
     if others:
         return Change("alert", new.name, kept=False, what=f"begins anew, without instances: {_said(others)} changed")

@@ -115,7 +115,7 @@ def _check_alerts(source: Source, file: RuleFile, *, are_whole: bool) -> None:
     for number, rule in enumerate(file.alert):
         at: Path = ("alert", number)
         # One whose silent_after_s is wrong is meant to be one all the same.
-        is_dead_man = rule.silent_after_s is not None or (*at, "silent_after_s") in source.faulty
+        is_dead_man = rule.is_dead_man or any((*at, key) in source.faulty for key in ("silent_after_s", "missed"))
         _tell(source, at, about_alert(rule, is_dead_man=is_dead_man))
         _tell_double(source, at, rule.name, places)
         if rule.window in windows:

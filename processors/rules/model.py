@@ -152,6 +152,8 @@ class AlertRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """With `flaps_max`: after so long a firing counts half."""
     silent_after_s: Seconds | None = None
     """A dead-man alert, in place of a level: fires when a device that its window takes was silent for so long."""
+    missed: Annotated[float, msgspec.Meta(ge=1, le=1000)] | None = None
+    """A dead-man alert that goes by each device's expected interval: fires when it has missed so many of them."""
     severity: Literal["info", "warning", "critical"] = "warning"
     summary: str = ""
     runs: Literal["edge", "central"] = "central"
@@ -159,6 +161,11 @@ class AlertRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     def version(self, window: WindowRule) -> str:
         return _version(self.name, [_told(self), window.version])
+
+    @property
+    def is_dead_man(self) -> bool:
+        """Whether it is about silence, in place of a level."""
+        return self.silent_after_s is not None or self.missed is not None
 
     @property
     def rising(self) -> bool:

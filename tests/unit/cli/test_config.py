@@ -80,3 +80,18 @@ def test_a_dead_man_alert_that_is_hastier_than_a_profile_is_told(
             "alert gone calls a device silent after 15 s, while of one of profile tank a reading is stored every 60 s"
         )
         assert (f"warning: {said}" in capsys.readouterr().out) is told
+
+
+def test_an_alert_by_intervals_is_told_where_no_profile_has_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rules = RULES + '[[alert]]\nname = "gone"\nwindow = "w"\nmissed = 3\nsilent_after_s = 1\n'
+    (tmp_path / "mine.toml").write_text(rules)
+    node = 'node = "n"\ndata_dir = "d"\nprofiles = ["./tank.toml"]\nrules = ["mine.toml"]\n[mqtt]\n'
+    (tmp_path / "node.toml").write_text(node)
+    for key, told in (("", True), ("expected_interval_ms = 60000\n", False)):
+        (tmp_path / "tank.toml").write_text(f'name = "tank"\n{key}[fields.level]\nunit = "%"\n')
+        check(str(tmp_path / "node.toml"))
+        out = capsys.readouterr().out
+        assert ("warning: alert gone goes by devices' expected intervals" in out) is told
+        assert "calls a device silent after" not in out

@@ -170,7 +170,8 @@ def test_a_devices_first_reading_says_what_it_is() -> None:
     edge = shed(NORTH)
     edge.say("shed/p1", "shed/p1", "plain", "shed/p2")
     edge.say("shed/p1")
-    what = {"site": "north", "zone": "Europe/Berlin", "type": "water pump", "labels": {"line": "3"}}
+    what: dict[str, object] = {"site": "north", "zone": "Europe/Berlin", "type": "water pump", "labels": {"line": "3"}}
+    what["expected_interval_ms"] = 5000
     assert sorted(said(edge)[:4], key=str) == sorted(
         [("edge/p1", what), ("edge/p1", None), ("edge/plain", None), ("edge/p2", what)], key=str
     )

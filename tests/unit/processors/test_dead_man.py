@@ -24,8 +24,8 @@ RULE = msgspec.convert({"name": "quiet", "window": "w", "silent_after_s": 30}, A
 class World:
     """A central's partition; times are seconds after T0."""
 
-    def __init__(self) -> None:
-        self.processor = river.processor(WINDOW, alerts=[RULE])
+    def __init__(self, rule: AlertRule = RULE) -> None:
+        self.processor = river.processor(WINDOW, alerts=[rule])
         self.offset = 0
         self.told: list[dict[str, Any]] = []
 
@@ -180,3 +180,63 @@ def test_a_dead_man_is_about_devices_not_groups(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match="a dead-man alert is about devices"):
         load_rules([str(file)])
+
+
+BY_INTERVALS = msgspec.convert({"name": "quiet", "window": "w", "missed": 3}, AlertRule)
+
+
+def expects(world: World, second: int, **intervals_ms: int) -> None:
+    world.feed(
+        *(
+            Row(device, T0 + second * 1000, {"x": 1}, hw=(0, 0, world.offset), says={"expected_interval_ms": interval})
+            for device, interval in intervals_ms.items()
+        )
+    )
+
+
+def test_a_rule_may_go_by_each_devices_own_interval() -> None:
+    world = World(BY_INTERVALS)
+    expects(world, 0, quick=1_000, slow=30_000)
+    world.says(0, "unknown")
+    world.live(0, 120, "alive")
+    assert world.states == [("quick", "firing"), ("slow", "firing")]  # of the others nobody said how often they speak
+    assert [one["at"] - T0 for one in world.told] == [10_000, 90_000]  # ten seconds at least, as the page has it
+    world.live(120, 125, "alive", "slow")
+    expects(world, 125, slow=60_000)  # its profile was changed
+    world.live(126, 300, "alive")
+    assert world.states[2:] == [("slow", "resolved")]
+    world.live(300, 310, "alive")
+    assert world.states[3:] == [("slow", "firing")]
+    assert world.told[3]["at"] == T0 + 305_000
+
+
+def test_silent_after_s_is_for_devices_whose_interval_nobody_says() -> None:
+    world = World(msgspec.structs.replace(BY_INTERVALS, silent_after_s=20))
+    expects(world, 0, slow=30_000)
+    world.says(0, "unknown")
+    world.live(0, 100, "alive")
+    assert [(name, one["at"] - T0) for (name, _), one in zip(world.states, world.told, strict=True)] == [
+        ("unknown", 20_000),
+        ("slow", 90_000),
+    ]
+
+
+def test_what_is_known_of_intervals_is_part_of_the_checkpoint() -> None:
+    world = World(BY_INTERVALS)
+    expects(world, 0, quick=5_000)
+    world.live(0, 5, "alive")
+    state = world.processor.snapshot()
+    world.processor = river.processor(WINDOW, alerts=[BY_INTERVALS])
+    world.processor.restore(state)
+    world.live(5, 30, "alive")
+    assert world.states == [("quick", "firing")]
+
+
+def test_an_alert_by_intervals_has_no_level(tmp_path: Path) -> None:
+    file = tmp_path / "rules.toml"
+    text = '[[window]]\nname = "w"\nsize_s = 60\n[[alert]]\nname = "a"\nwindow = "w"\nmissed = 3\nfield = "x"\n'
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match="an alert with missed has no field"):
+        load_rules([str(file)])
+    file.write_text(text.replace('field = "x"\n', ""), encoding="utf-8")
+    assert load_rules([str(file)]).alerts[0].is_dead_man
