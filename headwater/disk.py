@@ -302,6 +302,9 @@ class ForgetfulDisk:
 
     def sync_directory(self, path: str) -> None:
         self._check("sync_directory")
+        self._sync_directory(path)
+
+    def _sync_directory(self, path: str) -> None:
         for name in [p for p in self._durable if posixpath.dirname(p) == path and p not in self._live]:
             del self._durable[name]
         for name, file in self._live.items():
@@ -318,6 +321,7 @@ class ForgetfulDisk:
         self.bad_files.discard(path)  # written to other sectors
         file = _File(bytearray(data), bytes(data))
         self._live[path] = self._durable[path] = file
+        self._sync_directory(posixpath.dirname(path))
 
     def free_bytes(self, path: str) -> int:
         return self._free_bytes
