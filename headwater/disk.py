@@ -305,8 +305,11 @@ class ForgetfulDisk:
         self._sync_directory(path)
 
     def _sync_directory(self, path: str) -> None:
-        for name in [p for p in self._durable if posixpath.dirname(p) == path and p not in self._live]:
-            del self._durable[name]
+        inside = path.rstrip("/") + "/"
+        for name in [p for p in self._durable if p.startswith(inside) and p not in self._live]:
+            child = inside + name[len(inside) :].partition("/")[0]
+            if child == name or child not in self._directories:  # a directory that is gone takes all in it along
+                del self._durable[name]
         for name, file in self._live.items():
             if posixpath.dirname(name) == path:
                 self._durable[name] = file

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from functools import partial
 
 from gateway.log import checkpoints, clean_stop
 from gateway.log.catalog import TopicEntry
+from gateway.log.errors import LogFailed
 from gateway.log.files import PartitionFiles
 from gateway.log.flusher import Flusher
 from gateway.log.offset_files import OffsetFiles, log_start
@@ -18,6 +19,7 @@ from gateway.log.recovery import Outcome, Recovery
 from gateway.log.segment import SegmentCache
 from gateway.log.segments import Segments
 from gateway.log.settings import LogSettings
+from gateway.log.steps import Step
 from gateway.log.topic_config import lenient_config
 from headwater.clock import Clock
 from headwater.disk import Disk, read_or_none
@@ -62,11 +64,11 @@ class Directories:
         stopped_cleanly, self.clean_ends = clean_stop.take(self._disk, self._log_dir, self._node_dir)
         return stopped_cleanly
 
-    def open(self, name: str, entry: TopicEntry, first: int = 0) -> list[PartitionLog]:
-        """The partitions from number `first` on, recovered. Raises `OSError`, with none of them open."""
+    def open(self, name: str, entry: TopicEntry) -> list[PartitionLog]:
+        """A topic's partitions, recovered. Raises `OSError`, with none of them open."""
         logs: list[PartitionLog] = []
         try:
-            for number in range(first, entry.partitions):
+            for number in range(entry.partitions):
                 logs.append(self._open_one(name, entry, number))  # noqa: PERF401  (closed below)
         except OSError:
             for log in logs:
@@ -74,7 +76,33 @@ class Directories:
             raise
         return logs
 
-    def _open_one(self, name: str, entry: TopicEntry, number: int) -> PartitionLog:
+    def making(
+        self, name: str, entry: TopicEntry, first: int, put: Callable[[], None], *, here: bool = False
+    ) -> Generator[Step, None, list[PartitionLog]]:
+        """New partitions from number `first` on, in steps that may run in any thread. Raises `LogFailed`.
+
+        `put`, at the end, makes them durable in the list of topics; in the loop if `here`.
+        """
+        logs: list[PartitionLog] = []
+        try:
+            for number in range(first, entry.partitions):
+                yield partial(self._make, logs, name, entry, number)
+            if here:
+                put()
+            else:
+                yield put
+        except BaseException as error:  # that others end it too
+            for log in logs:
+                log.abandon()
+            if isinstance(error, OSError):
+                raise LogFailed(f"Cannot create topic {name}: {error.strerror or error}") from error
+            raise
+        return logs
+
+    def _make(self, logs: list[PartitionLog], name: str, entry: TopicEntry, number: int) -> None:
+        logs.append(self._open_one(name, entry, number, is_new=True))
+
+    def _open_one(self, name: str, entry: TopicEntry, number: int, *, is_new: bool = False) -> PartitionLog:
         directory, key = f"{self._log_dir}/{name}-{number}", (name, number)
         self._disk.make_directory(directory)
         topic_id = checkpoints.decode_id(entry.id)
@@ -105,7 +133,7 @@ class Directories:
             quarantine=f"{self._node_dir}/quarantine",
             compacted=compacted,
         )
-        self.recovered += found.findings
+        self.recovered += [] if is_new else found.findings  # an empty new log is no finding
         for finding in found.findings:
             if finding.outcome is not Outcome.CLEAN:
                 _log.warning("%s-%d: %s, %s", name, number, finding.outcome.value, finding.detail)
@@ -138,7 +166,6 @@ class Directories:
             if self._disk.exists(directory):
                 for file in self._disk.names(directory):
                     self._disk.remove(f"{directory}/{file}")
-                self._disk.sync_directory(directory)
                 self._disk.remove_directory(directory)
             self._offsets.forget([(name, number)])
             for folder in _BESIDE:

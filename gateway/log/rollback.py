@@ -44,7 +44,6 @@ def go_on_after_failure(
     for segment in held[len(held) - doomed :]:
         files.remove_segment(segment)
     files.remove_snapshots_beyond(synced_offset)
-    files.disk.sync_directory(files.directory)
     chain: int | None = synced[0].chain
     kept = held[-1 - doomed] if len(held) > doomed else None
     if kept is not None:
@@ -58,7 +57,7 @@ def go_on_after_failure(
     state = _state_at(files, kept, synced_offset, snapshots)
     segment = files.create_segment(synced_offset)
     try:
-        files.disk.sync_directory(files.directory)
+        files.disk.sync_directory(files.directory)  # before the epochs: they speak of the segments as they are now
         # The next epoch is above every one that unacknowledged batches may have carried.
         epochs = [*(each for each in epochs if each[1] < synced_offset), (epochs[-1][0] + 1, synced_offset)]
         files.write_epochs(epochs)

@@ -76,7 +76,7 @@ def clear_swapped(disk: Disk, directory: str, path: str, others: list[str]) -> N
                 disk.remove(name)
     if read_or_none(disk, path + ".txnindex") == b"":
         disk.remove(path + ".txnindex")
-    disk.sync_directory(directory)
+    # Not synced: what a power cut brings back is `.deleted`, or an index without its segment, and the next start's.
 
 
 def finish_swaps(disk: Disk, directory: str, rewritten: Rewritten) -> None:

@@ -154,4 +154,21 @@ def each_cut(
     yield from states
 
 
-__all__ = ["DATA", "Cut", "each_cut", "judge", "power_cuts", "run"]
+class _Bits(Random):
+    """Decides by the bits of a number which changes of directories a power cut keeps."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(0)
+        self._number = number
+
+    def random(self) -> float:
+        self._number, bit = divmod(self._number, 2)
+        return 0.0 if bit else 0.9
+
+
+def each_kept(simulated: SimulatedOs, number: int) -> SimulatedOs:
+    """What a power cut now leaves, of the changes that no sync of a directory covers those whose bits are set."""
+    return simulated.after_crash(Crash.SHUFFLED, _Bits(number))
+
+
+__all__ = ["DATA", "Cut", "each_cut", "each_kept", "judge", "power_cuts", "run"]

@@ -30,8 +30,9 @@ from tests.torture.closing import closed
 from tests.torture.crashes import Wrap, each_cut, power_cuts
 from tests.torture.damage import DATA, build, on, open_store, put, views_of
 from tests.torture.ledger import Ledger, Violation
+from tests.torture.seams import copied, expired, exported, linked, mended, put_aside, rolled_back, taken
 from tests.torture.simulated_os import WRITE_SIDE, Crash, SimulatedOs
-from tests.torture.swaps import swap, swap_damaged
+from tests.torture.swaps import orders, swap, swap_damaged
 from tests.torture.world import World
 
 _LOSING = [Crash.FORGET, Crash.NAMES]
@@ -294,6 +295,13 @@ SCENARIOS: dict[str, Scenario] = {
         *(
             folders,
             users_file,
+            taken,
+            exported,
+            put_aside,
+            linked,
+            copied,
+            mended,
+            rolled_back,
             reserve,
             journal,
             clean_mark,
@@ -303,6 +311,8 @@ SCENARIOS: dict[str, Scenario] = {
             cut_end,
             deleted,
             swap,
+            expired,
+            orders,
             swap_damaged,
             mending,
         ),

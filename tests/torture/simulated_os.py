@@ -303,6 +303,12 @@ class SimulatedOs:
         walk(self.root, "")
         return found
 
+    def changes(self, path: str) -> int:
+        """How many changes of a directory no sync covers."""
+        found = self._get(path)
+        assert isinstance(found, Directory), path
+        return len(found.pending)
+
     def put(self, path: str, data: bytes) -> None:
         """Have other bytes in a file, on the disk for good."""
         parent, name = self._parent(path)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import islice
-from random import Random
 
 from gateway.log.verify import TAIL, Fault, verify_data
 from headwater.disk import Disk
-from tests.torture.crashes import Wrap, each_cut
+from tests.torture.crashes import Wrap, each_cut, each_kept
 from tests.torture.damage import DATA, Reference, on, open_store, views_of
 from tests.torture.ledger import Violation
 from tests.torture.simulated_os import Crash, SimulatedOs
@@ -116,47 +115,52 @@ def cut_while_swapping(every: int) -> int:
     return states
 
 
-class _Bits(Random):
-    """Decides by the bits of a number which changes of a directory a power cut keeps."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(0)
-        self._number = number
-
-    def random(self) -> float:
-        self._number, bit = divmod(self._number, 2)
-        return 0.0 if bit else 0.9
+def orders(wrap: Wrap) -> None:
+    """Cut the power in a swap: whichever of its changes to names are kept, all of the log is there."""
+    each_order(wrap)
 
 
-def each_order() -> int:
-    """Cut the power before a swap's renames are synced: whichever of them are kept, all of the log is there."""
+def each_order(wrap: Wrap = SimulatedOs.disk) -> int:
+    """The same; returns how many states there were: every subset of few changes, of many those near all or none."""
     simulated, world = grown(size=60)
+    world.begin("c", 22)
+    world.flush()
+    world.end("c", 22, commit=False)
+    world.log("c").roll_now()
     world.close()
     again, ledger = on(simulated.files()), world.ledger
-    left: list[SimulatedOs] = []
-    renamed = 0
+    left: list[tuple[str, SimulatedOs]] = []
 
     def before(call: str, path: str) -> None:
-        nonlocal renamed
-        if call == "replace" and "/c-0/" in path:
-            renamed = renamed + 1 if path.endswith((".log", ".swap")) else 0
-        if call == "fsync" and path.endswith("/c-0") and renamed > 4:
-            left.extend(again.after_crash(Crash.SHUFFLED, _Bits(number)) for number in range(1 << renamed))
-            renamed = 0
+        if call in ("fsync", "unlink", "replace") and "/c-0" in path:
+            changes = again.changes(f"{DATA}/log/c-0")
+            few = range(1 << changes) if changes <= 6 else _nearly(changes)
+            left.extend((f"{number:b} before {call} of {path}", each_kept(again, number)) for number in few)
 
     World(again.disk(), ledger.copy()).close()
-    world = World(again.disk(), ledger.copy())
+    world = World(wrap(again), ledger.copy())
     again.before = before
     world.turn()
-    for number, each in enumerate(left):
+    again.before = lambda call, path: None
+    changes = again.changes(f"{DATA}/log/c-0")
+    left.extend((f"{number:b} after it", each_kept(again, number)) for number in _nearly(changes))
+    for where, each in left:
         disk = each.disk()
         try:
             World(disk, ledger.copy()).check_start()
         except Violation as error:
-            raise Violation(f"renames {number:b} are kept: {error}") from error
+            raise Violation(f"kept of the renames: {where}: {error}") from error
         if faults := faults_in(disk):
-            raise Violation(f"renames {number:b} are kept: {faults}")
+            raise Violation(f"kept of the renames: {where}: {faults}")
     return len(left)
+
+
+def _nearly(changes: int) -> list[int]:
+    """Numbers of so many bits: all but up to two, none but up to two, the first ones, the last ones."""
+    whole = (1 << changes) - 1
+    pairs = {1 << a | 1 << b for a in range(changes) for b in range(changes)}
+    ends = {whole >> number for number in range(changes + 1)}
+    return sorted({0} | pairs | {whole ^ each for each in pairs} | ends | {whole ^ each for each in ends})
 
 
 def faults_in(disk: Disk) -> list[Fault]:

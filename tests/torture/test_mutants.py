@@ -1,4 +1,4 @@
-"""Every sync and rename in the source has a scenario that is red without it, or a reason, in the documentation."""
+"""Every sync and rename in the source has a scenario that is red without it, named in the documentation."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ QUICK = [name for name in SCENARIOS if not name.startswith("cuts")]
 
 
 def listed() -> dict[str, str]:
-    """Site -> the scenario that catches its loss, or the reason why none does, from docs/durability.md."""
+    """Site -> the scenario that catches its loss, from docs/durability.md."""
     page = next(text for path, text in texts().items() if str(path) == "docs/durability.md")
     return dict(re.findall(r"^\| `([^`]+)` \| (.+?) \|$", page.partition("### Syncs and renames")[2], re.MULTILINE))
 
 
 def test_every_site_is_listed_and_no_other() -> None:
     assert set(listed()) == {site.name for site in sites()}
+    assert {caught.strip("`") for caught in listed().values()} <= SCENARIOS.keys()
     assert not uncalled()
 
 
 def test_every_scenario_is_green_with_the_real_code() -> None:
     for name in QUICK:
-        if name not in ("mending", "swap_damaged"):  # they take seconds
+        if name not in ("mending", "swap_damaged", "expired", "orders"):  # they take seconds
             SCENARIOS[name](Mutant(None))
 
 
@@ -49,8 +50,7 @@ def test_a_sample_of_mutants(scenario: str) -> None:
 
 @pytest.mark.long("mutants")
 def test_every_mutant_turns_its_scenario_red() -> None:
-    caught = {name: said.strip("`") for name, said in listed().items() if said.startswith("`")}
-    assert len(caught) > 20
+    caught = {name: said.strip("`") for name, said in listed().items()}
     for name in SCENARIOS:
         SCENARIOS[name](Mutant(None))
     assert [name for name, scenario in caught.items() if not red(name, scenario)] == []
