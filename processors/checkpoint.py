@@ -11,6 +11,8 @@ Plain data only: a checkpoint can be damaged, but it cannot run code.
 from __future__ import annotations
 
 import struct
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -81,3 +83,14 @@ def decode_checkpoint(data: bytes) -> Checkpoint:
         return msgspec.msgpack.decode(plain, type=Checkpoint)
     except (*UNREADABLE, zstandard.ZstdError) as error:
         raise CheckpointError(str(error)) from None
+
+
+def grown(known: Iterable[str], partitions: Mapping[str, int]) -> list[str]:
+    """What people are told of topics that have more partitions than `known` (`<topic>/<partition>`) has states of."""
+    before = Counter(source.rpartition("/")[0] for source in known)
+    return [
+        f"{topic} has {count} partitions, and had {before[topic]}: whose records go by their keys stand in another one"
+        " now, so that windows that were under way then are told of each partition by itself; later ones are whole"
+        for topic, count in partitions.items()
+        if 0 < before[topic] < count
+    ]

@@ -31,6 +31,7 @@ from processors.checkpoint import (
     Writer,
     decode_checkpoint,
     encode_checkpoint,
+    grown,
 )
 from processors.job import RELAY_CONFIG, Job, PartitionWork, as_job
 from processors.marks import WatermarkTracker
@@ -81,6 +82,7 @@ class Processors:
         self._forget = ""  # why the checkpoint must not be used, "" when it may be
         self._expired_records = 0
         self._restarts = 0
+        self._grown: list[str] = []  # of input topics with more partitions than before, until the next start
         self._status: dict[str, Any] = self._new_status("connecting")
         self._checkpoint: Checkpoint
         self._inputs: dict[tuple[str, int], PartitionWork] = {}
@@ -177,6 +179,8 @@ class Processors:
         new_writers = 0
         partitions = {topic: await reader.partitions(topic) for topic in (*self._job.topics, *self._job.relays)}
         self._job.know(partitions)
+        known = {f"{topic}/{partition}" for topic, partition in self._inputs} or self._checkpoint.inputs
+        self._grown += grown(known, {topic: partitions[topic] for topic in self._job.topics})
         settings = self._settings
         self._limits = Limits.of_partition(settings, sum(partitions.values()))
         self._job.limit(self._inputs.values(), self._limits)
@@ -186,7 +190,7 @@ class Processors:
                     new_writers += await self._begin(reader, topic, partition, written)
         if new_writers:
             self._save()
-        for said in self._job.about(self._inputs.values()).get("changes", ()):
+        for said in (*self._job.about(self._inputs.values()).get("changes", ()), *self._grown):
             if said not in self._said:
                 log.info("processors: %s", said)
             self._said.add(said)
@@ -350,13 +354,16 @@ class Processors:
         ends = reader.ends if reader is not None else {}
         positions = {f"{topic}/{partition}": at for (topic, partition), at in getattr(self, "_positions", {}).items()}
         lag = sum(max(0, ends.get(where, at) - at) for where, at in getattr(self, "_positions", {}).items())
+        about = self._job.about(inputs.values())
+        if self._grown:
+            about["changes"] = [*about.get("changes", ()), *self._grown]
         return {
             "state": state,
             "error": None,
             "restarts": self._restarts,
             "rules": self._job.names,
             **totals,
-            **self._job.about(inputs.values()),
+            **about,
             "expired": self._expired_records,
             "alerts": [alert for processor in inputs.values() for alert in processor.alerts()][:1000],
             "positions": positions,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from typing import Any
 
@@ -51,7 +52,7 @@ def check(file: str | None) -> None:
     print(f"{settings.role} node {shown['node']}, data in {shown['data_dir']}")
     for line in does:
         print(f"  {line}")
-    for line in warnings(settings):
+    for line in [*warnings(settings), *partition_warnings(settings)]:
         print(f"warning: {line}")
     for line in rule_changes(settings):
         print(f"at the next start {line}")
@@ -85,6 +86,21 @@ def check_rules(path: str) -> None:
     print(f'  used where it is named, in a node\'s file or in that of `headwater process`: rules = ["{path}"]')
     for line in rule_warnings([path]):
         print(f"warning: {line}")
+
+
+def partition_warnings(settings: Settings) -> list[str]:
+    """That the log has another number of partitions than the file says."""
+    wanted = settings.topics.readings_partitions
+    try:
+        names = os.listdir(os.path.join(settings.data_dir, "log"))
+    except OSError:
+        return []  # there is no log yet
+    count = sum(bool(re.fullmatch(r"readings-\d+", name)) for name in names)
+    if count in (0, wanted):
+        return []
+    return [
+        f"topic readings keeps its {count} partitions: readings_partitions = {wanted} counts at the first start only"
+    ]
 
 
 def rule_changes(settings: Settings) -> list[str]:

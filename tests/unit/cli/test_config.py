@@ -95,3 +95,19 @@ def test_an_alert_by_intervals_is_told_where_no_profile_has_one(
         out = capsys.readouterr().out
         assert ("warning: alert gone goes by devices' expected intervals" in out) is told
         assert "calls a device silent after" not in out
+
+
+@pytest.mark.parametrize(("partitions", "there", "told"), [(2, 1, True), (2, 2, False), (2, 0, False)])
+def test_other_partitions_than_the_log_has_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], partitions: int, there: int, *, told: bool
+) -> None:
+    (tmp_path / "node.toml").write_text(
+        f'node = "n"\ndata_dir = "d"\n[topics]\nreadings_partitions = {partitions}\n[mqtt]\n'
+    )
+    for partition in range(there):
+        (tmp_path / "d" / "log" / f"readings-{partition}").mkdir(parents=True)
+    check(str(tmp_path / "node.toml"))
+    said = (
+        f"warning: topic readings keeps its {there} partitions: readings_partitions = {partitions} counts at the first"
+    )
+    assert (said in capsys.readouterr().out) is told

@@ -260,3 +260,17 @@ def test_a_topic_that_comes_later_is_found() -> None:
     asyncio.run(main())
     assert processors.status()["positions"] == {"readings/0": 61}
     assert len(world.values("aggregates")) > 10
+
+
+def test_more_partitions_of_the_input_are_told_once_and_until_the_next_start() -> None:
+    world = World(partitions=1)
+    world.run()
+    assert world.status["changes"] == []
+    world.node.topics["readings"].append([])
+    world.node.feed(1, river.block(story("n1")))
+    for found in (1, 0):
+        world.run()
+        assert [said[:43] for said in world.status["changes"]] == ["readings has 2 partitions, and had 1: whose"][
+            :found
+        ]
+    assert {value["instance"] for value in world.values("alerts")} == {"n0/a", "n1/a"}
