@@ -153,6 +153,7 @@ class Directories:
             alarm=self._alarm,
             compacted=compacted,
         )
+        log.compacts = config.compact
         log.delete_below(entry.deleted.get(str(number), 0))
         if on_trust:
             self.unread.append(Unread(log))

@@ -34,6 +34,7 @@ class Upkept(ABC):
     _chained: bool
     _chain: int | None
 
+    compacts = False  # whether of each key the latest record is kept, as its topic says now
     trusted_at_stop = True  # whether the next start may take the active segment on trust
 
     @property
@@ -60,6 +61,7 @@ class Upkept(ABC):
     def obey(self, settings: LogSettings, *, compacted: bool) -> None:
         """Go on with a topic's changed settings. A log that is compacted has no hash chain from then on."""
         self._settings = settings
+        self.compacts = compacted
         if compacted:
             self._chained, self._chain = False, None
             for segment in self._segments.all():

@@ -12,12 +12,14 @@ from functools import lru_cache, partial, reduce
 from operator import or_
 from typing import Any
 
+from gateway.log.columns import decode_batch
 from gateway.log.errors import (
     CorruptBatch,
     DuplicateSequence,
     InvalidProducerEpoch,
     InvalidTransactionState,
     LogFailed,
+    MissingCodec,
     OutOfOrderSequence,
 )
 from gateway.log.layout import LENGTH_OFFSET, PRODUCED_RECORDS_MAX
@@ -41,6 +43,7 @@ _LENGTH_AT, _MAGIC_AT, _ATTRIBUTES_AT, _PRODUCER_AT, _COUNT_AT, _HEADER_BYTES = 
 _EQUAL_BYTES_MAX = 4 << 10  # the rows of longer ones are not worth a format
 _TRANSACTIONAL, _CONTROL, _CODEC, _ZSTD = 0x10, 0x20, 0x07, 4
 _ZSTD_VERSION = 7  # KIP-110
+_RECORD_ERRORS_MAX = 100
 
 _CODES: tuple[tuple[type[HeadwaterError], ErrorCode], ...] = (
     (OutOfOrderSequence, ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER),
@@ -75,6 +78,8 @@ def produce(broker: Broker, request: Request, peer: Peer, reply: Reply) -> None:
             )
             seen.add(key)
             answer = {"index": part["index"], "error_code": code, "base_offset": base}
+            if code == ErrorCode.INVALID_RECORD:
+                answer |= _record_errors(broker, topic["name"], part)
             if log is not None:
                 appended.append((log, end, answer))
                 answer["log_start_offset"] = log.log_start_offset
@@ -106,7 +111,7 @@ def produce_run(broker: Broker, run: Run, reply: Callable[[Run], None]) -> bool:
     """
     alike = run.alike
     log = broker.store.partition(alike.topic, alike.index)
-    if log is None or alike.topic in INTERNAL_TOPICS:
+    if log is None or alike.topic in INTERNAL_TOPICS or log.compacts:
         return False
     data = bytearray().join(run.records)
     counts = _counts(data, list(map(len, run.records)), broker.settings.batch_bytes_max, alike.version)
@@ -189,7 +194,11 @@ def _append(
             code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
         else:
             try:
+                if log.compacts and _without_key(records):
+                    raise _KeyMissingError
                 done = log.append(records, now_ms=now_ms)
+            except _KeyMissingError:
+                code = ErrorCode.INVALID_RECORD
             except HeadwaterError as error:
                 code = code_of(error)
                 if code is ErrorCode.UNKNOWN_SERVER_ERROR:
@@ -202,6 +211,37 @@ def _append(
     if code in {ErrorCode.INVALID_PRODUCER_EPOCH, ErrorCode.PRODUCER_FENCED}:
         broker.transactions.fenced += 1
     return code, None, -1, -1
+
+
+class _KeyMissingError(Exception):
+    """A record for a compacted topic says not what it is about."""
+
+
+def _without_key(records: memoryview) -> list[int]:
+    """Which records of a batch have no key, by their place in it. Raises `CorruptBatch`."""
+    try:
+        return [place for place, key in enumerate(decode_batch(records).keys) if key is None]
+    except MissingCodec:
+        return []  # nothing can be said of them, and compaction leaves them alone
+
+
+def _record_errors(broker: Broker, topic: str, part: dict[str, Any]) -> dict[str, Any]:
+    """KIP-467: which records are at fault, where it is theirs and not their batch's."""
+    log = broker.store.partition(topic, part["index"])
+    records = part["records"]
+    if log is None or not log.compacts or records[_ATTRIBUTES_AT] & _CONTROL:
+        return {}
+    try:
+        places = _without_key(records)
+    except CorruptBatch:
+        return {}
+    if not places:
+        return {}
+    what = f"Compacted topic cannot accept message without key in topic partition {topic}-{part['index']}."
+    return {
+        "record_errors": [{"batch_index": at, "batch_index_error_message": what} for at in places[:_RECORD_ERRORS_MAX]],
+        "error_message": f"{len(places)} records of the batch have no key, and none of it is written",
+    }
 
 
 def _check(

@@ -170,6 +170,22 @@ def test_librdkafka_administration(node: KafkaNode) -> None:
     assert "made" not in admin.list_topics(timeout=20).topics
 
 
+def test_librdkafka_is_told_that_a_compacted_topic_wants_keys(node: KafkaNode) -> None:
+    from confluent_kafka import Producer
+    from confluent_kafka.admin import AdminClient, NewTopic
+
+    admin = AdminClient({"bootstrap.servers": node.address})
+    topic = NewTopic("latest", 1, 1, config={"cleanup.policy": "compact"})
+    admin.create_topics([topic])["latest"].result(20)
+    producer = Producer({"bootstrap.servers": node.address, "linger.ms": 50})
+    told: list[str | None] = []
+    for key in (None, b"k"):
+        producer.produce("latest", b"x", key=key, on_delivery=lambda error, _: told.append(error and error.name()))
+        assert producer.flush(20) == 0
+    assert told == ["INVALID_RECORD", None]
+    assert confluent_read(node, "latest") == [b"x"]
+
+
 def test_librdkafka_finds_offsets_by_time(node: KafkaNode) -> None:
     from confluent_kafka import Consumer, Producer, TopicPartition
 
