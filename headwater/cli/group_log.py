@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from gateway.consume.batches import Block, no_records
-from gateway.log.records import encode_headers
+from gateway.log.records import Record, encode_headers
 from headwater.errors import UserError
-from processors.group.changelog import ChangelogError
+from processors.group.changelog import ChangelogError, Snapshot
 from processors.group.settings import GroupSettings
 from processors.group.topics import read_changelog
 from processors.repartition import MergedMarks, group_node, relay_topic
-from processors.rules.model import Rules
+from processors.results import NEVER
+from processors.rules.model import Rules, WindowRule
 
 ANSWER_S_MAX = 10.0
+WRITE_S_MAX = 30.0
 _CHUNK = 5_000
 _END = 1 << 62
 
@@ -89,6 +91,29 @@ class GroupLog:
                 raise UserError(f"{self._settings.bootstrap_servers}, {'/'.join(map(str, where))}: {error.str()}")
         return [_block(where, records[where], end) for where, end in ends.items()]
 
+    def committed(self, places: Iterable[tuple[str, int]]) -> list[int]:
+        """The group's offset in each; 0 where it has none."""
+        asked = [TopicPartition(self._prefix + topic, one) for topic, one in places]
+        return [max(0, at.offset) for at in self._asked("committed", asked, timeout=ANSWER_S_MAX)] if asked else []
+
+    def write(self, topic: str, records: Sequence[tuple[int, Record]]) -> None:
+        """Records for its partitions, in order; all of them stand in the cluster afterwards. Raises `UserError`."""
+        producer = Producer(self._settings.client() | {"enable.idempotence": True, "log_level": 0})
+        failed: list[str] = []
+        for partition, (timestamp, key, value, _) in records:
+            more = {"on_delivery": lambda error, _: failed.append(error.str()) if error is not None else None}
+            while True:
+                try:
+                    producer.produce(self._prefix + topic, value, key, partition, timestamp=timestamp, **more)
+                except BufferError:
+                    producer.poll(1.0)  # what waits goes out first
+                else:
+                    break
+        if (left := producer.flush(WRITE_S_MAX)) or failed:
+            why = failed[0] if failed else f"{left} records were not taken within {WRITE_S_MAX:.0f} s"
+            hint = "What was written stands; the same command writes the rest."
+            raise UserError(f"{self._settings.bootstrap_servers}: {why}", hint=hint)
+
     def lag(self, topics: list[str]) -> int:
         """How many records the group has still to read of these."""
         total = 0
@@ -125,26 +150,33 @@ def group_status(log: GroupLog, settings: GroupSettings, rules: Rules) -> dict[s
     return {"work": {"report": {"processors": report}}}
 
 
+def begins_of(settings: GroupSettings, rules: Sequence[WindowRule]) -> dict[str, dict[str, int]]:
+    """By `<topic>/<partition>` since when rules have whole windows, where they are younger than the log.
+
+    Raises `UserError` for a rule that the group has not run yet as it is now.
+    """
+    found: dict[str, dict[str, int]] = {}
+    missing = {rule.version: rule.name for rule in rules}
+    for source, snapshot in _snapshots(settings):
+        for rule in rules:
+            state = snapshot.state.get("windows", {}).get(rule.version)
+            if state is not None:
+                missing.pop(rule.version, None)
+                if state["begin"] != NEVER:
+                    found.setdefault(source, {})[rule.name] = state["begin"]
+    for name in missing.values():
+        raise UserError(
+            f"group {settings.group_id} has not computed rule “{name}” yet as it is in the file",
+            hint="Start its members with the file as it is, and run this again.",
+        )
+    return found
+
+
 def _remembered(settings: GroupSettings, grouped: Mapping[str, Any]) -> dict[str, Any]:
     """How far the nodes are that windows over groups wait for, by the last snapshots."""
-    consumer = Consumer(settings.client() | {"group.id": f"{settings.group_id}-look", "log_level": 0})
-    try:
-        listed = consumer.list_topics(settings.changelog, timeout=ANSWER_S_MAX).topics[settings.changelog].partitions
-        views = read_changelog(settings, listed)
-    except (KafkaException, TimeoutError) as error:
-        raise UserError(f"{settings.changelog} cannot be read: {error}") from None
-    finally:
-        consumer.close()
     found: dict[str, Any] = {}
-    for view in views.values():
-        for source in view.sources():
-            rule = grouped.get(source.rpartition("/")[0])
-            try:
-                snapshot = view.snapshot(source) if rule is not None else None
-            except ChangelogError as error:
-                raise UserError(f"{settings.changelog}: {error}") from None
-            if rule is None or snapshot is None:
-                continue
+    for source, snapshot in _snapshots(settings):
+        if (rule := grouped.get(source.rpartition("/")[0])) is not None:
             marks = MergedMarks(group_node(rule))
             marks.restore(snapshot.state["marks"])
             behind = found.setdefault(rule.name, {"behind": {}, "unread": set()})
@@ -153,3 +185,23 @@ def _remembered(settings: GroupSettings, grouped: Mapping[str, Any]) -> dict[str
                 lives = behind["behind"].get(node, live), live
                 behind["behind"][node] = None if None in lives else min(lives)
     return found
+
+
+def _snapshots(settings: GroupSettings) -> Iterator[tuple[str, Snapshot]]:
+    """The group's latest state, by `<topic>/<partition>`."""
+    consumer = Consumer(settings.client() | {"group.id": f"{settings.group_id}-look", "log_level": 0})
+    try:
+        listed = consumer.list_topics(settings.changelog, timeout=ANSWER_S_MAX).topics[settings.changelog].partitions
+        views = read_changelog(settings, listed)
+    except (KafkaException, TimeoutError) as error:
+        raise UserError(f"{settings.changelog} cannot be read: {error}") from None
+    finally:
+        consumer.close()
+    for view in views.values():
+        for source in view.sources():
+            try:
+                snapshot = view.snapshot(source)
+            except ChangelogError as error:
+                raise UserError(f"{settings.changelog}: {error}") from None
+            if snapshot is not None:
+                yield source, snapshot

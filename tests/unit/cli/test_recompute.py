@@ -53,10 +53,12 @@ class World:
         said = [output.record for output in self.processor.process(block) if output.topic == "aggregates"]
         self.node.topics["aggregates"][0] += said
 
-    def recompute(self, begin: float = -1, end: float = 100, *, dry: bool = False) -> list[Finding]:
+    def recompute(self, begin: float = -1, end: float = 100, *, dry: bool = False, unread: int = 0) -> list[Finding]:
+        """`unread`: so many records at the log's end have come since the processors were asked."""
+
         async def run() -> list[Finding]:
             reader: Any = await self.node.connect()
-            ends = {("readings", 0): len(self.node.topics["readings"][0])}
+            ends = {("readings", 0): len(self.node.topics["readings"][0]) - unread}
             status = {"begins": {"readings/0": self.processor.begins()}}
             span = (T0 + round(begin * 1000), T0 + round(end * 1000))
             found, self.windows = await compare(reader, [self.rule], span, status, ends)
@@ -71,6 +73,12 @@ class World:
 
     def latest(self) -> dict[int, dict[str, Any]]:
         return {(value["start"] - T0) // 1000: value for value in self.values()}
+
+
+def test_what_comes_behind_what_the_processors_have_read_counts_for_nothing() -> None:
+    world = World(KINDS["tumbling"], at(1), mark(30), mark(2 * DAY), at(3, 10))
+    assert world.recompute(dry=True, unread=1) == []
+    assert [(one.verdict, one.readings) for one in world.recompute(dry=True)] == [("revised", 2)]
 
 
 def refused() -> tuple[Row, ...]:
