@@ -67,10 +67,10 @@ def mend(db: sqlite3.Connection) -> list[str]:
     found = {row[0]: row[1:] for row in db.execute(_COUNTED)}
     said = []
     for table, key in _KEYS.items():
-        rows = db.execute(f"SELECT {_COLUMNS[table]}, crc FROM {table}").fetchall()  # noqa: S608 - our own text
+        rows = db.execute(f"SELECT {_COLUMNS[table]}, crc FROM {table}").fetchall()  # noqa: S608 - constants of this module
         bad = [row for row in rows if not is_whole(row)]
         for row in bad:
-            db.execute(f"DELETE FROM {table} WHERE {key}", row[: key.count("?")])  # noqa: S608 - our own text
+            db.execute(f"DELETE FROM {table} WHERE {key}", row[: key.count("?")])  # noqa: S608 - constants; values go by ?
         if bad:
             said.append(f"{len(bad)} of {len(rows)} rows of table {table}")
     named = {at for (at,) in db.execute("SELECT id FROM series")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
@@ -25,7 +26,7 @@ class Spans(NamedTuple):
     since: Ints
 
 
-class WindowAdmission:
+class WindowAdmission(ABC):
     """Cells of one rule's windows by key and start, and what bounds them by node."""
 
     _slack = 0
@@ -66,9 +67,9 @@ class WindowAdmission:
         """What went before some other stage knows: tell no window that begins before `begin`."""
         self._begin = max(self._begin, begin)
 
+    @abstractmethod
     def _begin_behind(self, newest: int) -> int:
         """The least beginning that a window may have when readings up to `newest` went before."""
-        raise NotImplementedError
 
     def begin_after(self, newest: int) -> None:
         """Begin in the middle of a log whose records so far bear times up to `newest`: only windows that cannot have
@@ -92,9 +93,9 @@ class WindowAdmission:
         self._begin_of_node[node] = max(self._begin_behind(newest), self._begin_of_node.get(node, NEVER))
         self._node_begins = None
 
+    @abstractmethod
     def give_up(self, node: str) -> None:
         """Let go of what there is of a node's windows that are not told, since they began too early."""
-        raise NotImplementedError
 
     def _too_early(self, table: Cells, node: str) -> Ints:
         """Cells of a node that begin before any window of it that is told."""

@@ -9,6 +9,7 @@ Here: the close rule for all kinds. The kinds: `windows` (side by side), `hoppin
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -31,12 +32,12 @@ class WindowState(WindowMemory):
 
     # what the kinds of windows do each in their own way
 
+    @abstractmethod
     def _place(self, key: Ints, time: Ints, rows: Ints, columns: Columns, begin: int, end: int) -> None:
         """Put the matching rows of [begin, end) into their cells; `rows` are they, counted from `begin`.
 
         What comes too late is put into `_refused`, by its place in `rows`, with the window that would have had it.
         """
-        raise NotImplementedError
 
     def _prepare(self, index: int, before: int, watermark: int) -> list[Told]:
         """A node's watermark went from `before` to `watermark`: have its windows in cells; what this alone says."""

@@ -7,6 +7,7 @@ early and their late readings refused; when all of it is open windows, readings 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from operator import itemgetter
 from typing import Any
@@ -48,9 +49,9 @@ class WindowMemory(WindowAdmission):
 
     # what the kinds of windows do each in their own way
 
+    @abstractmethod
     def _step(self, watermark: int) -> int:
         """Old windows are swept out whenever this changes."""
-        raise NotImplementedError
 
     def _reach(self, cells: Ints) -> tuple[Ints, Ints]:
         """The times in which a reading would change what windows say, as [start, end)."""
