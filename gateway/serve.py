@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 from gateway.connection import Connection
 from gateway.doors import NOBODY, Doors, advertised, cannot_listen
+from gateway.driving import drive
 from gateway.holdings import Holdings
+from gateway.log.steps import Step
 from gateway.users import ANONYMOUS
 from gateway.wire.acl import Rights
 from gateway.wire.broker import Broker
+from gateway.wire.compiler import Body
+from gateway.wire.peer import Reply
 from gateway.wire.rooms import Rooms
 from gateway.wire.settings import KafkaSettings
 from headwater.net import Listener, Net, is_loopback
@@ -51,6 +55,8 @@ class KafkaListener:
         self._unread: Holdings[Connection] = Holdings(Connection.unread, 2 * settings.frame_bytes_max)
         self._unsent: Holdings[Connection] = Holdings(Connection.unsent, settings.unsent_bytes_max)
         broker.answer_bytes_max = self._answer_bytes_max
+        broker.work = self._work
+        self._under_way: set[asyncio.Task[None]] = set()
         self.advertised: tuple[str, int] | None = None
         self.address = ("", 0)
         self.broken = 0
@@ -159,7 +165,7 @@ class KafkaListener:
         if self._listener is not None:
             self._listener.close()
         self.doors.close()
-        for handle in (self._timer, self._idle, self._watch):
+        for handle in (self._timer, self._idle, self._watch, *self._under_way):
             if handle is not None:
                 handle.cancel()
         self.broker.timers.changed = None
@@ -178,6 +184,11 @@ class KafkaListener:
             **self.doors.status(),
             **self.broker.status(),
         }
+
+    def _work(self, steps: Generator[Step, None, Body], reply: Reply) -> None:
+        task = self.loop.create_task(_answer(steps, reply))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
 
     def _schedule_timers(self) -> None:
         if self._timer is not None:
@@ -206,6 +217,14 @@ class KafkaListener:
                 connection.close()
             connection.active = False
         self._sweep_later()
+
+
+async def _answer(steps: Generator[Step, None, Body], reply: Reply) -> None:
+    try:
+        reply(await drive(steps))
+    except Exception:  # a fault of ours in one request; the client asks again
+        logger.exception("a kafka request was not answered")
+        reply(None)
 
 
 async def serve_kafka(

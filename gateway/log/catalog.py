@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import secrets
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -159,6 +160,13 @@ def check_topic_name(name: str) -> None:
         )
 
 
+def check_collision(name: str, others: Iterable[str]) -> None:
+    """Raises `InvalidTopic` where Kafka's metrics could not tell the two apart."""
+    for other in others:
+        if other.replace(".", "_") == name.replace(".", "_"):
+            raise InvalidTopic(f"Topic {name} would collide with {other}, which differs only in “.” and “_”")
+
+
 def check_partitions(name: str, partitions: int) -> None:
     """Raises `InvalidTopic`."""
     if not 1 <= partitions <= _PARTITIONS_MAX:
@@ -168,12 +176,13 @@ def check_partitions(name: str, partitions: int) -> None:
 
 
 class Catalog:
-    """The two files, read at open and replaced at each change."""
+    """The two files, read at open and replaced at each change; a new topic may be put there by another thread."""
 
     def __init__(self, disk: Disk, data_dir: str) -> None:
         self._disk = disk
         self._data_dir = data_dir
         self._node_dir = f"{data_dir}/node"
+        self._lock = threading.Lock()
         self.topics: dict[str, TopicEntry] = {}
         self.rebuilt = False
 
@@ -243,10 +252,12 @@ class Catalog:
 
     def put_topics(self, entries: Mapping[str, TopicEntry]) -> None:
         """The same for several at once."""
-        self._replace({**self.topics, **entries})
+        with self._lock:
+            self._replace({**self.topics, **entries})
 
     def drop_topic(self, name: str) -> None:
-        self._replace({other: entry for other, entry in self.topics.items() if other != name})
+        with self._lock:
+            self._replace({other: entry for other, entry in self.topics.items() if other != name})
 
     def _replace(self, topics: Mapping[str, TopicEntry]) -> None:
         write_sealed(self._disk, f"{self._node_dir}/topics.json", _list_of(topics))

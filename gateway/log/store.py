@@ -8,14 +8,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
 
 from gateway.log import checkpoints, clean_stop
 from gateway.log.adoption import find_unlisted
-from gateway.log.catalog import Catalog, TopicEntry, check_partitions, check_topic_name, new_id, write_properties
+from gateway.log.catalog import (
+    Catalog,
+    TopicEntry,
+    check_collision,
+    check_partitions,
+    check_topic_name,
+    new_id,
+    write_properties,
+)
 from gateway.log.directories import Directories
 from gateway.log.errors import InvalidTopic, LogFailed, TopicExists
 from gateway.log.flusher import CallInLoop, Flusher
@@ -25,6 +34,7 @@ from gateway.log.partition import PartitionLog
 from gateway.log.reserve import make_start_reserve, release_for_start
 from gateway.log.segment import SegmentCache
 from gateway.log.settings import LogSettings
+from gateway.log.steps import Step, run_steps
 from gateway.log.topic import Topic, findings, topics_status
 from gateway.log.topic_config import parse_config
 from headwater.clock import Clock
@@ -68,6 +78,7 @@ class LogStore:
         self._lock: DirectoryLock | None = None
         self._offsets = OffsetFiles(disk, self._log_dir)
         self._topics: dict[str, Topic] = {}
+        self._coming: dict[str, int] = {}  # topics that are being made, with the partitions that they will have more
         self._closed = False
         self.cluster_id = ""
         self.directory_id = ""
@@ -230,37 +241,53 @@ class LogStore:
 
     def create_topic(self, name: str, *, partitions: int = 1, config: Mapping[str, str] | None = None) -> Topic:
         """Durable when it returns. Raises `InvalidTopic`, `TopicExists`, `LogFailed`."""
-        check_topic_name(name)
-        check_partitions(name, partitions)
-        parse_config(config or {})
-        if name in self._topics:
-            raise TopicExists(f"Topic {name} exists already")
-        collision = name.replace(".", "_")
-        for other in self._topics:
-            if other.replace(".", "_") == collision:
-                raise InvalidTopic(f"Topic {name} would collide with {other}, which differs only in “.” and “_”")
-        entry = TopicEntry(id=new_id(), partitions=partitions, config=dict(config or {}))
-        self._topics[name] = self._topic(name, entry, self._add_partitions(name, entry))
+        return run_steps(self.creating_topic(name, partitions=partitions, config=config or {}))
+
+    def creating_topic(self, name: str, *, partitions: int, config: Mapping[str, str]) -> Generator[Step, None, Topic]:
+        """The same in steps, for a loop that others wait for: the topic is there at the end, and not before."""
+        self._check_new(name, partitions, config)
+        entry = TopicEntry(id=new_id(), partitions=partitions, config=dict(config))
+        self._coming[name] = partitions
+        try:
+            logs = yield from self._directories.making(name, entry, 0, partial(self._catalog.put_topic, name, entry))
+            self._topics[name] = self._topic(name, entry, logs)
+        finally:
+            del self._coming[name]
         return self._topics[name]
 
-    def grow_topic(self, name: str, partitions: int) -> None:
-        """More partitions; durable when it returns. Raises `InvalidTopic`, `LogFailed`."""
+    def _check_new(self, name: str, partitions: int, config: Mapping[str, str]) -> None:
+        check_topic_name(name)
         check_partitions(name, partitions)
-        topic, entry = self._topics[name], self._catalog.topics[name]
-        entry = msgspec.structs.replace(entry, partitions=partitions)
-        topic.partitions.extend(self._add_partitions(name, entry, len(topic.partitions)))
+        parse_config(config)
+        if name in self._topics or name in self._coming:
+            raise TopicExists(f"Topic {name} {'exists already' if name in self._topics else 'is just being made'}")
+        check_collision(name, (*self._topics, *self._coming))
 
-    def _add_partitions(self, name: str, entry: TopicEntry, first: int = 0) -> list[PartitionLog]:
-        before, logs = len(self.recovered), []
+    def growing_topic(self, name: str, partitions: int) -> Generator[Step, None, None]:
+        """More partitions, in steps; durable at the end. Raises `InvalidTopic`, `LogFailed`."""
+        check_partitions(name, partitions)
+        if name in self._coming:
+            raise InvalidTopic(f"Topic {name} is just being given more partitions")
+        topic = self._topics[name]
+        entry = msgspec.structs.replace(self._catalog.topics[name], partitions=partitions)
+        self._coming[name] = partitions - len(topic.partitions)
+
+        def put() -> None:
+            if self._topics.get(name) is not topic:
+                raise OSError(errno.ENOENT, "it was deleted meanwhile")
+            now = self._catalog.topics[name]  # settings may have changed meanwhile
+            self._catalog.put_topic(name, msgspec.structs.replace(now, partitions=partitions))
+
         try:
-            logs = self._directories.open(name, entry, first)
-            self._catalog.put_topic(name, entry)
-        except OSError as error:
-            for log in logs:
-                log.abandon()
-            raise LogFailed(f"Cannot create topic {name}: {error.strerror or error}") from error
-        del self.recovered[before:]  # an empty new log is no finding
-        return logs
+            logs = yield from self._directories.making(name, entry, len(topic.partitions), put, here=True)
+            topic.partitions.extend(logs)
+        finally:
+            del self._coming[name]
+
+    @property
+    def partitions_coming(self) -> int:
+        """Of topics that are just being made, or given more."""
+        return sum(self._coming.values())
 
     def configure_topic(self, name: str, config: Mapping[str, str]) -> None:
         """Replace a topic's settings; durable when it returns. Raises `InvalidTopic`, `LogFailed`."""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Generator
 from typing import Any
 
 from gateway.log.errors import InvalidTopic, LogFailed
+from gateway.log.steps import Step
 from gateway.log.topic_config import parse_config
 from gateway.wire.broker import Broker
 from gateway.wire.compiler import Body
 from gateway.wire.errors import ErrorCode
 from gateway.wire.internal_topics import INTERNAL_TOPICS
-from gateway.wire.peer import Peer
+from gateway.wire.peer import Peer, Reply
 from gateway.wire.session import Request
 from gateway.wire.topics import TOPIC_RESOURCE, has_room
 
@@ -22,18 +24,24 @@ _SET, _DELETE, _APPEND, _SUBTRACT = 0, 1, 2, 3
 Outcome = tuple[ErrorCode, str | None]
 
 
-def create_partitions(broker: Broker, request: Request, peer: Peer) -> Body:
+def create_partitions(broker: Broker, request: Request, peer: Peer, reply: Reply) -> None:
     """More partitions, each topic alone; existing records stay where they are, so a key's partition may change."""
-    body: dict[str, Any] = request.body or {}
+    broker.work(_grown(broker, request.body or {}, peer), reply)
+
+
+def _grown(broker: Broker, body: dict[str, Any], peer: Peer) -> Generator[Step, None, Body]:
     named = Counter(asked["name"] for asked in body["topics"])
     results = []
     for asked in body["topics"]:
-        code, message = _grow(broker, asked, peer, once=named[asked["name"]] == 1, validate_only=body["validate_only"])
+        once = named[asked["name"]] == 1
+        code, message = yield from _grow(broker, asked, peer, once=once, validate_only=body["validate_only"])
         results.append({"name": asked["name"], "error_code": code, "error_message": message})
     return {"results": results}
 
 
-def _grow(broker: Broker, asked: dict[str, Any], peer: Peer, *, once: bool, validate_only: bool) -> Outcome:
+def _grow(
+    broker: Broker, asked: dict[str, Any], peer: Peer, *, once: bool, validate_only: bool
+) -> Generator[Step, None, Outcome]:
     name, count = asked["name"], asked["count"]
     topic = broker.store.topics.get(name)
     if not once:
@@ -53,7 +61,7 @@ def _grow(broker: Broker, asked: dict[str, Any], peer: Peer, *, once: bool, vali
     if validate_only:
         return ErrorCode.NONE, None
     try:
-        broker.store.grow_topic(name, count)
+        yield from broker.store.growing_topic(name, count)
     except InvalidTopic as error:
         return ErrorCode.INVALID_PARTITIONS, error.what
     except LogFailed as error:

@@ -5,11 +5,13 @@ Requests come in through `gateway.wire.apis`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from random import Random, SystemRandom
 from typing import Any
 
+from gateway.log.steps import Step, run_steps
 from gateway.log.store import LogStore
+from gateway.wire.compiler import Body
 from gateway.wire.coordinator import Coordinator
 from gateway.wire.groups.registry import Groups
 from gateway.wire.internal_topics import OFFSETS_TOPIC
@@ -50,6 +52,8 @@ class Broker:
         self.produced_bytes = 0
         self.produced_batches = 0
         self.fetched_bytes = 0
+        # Long work in steps, and who is told what came of it; a driver with a loop has it done beside everything else.
+        self.work: Callable[[Generator[Step, None, Body], Reply], None] = lambda steps, done: done(run_steps(steps))
         # The longest answer that may be made just now; a driver that knows what its clients have not read says so.
         self.answer_bytes_max: Callable[[], int] = lambda: self.settings.fetch_bytes_max
         self.refused_batches = 0

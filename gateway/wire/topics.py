@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
+from collections.abc import Generator
 from typing import Any
 
 from gateway.log.errors import InvalidTopic, LogFailed, TopicExists
+from gateway.log.steps import Step
 from gateway.log.store import Topic
 from gateway.wire.broker import Broker
 from gateway.wire.compiler import Body
 from gateway.wire.errors import ErrorCode
 from gateway.wire.internal_topics import INTERNAL_TOPICS
-from gateway.wire.peer import Peer
+from gateway.wire.peer import Peer, Reply
 from gateway.wire.schema import ZERO_UUID
 from gateway.wire.session import Request
 from headwater.errors import HeadwaterError
@@ -43,7 +45,7 @@ def is_name(name: str) -> bool:
 def has_room(broker: Broker, partitions: int) -> bool:
     """Whether so many more partitions fit under `kafka.partitions_max`."""
     have = sum(len(topic.partitions) for topic in broker.store.topics.values())
-    return have + partitions <= broker.settings.partitions_max
+    return have + broker.store.partitions_coming + partitions <= broker.settings.partitions_max
 
 
 def _partitions_of(broker: Broker, name: str) -> int:
@@ -60,6 +62,8 @@ def auto_create(broker: Broker, name: str) -> tuple[Topic | None, ErrorCode]:
         return None, ErrorCode.INVALID_PARTITIONS
     try:
         topic = broker.store.create_topic(name, partitions=count)
+    except TopicExists:
+        return None, ErrorCode.LEADER_NOT_AVAILABLE  # somebody else is having it made: ask again
     except HeadwaterError as error:
         logger.warning("topic %s is not created: %s", name, error.what)
         return None, ErrorCode.KAFKA_STORAGE_ERROR if isinstance(
@@ -69,9 +73,12 @@ def auto_create(broker: Broker, name: str) -> tuple[Topic | None, ErrorCode]:
     return topic, ErrorCode.NONE
 
 
-def create_topics(broker: Broker, request: Request, peer: Peer) -> Body:
-    """Each topic alone; one that cannot be created does not hinder the others."""
-    body: dict[str, Any] = request.body or {}
+def create_topics(broker: Broker, request: Request, peer: Peer, reply: Reply) -> None:
+    """Each topic alone; one that cannot be created does not hinder the others, and others than this client go on."""
+    broker.work(_created(broker, request.body or {}, peer), reply)
+
+
+def _created(broker: Broker, body: dict[str, Any], peer: Peer) -> Generator[Step, None, Body]:
     named = Counter(asked["name"] for asked in body["topics"])
     answers = []
     for asked in body["topics"]:
@@ -83,7 +90,7 @@ def create_topics(broker: Broker, request: Request, peer: Peer) -> Body:
             code, message = _refusal(broker, asked, count)
         topic = None
         if code is ErrorCode.NONE and not body["validate_only"]:
-            topic, code, message = _create(broker, asked, count, peer)
+            topic, code, message = yield from _create(broker, asked, count, peer)
         answers.append(
             {
                 "name": asked["name"],
@@ -129,10 +136,10 @@ def _refusal(broker: Broker, asked: dict[str, Any], count: int) -> tuple[ErrorCo
 
 def _create(
     broker: Broker, asked: dict[str, Any], count: int, peer: Peer
-) -> tuple[Topic | None, ErrorCode, str | None]:
+) -> Generator[Step, None, tuple[Topic | None, ErrorCode, str | None]]:
     config = {entry["name"]: entry["value"] for entry in asked["configs"] if entry["value"] is not None}
     try:
-        topic = broker.store.create_topic(asked["name"], partitions=count, config=config)
+        topic = yield from broker.store.creating_topic(asked["name"], partitions=count, config=config)
     except TopicExists as error:
         return None, ErrorCode.TOPIC_ALREADY_EXISTS, error.what
     except InvalidTopic as error:

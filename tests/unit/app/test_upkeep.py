@@ -5,9 +5,10 @@ import threading
 
 import pytest
 
+from gateway.driving import drive
 from gateway.log.steps import Steps
 from headwater.app.status import VERSION_DATE_MS
-from headwater.app.upkeep import drive, trusts
+from headwater.app.upkeep import trusts
 from headwater.clock import ManualClock
 
 

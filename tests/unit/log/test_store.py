@@ -49,7 +49,7 @@ def test_a_topic_is_durable_with_its_settings_when_it_is_announced() -> None:
 def test_a_topic_whose_creation_failed_is_not_there() -> None:
     disk = ForgetfulDisk()
     store = open_store(disk)
-    disk.fail_next["sync_directory"] = OSError(5, "Input/output error")
+    disk.fail_next["sync"] = OSError(5, "Input/output error")
     with pytest.raises(LogFailed, match="Cannot create topic t"):
         store.create_topic("t")
     assert not store.topics

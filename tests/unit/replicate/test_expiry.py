@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from gateway.driving import drive
 from gateway.log.records import decode_batch, read_header, split_batches
 from gateway.log.upkeep import Upkeep
 from gateway.replicate import progress
-from headwater.app.upkeep import drive
 from headwater.clock import ManualClock
 from headwater.net import free_port
 from tests.support.uplink_node import CentralNode, EdgeNode

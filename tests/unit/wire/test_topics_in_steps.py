@@ -1,0 +1,134 @@
+"""Topics of many partitions are made a step at a time: other clients are served between any two."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+from gateway.log.steps import Step, run_steps
+from gateway.wire.compiler import Body
+from gateway.wire.errors import ErrorCode
+from gateway.wire.peer import Reply
+from gateway.wire.schema import ApiKey
+from tests.support.broker_world import Asked, World
+from tests.support.counted import most_lines
+
+COUNT = 60
+LINES_MAX = 1_000  # of the loop, at a time; all of them take many times that
+
+
+class Later(World):
+    """Nothing that is done in steps is done before the test does it."""
+
+    def start(self) -> None:
+        super().start()
+        self.work: list[tuple[Generator[Step, None, Body], Reply]] = []
+        self.broker.work = lambda steps, done: self.work.append((steps, done))
+
+    def finish(self) -> None:
+        while self.work:
+            steps, done = self.work.pop(0)
+            done(run_steps(steps))
+
+    def create(self, name: str, partitions: int = 1) -> Asked:  # type: ignore[override]  # here it is not there at once
+        asked = {"name": name, "num_partitions": partitions, "replication_factor": 1}
+        return self.send(ApiKey.CREATE_TOPICS, {"topics": [asked]})
+
+    def grow(self, name: str, partitions: int) -> Asked:
+        body = {"topics": [{"name": name, "count": partitions, "assignments": None}]}
+        return self.send(ApiKey.CREATE_PARTITIONS, body | {"timeout_ms": 1, "validate_only": False})
+
+
+def codes(asked: Asked) -> list[int]:
+    return [answer["error_code"] for answer in asked.body.get("topics") or asked.body["results"]]
+
+
+@pytest.fixture
+def later() -> Later:
+    return Later()
+
+
+def test_many_partitions_are_made_off_the_loop_one_by_one(later: Later) -> None:
+    asked = later.create("many", COUNT)
+    for make in (lambda: None, lambda: later.grow("many", 2 * COUNT)):
+        asked = make() or asked
+        ((steps, done),) = later.work
+        count, most, body = most_lines(steps)
+        assert count >= COUNT
+        assert most < LINES_MAX
+        done(body)
+        assert codes(asked) == [ErrorCode.NONE]
+        later.work.clear()
+    assert len(later.store.topics["many"].partitions) == 2 * COUNT
+    assert not later.store.recovered
+    later.crash()
+    assert len(later.store.topics["many"].partitions) == 2 * COUNT
+
+
+def test_others_are_answered_meanwhile_and_see_nothing_of_it(later: Later) -> None:
+    asked = later.create("many", 3)
+    ((steps, done),) = later.work
+    for step in (next(steps), next(steps)):
+        assert step is not None
+        step()
+        found = later.call(ApiKey.METADATA, {"topics": None})["topics"]
+        assert "many" not in [topic["name"] for topic in found]
+        body = {"topics": [{"name": "many"}], "allow_auto_topic_creation": True}
+        (one,) = later.call(ApiKey.METADATA, body)["topics"]
+        assert one["error_code"] == ErrorCode.LEADER_NOT_AVAILABLE
+        again = later.create("many", 3)
+        other, answered = later.work.pop()
+        answered(run_steps(other))
+        assert codes(again) == [ErrorCode.TOPIC_ALREADY_EXISTS]
+    done(run_steps(steps))
+    assert codes(asked) == [ErrorCode.NONE]
+    assert len(later.store.topics["many"].partitions) == 3
+
+
+def test_partitions_that_are_being_made_count(later: Later) -> None:
+    later.broker.settings = later.settings = type(later.settings)(partitions_max=10)
+    first = later.create("first", 6)
+    steps, done = later.work.pop()
+    step = next(steps)
+    assert step is not None
+    second = later.create("second", 6)
+    later.finish()
+    assert codes(second) == [ErrorCode.INVALID_PARTITIONS]
+    step()
+    done(run_steps(steps))
+    assert codes(first) == [ErrorCode.NONE]
+
+
+@pytest.mark.parametrize("steps_done", [0, 1, 3])
+def test_what_is_given_up_in_the_middle_is_not_there_and_may_be_asked_for_again(later: Later, steps_done: int) -> None:
+    later.create("many", 3)
+    steps, _ = later.work.pop()
+    for _ in range(steps_done):
+        step = next(steps)
+        assert step is not None
+        step()
+    steps.close()
+    assert "many" not in later.store.topics
+    asked = later.create("many", 2)
+    later.finish()
+    assert codes(asked) == [ErrorCode.NONE]
+    later.crash()
+    assert len(later.store.topics["many"].partitions) == 2
+
+
+def test_a_topic_deleted_while_it_grows_stays_deleted(later: Later) -> None:
+    later.create("many", 1)
+    later.finish()
+    asked = later.grow("many", 3)
+    steps, done = later.work.pop()
+    step = next(steps)
+    assert step is not None
+    body: dict[str, Any] = {"topics": [{"name": "many"}], "topic_names": ["many"], "timeout_ms": 1}
+    assert later.call(ApiKey.DELETE_TOPICS, body)["responses"][0]["error_code"] == ErrorCode.NONE
+    step()
+    done(run_steps(steps))
+    assert codes(asked) == [ErrorCode.KAFKA_STORAGE_ERROR]
+    later.crash()
+    assert "many" not in later.store.topics
