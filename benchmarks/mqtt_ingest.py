@@ -6,6 +6,7 @@ fsynced. The run is good when the log holds every message. `interval 0`: the sam
 Peers: Mosquitto hands on to `mosquitto_sub -q 1`, whose output goes to a file, and Mosquitto hands on to Telegraf,
 whose decoded output goes to a file; a message counts when its line is in the file, which nothing fsyncs. All get the
 same load from the same generator (benchmarks/mqtt_load.py), which says how busy it was (`generator_busy`, of one core).
+`floor` is the least that one Python process needs (benchmarks/mqtt_floor.py): no product, but where the way ends.
 """
 
 from __future__ import annotations
@@ -135,6 +136,19 @@ def ours(load: Load, *, log: str = "") -> Run:
         return run
 
 
+def floor(load: Load) -> Run:
+    """One run of the least that a Python process can do."""
+    with tempfile.TemporaryDirectory(dir=scratch()) as folder:
+        directory, port = Path(folder), free_port()
+        said = directory / "floor.log"
+        command = [sys.executable, "-m", "benchmarks.mqtt_floor", str(port), str(directory / "batches")]
+        with running(command, said) as server:
+            wait_ready(server, port, "the floor listens", said)
+            before_s = cpu_s([server.pid])
+            sent = publish(port, load)
+            return measured(load, sent, sent["ended_s"], [server.pid], before_s)
+
+
 def mosquitto(load: Load) -> Run:
     """One run of Mosquitto and its subscriber. Raises `Void` when a message is lost."""
     with tempfile.TemporaryDirectory(dir=scratch()) as folder:
@@ -261,7 +275,7 @@ def main(
     print(f"{NAME}: {load.messages:,} × {load.size} B, {load.connections} connections, {load.inflight} in flight")
     print(f"{mosquitto_version()}, mosquitto_sub -q 1 to a file, configured as")
     print("".join(f"    {line}\n" for line in MOSQUITTO_CONF.splitlines()), end="")
-    peers: dict[str, Contestant] = {"mosquitto": lambda: mosquitto(load)}
+    peers: dict[str, Contestant] = {"mosquitto": lambda: mosquitto(load), "floor": lambda: floor(load)}
     if not only_mosquitto:
         peers["interval 0"] = lambda: ours(load, log="fsync_interval_ms = 0")
         if (reason := missing("telegraf")) is None:
@@ -278,6 +292,7 @@ def main(
             **asdict(load),
             "rounds": rounds,
             "ours": "headwater run, defaults: decoded, fsynced, then PUBACK",
+            "floor": "benchmarks/mqtt_floor.py: decodes, stores, syncs, then PUBACK; nothing else",
             "interval 0": "the same with fsync_interval_ms = 0",
             "mosquitto": f"{mosquitto_version()}; " + "; ".join(MOSQUITTO_CONF.splitlines()[1:]),
             "telegraf": "the same Mosquitto, mqtt_consumer to file; " + "; ".join(TELEGRAF_CONF.split("\n")[1:5]),

@@ -39,6 +39,7 @@ def test_mqtt_ingest_runs_beside_mosquitto(tmp_path: Path, capsys: pytest.Captur
     assert json.loads((tmp_path / "mqtt-ingest.json").read_text()) == report
     assert report["ours"]["median"] > 0
     assert report["ratio"]["mosquitto"] > 0
+    assert report["ratio"]["floor"] > 0
     details = report["details"]
     assert details["ours"].keys() == details["mosquitto"].keys()
     for key in ("puback_p50_ms", "puback_p99_ms", "cpu_us", "rss_mib", "generator_busy"):
