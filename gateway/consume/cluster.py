@@ -122,7 +122,8 @@ class ClusterReader:
             else:
                 core.answered(ask, answer, loop.time() * 1000)
             self._send()
-        except Exception as error:  # told by the next `poll`: of what a task ends with nobody hears
+        # A fault of ours: nobody hears of what a task ends with, and its partitions would stand still without a word.
+        except Exception as error:  # raised by the next `poll`
             self._error = error
         self._news.set()
 

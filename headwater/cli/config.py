@@ -13,7 +13,7 @@ from headwater.errors import UserError
 from headwater.settings.load import holds_rules, load_settings, masked
 from headwater.settings.model import Settings
 from headwater.settings.schema import settings_schema
-from headwater.toml.source import Source
+from headwater.toml.source import table_of
 
 
 def check(file: str | None) -> None:
@@ -60,12 +60,7 @@ def check(file: str | None) -> None:
 
 def is_rule_file(path: str) -> bool:
     """Whether a file holds rules and nothing else; one that cannot be read does not."""
-    source = Source(path)
-    try:
-        source.add_file(path)
-    except UserError:
-        return False
-    return holds_rules(source.table)
+    return holds_rules(table_of(path))
 
 
 def check_rules(path: str) -> None:

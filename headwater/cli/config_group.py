@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from headwater.cli import words
 from headwater.errors import UserError
 from headwater.settings.group import load_group
-from headwater.toml.source import Source
+from headwater.toml.source import table_of
 
 if TYPE_CHECKING:
     from processors.group.settings import GroupSettings
@@ -19,12 +19,7 @@ ANSWER_S_MAX = 5.0
 
 def is_group_file(path: str) -> bool:
     """Whether a file is one of `headwater process` and none of a node; one that cannot be read is not."""
-    source = Source(path)
-    try:
-        source.add_file(path)
-    except UserError:
-        return False
-    told = source.table
+    told = table_of(path)
     mine = "bootstrap_servers" in told or ("name" in told and "rules" in told)
     return mine and not any(key in told for key in _NODES_KEYS)
 

@@ -195,3 +195,13 @@ def _toml_error(file: str, message: str, text: str) -> str:
     deepest = re.search(r"[\[{][\[{\s]{100}", text)
     line = text.count("\n", 0, deepest.start()) + 1 if deepest else last
     return f"{file}:{line}: no valid TOML: lists or tables within each other without end"
+
+
+def table_of(path: str) -> dict[str, Any]:
+    """What a file says, to see what kind of file it is; nothing of one that cannot be read."""
+    source = Source(path)
+    try:
+        source.add_file(path)
+    except UserError:
+        return {}
+    return source.table

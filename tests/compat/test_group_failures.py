@@ -108,7 +108,7 @@ def test_a_log_that_has_lost_what_was_read_is_refused_with_the_way_out(node: Kaf
     member = GroupProcessor(new_settings(node), rules, instance="a")
     with running(member) as raised:
         until(lambda: bool(raised) or member.status().get("positions") == ENDS, "it has read everything")
-    admin = AdminClient({"bootstrap.servers": node.address})
+    admin = AdminClient({"bootstrap.servers": node.address, "log_level": 0})
     admin.delete_topics(["readings"])["readings"].result(20)
     make_topic(node.address, "readings", PARTITIONS)
     feed(node.address, blocks(0, 10))
@@ -128,7 +128,7 @@ def test_a_running_member_whose_topic_is_given_partitions_stops_with_the_way_out
     with running(member) as raised:
         until(lambda: bool(raised) or member.status().get("positions") == ENDS, "it has read everything")
         assert not raised
-        admin = AdminClient({"bootstrap.servers": node.address})
+        admin = AdminClient({"bootstrap.servers": node.address, "log_level": 0})
         admin.create_partitions([NewPartitions("readings", PARTITIONS + 2)])["readings"].result(10)
         until(lambda: bool(raised), "it stops")
     assert isinstance(raised[0], UserError)
