@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 
+from gateway.log.partition import PartitionLog
 from gateway.log.recovery import Outcome
 from gateway.log.settings import LogSettings
 from gateway.log.verify import DAMAGED, verify_data
@@ -115,13 +116,19 @@ def test_a_power_cut_in_the_middle_of_mending_loses_nothing_more() -> None:
     assert read_all(log) == [row for row in expected if row[0] not in (base + 2, base + 3)]
 
 
-@pytest.mark.parametrize("slot", [0, 1, -1])
-def test_a_sector_that_cannot_be_read_costs_its_batches_and_no_more(slot: int) -> None:
+def written(count: int, size_bytes: int) -> tuple[FlakyDisk, PartitionLog]:
+    """So many records in large segments."""
     disk = FlakyDisk()
     store, log = open_log(disk, settings=LARGE)
-    for number in range(500):
-        append(log, b"%d" % number + b"x" * 200)
+    for number in range(count):
+        append(log, b"%d" % number + b"x" * size_bytes)
     store.flush_now()
+    return disk, log
+
+
+@pytest.mark.parametrize("slot", [0, 1, -1])
+def test_a_sector_that_cannot_be_read_costs_its_batches_and_no_more(slot: int) -> None:
+    disk, log = written(500, 200)
     expected = read_all(log, max_bytes=9_000)
     path = segment_path(bases(disk)[slot])
     size = len(disk.read_file(path))
@@ -149,11 +156,7 @@ def test_an_end_above_the_checkpoint_that_cannot_be_read_is_no_torn_tail(
     cut_again: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What lay there may have been acknowledged: none of its offsets is given again, whatever happens to the start."""
-    disk = FlakyDisk()
-    store, log = open_log(disk, settings=LARGE)
-    for number in range(30):
-        append(log, b"%d" % number + b"x" * 300)
-    store.flush_now()
+    disk, log = written(30, 300)
     before = read_all(log, max_bytes=99_999)
     size = len(disk.read_file(segment_path(0)))
     disk.unreadable[segment_path(0)] = range(8_192, size)
