@@ -12,7 +12,8 @@ from headwater.cli.doctor_net import look_outside
 from headwater.cli.findings import Finding
 from headwater.net import free_port
 from headwater.settings.model import Settings
-from tests.support.secure_doors import OPEN, run
+from tests.support.certificates import Authority
+from tests.support.secure_doors import OPEN, door, run
 from tests.support.secure_node import SecureNode, secure_node
 
 
@@ -58,6 +59,28 @@ def test_where_clients_that_sign_in_are_sent(tmp_path: Path) -> None:
                 found = await last(settings(node, door=door, host=host))
                 assert (found.level, said in found.said) == (level, True), found
             assert node.listener.doors.authentication_failures == 0
+
+    run(scenario)
+
+
+def test_where_clients_of_a_tls_listener_are_sent(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    for name in ("node", "other"):
+        authority.sign(name)
+
+    async def scenario() -> None:
+        own, others = door(authority), door(authority, "other")
+        async with secure_node(tmp_path / "there", others) as there, secure_node(tmp_path / "here", own) as here:
+            for told, level, said in (
+                (f"127.0.0.1:{there.port()}", "fail", "another certificate"),
+                (f"127.0.0.1:{there.listener.address[1]}", "fail", ""),
+                (f"127.0.0.1:{free_port()}", "fail", "nothing answers there"),
+                (f"localhost:{here.port()}", "ok", "with this listener's certificate"),
+            ):
+                listener = msgspec.structs.replace(own, listen=f"127.0.0.1:{here.port()}", advertised=told)
+                kafka = KafkaSettings(listen=f"127.0.0.1:{here.listener.address[1]}", listeners=(listener,))
+                found = await last(Settings(node="test", kafka=kafka))
+                assert (found.level, said in found.said) == (level, True), found
 
     run(scenario)
 
