@@ -60,6 +60,7 @@ class Source:
         "profile",
         "raw_mark",
         "readings",
+        "returns",
         "row",
         "times",
         "untrusted",
@@ -80,6 +81,7 @@ class Source:
         self.last_ms: int | None = None  # wall
         self.readings = self.dead_letters = self.errors = 0
         self.untrusted = False
+        self.returns = 0  # how often it came back after a good-bye, as one does that sleeps between its messages
         self.problem: str | None = None  # stands until it is mended
         self.error: str | None = None  # ended a connection
         self.error_wall_ms = 0
@@ -104,7 +106,12 @@ class Source:
         return self.mark.idle_ms // SILENT_AFTER if self.mark.idle_ms is not None else self.mark.learnt_ms
 
     def _silent_ms(self, now_ms: float) -> float | None:
-        """For how long it has missed what was expected of it in this run; None while it keeps to that."""
+        """For how long it has missed what was expected of it in this run; None while it keeps to that.
+
+        Nothing is expected of one that has said good-bye, unless it does so again and again and comes back.
+        """
+        if self.mark.gone and self.returns < RECURS:
+            return None
         silent_ms = now_ms - self.mark.seen_ms
         expected_ms = self.interval_ms
         if expected_ms is None or silent_ms <= max(SILENT_AFTER * expected_ms, SILENT_MS) or silent_ms > SILENT_TOLD_MS:
@@ -170,6 +177,7 @@ class Sources:
             row.clients[id(source)] = source
         self.rows[row.id] = self.rows.pop(row.id)  # used last
         source.profile, source.problem = profile, None
+        row.returns += row.mark.gone
         source.connected = row.connected = True
         self._marks.connected(row.mark)
         if row.raw_mark is not None:

@@ -142,6 +142,11 @@ def read_header(
     return Header(PacketType(kind), flags, at, size)
 
 
+def begins_connect_5(data: bytes | bytearray, position: int) -> bool:
+    """Whether a CONNECT of MQTT 5 begins there, as far as it has come."""
+    return data[position] == PacketType.CONNECT << 4 and data.find(b"\0\4MQTT\5", position + 2, position + 12) > 0
+
+
 def read_text(data: bytes, position: int, end: int) -> tuple[str, int]:
     """A UTF-8 string with its two-byte length; no NUL, no surrogates [MQTT-1.5.3-1, -2]."""
     raw, position = read_binary(data, position, end)

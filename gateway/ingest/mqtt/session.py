@@ -101,7 +101,12 @@ class ServerSession(Exchange):
             size_max, limit = self.settings.packet_bytes_max, "packet_bytes_max"
             if self.state is _NEW and self.settings.connect_bytes_max < size_max:
                 size_max, limit = self.settings.connect_bytes_max, "connect_bytes_max"
-            header = packets.read_header(data, position, size_max, level=self.level, limit=limit)
+            try:
+                header = packets.read_header(data, position, size_max, level=self.level, limit=limit)
+            except MqttError:
+                if self.state is _NEW and packets.begins_connect_5(data, position):
+                    self.level = 5  # a CONNECT that is too long is never read, and its client is told all the same
+                raise
             if header is None:
                 self._need = end - position + 1
                 return position

@@ -213,3 +213,10 @@ def test_a_broken_bare_number_is_refused_and_no_text(payload: bytes) -> None:
 def test_what_only_broke_is_no_text(payload: bytes) -> None:
     [result] = decode_group(None, [("t", payload)])
     assert isinstance(result, Undecodable)
+
+
+def test_what_a_broker_says_of_itself_needs_a_profile_that_names_the_device() -> None:
+    """docs/mqtt-client.md; without one the device would be `$SYS/…`, which is refused."""
+    text = 'name = "hall"\ntopics = ["$SYS/broker/load/{field}/1min"]\ndevice = "hall-broker"\n'
+    topic = "$SYS/broker/load/sockets/1min"
+    assert one(b"12.5", parse_profile(text, "h.toml"), topic) == Reading("hall-broker", {"sockets": 12.5})

@@ -142,3 +142,23 @@ def test_status_says_how_often_it_speaks_and_that_it_is_silent() -> None:
         "silent for 120 s, where it speaks every 20 s",
         None,
     ]
+
+
+def test_who_said_good_bye_is_not_missed_unless_it_comes_back_each_time() -> None:
+    profile = parse_profile('name = "often"\ntopics = ["h"]\nexpected_interval_ms = 20000', "often.toml")
+    edge = Edge(profiles=[profile])
+    for name, sessions, clean in (
+        ("stopped", 1, True),
+        ("restarted", 2, True),
+        ("sleeper", 4, True),
+        ("cut", 1, False),
+    ):
+        for _ in range(sessions):
+            client = edge.attach(name)
+            edge.take(client, ("h", b'{"x":1}', 0, 0))
+            edge.sync()
+            edge.ingest.detach(client, clean=clean)
+    edge.clock.advance(120_000)
+    notes = {row["id"].removeprefix("mqtt:"): row["note"] for row in edge.ingest.status()["sources"]}
+    silent = "silent for 120 s, where it speaks every 20 s"
+    assert notes == {"stopped": None, "restarted": None, "sleeper": silent, "cut": silent}

@@ -200,6 +200,20 @@ def test_goodbyes() -> None:
         assert not machine.messages
 
 
+@pytest.mark.parametrize("cut", [12, 399, 600])
+def test_a_connect_that_is_too_long_is_answered_with_the_reason(cut: int) -> None:
+    """As soon as it is seen [MQTT-3.2.2-22, 4.13]; a client of 3.1.1 knows no such code and is only disconnected."""
+    for level, reason in ((5, ReasonCode.PACKET_TOO_LARGE), (4, None)):
+        long = Connect(level, "dev", clean=False, keep_alive_s=10, user="u" * 500)
+        packet = packets5.encode_connect(long) if level == 5 else packets.encode_connect(long)
+        machine = ServerSession(SETTINGS, TopicCache())
+        with pytest.raises(MqttError, match="connect_bytes_max"):
+            machine.feed(packet[:cut])
+        out = b"".join(machine.out)
+        assert (out[:1], out[3] if out else None) == ((b"\x20", reason) if reason else (b"", None))
+        assert machine.state is State.CLOSED
+
+
 def test_disconnect_may_change_the_sessions_end_but_not_give_it_one() -> None:
     shorter = b"\xe0\x07\x00\x05\x11\x00\x00\x00\x05"
     machine = connected(
