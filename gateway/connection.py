@@ -54,7 +54,7 @@ class Host(Protocol):
     @property
     def one_alone(self) -> Callable[[], bool]: ...
     def connected(self, connection: Connection) -> None: ...
-    def hold(self, connection: Connection) -> None: ...
+    def hold(self, connection: Connection) -> bool: ...
     def disconnected(self, connection: Connection) -> None: ...
     def go_on_soon(self, connection: Connection) -> None: ...
 
@@ -117,6 +117,7 @@ class Connection(asyncio.BufferedProtocol):
             None  # a request other than Produce whose answer is due before the next is handled
         )
         self.unsent_bytes = 0
+        self.held = False  # whether anything was noted of it, or will be
         self.writable = True
         self.working = False
         self.scheduled = False
@@ -155,7 +156,7 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self.room = None
             if not self.session.received(nbytes):
-                self.host.hold(self)
+                self.hold()
                 return
         if self.host.one_alone():  # nobody else can join the group: a turn more would only be waited for
             flusher = self.host.broker.store.flusher
@@ -187,7 +188,9 @@ class Connection(asyncio.BufferedProtocol):
                 if run := self.session.next_alike(left):
                     left -= len(run.records)
                     self.handle_run(run)
-                    continue
+                    if self.session.unread_bytes:
+                        continue
+                    break
                 request = self.session.next_request()
                 if request is None:
                     break
@@ -211,7 +214,7 @@ class Connection(asyncio.BufferedProtocol):
         if self.slots and self.slots[0].done:
             self.flush()
         self.regulate()
-        self.host.hold(self)
+        self.hold()
 
     def handle_run(self, run: Run) -> None:
         if self.gate is None:
@@ -261,7 +264,12 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self.flush()
             self.regulate()
-            self.host.hold(self)
+            self.hold()
+
+    def hold(self) -> None:
+        """Have it noted what lies in memory, or no longer does."""
+        if self.held or self.session.unread_bytes or self.unsent_bytes:
+            self.held = self.host.hold(self)
 
     def unread(self) -> int:
         """Bytes that came and are not handled yet."""
@@ -282,6 +290,8 @@ class Connection(asyncio.BufferedProtocol):
         self.unsent_bytes -= sum(map(len, frames))
         if frames and self.transport is not None:
             self.transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
+            if self.transport.get_write_buffer_size():
+                self.held = True
 
     def regulate(self) -> None:
         """Read on, or not: what a client sends into a closed gate fills its own buffers, not ours."""

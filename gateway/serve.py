@@ -129,8 +129,11 @@ class KafkaListener:
         for connection in connections:
             connection.go_on()
 
-    def hold(self, connection: Connection) -> None:
-        """Note what lies in memory for a connection; with too much of all in all, the one with the most is closed."""
+    def hold(self, connection: Connection) -> bool:
+        """Note what lies in memory for a connection, if anything: returns whether.
+
+        With too much of all in all, the one with the most is closed.
+        """
         for holdings, state in (self._unread, "unread"), (self._unsent, "unsent"):
             largest = holdings.note(connection)
             if largest is None:
@@ -147,6 +150,7 @@ class KafkaListener:
             holdings.forget(largest)
             if largest.transport is not None:
                 largest.transport.abort()
+        return bool(self._unread.of(connection) or self._unsent.of(connection))
 
     def _answer_bytes_max(self) -> int:
         """The longest answer just now: a share of what is left, so that many who do not read leave some for others."""

@@ -17,6 +17,7 @@ Found = TypeVar("Found")
 Buffer = bytes | bytearray | memoryview
 
 _LENGTH = struct.Struct(">i")
+_NOTHING = memoryview(b"")
 _LONG_BYTES = 64 << 10  # what is shorter is copied in no time
 
 
@@ -32,7 +33,7 @@ class FrameReader:
     def __init__(self, *, frame_bytes_max: int, rooms: Rooms | None = None) -> None:
         self.frame_bytes_max = frame_bytes_max
         self._kept: bytearray | None = None
-        self._view = memoryview(b"")
+        self._view = _NOTHING
         self._position = 0
         self._rooms = rooms
         self._room: memoryview | None = None  # then `_view` is the beginning of it, and `_kept` is None
@@ -70,7 +71,7 @@ class FrameReader:
     def forget(self) -> None:
         """Nothing more comes, and nothing is taken any more."""
         if self._room is not None:
-            self._leave_room(memoryview(b""))
+            self._leave_room(_NOTHING)
 
     def peek_length(self) -> int | None:
         """The length of the frame that comes next, None while it is not known. Raises `LimitError`."""
@@ -109,6 +110,9 @@ class FrameReader:
         """Copy what is not taken; the memory that was fed is free again."""
         if self._position == 0 and (self._kept is not None or self._room is not None):
             return  # a long frame that grows: it lies in our own memory already
+        if self._position == len(self._view) and self._room is None:
+            self._kept, self._view, self._position = None, _NOTHING, 0
+            return
         rest = self._view[self._position :]
         self._position = 0
         if self._room is not None or len(rest) > _LONG_BYTES:
@@ -118,7 +122,7 @@ class FrameReader:
                 self._leave_room(rest)
                 return
         self._kept = bytearray(rest) if rest else None
-        self._view = memoryview(self._kept) if self._kept is not None else memoryview(b"")
+        self._view = memoryview(self._kept) if self._kept is not None else _NOTHING
 
     def _keep_in_room(self, rest: memoryview) -> bool:
         """Whether what is not taken is most of a frame that fits into a room, and lies in one now."""
@@ -141,7 +145,7 @@ class FrameReader:
         """Give it back; what is not taken of it moves out."""
         if self._room is not None and self._rooms is not None:
             self._kept = bytearray(rest) if rest else None
-            self._view = memoryview(self._kept) if self._kept is not None else memoryview(b"")
+            self._view = memoryview(self._kept) if self._kept is not None else _NOTHING
             self._rooms.give(self._room)
             self._room = None
 
