@@ -275,6 +275,10 @@ class Connection(asyncio.BufferedProtocol):
         """Bytes that came and are not handled yet."""
         return self.session.unread_bytes
 
+    def deaf(self) -> bool:
+        """Whether its client does not read its answers: what it sends meanwhile lies here through its own doing."""
+        return self.transport is not None and self.transport.get_write_buffer_size() > 0
+
     def unsent(self) -> int:
         """Bytes of answers that are made and not sent yet."""
         return self.unsent_bytes + (0 if self.transport is None else self.transport.get_write_buffer_size())

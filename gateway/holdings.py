@@ -9,10 +9,16 @@ Holder = TypeVar("Holder")
 
 
 class Holdings(Generic[Holder]):
-    """Bytes by holder. A holder's are as many as `measure` said when it was last noted."""
+    """Bytes by holder. A holder's are as many as `measure` said when it was last noted.
 
-    def __init__(self, measure: Callable[[Holder], int], bytes_max: int) -> None:
+    With too much in all, who is `to_blame` goes before all others.
+    """
+
+    def __init__(
+        self, measure: Callable[[Holder], int], bytes_max: int, to_blame: Callable[[Holder], bool] = lambda _: False
+    ) -> None:
         self._measure = measure
+        self._to_blame = to_blame
         self._of: dict[Holder, int] = {}
         self.bytes_max = bytes_max
         self.total_bytes = 0
@@ -21,7 +27,7 @@ class Holdings(Generic[Holder]):
         return self._of.get(holder, 0)
 
     def note(self, holder: Holder) -> Holder | None:
-        """Measure one anew. With too much in all, the holder of most, which has to go."""
+        """Measure one anew. With too much in all, the one that has to go: of those to blame, if any, who has most."""
         size_bytes = self._measure(holder)
         if size_bytes == self._of.get(holder, 0):
             return None
@@ -32,7 +38,7 @@ class Holdings(Generic[Holder]):
             self._set(each, self._measure(each))
         if self.total_bytes <= self.bytes_max:
             return None
-        return max(self._of, key=self._of.__getitem__)
+        return max(self._of, key=lambda each: (self._to_blame(each), self._of[each]))
 
     def forget(self, holder: Holder) -> None:
         self._set(holder, 0)
