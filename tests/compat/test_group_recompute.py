@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from headwater.cli.aggregates import list_results
+from headwater.cli.aggregates_why import why
 from headwater.cli.recompute import recompute
 from headwater.errors import UserError
 from tests.compat.test_group_processing import SETTINGS, START_MS
@@ -78,18 +80,28 @@ def test_what_came_too_late_is_in_a_revision_that_is_made_once(
     group.start("a")
     until(lambda: ("of_node", 10) in latest(group) and ("w", 10) in latest(group), "windows are told")
     assert run(group, capsys, dry_run=True).startswith("6 windows: 4 as the log says, 0 would be revised")
+    asyncio.run(list_results(str(group.file), rule="of_node", group="", number=9, incomplete=False, as_json=True))
+    listed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(one["group"], one["start"], one["count"]) for one in listed] == [
+        ("node/n0", START_MS, 2),
+        ("node/n0", START_MS + 10_000, 1),
+    ]
+    time_ms = str(START_MS + 55_000)
+    asyncio.run(why(str(group.file), "node/n0", at=time_ms, rule="of_node", as_json=True))
+    [found] = json.loads(capsys.readouterr().out)
+    assert (found["held_by"]["node"], found["readings"], found["told"]) == ("n0", 1, None)
     feed(group.bootstrap, [river.block([at(3, 9), at(33, 7), at(51, 4, mark(46))])])  # nobody takes the first two now
     before = latest(group)
     assert run(group, capsys, dry_run=True).splitlines()[0].endswith("4 would be revised")
     assert latest(group) == before
     assert run(group, capsys).splitlines()[0].endswith("4 revised")
-    found = latest(group)
+    now = latest(group)
     for rule, mean in (("w", {"count": 3, "mean": 4.0}), ("of_node", {"count": 3, "sum": 12.0})):
-        told = found[rule, 0]
+        told = now[rule, 0]
         assert (told["revision"], told["complete"], told["cause"], told["fields"]["t"]) == (1, True, "recompute", mean)
         assert told["before"]["count"] == 2
-        assert (found[rule, 30]["revision"], found[rule, 30]["count"]) == (0, 1)
-        assert found[rule, 10] == before[rule, 10]
+        assert (now[rule, 30]["revision"], now[rule, 30]["count"]) == (0, 1)
+        assert now[rule, 10] == before[rule, 10]
     assert run(group, capsys).splitlines()[0].endswith("0 revised")
     assert group.stop("a") == 0
     assert run(group, capsys).splitlines()[0].endswith("0 revised")  # also with nobody at work
