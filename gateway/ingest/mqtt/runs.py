@@ -35,8 +35,7 @@ def read_run(x: Exchange, data: bytes, position: int, end: int, room: int, prope
     x.unlike_bytes = x.unlike_bytes if position else 0
     if not position and x.alike is not None and (count := _all_alike(x, data, end, room, properties, *x.alike)):
         return end, count if data[0] & QOS else 0
-    names, messages = x.topics.names, x.messages
-    left = room
+    names, messages, left = x.topics.names, x.messages, room
     length_max = x.settings.packet_bytes_max - 3  # one a byte or so larger is left to the table
     first = flags = number_bytes = 0  # of the packet before: the next is often the same
     name, head = "", b""  # its topic, and the bytes of that with their length
@@ -45,14 +44,12 @@ def read_run(x: Exchange, data: bytes, position: int, end: int, room: int, prope
     began = position
     looked = 0 < x.unlike_bytes < 2 * (end - position)  # for packets of equal length
     while position + 4 <= end:
-        length = data[position + 1]
-        body = position + 2
+        length, body = data[position + 1], position + 2
         if length >= 0x80:
             high = data[body]
             if high >= 0x80 or (properties and not high):
                 break
-            length = length & 0x7F | high << 7
-            body += 1
+            length, body = length & 0x7F | high << 7, body + 1
         stop = body + length
         if stop > end or length > length_max:
             break
