@@ -71,6 +71,15 @@ def cpu_s(pids: Sequence[int]) -> float:
     return total / _TICKS_PER_S
 
 
+def thread_cpu_s() -> dict[str, float]:
+    """The same of each thread of this process, by its number."""
+    spent = {}
+    for path in Path("/proc/self/task").iterdir():
+        fields = (path / "stat").read_text().rpartition(")")[2].split()
+        spent[path.name] = (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+    return spent
+
+
 def peak_rss_bytes(pids: Sequence[int]) -> int:
     """The most memory each process ever held, added up."""
     total = 0
