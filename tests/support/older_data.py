@@ -99,7 +99,7 @@ def write(folder: Path) -> None:
     known: dict[str, Any] = {name: listing(topic.partitions[0]) for name, topic in store.topics.items()}
     store.close()
     known["run"] = journal.run
-    known["history"] = history(f"{data}/work/history.db")
+    known["history"] = history(str(folder / "data" / "work" / "history.db"))
     (folder / "records.json").write_text(json.dumps(known))
 
 
