@@ -52,9 +52,7 @@ class KafkaListener:
         self.buffer = memoryview(bytearray(_BUFFER_BYTES))
         self.rooms = Rooms()
         # Of all connections together. Two of the longest requests may be under way at a time, and any number of short.
-        self._unread: Holdings[Connection] = Holdings(
-            Connection.unread, 2 * settings.frame_bytes_max, Connection.deaf
-        )
+        self._unread: Holdings[Connection] = Holdings(Connection.unread, 2 * settings.frame_bytes_max, Connection.deaf)
         self._unsent: Holdings[Connection] = Holdings(Connection.unsent, settings.unsent_bytes_max)
         broker.answer_bytes_max = self._answer_bytes_max
         broker.work = self._work
