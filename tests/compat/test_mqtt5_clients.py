@@ -180,7 +180,7 @@ def test_paho_sends_again_what_was_stored_but_not_acknowledged(
     flush = Connection.flush
 
     def break_before_the_first_acknowledgement(connection: Connection) -> None:
-        if not cut and connection._acks and connection._transport is not None:
+        if not cut and connection._settled and connection._transport is not None:
             cut.append(connection.name)
             connection._transport.abort()
         else:
