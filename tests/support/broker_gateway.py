@@ -1,12 +1,13 @@
-"""`headwater run` with one [[mqtt_client]], killed and started as a test likes, and read as any Kafka client does."""
+"""`headwater run` with an [[mqtt_client]] or several, ended and started again, and read as a Kafka client reads."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
@@ -20,22 +21,25 @@ _READ_ONLY = {"enable.partition.eof": True, "enable.auto.commit": False}
 
 
 class Gateway:
-    """A node that reads topics site/# of the broker at `address`, and nothing else."""
+    """A node that reads topics site/# of the broker at `address`, of `more` (addresses by name), and nothing else."""
 
-    def __init__(self, folder: Path, address: str) -> None:
+    def __init__(self, folder: Path, address: str, more: Mapping[str, str] = MappingProxyType({})) -> None:
         self.config, self.data = folder / "edge.toml", folder / "data"
         self.process: subprocess.Popen[bytes] | None = None
         self.kafka = f"127.0.0.1:{free_port()}"
         self.config.write_text(
-            f'node = "edge-1"\ndata_dir = "data"\n[kafka]\nlisten = "{self.kafka}"\n[[mqtt_client]]\n'
-            f'name = "hall"\naddress = "{address}"\ntopics = ["site/#"]\nretry_max_ms = 500\n'
+            f'node = "edge-1"\ndata_dir = "data"\n[kafka]\nlisten = "{self.kafka}"\n'
+            + "".join(
+                f'[[mqtt_client]]\nname = "{name}"\naddress = "{where}"\ntopics = ["site/#"]\nretry_max_ms = 500\n'
+                for name, where in {"hall": address, **more}.items()
+            )
         )
 
     def start(self) -> dict[str, Any]:
         with open(self.config.with_suffix(".log"), "ab") as log:
             self.process = subprocess.Popen([*HEADWATER, "run", "--config", str(self.config)], stderr=log)
         pid = self.process.pid
-        return self.until(lambda status: status["pid"] == pid and status["brokers"][0]["connected"])
+        return self.until(lambda status: status["pid"] == pid and all(row["connected"] for row in status["brokers"]))
 
     def until(self, wanted: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
         deadline = time.monotonic() + PATIENCE_S
