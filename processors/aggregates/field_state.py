@@ -63,12 +63,15 @@ _NEEDS: dict[str, tuple[_Column, ...]] = {
     **dict.fromkeys(sketches.QUANTILES, (_MIN, _MAX)),
 }
 
+TELL_TEXTS = frozenset(("first", "last", "durations"))
+"""Aggregates that say which text it was; for them a field's texts are kept."""
+
 
 class FieldState:
     """The state of one field over all rows. `aggregates` are those that the rule asks for.
 
-    `texts`: of a field that may have texts among its values, what their codes mean; then `aggregates` are such as take
-    texts. States that are merged have the same one.
+    `texts`: of a field that may have texts among its values, what their codes mean, where an aggregate tells them;
+    then all `aggregates` are such as take texts. States that are merged have the same one.
     """
 
     def __init__(

@@ -45,10 +45,16 @@ def codes_of(values: Floats) -> Ints:
     return values.view(np.int64) & ((1 << _CODE_BITS) - 1)
 
 
-@lru_cache(maxsize=10_000)
 def hash_of(text: str) -> int:
     """64 bits that depend on nothing but the text."""
+    return _known_hash(text) if len(text) <= TEXT_MAX else _hash(text)
+
+
+def _hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest())
+
+
+_known_hash = lru_cache(maxsize=10_000)(_hash)  # not of long ones: a cache of those had no bound in bytes
 
 
 def hashes_of(values: Floats, texts: Sequence[str]) -> npt.NDArray[np.uint64]:

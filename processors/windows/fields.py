@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from processors.aggregates import series, sketches
-from processors.aggregates.field_state import FieldState, Floats, Ints, kept_for
+from processors.aggregates.field_state import TELL_TEXTS, FieldState, Floats, Ints, kept_for
 from processors.aggregates.texts import TextTable
 from processors.columns import Columns
 from processors.documents import FieldColumn
@@ -45,8 +45,11 @@ class FieldTable:
 
     def _new(self, name: str) -> FieldState:
         rule = self.rule
-        texts = TextTable(rule.texts_max) if name in self._text_fields else None
-        state = FieldState(rule.aggregates_of(name), self._capacity, samples_max=rule.samples_max, texts=texts)
+        asked = rule.aggregates_of(name)
+        # who only counts texts, or tells them apart by their hashes, keeps none
+        coded = name in self._text_fields and not TELL_TEXTS.isdisjoint(asked)
+        texts = TextTable(rule.texts_max) if coded else None
+        state = FieldState(asked, self._capacity, samples_max=rule.samples_max, texts=texts)
         state.set_full(full=self._full)
         return state
 

@@ -185,3 +185,13 @@ def test_members_of_nested_objects_are_fields(cuts: list[int]) -> None:
         "motor/speed": {"sum": 2.0},
         "twice": {"sum": 10.0},
     }
+
+
+@pytest.mark.parametrize("asked", [["distinct"], ["count"], ["count", "distinct"]])
+def test_who_tells_no_text_keeps_none(asked: list[str]) -> None:
+    one = river.processor(river.window(every_field=[], fields={"state": asked}, texts_max=1, allowed_lateness_s=0))
+    rows = [at(1, "a"), at(2, "b"), at(3, "c"), at(4, "d" * (TEXT_MAX + 1)), at(5, "a"), health(10_000)]
+    all_of_it = {"count": 5, "distinct": 4}
+    assert told(one, *rows) == [{name: all_of_it[name] for name in asked}]
+    assert one.counters()["overflow"] == 0
+    assert told(one, at(11, "e"), health(20_000)) == [dict.fromkeys(asked, 1)]
