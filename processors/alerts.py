@@ -157,8 +157,7 @@ class AlertState:
         if result.end <= instance.consumed:
             self.ignored += 1
             return
-        if self.rule.flaps_max is not None:
-            self._score(instance, band, result.end)
+        self._score(instance, band, result.end)
         instance.consumed = result.end
         instance.value = value
         while (state := self._next(instance, band, result.end)) is not None:
@@ -183,7 +182,10 @@ class AlertState:
         Above `flaps_max` an instance is damped, until half of that is left. What is damped counts on when it is hot
         again after it was clear, though it never stopped firing.
         """
-        most = self.rule.flaps_max or 0.0
+        most = self.rule.flaps_max
+        if most is None:
+            instance.flaps, instance.damped = 0.0, False  # the rule may have damped before it was edited
+            return
         past_s = max(0, now - instance.consumed) / 1000.0 if instance.flaps else 0.0
         instance.flaps *= math.pow(0.5, past_s / self.rule.flap_half_life_s)
         going_on = instance.state in ("firing", "recovering")

@@ -189,3 +189,14 @@ def test_only_rules_of_this_place_run_here() -> None:
         "hot",
         "hot",
     ]  # and what they find late
+
+
+def test_an_instance_that_was_damped_recovers_when_the_rule_damps_no_more() -> None:
+    before = AlertState(river.alert(for_s=0, flaps_max=3, flap_half_life_s=100))
+    for row, value in enumerate([90.0, 70.0] * 10):
+        before.consume([result(row * 10_000, value)])
+    assert before.instances["n1/a"].damped
+    after = AlertState(river.alert(for_s=0))
+    after.restore(before.snapshot())
+    found = after.consume([result(200_000, 70.0)])
+    assert [(one.state, one.flapping) for one in found] == [("recovering", False), ("resolved", False)]
