@@ -92,12 +92,13 @@ class DeviceFacts:
             before = known.facts if known is not None else _NOTHING
             if told.facts != before:
                 self._changes.append(_Change(row, key, known))
+                self.version += 1
             self._of[key] = told
-            self.version += 1
             self.held_bytes += _cost(key, told) - (_cost(key, known) if known is not None else 0)
             while len(self._of) > DEVICES_MAX or self.held_bytes > BYTES_MAX:
                 first = next(iter(self._of))
                 gone = self._of.pop(first)
+                self.version += 1
                 self.held_bytes -= _cost(first, gone)
                 self._changes.append(_Change(row, first, gone))  # its readings before this row had it still
         for change in self._changes:
