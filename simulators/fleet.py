@@ -95,7 +95,7 @@ def main(arguments: list[str]) -> int:
     )
     if options.ledger and not options.part:
         begin_ledger(options.ledger)
-    wanted = options.processes or _processes(scenario, stakes.speed)
+    wanted = min(options.processes or wanted_processes(scenario, stakes.speed), scenario.clients_max)
     if not options.part and wanted > 1:
         moment = [] if options.start else ["--start", datetime.fromtimestamp(start_ms / 1000, UTC).isoformat()]
         return play_parts([*arguments, *moment], wanted, report_every_ms=options.report_every * 1000.0)
@@ -103,10 +103,12 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _processes(scenario: Scenario, speed: float | None) -> int:
+def wanted_processes(scenario: Scenario, speed: float | None) -> int:
+    """As many as the messages need, one a core at most; `speed` None: as fast as it goes, so one a core."""
+    cores = os.cpu_count() or 1
     if speed is None:
-        return 1
-    return max(1, min(os.cpu_count() or 1, round(scenario.per_second * speed / MESSAGES_A_PROCESS + 0.5)))
+        return cores
+    return max(1, min(cores, round(scenario.per_second * speed / MESSAGES_A_PROCESS + 0.5)))
 
 
 def _credentials(user: str, file: str) -> tuple[str, str] | None:

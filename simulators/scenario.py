@@ -122,6 +122,11 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """Good readings a second, of all fleets."""
         return sum(fleet.devices * 1000.0 / fleet.interval_ms for fleet in self.fleets)
 
+    @property
+    def clients_max(self) -> int:
+        """Connections or lines of the largest fleet: among more processes than that some would have nothing to say."""
+        return max(-(-fleet.devices // fleet.devices_per_client) for fleet in self.fleets)
+
 
 def shipped_scenarios() -> list[str]:
     """The names that need no path."""

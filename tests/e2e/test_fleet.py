@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,32 @@ def test_everything_acknowledged_to_a_faulty_fleet_is_in_the_log_once(tmp_path: 
     assert found["garbage_acknowledged"] == last["garbage_acknowledged"] > 0
     # A line acknowledges nothing: what was said while nobody had it open is the simulator's to know, not the node's.
     assert found["sent"] > found["acknowledged"]
+
+
+def test_as_fast_as_it_goes_several_processes_say_what_one_would_have_said(tmp_path: Path) -> None:
+    kafka, mqtt = free_port(), free_port()
+    config, scenario = tmp_path / "headwater.toml", tmp_path / "site.toml"
+    config.write_text(CONFIG.format(kafka=kafka, mqtt=mqtt, line=tmp_path / "none"))
+    [sensors, _] = SCENARIO.format(line="").split("[[fleets]]\n")[1:]
+    scenario.write_text(f"[[fleets]]\n{sensors.partition('[fleets.links]')[0]}")
+    wanted = ["simulate", "fleet", str(scenario), "--mqtt", f"127.0.0.1:{mqtt}", "--seed", "7"]
+    wanted += ["--start", "2026-03-01T00:00:00Z", "--speed", "max", "--for", "10s"]
+    told, parts = [], []
+    with node(config, tmp_path / "data"):
+        for number in ("3", "1"):
+            ledger = str(tmp_path / f"{number}.db")
+            played = headwater([*wanted, "--processes", number, "--ledger", ledger])
+            assert played.returncode == 0, played.stderr
+            if not told:
+                judged = headwater(["simulate", "verify", "--ledger", ledger, "--kafka", f"127.0.0.1:{kafka}"])
+                assert judged.returncode == 0, judged.stdout
+            with closing(sqlite3.connect(ledger)) as book:
+                tables = ("SELECT * FROM sent", "SELECT * FROM repeated", "SELECT device, n, payload FROM garbage")
+                told.append([book.execute(table).fetchall() for table in tables])
+                parts.append(book.execute("SELECT count(*) FROM totals WHERE name LIKE 'connects/%'").fetchone()[0])
+    assert parts == [3, 1]
+    assert len(told[0][0]) > 2_000
+    assert told[0] == told[1]
 
 
 @pytest.mark.long("poison")
