@@ -89,7 +89,8 @@ def test_as_fast_as_it_goes_several_processes_say_what_one_would_have_said(tmp_p
     scenario.write_text(f"[[fleets]]\n{sensors.partition('[fleets.links]')[0]}")
     wanted = ["simulate", "fleet", str(scenario), "--mqtt", f"127.0.0.1:{mqtt}", "--seed", "7"]
     wanted += ["--start", "2026-03-01T00:00:00Z", "--speed", "max", "--for", "10s"]
-    told, parts = [], []
+    told: list[list[list[object]]] = []
+    parts: list[int] = []
     with node(config, tmp_path / "data"):
         for number in ("3", "1"):
             ledger = str(tmp_path / f"{number}.db")
