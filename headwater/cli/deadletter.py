@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from headwater.cli import words
-from headwater.cli.deadletters import LOOK_BACK, DeadLetter, Filter, connected, dead_letters
+from headwater.cli.deadletters import LOOK_BACK, DeadLetter, Filter, connected, dead_letters, port_profiles
 from headwater.cli.export import iso
 from headwater.cli.find import find_node, need_status
 from headwater.errors import UserError
@@ -124,13 +124,9 @@ class Replay:
         """Reads the profiles that the node's file names, as they are now. Raises UserError."""
         from devices.profile_files import read_profiles
         from devices.topics import TopicMatcher
-        from gateway.ingest.modbus.plan import bus_plan
-        from gateway.ingest.serial import port_profile
 
         self._matcher = TopicMatcher(read_profiles(settings.profiles))
-        self._ports = {f"serial:{port.source_name}": port_profile(port) for port in settings.serial}
-        for plan in map(bus_plan, settings.modbus):
-            self._ports |= {plan.source_id(device): device.profile for device in plan.devices}
+        self._ports = port_profiles(settings)
         self._node = settings.node
         self._limits = settings.decoders
         self._unknown, self._sections = settings.devices.unknown, settings.device

@@ -12,7 +12,9 @@ from headwater.cli.find import kafka_address
 from headwater.errors import UserError
 
 if TYPE_CHECKING:
+    from devices.profiles import Profile
     from gateway.consume.reader import Block, Reader
+    from headwater.settings.model import Settings
 
 TOPIC = "deadletter"
 LOOK_BACK = 100_000
@@ -77,6 +79,17 @@ def parse_filter(reason: str, source: str, since: str, until: str, offset: str) 
     end = None if not offset else int(last if dash else first) + 1
     times = (parse_time(since, "--since", 0), parse_time(until, "--until", _END_OF_TIME_MS))
     return Filter(reason, source, *times, int(first or 0), end)
+
+
+def port_profiles(settings: Settings) -> dict[str, Profile | None]:
+    """By source, the profile that each serial port's and each bus device's section names. Raises UserError."""
+    from gateway.ingest.modbus.plan import bus_plan
+    from gateway.ingest.serial import port_profile
+
+    found = {f"serial:{port.source_name}": port_profile(port) for port in settings.serial}
+    for plan in map(bus_plan, settings.modbus):
+        found |= {plan.source_id(device): device.profile for device in plan.devices}
+    return found
 
 
 @asynccontextmanager

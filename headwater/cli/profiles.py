@@ -9,10 +9,10 @@ import json
 import re
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import islice
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from devices.limits import Limits
 from devices.profile_files import profile_text, read_profiles, shipped_names
@@ -23,6 +23,9 @@ from devices.user_code import Message as UserMessage
 from headwater.cli.decoding import CommandDecoding
 from headwater.cli.words import count, printable
 from headwater.errors import UserError
+
+if TYPE_CHECKING:
+    from headwater.cli.deadletters import DeadLetter
 
 _GROUP = 500  # messages decoded at once, as a node decodes its commit groups
 _MESSAGE_BYTES_MAX = 1 << 20
@@ -81,21 +84,41 @@ def try_profile(
 
 
 async def try_live(name: str, config: str | None, *, number: int, as_json: bool) -> int:
-    """Print what a profile makes of a running node's last dead letters on its topics. Raises UserError."""
-    from headwater.cli.deadletters import LOOK_BACK, Filter, connected, dead_letters
-    from headwater.cli.find import need_status
+    """Print what a profile makes of a running node's last dead letters that are its own. Raises UserError."""
+    from headwater.cli.deadletters import LOOK_BACK, Filter, connected, dead_letters, port_profiles
+    from headwater.cli.find import find_node, need_status
+    from headwater.settings.load import load_settings
 
     [profile] = read_profiles([name])
+    ports = port_profiles(load_settings(find_node(config).config).settings)
     found: deque[Message] = deque(maxlen=number)
     async with connected(need_status(config)) as reader:
         async for one in dead_letters(reader, Filter(), back=LOOK_BACK):
-            if not one.source.startswith("sink:") and _takes(profile, one.topic):
+            if is_tried_on(profile, one, ports):
                 place = f"dead letter {one.offset}"
                 found.append(Message(one.offset, one.topic, one.payload, one.arrival_ms, place))
     if not found:
-        where = f"its topics ({', '.join(profile.topics)})" if profile.topics else "any topic"
-        raise UserError(f"no dead letter of the last {LOOK_BACK:,} came on {where}", hint="Give it a file of messages.")
+        lines = "a Modbus bus" if profile.format == "modbus" else "a serial port"
+        where = f"on its topics ({', '.join(profile.topics)})" if profile.topics else f"from {lines} that it would read"
+        raise UserError(f"no dead letter of the last {LOOK_BACK:,} came {where}", hint="Give it a file of messages.")
     return await _try(profile, iter(found), encoding="", as_json=as_json)
+
+
+def is_tried_on(profile: Profile, one: DeadLetter, ports: Mapping[str, Profile | None]) -> bool:
+    """Whether the node would read this dead letter by the profile; `ports` are the profiles of serial ports and buses.
+
+    A profile without topics reads the ports that name it. One that no port names yet may be meant for any of its kind.
+    """
+    from gateway.ingest.refused import DECODER as FRAMING
+
+    if one.source.startswith(("sink:", "processor:")) or one.headers.get("decoder") == FRAMING:
+        return False
+    own = ports.get(one.source)
+    if profile.topics:
+        return own.name == profile.name if own is not None else _takes(profile, one.topic)
+    if any(each is not None and each.name == profile.name for each in ports.values()):
+        return own is not None and own.name == profile.name
+    return one.source.startswith("modbus:" if profile.format == "modbus" else "serial:")
 
 
 def _takes(profile: Profile, topic: str) -> bool:

@@ -49,7 +49,7 @@ def profiles_test(
     profile: Annotated[str, typer.Argument(help="A shipped profile, or the path of a .toml file.")],
     file: Annotated[str, typer.Argument(help="Messages, one a line; - reads standard input.")] = "",
     live: Annotated[
-        bool, typer.Option("--live", help="Take a running node's last dead letters on the profile's topics.")
+        bool, typer.Option("--live", help="Take a running node's last dead letters that the profile would read.")
     ] = False,
     number: Annotated[int, typer.Option("-n", metavar="N", min=1, help="With --live: the last N.")] = 20,
     config: Config = None,
