@@ -27,7 +27,8 @@ ARRAY_FIELDS_MAX = 64
 """An array of more values is one text: a spectrum or a picture is no hundred fields."""
 ARRAY_FIELDS_ALL_MAX = 500
 _TOPICS_CACHED_MAX = 16_384
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
+# each text is read once: digits that two parts of a pattern could share would cost the square of their number
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
 _BROKEN = re.compile(r"[+-]?(?:nan|inf(?:inity)?|[0-9]+\.#[a-z]+[0-9]*|[0-9]+(?:\.[0-9]{3})*,[0-9]+)", re.IGNORECASE)
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _BOOLEANS = {"true": True, "t": True, "yes": True, "on": True, "1": True}

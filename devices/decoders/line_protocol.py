@@ -28,7 +28,7 @@ _MEASUREMENT = re.compile(r"(?:\\[^\n]|[^\\, \n])+")
 _KEY = re.compile(r"(?:\\[^\n]|[^\\,= \n])+")
 _STRING = re.compile(r'"((?:\\[\s\S]|[^"\\])*)"')
 _BARE = re.compile(r"[^, \n]+")
-_FLOAT = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
+_FLOAT = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
 _INTEGER = re.compile(r"([+-]?[0-9]{1,20})([iu])")
 _TIME = re.compile(r"-?[0-9]{1,19}")
 _BOOLEANS = dict.fromkeys(("t", "T", "true", "True", "TRUE"), True) | dict.fromkeys(

@@ -173,8 +173,8 @@ class Lane:
                         f"{len(result)} readings whose keys weigh more than {bytes_max} bytes: use a shorter topic",
                         decoder="ingest",
                     )
-                # what they share is in the first and in the last one
-                elif min(_text_chars(result[0]), _text_chars(result[-1])) * len(result) > bytes_max:
+                # so many at least it takes, for no reading has more text than its message; any of them may have its own
+                elif len(result) > _MESSAGE_KEYS_FACTOR and sum(map(_text_chars, result)) > bytes_max:
                     results[index] = Undecodable(
                         f"{len(result)} readings that repeat a text: together more than {bytes_max} bytes",
                         decoder="ingest",
