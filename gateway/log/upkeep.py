@@ -177,8 +177,10 @@ class Upkeep:
 
     def _give_up(self, log: PartitionLog, end: int, rule: Rule, cause: str) -> Steps:
         segments = [each for each in log.closed_segments() if log.next_base(each) <= end]
-        first = segments[0].base_offset if cause == LEFT else max(log.log_start_offset, segments[0].base_offset)
-        first = max(first, self._books.deleted_below(_id_of(log)))
+        told = self._books.deleted_below(_id_of(log))
+        first = max(segments[0].base_offset, told)
+        if cause != LEFT and log.deleted_below <= told:  # else clients have deleted since: its records go untold
+            first = max(first, log.log_start_offset)
         size_bytes = sum(segment.size for segment in segments)
         times: list[tuple[int, int]] = []
         yield lambda: times.append(times_of(self._disk, segments, first, end))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.log.retention import AGE, BY_CLIENT
+from gateway.log.steps import run_steps
 from headwater.sealed import copy_of
 from tests.support.logs import DATA, NOW_MS, read_all
 from tests.support.upkeep import FatefulDisk, PowerCutError, Tended, rows_of
@@ -61,6 +62,23 @@ def test_age_takes_what_deletions_have_left_and_counts_nothing_twice() -> None:
     node.turn()
     assert node.expiries() == [("readings", 0, 4, BY_CLIENT, None), ("readings", 4, 9, AGE, None)]
     assert node.upkeep.status()["expired"]["readings/0"]["records"] == 9
+
+
+def test_what_is_deleted_in_the_middle_of_a_turn_that_expires_it_is_told_all_the_same() -> None:
+    node = Tended()
+    log = node.log(retention_ms=str(HOUR_MS))
+    node.fill(log)
+    node.turn()
+    node.clock.advance(HOUR_MS + 1)
+    steps = node.upkeep.turn()
+    assert next(steps) is None, "it has looked for deletions, and not yet for what is old"
+    node.store.delete_records({KEY: 4})
+    run_steps(steps)
+    node.store.flush_now()
+    node.turn(0)
+    told = node.expiries()
+    assert [first for _, first, *_ in told] == [0, *(end for _, _, end, *_ in told[:-1])], "without a gap"
+    assert node.upkeep.status()["expired"]["readings/0"]["records"] == log.log_start_offset > 4
 
 
 def test_what_the_central_never_had_is_owed() -> None:
