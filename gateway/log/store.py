@@ -36,7 +36,7 @@ from gateway.log.segment import SegmentCache
 from gateway.log.settings import LogSettings
 from gateway.log.steps import Step, run_steps
 from gateway.log.topic import Topic, findings, topics_status
-from gateway.log.topic_config import parse_config
+from gateway.log.topic_config import TopicConfig, lenient_config, parse_config
 from headwater.clock import Clock
 from headwater.disk import Disk, RealDisk
 from headwater.errors import UserError
@@ -280,6 +280,7 @@ class LogStore:
 
         try:
             logs = yield from self._directories.making(name, entry, len(topic.partitions), put, here=True)
+            self._set(logs, lenient_config(topic.config))  # they may have changed meanwhile
             topic.partitions.extend(logs)
         finally:
             del self._coming[name]
@@ -302,8 +303,11 @@ class LogStore:
             raise LogFailed(f"Cannot change topic {name}: {error.strerror or error}") from error
         topic.config.clear()
         topic.config.update(config)
-        for log in topic.partitions:
-            log.obey(parsed.log_settings(self._settings), compacted=parsed.compact)
+        self._set(topic.partitions, parsed)
+
+    def _set(self, logs: list[PartitionLog], config: TopicConfig) -> None:
+        for log in logs:
+            log.obey(config.log_settings(self._settings), compacted=config.compact)
 
     def delete_topic(self, name: str) -> None:
         """Durable when it returns. Raises `InvalidTopic` for an unknown one, `LogFailed`."""

@@ -132,3 +132,18 @@ def test_a_topic_deleted_while_it_grows_stays_deleted(later: Later) -> None:
     assert codes(asked) == [ErrorCode.KAFKA_STORAGE_ERROR]
     later.crash()
     assert "many" not in later.store.topics
+
+
+def test_partitions_that_are_being_made_have_the_settings_that_change_meanwhile(later: Later) -> None:
+    later.create("grows", 1)
+    later.finish()
+    asked = later.grow("grows", 3)
+    ((steps, _),) = later.work
+    step = next(steps)
+    assert step is not None
+    step()
+    later.store.configure_topic("grows", {"cleanup.policy": "compact", "segment.bytes": "2048"})
+    later.finish()
+    assert codes(asked) == [ErrorCode.NONE]
+    logs = later.store.topics["grows"].partitions
+    assert [(log.compacts, log.segment_bytes) for log in logs] == [(True, 2048)] * 3
