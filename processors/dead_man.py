@@ -43,7 +43,8 @@ class DeadMan(AlertState):
     def __init__(self, rule: AlertRule) -> None:
         super().__init__(rule)
         self._after_ms = None if rule.silent_after_s is None else round(rule.silent_after_s * 1000)
-        self._allowed: dict[str, tuple[int, list[str], Ints]] = {}  # per node: facts' version, devices, what each may
+        # Per node: the version of what is known, its devices, and how long each may be silent.
+        self._allowed: dict[str, tuple[tuple[int, int], list[str], Ints]] = {}
         # Per node: the clock of its last mark, and the watermark since when marks came without a gap. Whoever could
         # not be heard meanwhile has the whole time to speak again.
         self._lives: dict[str, tuple[int, int]] = {}
@@ -76,7 +77,7 @@ class DeadMan(AlertState):
         facts: DeviceFacts,
     ) -> Iterator[Transition]:
         keys, heard = roster.heard(mark.node, window.takes)
-        after = self._allowances(mark.node, roster.names(keys), facts)
+        after = self._allowances(mark.node, keys, roster, facts)
         gap_ms = int(after.min()) if len(after) else self._after_ms or _PATIENCE_MS
         lived = watermark - self._lived_since(mark, watermark, gap_ms)
         quiet = heard <= watermark - after
@@ -93,17 +94,19 @@ class DeadMan(AlertState):
             if not any(first <= until and last <= end for first, end in node.open):
                 yield from self._fire(name, last, until, watermark)
 
-    def _allowances(self, node: str, names: list[str], facts: DeviceFacts) -> Ints:
+    def _allowances(self, node: str, keys: Ints, roster: Roster, facts: DeviceFacts) -> Ints:
         """How long each device may be silent; for ever where the rule goes by intervals and nobody has said one."""
+        rest = _FOR_EVER_MS if self._after_ms is None else self._after_ms
+        if self.rule.missed is None:
+            return np.full(len(keys), rest, dtype=np.int64)
+        names = roster.names(keys)
         known = self._allowed.get(node)
         if known is not None and known[0] == facts.version and known[1] == names:
             return known[2]
-        rest = _FOR_EVER_MS if self._after_ms is None else self._after_ms
         after = np.full(len(names), rest, dtype=np.int64)
-        if (missed := self.rule.missed) is not None:
-            for index, name in enumerate(names):
-                if (interval_ms := facts.interval_ms(name.encode())) is not None:
-                    after[index] = max(round(missed * interval_ms), SILENT_MIN_MS)
+        for index, name in enumerate(names):
+            if (interval_ms := facts.interval_ms(name.encode())) is not None:
+                after[index] = max(round(self.rule.missed * interval_ms), SILENT_MIN_MS)
         self._allowed[node] = (facts.version, names, after)
         return after
 

@@ -6,6 +6,7 @@ join the same (ADR 0020).
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -68,7 +69,8 @@ class DeviceFacts:
     """The devices of one partition. `take` a block, then ask for its `column`s, before the next one is taken."""
 
     def __init__(self) -> None:
-        self.version = 0  # changes with anything that is known
+        self._version = 0
+        self._row = 0
         self._of: dict[bytes, _Known] = {}
         self.held_bytes = 0
         self._changes: list[_Change] = []
@@ -92,13 +94,13 @@ class DeviceFacts:
             before = known.facts if known is not None else _NOTHING
             if told.facts != before:
                 self._changes.append(_Change(row, key, known))
-                self.version += 1
+                self._version += 1
             self._of[key] = told
             self.held_bytes += _cost(key, told) - (_cost(key, known) if known is not None else 0)
             while len(self._of) > DEVICES_MAX or self.held_bytes > BYTES_MAX:
                 first = next(iter(self._of))
                 gone = self._of.pop(first)
-                self.version += 1
+                self._version += 1
                 self.held_bytes -= _cost(first, gone)
                 self._changes.append(_Change(row, first, gone))  # its readings before this row had it still
         for change in self._changes:
@@ -118,7 +120,7 @@ class DeviceFacts:
 
     def forget_from(self, row: int) -> None:
         """As if the block had ended before this row."""
-        self.version += 1
+        self._version += 1
         for change in reversed(self._changes):
             if change.row >= row:
                 now = self._of.pop(change.key, None)
@@ -127,9 +129,18 @@ class DeviceFacts:
                     self._of[change.key] = change.known
                     self.held_bytes += _cost(change.key, change.known)
 
+    def stand_at(self, row: int) -> None:
+        """From here on `interval_ms` and `version` are as this row of the block finds them."""
+        self._row = row
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """Another one whenever something else is known."""
+        return self._version, len(self._changes) - bisect_right(self._changes, self._row, key=lambda one: one.row)
+
     def interval_ms(self, key: bytes) -> int | None:
         """How often a device is expected to speak; None where nobody has said."""
-        text = self.of(key).get(_INTERVAL)
+        text = self.at(key, self._row).get(_INTERVAL)
         return int(text) if text is not None else None
 
     def column(self, name: str, columns: Columns, keys: KeyTable) -> Texts:
@@ -150,7 +161,7 @@ class DeviceFacts:
         return [[key, known.facts, known.place] for key, known in self._of.items()]
 
     def restore(self, data: list[Any]) -> None:
-        self.version += 1
+        self._version += 1
         self._of = {key: _Known(facts, tuple(place) if place else None) for key, facts, place in data}
         self.held_bytes = sum(_cost(key, known) for key, known in self._of.items())
 

@@ -188,6 +188,7 @@ class PartitionProcessor(PartitionView):
                 outputs.append(Output(relay.topic, (time, key, value, section), version, number, target))
 
     def _mark(self, at: MarkAt, outputs: list[Output]) -> None:
+        self.facts.stand_at(at.row)
         for mark, node in self.marks.steps(at.mark, copied=at.copied):
             if self.marks.begin is not None:
                 for rule in self._rules:

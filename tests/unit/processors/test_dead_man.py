@@ -221,6 +221,24 @@ def test_silent_after_s_is_for_devices_whose_interval_nobody_says() -> None:
     ]
 
 
+@pytest.mark.parametrize(("before", "after", "fired"), [(600_000, 1_000, False), (1_000, 600_000, True)])
+def test_an_interval_holds_from_the_reading_on_that_says_it_however_the_log_is_cut(
+    before: int, after: int, fired: bool
+) -> None:
+    rows = [
+        Row("a", T0, {"x": 1}, hw=(0, 0, 0), says={"expected_interval_ms": before}),
+        *(health(T0 + at, time=T0 + at, hw=(0, 0, 1 + at // 1000), clock=T0 + at) for at in range(0, 60_000, 1000)),
+        Row("a", T0 + 60_000, {"x": 1}, hw=(0, 0, 61), says={"expected_interval_ms": after}),
+        health(T0 + 61_000, time=T0 + 61_000, hw=(0, 0, 62), clock=T0 + 61_000),
+    ]
+    whole, parts = World(BY_INTERVALS), World(BY_INTERVALS)
+    whole.feed(*rows)
+    for row in rows:
+        parts.feed(row)
+    assert whole.told == parts.told
+    assert whole.states == ([("a", "firing"), ("a", "resolved")] if fired else [])
+
+
 def test_what_is_known_of_intervals_is_part_of_the_checkpoint() -> None:
     world = World(BY_INTERVALS)
     expects(world, 0, quick=5_000)
