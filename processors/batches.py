@@ -15,7 +15,13 @@ import numpy.typing as npt
 
 from gateway.consume.batches import RecordColumns, one_by_one
 from gateway.log.compression import Compression, decompress
-from gateway.log.layout import ATTRIBUTE_LOG_APPEND_TIME, CODEC_MASK, HEADER_BYTES, HEADER_STRUCT
+from gateway.log.layout import (
+    ATTRIBUTE_LOG_APPEND_TIME,
+    CODEC_MASK,
+    DECODED_RECORDS_MAX,
+    HEADER_BYTES,
+    HEADER_STRUCT,
+)
 from processors.pieces import WORD, Ints, Numbers, Pieces
 
 RECORDS_MIN = 100
@@ -35,7 +41,8 @@ def decode_batches(views: Sequence[bytes | bytearray | memoryview]) -> RecordCol
     """
     fields = [HEADER_STRUCT.unpack_from(view, 0) for view in views]
     counts = [one[_COUNT] for one in fields]
-    if sum(counts) >= RECORDS_MIN and all(0 < count <= len(view) for count, view in zip(counts, views, strict=True)):
+    most = [min(len(view), DECODED_RECORDS_MAX) for view in views]
+    if sum(counts) >= RECORDS_MIN and all(0 < count <= at_most for count, at_most in zip(counts, most, strict=True)):
         try:
             return _decode(fields, [memoryview(view)[HEADER_BYTES:] for view in views])
         except (_UnusualError, IndexError):

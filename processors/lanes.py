@@ -9,7 +9,7 @@ import numpy as np
 
 from processors.pieces import Bools, Ints, Pieces
 
-_COPY_ALONE = re.compile(rb"\x02\x04hw[\x00-\x7f]([^/\x00]+/\d+/\d+)/\d{1,15}\Z", re.DOTALL)
+_COPY_ALONE = re.compile(rb"\x02\x04hw[\x00-\x7f]([^/\x00]+/\d+/\d+)/(\d{1,15})\Z", re.DOTALL)
 _BEFORE_LOG = 5  # bytes: one header, the length of its key, the key, the length of its value
 _DIGITS_MAX = 15
 _LOOKS_MAX = 8
@@ -43,11 +43,14 @@ def places_in(headers: Pieces, place_of: PlaceOf) -> tuple[list[bytes], Ints, In
     if (len(odd) + len(left)) * _ODD_SHARE > count + _ODD_MIN:
         return None
     for row in (*odd, *left.tolist()):
-        if (place := place_of(headers[row])) is not None:
+        # As above, which takes a length of one byte for what it is: what a record says is not up to its neighbours.
+        alone = _COPY_ALONE.match(blob := headers[row])
+        if (place := place_of(blob) if alone is None else (alone[1], int(alone[2]))) is not None:
             which[row], offsets[row] = numbers.setdefault(place[0], len(numbers)), place[1]
     logs = list(numbers)
-    firsts = [int((which == number).argmax()) for number in range(len(logs))]
-    order = sorted(range(len(logs)), key=firsts.__getitem__)
+    firsts, back = np.zeros(len(logs), dtype=np.int64), np.flatnonzero(which >= 0)[::-1]
+    firsts[which[back]] = back  # of several the last one stands, which is the first row
+    order = np.argsort(firsts).tolist()
     if order != list(range(len(logs))):
         turn = np.array([*np.argsort(order).tolist(), -1], dtype=np.int64)
         which = turn[which]

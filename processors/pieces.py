@@ -5,6 +5,7 @@ To whoever takes them as sequences they are `bytes` and `int`; whoever knows bet
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Generic, TypeVar, overload
@@ -24,9 +25,10 @@ _MASKS = np.array([(1 << 8 * size) - 1 for size in range(WORD + 1)], dtype=np.ui
 class _Column(Sequence[T], Generic[T]):
     """What both have in common; equal to a list of the same."""
 
-    @cached_property
+    @property
+    @abstractmethod
     def _items(self) -> list[T]:
-        raise NotImplementedError
+        """All rows as objects, made once."""
 
     def __iter__(self) -> Iterator[T]:
         return iter(self._items)
@@ -81,7 +83,7 @@ class Pieces(_Column[bytes]):
     def of(some: Sequence[bytes]) -> Pieces:
         """Copies of these."""
         ends = np.cumsum(np.fromiter(map(len, some), np.int64, len(some)))
-        return Pieces(b"".join([*some, bytes(WORD)]), np.concatenate([[0], ends[:-1]]), ends)
+        return Pieces(b"".join([*some, bytes(WORD)]), ends - np.diff(ends, prepend=0), ends)
 
     @cached_property
     def _items(self) -> list[bytes]:

@@ -64,7 +64,7 @@ def read_plain(values: Pieces) -> Plain:
         names, literals = shape
         fits, numbers = _match(values, left, literals)
         rows = left[fits]
-        for name, column in zip(names, numbers, strict=True):
+        for name, column in zip(names, numbers, strict=True) if len(rows) else ():
             fields.setdefault(name, []).append((rows, column[fits]))
         if len(rows) == len(left):
             left = left[:0]

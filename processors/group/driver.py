@@ -259,7 +259,7 @@ class GroupProcessor:
             if self._problem is None:
                 self._commit(time.monotonic(), save=sources)  # so that the next owner has nothing to read again
             self._give_up(consumer, revoked)
-        except Exception as error:
+        except Exception as error:  # as in `_assigned`
             self._problem = error
 
     def _lost(self, consumer: Any, lost: list[TopicPartition]) -> None:

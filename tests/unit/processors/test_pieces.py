@@ -15,6 +15,7 @@ from gateway.log.records import encode_batch
 from processors import key_index
 from processors.batches import decode_batches
 from processors.columns import Columns, KeyTable, Lanes, to_columns
+from processors.lanes import _LOOKS_MAX
 from processors.pieces import Pieces
 
 ODD = (
@@ -152,6 +153,14 @@ def test_places_of_copies_are_the_same(logs: int, odd: float) -> None:
             row += 1
         blocks.append(block)
     compare(blocks)
+
+
+def test_what_a_header_says_does_not_depend_on_those_before_it() -> None:
+    """More kinds of headers than are looked for at once, then one whose length is another than it says."""
+    plain = [(1_000, b"n/d", b'{"x":1}', b"\x00")] * (_LOOKS_MAX - 1)
+    usual = [(1_000, b"n/d", b'{"x":1}', encode_headers([("hw", b"n0/0/0/%d" % row)])) for row in range(150)]
+    lying = [(1_000, b"n/d", b'{"x":1}', b"\x02\x04hw\x03n7/0/0/%d" % row) for row in (5, 7, 6)]
+    compare([[*plain, *usual, *lying], [*lying, *usual]])
 
 
 KEYS = [b"n/d%d" % number for number in range(200)] + [b"n%d/" % number + b"x" * number for number in range(1, 90)]
