@@ -6,9 +6,13 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import pytest
+
+from gateway.consume import reader as reader_module
 from gateway.consume.reader import Block
 from gateway.log.records import Record
 from gateway.wire.errors import ErrorCode, KafkaError
+from headwater.cli import export as export_module
 from headwater.clock import ManualClock
 
 
@@ -148,3 +152,15 @@ class MemoryReader:
     ) -> int:
         batch = list(records)
         return int(self._node.step(lambda: self._node.append(topic, partition, batch, producer, base_sequence)))
+
+
+def export_from(monkeypatch: pytest.MonkeyPatch, reader: MemoryReader) -> None:
+    """Have `headwater export` read from here, as if it had found a running node."""
+
+    class Connected:
+        @staticmethod
+        async def connect(*_: Any, **__: Any) -> MemoryReader:
+            return reader
+
+    monkeypatch.setattr(reader_module, "Reader", Connected)
+    monkeypatch.setattr(export_module, "need_status", lambda _: {"addresses": {"kafka": "127.0.0.1:1"}})

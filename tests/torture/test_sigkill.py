@@ -32,8 +32,8 @@ def _kill_and_compare(node: Node, count: int) -> str:
             future.result(30)
         load = Load(node.address)
         for number in range(count):
-            known = len(load.acked)
-            while number % 2 and len(load.acked) == known:  # one that nobody has reached has nothing to lose
+            before = len(load.acked)
+            while number % 2 and len(load.acked) == before:  # one that nobody has reached has nothing to lose
                 assert not load.failed, load.failed[:5]
                 time.sleep(0.001)
             time.sleep(random.uniform(0.0, 0.12))

@@ -13,13 +13,12 @@ from typing import Any
 
 import pytest
 
-from gateway.consume import reader as reader_module
 from gateway.log.records import NO_HEADERS
 from headwater.cli import export as export_module
 from headwater.cli.export import Progress, cell, export, flat, iso, parse_time
 from headwater.clock import ManualClock
 from headwater.errors import UserError
-from tests.support.memory_log import MemoryNode, MemoryReader
+from tests.support.memory_log import MemoryNode, MemoryReader, export_from
 
 Rows = list[dict[str, str]]
 
@@ -39,13 +38,7 @@ def node(monkeypatch: pytest.MonkeyPatch) -> MemoryNode:
     node = MemoryNode(ManualClock())
     node.topics = {"readings": [[], []], "deadletter": [[]]}
 
-    class Connected:
-        @staticmethod
-        async def connect(*_: Any, **__: Any) -> TimedReader:
-            return TimedReader(node)
-
-    monkeypatch.setattr(reader_module, "Reader", Connected)
-    monkeypatch.setattr(export_module, "need_status", lambda _: {"addresses": {"kafka": "127.0.0.1:1"}})
+    export_from(monkeypatch, TimedReader(node))
     return node
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.consume import reader as reader_module
 from gateway.consume.reader import Block, Reader
 from gateway.log.records import NO_HEADERS
 from headwater.cli import export as export_module
@@ -22,7 +21,7 @@ from headwater.net import RealNet
 from processors.sinks.points import Line, Mapper
 from processors.sinks.settings import InfluxSettings
 from tests.support.kafka_node import KafkaNode
-from tests.support.memory_log import MemoryNode, MemoryReader
+from tests.support.memory_log import MemoryNode, MemoryReader, export_from
 
 PAGE = (Path(__file__).parents[3] / "docs" / "sinks.md").read_text()
 
@@ -85,13 +84,7 @@ def test_the_sql_query_takes_the_latest_revisions(tmp_path: Path, monkeypatch: p
     node = MemoryNode(ManualClock())
     node.topics = {"aggregates": [[*RESULTS, *(result(5, revision, float(revision)) for revision in range(12))]]}
 
-    class Connected:
-        @staticmethod
-        async def connect(*_: Any, **__: Any) -> MemoryReader:
-            return MemoryReader(node)
-
-    monkeypatch.setattr(reader_module, "Reader", Connected)
-    monkeypatch.setattr(export_module, "need_status", lambda _: {"addresses": {"kafka": "127.0.0.1:1"}})
+    export_from(monkeypatch, MemoryReader(node))
     file = str(tmp_path / "out.csv")
     asyncio.run(
         export_module.export(
