@@ -173,21 +173,53 @@ def trust(files: PartitionFiles, end: CleanEnd, *, point: int, compacted: bool) 
     if point != end.end:
         return None
     disk, directory = files.disk, files.directory
+    first = end.closed[0][0] if end.closed else end.base
     try:
-        names = set(disk.names(directory))
-        bases = sorted(int(name[:20]) for name in names if _LOG_NAME.fullmatch(name))
-        if bases != [*(each[0] for each in end.closed), end.base] or any(name.endswith(LEFTOVERS) for name in names):
-            return None
+        names = _names(disk, directory, end)
         epochs = checkpoints.decode_epochs(disk.read_file(f"{directory}/{checkpoints.LEADER_EPOCHS}"))
         if not epochs or epochs[-1][0] != end.epoch:
             return None
-        anchors = {} if compacted else read_anchors(files, bases[0])
+        anchors = {} if compacted else read_anchors(files, first)
         segments = [_closed(files, each, names, anchors) for each in end.closed]
         state, base_snapshot, active = _active(files, end, names, anchors)
     except (OSError, ValueError, CorruptBatch):
         return None
-    finding = Recovery(files.topic, files.partition, Outcome.CLEAN, bases[0], end.end, 0, "")
+    finding = Recovery(files.topic, files.partition, Outcome.CLEAN, first, end.end, 0, "")
     return Recovered([*segments, active], state, base_snapshot, end.chain, epochs, [finding])
+
+
+def stands(disk: Disk, directory: str, end: CleanEnd) -> bool:
+    """Whether the files of a log are those that the clean stop left, by what `trust` looks at; nothing is changed."""
+    try:
+        names = _names(disk, directory, end)
+        for base, size, _, *index_sizes in end.closed:
+            suffixes = (".log", *_INDEXES)
+            if [_size(disk, f"{directory}/{base:020d}{suffix}") for suffix in suffixes] != [size, *index_sizes]:
+                return False
+        _beside(disk, directory, end, names)
+        return _size(disk, f"{directory}/{end.base:020d}.log") == end.size
+    except (OSError, ValueError):
+        return False
+
+
+def _names(disk: Disk, directory: str, end: CleanEnd) -> set[str]:
+    """What lies there. Raises `ValueError` when the segments are others, or a change is unfinished; `OSError`."""
+    names = set(disk.names(directory))
+    bases = sorted(int(name[:20]) for name in names if _LOG_NAME.fullmatch(name))
+    if bases != [*(each[0] for each in end.closed), end.base] or any(name.endswith(LEFTOVERS) for name in names):
+        raise ValueError(f"the segments of {directory} have changed")
+    return names
+
+
+def _beside(disk: Disk, directory: str, end: CleanEnd, names: set[str]) -> tuple[bytes, bytes, bytes, bytes]:
+    """Snapshots at the active segment's base and at the end, its two indexes. Raises `ValueError` or `OSError`."""
+    path = f"{directory}/{end.base:020d}"
+    base_snapshot = disk.read_file(f"{path}.snapshot") if f"{end.base:020d}.snapshot" in names else NOBODY
+    snapshot = disk.read_file(f"{directory}/{end.end:020d}.snapshot")
+    index, times = (disk.read_file(path + suffix) for suffix in _INDEXES)
+    if _sum(base_snapshot, snapshot, index, times) != end.sum:
+        raise ValueError(f"what lies beside {path} has changed")
+    return base_snapshot, snapshot, index, times
 
 
 def _closed(
@@ -212,12 +244,7 @@ def _active(
     """State at the end, snapshot at the base, and the segment with its handle. Raises as `_closed` does."""
     disk, directory = files.disk, files.directory
     segment = files.segment(end.base)
-    name = f"{end.base:020d}.snapshot"
-    base_snapshot = disk.read_file(f"{directory}/{name}") if name in names else NOBODY
-    snapshot = disk.read_file(f"{directory}/{end.end:020d}.snapshot")
-    index, times = (disk.read_file(segment.path + suffix) for suffix in _INDEXES)
-    if _sum(base_snapshot, snapshot, index, times) != end.sum:
-        raise ValueError(f"what lies beside {segment.path} has changed")
+    base_snapshot, snapshot, index, times = _beside(disk, directory, end, names)
     state = PartitionState.restore(snapshot)
     segment.index, segment.times = OffsetIndex.decode(index, end.size), TimeIndex.decode(times)
     del segment.times.timestamps[end.times :], segment.times.offsets[end.times :]

@@ -1,7 +1,8 @@
 """`headwater log to-kafka`: a stopped node's topics into the log directory of a stopped Apache Kafka broker.
 
-Batches go over byte for byte. Indexes, producers' states and transaction indexes are the broker's to rebuild, which it
-does for every log when it starts without its mark of a clean stop. In KRaft mode a directory whose topic the cluster's
+Batches go over byte for byte. After a clean stop of both, so do indexes, producers' states, transaction indexes and
+leader epochs, and the broker takes them as they are. Else they are the broker's to rebuild, which it does for every log
+when it starts without its mark of a clean stop. In KRaft mode a directory whose topic the cluster's
 metadata does not know is a stray and is moved away, so the topics must have been created before.
 """
 
@@ -18,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway.log import checkpoints
+from gateway.log import checkpoints, clean_stop
 from gateway.log.catalog import TopicEntry, read_entries
 from gateway.log.layout import ATTRIBUTE_CONTROL, ATTRIBUTE_TRANSACTIONAL
 from gateway.log.lock import DirectoryLock
@@ -31,7 +32,8 @@ from headwater.errors import UserError
 DONE, NOT_YET = 0, 1
 
 _SEGMENT = re.compile(r"\d{20}\.log")
-_REBUILT = re.compile(r"\d{20}\..*|leader-epoch-checkpoint")
+_REPLACED = re.compile(r"\d{20}\..*|leader-epoch-checkpoint")
+_AS_THEY_ARE = re.compile(r"\d{20}\.(log|index|timeindex|txnindex|snapshot)|leader-epoch-checkpoint")
 _ATTRIBUTES, _PRODUCER = 5, 9  # fields of a batch header
 _KAFKAS_LOCK = ".lock"
 _BROKER_SEGMENT_BYTES_MIN = 1 << 20  # KIP-1030
@@ -69,12 +71,19 @@ def to_kafka(broker: str, data_dir: str) -> int:
         for part in parts:
             _refuse_open_transactions(part)
             _refuse_full(part)
-        copied = sum(_copy(part) for part in parts)
-        _note_starts(data_dir, target, parts)
-        (target / checkpoints.CLEAN_SHUTDOWN).unlink(missing_ok=True)
+        mark = target / checkpoints.CLEAN_SHUTDOWN
+        theirs = mark.read_bytes() if mark.exists() and _stopped_cleanly(data_dir, parts) else None
+        mark.unlink(missing_ok=True)  # a copy that is cut short must not look like a whole one
         RealDisk().sync_directory(str(target))
+        copied = sum(_copy(part, _SEGMENT if theirs is None else _AS_THEY_ARE) for part in parts)
+        _note_starts(data_dir, target, parts)
+        if theirs is not None:
+            RealDisk().replace_file(str(mark), theirs)
+            _give(mark, target)
     counted = f"{words.count(len(entries), 'topic')}, {words.count(len(parts), 'partition')}, {words.size(copied)}"
-    _print(f"{counted} copied. Start the broker: it reads every log once and rebuilds what stands beside it.")
+    rebuilt = "reads every log once and rebuilds what stands beside it"
+    then = rebuilt if theirs is None else "takes indexes and producers' states as they are"
+    _print(f"{counted} copied. Start the broker: it {then}.")
     return DONE
 
 
@@ -121,6 +130,16 @@ def _stopped_broker(target: Path) -> Iterator[None]:
                 f"the broker of {target} runs", hint="Stop it: it reads a log only when it starts."
             ) from None
         yield
+
+
+def _stopped_cleanly(data_dir: str, parts: list[_Part]) -> bool:
+    """Whether all that stands beside the batches is whole: what the node itself would believe at its next start."""
+    disk = RealDisk()
+    if not disk.exists(f"{data_dir}/log/{checkpoints.CLEAN_SHUTDOWN}"):
+        return False
+    ends = clean_stop.peek(disk, f"{data_dir}/node")
+    left = [(part, ends.get((part.topic, part.number))) for part in parts]
+    return all(end is not None and clean_stop.stands(disk, str(part.source), end) for part, end in left)
 
 
 def _refuse_damage(data_dir: str) -> None:
@@ -182,24 +201,29 @@ def _say_topics(missing: dict[str, TopicEntry]) -> None:
 # --- the copy ---------------------------------------------------------------------------------------------------------
 
 
-def _copy(part: _Part) -> int:
+def _copy(part: _Part, wanted: re.Pattern[str]) -> int:
     """Returns the bytes."""
     for path in part.target.iterdir():
-        if _REBUILT.fullmatch(path.name):
+        if _REPLACED.fullmatch(path.name):
             path.unlink()
     size = 0
-    for path in part.segments():
+    for path in sorted(path for path in part.source.iterdir() if wanted.fullmatch(path.name)):
         copy = part.target / path.name
         shutil.copyfile(path, copy)
         size += copy.stat().st_size
         with copy.open("rb") as file:
             os.fsync(file.fileno())
     RealDisk().sync_directory(str(part.target))
-    owner = part.target.stat()
-    for path in part.target.iterdir():  # run by root, for a broker that is not
-        if path.stat().st_uid != owner.st_uid:
-            shutil.chown(path, owner.st_uid, owner.st_gid)
+    for path in part.target.iterdir():
+        _give(path, part.target)
     return size
+
+
+def _give(path: Path, folder: Path) -> None:
+    """Run by root, for a broker that is not: the file is to belong to whom its folder does."""
+    owner = folder.stat()
+    if path.stat().st_uid != owner.st_uid:
+        shutil.chown(path, owner.st_uid, owner.st_gid)
 
 
 def _note_starts(data_dir: str, target: Path, parts: list[_Part]) -> None:
@@ -209,6 +233,7 @@ def _note_starts(data_dir: str, target: Path, parts: list[_Part]) -> None:
     wanted = {(part.topic, part.number) for part in parts} & ours.keys()
     if wanted:
         disk.replace_file(path, checkpoints.encode_offsets({**_offsets(path), **{key: ours[key] for key in wanted}}))
+        _give(Path(path), target)
 
 
 def _offsets(path: str) -> checkpoints.Offsets:

@@ -185,7 +185,12 @@ def _state(path: str) -> tuple[int, int]:
 
 
 def copied(wrap: Wrap) -> None:
-    """When a broker is said to have a copy, no power cut takes any of it, and its mark of a clean stop is gone."""
+    """When a broker is said to have a copy, no power cut takes any of it; its mark of a clean stop is true."""
+    for clean in (True, False):
+        _copied(wrap, clean=clean)
+
+
+def _copied(wrap: Wrap, *, clean: bool) -> None:
     simulated = SimulatedOs()
     world = World(simulated.disk())
     for topic in TOPICS:
@@ -198,6 +203,8 @@ def copied(wrap: Wrap) -> None:
             real = Path(folder + path)
             real.parent.mkdir(parents=True, exist_ok=True)
             real.write_bytes(data)
+        if not clean:
+            Path(folder + DATA, "log", checkpoints.CLEAN_SHUTDOWN).unlink()
         broker = Path(folder, "broker")
         for topic, entry in world.store.topics.items():
             (broker / f"{topic}-0").mkdir(parents=True)
@@ -214,20 +221,23 @@ def copied(wrap: Wrap) -> None:
         ):
             if to_kafka.to_kafka(str(broker), folder + DATA) != to_kafka.DONE:
                 raise Violation("nothing was copied")
-        _check_kept(kept, broker)
+        _check_kept(kept, broker, clean=clean)
 
 
-def _check_kept(kept: Kept, broker: Path) -> None:
+def _check_kept(kept: Kept, broker: Path, *, clean: bool) -> None:
+    suffixes = (".log", ".index", ".timeindex", ".txnindex", ".snapshot")
     logs = 0
     for directory in (broker, *(path for path in broker.iterdir() if path.is_dir())):
         if kept.names_synced.get(str(directory)) != sorted(os.listdir(directory)):
             raise Violation(f"the names in {directory.name} may change back")
-        for path in directory.glob("*.log"):
-            logs += 1
+        for path in directory.iterdir():
+            if path.suffix not in suffixes:
+                continue
+            logs += path.suffix == ".log"
             if kept.files_synced.get(str(path)) != _state(str(path)):
                 raise Violation(f"{path.name} in {directory.name} may be lost")
-    if not logs or (broker / checkpoints.CLEAN_SHUTDOWN).exists():
-        raise Violation(f"{logs} segments, and the broker would take them as they are")
+    if not logs or (broker / checkpoints.CLEAN_SHUTDOWN).exists() != clean:
+        raise Violation(f"{logs} segments, and the broker would not read them as it should")
 
 
 def exported(wrap: Wrap) -> None:

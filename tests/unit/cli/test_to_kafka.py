@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from gateway.log import checkpoints
+from gateway.log.files import NOBODY
 from gateway.log.settings import LogSettings
 from gateway.log.store import LogStore
 from headwater.cli.to_kafka import DONE, NOT_YET, to_kafka
@@ -70,9 +72,47 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_batches_go_over_byte_for_byte_and_the_broker_will_read_them_all(
+def _killed(data: Path, broker: Path) -> None:
+    (data / "log" / checkpoints.CLEAN_SHUTDOWN).unlink()
+
+
+def _broker_killed(data: Path, broker: Path) -> None:
+    (broker / checkpoints.CLEAN_SHUTDOWN).unlink()
+
+
+def _no_note(data: Path, broker: Path) -> None:
+    (data / "node" / "clean-stop").unlink()
+
+
+def _other_snapshot(data: Path, broker: Path) -> None:
+    snapshot = max((data / "log" / "t-1").glob("*.snapshot"))
+    snapshot.write_bytes(NOBODY)
+
+
+def _index_gone(data: Path, broker: Path) -> None:
+    min((data / "log" / "kept-0").glob("*.index")).unlink()
+
+
+def test_after_a_clean_stop_all_goes_over_and_the_broker_takes_it_as_it_is(
     data: Path, broker: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (broker / checkpoints.CLEAN_SHUTDOWN).write_bytes(b"of the broker's own epoch")
+    before = tree(data)
+    assert to_kafka(str(broker), str(data)) == DONE
+    assert "as they are" in capsys.readouterr().out
+    assert tree(data) == before
+    for name, number in PLACES:
+        ours = tree(data / "log" / f"{name}-{number}")
+        assert {Path(file).suffix for file in ours} >= {".log", ".index", ".timeindex", ".snapshot"}
+        assert tree(broker / f"{name}-{number}") == {**ours, "partition.metadata": b"theirs"}
+    assert (broker / checkpoints.CLEAN_SHUTDOWN).read_bytes() == b"of the broker's own epoch"
+
+
+@pytest.mark.parametrize("change", [_killed, _broker_killed, _no_note, _other_snapshot, _index_gone])
+def test_where_a_stop_was_not_clean_batches_go_over_and_the_broker_will_read_them_all(
+    data: Path, broker: Path, capsys: pytest.CaptureFixture[str], change: Callable[[Path, Path], None]
+) -> None:
+    change(data, broker)
     RealDisk().replace_file(str(data / "log" / checkpoints.LOG_STARTS), checkpoints.encode_offsets({("t", 1): 3}))
     before = tree(data)
     assert to_kafka(str(broker), str(data)) == DONE
