@@ -238,6 +238,9 @@ class Recoverer:
             if self._is_gap(segment, following[0]):
                 replay.state.producers.forget_sequences()  # as when the damage was found: the snapshot may be older
                 self._note_gap(segment, following[0])
+            if segment.next_offset > self._point:
+                # Closed, and perhaps never synced: who made it may have died before. From here on it is served.
+                self._disk.sync(segment.handle)
             self._release(segment)
 
     def _drop(self, bases: list[int]) -> None:

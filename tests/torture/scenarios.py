@@ -108,6 +108,20 @@ def kept_tail(wrap: Wrap) -> None:
             raise Violation(f"{shown} was served, and after a power cut {after}")
 
 
+def kept_closed(wrap: Wrap) -> None:
+    """The same where the log had begun another segment: what stands in the one before it must stay too."""
+    simulated = SimulatedOs()
+    log = open_store(simulated.disk()).create_topic("t").partitions[0]
+    put(log, b"unsynced")
+    log.roll_now()
+    again = on_pending(simulated)
+    shown = views_of(open_store(wrap(again)))
+    for crash in _LOSING:
+        after = views_of(open_store(again.after_crash(crash).disk()))
+        if after != shown:
+            raise Violation(f"{shown} was served, and after {crash} {after}")
+
+
 def on_pending(simulated: SimulatedOs) -> SimulatedOs:
     """The same files and names as another process finds them, still as unsynced as they were."""
     copied = SimulatedOs()
@@ -307,6 +321,7 @@ SCENARIOS: dict[str, Scenario] = {
             clean_mark,
             fresh,
             kept_tail,
+            kept_closed,
             closed,
             cut_end,
             deleted,
