@@ -24,7 +24,8 @@ def test_what_a_benchmark_has_started_ends_with_it(tmp_path: Path, number: signa
         "        signal.pause()\n"
     )
     program = (
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import benchmarks.__main__ as program;"
+        "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL);"  # under nohup it is ignored, and stays so
+        f" import sys; sys.path.insert(0, {str(tmp_path)!r}); import benchmarks.__main__ as program;"
         " program.BENCHMARKS['endless'] = 'endless'; sys.argv = ['bench', 'endless']; program.main()"
     )
     with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True) as bench:

@@ -133,7 +133,7 @@ def test_a_new_processor_passes_its_test_the_type_checker_and_the_trial(
     with pytest.raises(UserError, match="is there already"):
         write_processor("blocked_pump", str(tmp_path))
     with pytest.raises(UserError, match="the name of an installed package"):
-        write_processor("devices", str(tmp_path))
+        write_processor("numpy", str(tmp_path))
     pytest_run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--rootdir", "."]
     own = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     done = subprocess.run([*pytest_run, "test_blocked_pump.py"], cwd=tmp_path, env=own, capture_output=True, text=True)
