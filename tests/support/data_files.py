@@ -52,7 +52,10 @@ _BY_NAME = (
     (re.compile(r"work/decoder-.+\.json"), "work/decoder-….json"),
     (re.compile(r"work/.+\.(checkpoint|positions(\.copy\.json)?)"), r"work/….\1"),
 )
-_NEVER_READ = re.compile(r".*\.(tmp|damaged|damaged-wal|damaged-shm)|node/users\.[0-9]+\.new")
+_NEVER_READ = re.compile(
+    r".*\.(tmp|damaged|damaged-wal|damaged-shm)|node/users\.[0-9]+\.new"
+    r"|log/(\.lock|bootstrap\.checkpoint|__cluster_metadata-0/.*)"  # a broker's own, in a directory that was its
+)
 
 
 def kind_of(relative: str) -> str:
