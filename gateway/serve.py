@@ -21,7 +21,7 @@ from gateway.users import ANONYMOUS
 from gateway.wire.acl import Rights
 from gateway.wire.broker import Broker
 from gateway.wire.compiler import Body
-from gateway.wire.peer import Reply
+from gateway.wire.peer import Peer, Reply
 from gateway.wire.rooms import Rooms
 from gateway.wire.settings import KafkaSettings
 from headwater.net import Listener, Net, is_loopback
@@ -189,10 +189,18 @@ class KafkaListener:
             **self.broker.status(),
         }
 
-    def _work(self, steps: Generator[Step, None, Body], reply: Reply) -> None:
-        task = self.loop.create_task(_answer(steps, reply))
+    def _work(self, steps: Generator[Step, None, Body], peer: Peer, reply: Reply) -> None:
+        task = self.loop.create_task(self._answer(steps, peer, reply))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
+
+    async def _answer(self, steps: Generator[Step, None, Body], peer: Peer, reply: Reply) -> None:
+        try:
+            reply(await drive(steps))
+        except Exception:  # a fault of ours in one request: its client hears of it at once, as of one within `work`
+            logger.exception("kafka connection from %s closed", peer.name)
+            for connection in [each for each in self._connections if each.peer is peer]:
+                connection.close()
 
     def _schedule_timers(self) -> None:
         if self._timer is not None:
@@ -221,14 +229,6 @@ class KafkaListener:
                 connection.close()
             connection.active = False
         self._sweep_later()
-
-
-async def _answer(steps: Generator[Step, None, Body], reply: Reply) -> None:
-    try:
-        reply(await drive(steps))
-    except Exception:  # a fault of ours in one request; the client asks again
-        logger.exception("a kafka request was not answered")
-        reply(None)
 
 
 async def serve_kafka(

@@ -26,7 +26,7 @@ Outcome = tuple[ErrorCode, str | None]
 
 def create_partitions(broker: Broker, request: Request, peer: Peer, reply: Reply) -> None:
     """More partitions, each topic alone; existing records stay where they are, so a key's partition may change."""
-    broker.work(_grown(broker, request.body or {}, peer), reply)
+    broker.work(_grown(broker, request.body or {}, peer), peer, reply)
 
 
 def _grown(broker: Broker, body: dict[str, Any], peer: Peer) -> Generator[Step, None, Body]:
@@ -70,9 +70,12 @@ def _grow(
     return ErrorCode.NONE, None
 
 
-def incremental_alter_configs(broker: Broker, request: Request, peer: Peer) -> Body:
+def incremental_alter_configs(broker: Broker, request: Request, peer: Peer, reply: Reply) -> None:
     """Topic settings, each topic's changes all or none (KIP-339); the node's own are in its configuration file."""
-    body: dict[str, Any] = request.body or {}
+    broker.work(_altered(broker, request.body or {}, peer), peer, reply)
+
+
+def _altered(broker: Broker, body: dict[str, Any], peer: Peer) -> Generator[Step, None, Body]:
     responses = []
     for asked in body["resources"]:
         code, message = _alter(broker, asked, peer, validate_only=body["validate_only"])
@@ -84,6 +87,7 @@ def incremental_alter_configs(broker: Broker, request: Request, peer: Peer) -> B
                 "resource_name": asked["resource_name"],
             }
         )
+        yield None
     return {"responses": responses}
 
 

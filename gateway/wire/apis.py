@@ -66,7 +66,7 @@ _HANDLERS: dict[ApiKey, Handler] = {
     ApiKey.SASL_HANDSHAKE: lambda broker, request, peer, reply: reply(sasl.handshake_again(request)),
     ApiKey.SASL_AUTHENTICATE: lambda broker, request, peer, reply: reply(sasl.authenticate_again(request)),
     ApiKey.CREATE_TOPICS: topics.create_topics,
-    ApiKey.DELETE_TOPICS: _now(topics.delete_topics),
+    ApiKey.DELETE_TOPICS: topics.delete_topics,
     ApiKey.DELETE_RECORDS: _now(deletions.delete_records),
     ApiKey.INIT_PRODUCER_ID: lambda broker, request, peer, reply: broker.transactions.init(request, peer, reply),
     ApiKey.OFFSET_FOR_LEADER_EPOCH: _now(epochs.offset_for_leader_epoch),
@@ -74,6 +74,6 @@ _HANDLERS: dict[ApiKey, Handler] = {
     ApiKey.END_TXN: lambda broker, request, peer, reply: broker.transactions.end(request, peer, reply),
     ApiKey.DESCRIBE_CONFIGS: _now(topics.describe_configs),
     ApiKey.CREATE_PARTITIONS: alterations.create_partitions,
-    ApiKey.INCREMENTAL_ALTER_CONFIGS: _now(alterations.incremental_alter_configs),
+    ApiKey.INCREMENTAL_ALTER_CONFIGS: alterations.incremental_alter_configs,
     ApiKey.DESCRIBE_CLUSTER: _now(cluster.describe_cluster),
 }

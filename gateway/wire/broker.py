@@ -52,8 +52,11 @@ class Broker:
         self.produced_bytes = 0
         self.produced_batches = 0
         self.fetched_bytes = 0
-        # Long work in steps, and who is told what came of it; a driver with a loop has it done beside everything else.
-        self.work: Callable[[Generator[Step, None, Body], Reply], None] = lambda steps, done: done(run_steps(steps))
+        # Long work in steps, for whom, and who is told what came of it; a driver with a loop has it done beside
+        # everything else, and ends the connection when it fails.
+        self.work: Callable[[Generator[Step, None, Body], Peer, Reply], None] = lambda steps, _, done: done(
+            run_steps(steps)
+        )
         # The longest answer that may be made just now; a driver that knows what its clients have not read says so.
         self.answer_bytes_max: Callable[[], int] = lambda: self.settings.fetch_bytes_max
         self.refused_batches = 0

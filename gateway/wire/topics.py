@@ -75,7 +75,7 @@ def auto_create(broker: Broker, name: str) -> tuple[Topic | None, ErrorCode]:
 
 def create_topics(broker: Broker, request: Request, peer: Peer, reply: Reply) -> None:
     """Each topic alone; one that cannot be created does not hinder the others, and others than this client go on."""
-    broker.work(_created(broker, request.body or {}, peer), reply)
+    broker.work(_created(broker, request.body or {}, peer), peer, reply)
 
 
 def _created(broker: Broker, body: dict[str, Any], peer: Peer) -> Generator[Step, None, Body]:
@@ -163,35 +163,39 @@ def _created_configs(asked: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def delete_topics(broker: Broker, request: Request, peer: Peer) -> Body:
-    """By name, or by id from version 6 on."""
-    body: dict[str, Any] = request.body or {}
+def delete_topics(broker: Broker, request: Request, peer: Peer, reply: Reply) -> None:
+    """By name, or by id from version 6 on; each alone, and others than this client go on in between."""
+    broker.work(_deleted(broker, request.body or {}, peer, request.version), peer, reply)
+
+
+def _deleted(broker: Broker, body: dict[str, Any], peer: Peer, version: int) -> Generator[Step, None, Body]:
     asked = body["topics"] or [{"name": name, "topic_id": ZERO_UUID} for name in body["topic_names"]]
     answers = []
-    ids = {known.topic_id: known.name for known in broker.store.topics.values()}
     for topic in asked:
         name = topic["name"]
         if name is None:
-            name = ids.get(topic["topic_id"])
-        code = ErrorCode.NONE
-        if name is None:
-            code = ErrorCode.UNKNOWN_TOPIC_ID
-        elif name not in broker.store.topics:
-            code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-        elif name in INTERNAL_TOPICS:
-            code = ErrorCode.INVALID_TOPIC_EXCEPTION
-        else:
-            try:
-                broker.store.delete_topic(name)
-            except LogFailed as error:
-                logger.error("topic %s is not deleted: %s", name, error.what)
-                code = ErrorCode.KAFKA_STORAGE_ERROR
-            else:
-                broker.groups.forget_topic(name)
-                logger.warning("topic %s deleted by %s", name, peer.name)
-        shown = name if name is not None or request.version >= 6 else ""
+            known = (each.name for each in broker.store.topics.values() if each.topic_id == topic["topic_id"])
+            name = next(known, None)
+        code = ErrorCode.UNKNOWN_TOPIC_ID if name is None else _delete(broker, name, peer)
+        shown = name if name is not None or version >= 6 else ""
         answers.append({"name": shown, "topic_id": topic["topic_id"], "error_code": code})
+        yield None
     return {"responses": answers}
+
+
+def _delete(broker: Broker, name: str, peer: Peer) -> ErrorCode:
+    if name not in broker.store.topics:
+        return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    if name in INTERNAL_TOPICS:
+        return ErrorCode.INVALID_TOPIC_EXCEPTION
+    try:
+        broker.store.delete_topic(name)
+    except LogFailed as error:
+        logger.error("topic %s is not deleted: %s", name, error.what)
+        return ErrorCode.KAFKA_STORAGE_ERROR
+    broker.groups.forget_topic(name)
+    logger.warning("topic %s deleted by %s", name, peer.name)
+    return ErrorCode.NONE
 
 
 def describe_configs(broker: Broker, request: Request, peer: Peer) -> Body:

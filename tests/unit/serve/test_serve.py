@@ -311,3 +311,21 @@ def test_a_loop_knows_whether_a_turn_is_one_sockets() -> None:
     with asyncio.Runner(loop_factory=NodeLoop) as runner:
         runner.run(scenario())
     assert seen == [False, False, True]
+
+
+def test_a_fault_of_ours_in_long_work_ends_the_connection_instead_of_leaving_its_client_to_wait(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def scenario() -> None:
+        async with serving() as node:
+            node.store.creating_topic = None  # type: ignore[assignment]  # what a defect there may look like
+            channel, other = await node.channel(), await node.channel()
+            topic = {"name": "t", "num_partitions": 1, "replication_factor": 1, "assignments": [], "configs": []}
+            asked = {"topics": [topic], "timeout_ms": 60_000, "validate_only": False}
+            with pytest.raises(OSError, match="closed"):
+                await channel.call(ApiKey.CREATE_TOPICS, asked, timeout_ms=60_000)
+            await other.call(ApiKey.METADATA, {"topics": []})
+            other.close()
+
+    run(scenario)
+    assert "'NoneType' object is not callable" in caplog.text

@@ -25,7 +25,7 @@ class Later(World):
     def start(self) -> None:
         super().start()
         self.work: list[tuple[Generator[Step, None, Body], Reply]] = []
-        self.broker.work = lambda steps, done: self.work.append((steps, done))
+        self.broker.work = lambda steps, _, done: self.work.append((steps, done))
 
     def finish(self) -> None:
         while self.work:
@@ -126,12 +126,33 @@ def test_a_topic_deleted_while_it_grows_stays_deleted(later: Later) -> None:
     step = next(steps)
     assert step is not None
     body: dict[str, Any] = {"topics": [{"name": "many"}], "topic_names": ["many"], "timeout_ms": 1}
-    assert later.call(ApiKey.DELETE_TOPICS, body)["responses"][0]["error_code"] == ErrorCode.NONE
+    gone = later.send(ApiKey.DELETE_TOPICS, body)
+    later.finish()
+    assert gone.body["responses"][0]["error_code"] == ErrorCode.NONE
     step()
     done(run_steps(steps))
     assert codes(asked) == [ErrorCode.KAFKA_STORAGE_ERROR]
     later.crash()
     assert "many" not in later.store.topics
+
+
+def test_others_are_answered_between_any_two_that_are_deleted_or_changed(later: Later) -> None:
+    names = [f"t{number}" for number in range(20)]
+    for name in names:
+        later.create(name, 2)
+    later.finish()
+    change = [{"name": "segment.bytes", "config_operation": 0, "value": "2048"}]
+    resources = [{"resource_type": 2, "resource_name": name, "configs": change} for name in names]
+    later.send(ApiKey.INCREMENTAL_ALTER_CONFIGS, {"resources": resources, "validate_only": False})
+    topics = [{"name": name} for name in names]
+    gone = later.send(ApiKey.DELETE_TOPICS, {"topics": topics, "topic_names": names, "timeout_ms": 1})
+    while later.work:
+        steps, done = later.work.pop(0)
+        count, _, body = most_lines(steps)
+        assert count >= len(names)
+        done(body)
+    assert {answer["error_code"] for answer in gone.body["responses"]} == {ErrorCode.NONE}
+    assert not set(names) & set(later.store.topics)
 
 
 def test_partitions_that_are_being_made_have_the_settings_that_change_meanwhile(later: Later) -> None:
