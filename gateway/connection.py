@@ -217,17 +217,22 @@ class Connection(asyncio.BufferedProtocol):
         self.hold()
 
     def handle_run(self, run: Run) -> None:
-        if self.gate is None:
-            slot = _RunSlot(self, run)
-            # In its place before it is handled: it may be answered at once.
-            self.slots.append(slot)
-            self.outstanding += slot.requests
-            if apis.handle_run(self.host.broker, run, self.peer, slot.reply):
+        broker = self.host.broker
+        if self.gate is not None or not apis.append_run(broker, run, self.peer):
+            for request in self.session.one_by_one(run):
+                self.handle(request)
+            return
+        if not self.session.unread_bytes and self.transport is not None:
+            # Nothing more has come: if the loop may sync in this turn, it answers in this turn, and nobody waits.
+            broker.store.flusher.sync_held()
+            if run.is_synced and not self.slots:
+                self.transport.write(run.answers())
+                self.held = self.held or self.transport.get_write_buffer_size() > 0
                 return
-            self.slots.pop()
-            self.outstanding -= slot.requests
-        for request in self.session.one_by_one(run):
-            self.handle(request)
+        slot = _RunSlot(self, run)
+        self.slots.append(slot)
+        self.outstanding += slot.requests
+        run.wait(slot.reply, broker.waits)
 
     def handle(self, request: Request) -> None:
         slot = _Slot(self, request.api, 0 if request.body is None else request.version, request.correlation_id)

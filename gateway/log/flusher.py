@@ -71,6 +71,7 @@ class Flusher:
         self._call_soon = call_soon
         self._waking = False
         self._held = False
+        self._later: list[Callable[[], None]] = []
         self._dirty: deque[Syncable] = deque()
         self._done: deque[tuple[Syncable, SyncResult]] = deque()
         self._wake: SimpleQueue[None] = SimpleQueue()
@@ -130,11 +131,28 @@ class Flusher:
         """Called in the loop: what is appended from now on is synced when `let_go` is called, in this same turn."""
         self._held = True
 
+    def sync_held(self) -> None:
+        """Do so now. Whoever held it lets go even so."""
+        if self._held and self._waking:
+            self._begin_round()
+
     def let_go(self) -> None:
         """Nobody else is going to append in this turn: a turn more would only be waited for."""
         self._held = False
-        if self._waking:
-            self._begin_round()
+        try:
+            if self._waking:
+                self._begin_round()
+        finally:
+            later, self._later = self._later, []
+            for callback in later:
+                callback()
+
+    def later(self, callback: Callable[[], None]) -> None:
+        """Have done what nobody waits for: behind the sync and the answers of this turn where it is held, else now."""
+        if self._held:
+            self._later.append(callback)
+        else:
+            callback()
 
     def _begin_round(self) -> None:
         """In the loop, which has done what it was at: sync here, or have it done."""

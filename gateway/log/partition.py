@@ -35,6 +35,7 @@ from gateway.log.segment import Segment
 from gateway.log.segments import Segments
 from gateway.log.settings import LogSettings
 from gateway.log.state import NO_PRODUCER, PartitionState
+from gateway.log.unnoted import Unnoted
 from gateway.log.upkept import Upkept
 from gateway.log.waiters import Callback, Waiters
 from headwater.clock import Clock
@@ -82,8 +83,7 @@ class PartitionLog(Readable, Upkept):
         self.log_end_offset = self.synced_offset = active.next_offset
         self.leader_epoch = epochs[-1][0]
         self.epochs = epochs
-        self.dirty = False
-        self.closed = False
+        self.dirty = self.closed = False
         self._unready = False  # closed or failed: one look on the append path
         self._files = files
         self._disk = files.disk
@@ -104,6 +104,7 @@ class PartitionLog(Readable, Upkept):
         self._syncing = False
         self._gathered: list[bytes | bytearray] = []
         self._gathered_bytes = 0
+        self._unnoted = Unnoted()
         self._closing: deque[Closing] = deque()
         self._snapshots = {active.base_offset: base_snapshot}
         self._generation = 0
@@ -137,7 +138,7 @@ class PartitionLog(Readable, Upkept):
         first = HEADER_STRUCT.unpack_from(data)
         if first[9] != NO_PRODUCER or first[5] & SEQUENCED:
             return self._append_sequenced(data, first, now_ms, verify=verify, control=control)
-        return self._write(data, plan_append(data, self.log_end_offset, self.leader_epoch, self._chain, verify=verify))
+        return self._write(data, plan_append(data, self.log_end_offset, self.leader_epoch, verify=verify))
 
     def _get_ready(self) -> None:
         if self.closed:
@@ -150,7 +151,7 @@ class PartitionLog(Readable, Upkept):
     ) -> Appended:
         if fields[1] + LENGTH_OFFSET != len(data):
             raise CorruptBatch("A batch of an idempotent producer must come alone and whole")
-        plan = plan_append(data, self.log_end_offset, self.leader_epoch, self._chain, verify=verify, sequenced=True)
+        plan = plan_append(data, self.log_end_offset, self.leader_epoch, verify=verify, sequenced=True)
         marker = read_marker(data) if fields[5] & ATTRIBUTE_CONTROL else None
         repeated = self._state.check(fields, marker[1] if marker is not None and control else None, coordinator=control)
         if repeated is not None:
@@ -167,7 +168,7 @@ class PartitionLog(Readable, Upkept):
         return appended
 
     def _write(self, data: Buffer, plan: Plan) -> Appended:
-        batches, next_offset, chain = plan
+        batches, next_offset = plan
         gather = self._syncing
         if gather and self._gathered_bytes + len(data) > _GATHERED_BYTES_MAX:
             self._write_gathered()
@@ -182,13 +183,20 @@ class PartitionLog(Readable, Upkept):
             except OSError as error:
                 self._undo_write(active, error)
         base_offset = self.log_end_offset
-        active.note_all(batches)
-        self._chain = chain
+        self._unnoted.add(active.size, data, batches)
+        active.grow(len(data), next_offset)
         self.log_end_offset = next_offset
         if not gather:
             self._tail = (active, active.size, next_offset)
             self._flusher.written(self, len(data))
+        if type(data) is bytearray:
+            self._flusher.later(self._note_written)
+        else:
+            self._note_written()  # its memory is the caller's again
         return Appended(base_offset, next_offset, False)  # noqa: FBT003  (keywords cost on this path)
+
+    def _note_written(self) -> None:
+        self._chain = self._unnoted.note(self._active, self._chain)
 
     def _write_gathered(self) -> None:
         """Write what came during a sync. Raises `LogFailed`, and the log has then gone back to its synced end."""
@@ -229,6 +237,7 @@ class PartitionLog(Readable, Upkept):
 
     def _roll(self) -> None:
         """Close the active segment and go on in a new one; its files are finished by the flusher."""
+        self._note_written()
         self._write_gathered()
         try:
             segment = self._files.create_segment(self.log_end_offset)
@@ -311,6 +320,7 @@ class PartitionLog(Readable, Upkept):
         self._unready = True
         # At once, however long it takes to go on: the rest is gone.
         self._take_gathered()
+        self._note_written()
         self.log_end_offset, self._chain = self.synced_offset, None
         self._retry_ms = self._clock.monotonic_ms()
         self._alarm(
@@ -371,6 +381,7 @@ class PartitionLog(Readable, Upkept):
         if self.closed:
             return None
         end = None
+        self._note_written()
         if self._failure is None and self.synced_offset == self.log_end_offset:
             base_snapshot = self._snapshots[self._active.base_offset]
             end = close_cleanly(self._files, self._segments, self._state, base_snapshot, self._chain, self.leader_epoch)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache, reduce
 from itertools import accumulate, islice, repeat
 from operator import add, or_, sub
 
 from crc32c import crc32c
 
-from gateway.log.chain import chain_all, chain_next
 from gateway.log.errors import CorruptBatch
 from gateway.log.layout import (
     ATTRIBUTE_CONTROL,
@@ -33,25 +32,23 @@ _PATCH = struct.Struct(">qii")
 SEQUENCED = ATTRIBUTE_CONTROL | ATTRIBUTE_TRANSACTIONAL
 
 
-# (size in bytes, last offset, newest timestamp, the chain's value before)
-PlannedBatch = tuple[int, int, int, int | None]
+# size in bytes, last offset, newest timestamp
+PlannedBatch = tuple[int, int, int]
 
 
-# with the end offset and the chain's value after them
-Plan = tuple[list[PlannedBatch], int, int | None]
+# with the end offset
+Plan = tuple[list[PlannedBatch], int]
 
 
-def plan_append(
-    data: Buffer, offset: int, epoch: int, chain: int | None, *, verify: bool, sequenced: bool = False
-) -> Plan:
-    """Check batches for `offset` on and patch them; returns them, the end offset and the chain's value after them.
+def plan_append(data: Buffer, offset: int, epoch: int, *, verify: bool, sequenced: bool = False) -> Plan:
+    """Check batches for `offset` on and patch them; returns them and the end offset.
 
     `sequenced` lets in those of idempotent producers and coordinators: the caller sees to it that such a one is alone.
     Raises `CorruptBatch`; `data` may then be patched in part, and is not to be written.
     """
     total = len(data)
     view = memoryview(data)
-    if plan := _plan_equal(data, view, offset, epoch, chain, verify=verify):
+    if plan := _plan_equal(data, view, offset, epoch, verify=verify):
         return plan
     planned: list[PlannedBatch] = []
     position = 0
@@ -72,17 +69,13 @@ def plan_append(
         if verify and (found := crc32c(view[position + _CRC_START : end])) != crc:
             raise CorruptBatch(f"Record batch whose CRC is {found:08x}, not {crc:08x} as it says")
         _PATCH.pack_into(data, position, offset, length, epoch)  # the CRC covers neither offset nor epoch
-        planned.append((size, offset + delta, newest, chain))
-        if chain is not None:
-            chain = chain_next(chain, data[position : position + HEADER_BYTES])
+        planned.append((size, offset + delta, newest))
         offset += count
         position = end
-    return planned, offset, chain
+    return planned, offset
 
 
-def _plan_equal(
-    data: Buffer, view: memoryview, offset: int, epoch: int, chain: int | None, *, verify: bool
-) -> Plan | None:
+def _plan_equal(data: Buffer, view: memoryview, offset: int, epoch: int, *, verify: bool) -> Plan | None:
     """The same for several of one size, at once; None when they are not, or one is bad, and nothing has happened then.
 
     Devices send the same again and again. Column by column that costs half of what it does batch by batch.
@@ -102,28 +95,24 @@ def _plan_equal(
         or reduce(or_, attributes) & SEQUENCED
         or not 1 <= min(counts) <= max(counts) <= DECODED_RECORDS_MAX
         or list(map(sub, counts, deltas)).count(1) != batches
-        or (verify and tuple(map(crc32c, map(view.__getitem__, _slices(size, _CRC_START, size, batches)))) != crcs)
+        or (verify and tuple(map(crc32c, map(view.__getitem__, _checked_by_crc(size, batches)))) != crcs)
     ):
         return None
     bases = list(accumulate(counts, initial=offset))
     deque(map(_PATCH.pack_into, repeat(data), starts, bases, repeat(length), repeat(epoch)), maxlen=0)
-    chains: Sequence[int | None] = [None] * (batches + 1)
-    if chain is not None:
-        chains = chain_all(chain, map(data.__getitem__, _slices(size, 0, HEADER_BYTES, batches)))
-    planned = zip(repeat(size, batches), map(add, bases, deltas), newests, chains)  # noqa: B905 - the last are what follows
-    return list(planned), bases[-1], chains[-1]
+    return list(zip(repeat(size, batches), map(add, bases, deltas), newests, strict=True)), bases[-1]
 
 
-def _slices(size: int, start: int, end: int, batches: int) -> Iterable[slice]:
-    """From `start` to `end` of each of so many batches of this size."""
+def _checked_by_crc(size: int, batches: int) -> Iterable[slice]:
+    """What the CRC of each of so many batches of this size covers."""
     if batches <= _SLICES:
-        return islice(_first_slices(size, start, end), batches)
-    return (slice(at + start, at + end) for at in range(0, size * batches, size))
+        return islice(_first_slices(size), batches)
+    return (slice(at + _CRC_START, at + size) for at in range(0, size * batches, size))
 
 
 @lru_cache(16)
-def _first_slices(size: int, start: int, end: int) -> tuple[slice, ...]:
-    return tuple(slice(at + start, at + end) for at in range(0, size * _SLICES, size))
+def _first_slices(size: int) -> tuple[slice, ...]:
+    return tuple(slice(at + _CRC_START, at + size) for at in range(0, size * _SLICES, size))
 
 
 @lru_cache(16)

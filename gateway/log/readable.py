@@ -38,6 +38,10 @@ class Readable(ABC):
     def _write_gathered(self) -> None:
         """Have in the file what the indexes tell of. Raises `LogFailed`."""
 
+    @abstractmethod
+    def _note_written(self) -> None:
+        """Have in indexes and chain what was appended."""
+
     @property
     def last_stable_offset(self) -> int:
         """What read_committed may see: below every transaction that is open or whose marker is not on disk."""
@@ -78,11 +82,13 @@ class Readable(ABC):
 
     def offset_for_timestamp(self, timestamp_ms: int) -> tuple[int, int] | None:
         """Offset and timestamp of the first record at or after a time, or None."""
+        self._note_written()
         self._write_gathered()  # the search reads headers up to the segment's end
         return self._segments.offset_for_timestamp(timestamp_ms, self.log_start_offset, self.synced_offset)
 
     def newest_timestamp(self) -> tuple[int, int] | None:
         """Offset and timestamp of the newest record (ListOffsets -3), or None; None too when that one was deleted."""
+        self._note_written()
         found = self._segments.newest_timestamp()
         return None if found is None or found[0] < self.log_start_offset else found
 
@@ -91,6 +97,7 @@ class Readable(ABC):
         # From the files' first offset on: a batch of which records are deleted is the link to the next.
         if not self._segments.all()[0].base_offset <= offset <= self.log_end_offset:
             return None
+        self._note_written()
         if offset == self.log_end_offset:
             return self._chain
         self._write_gathered()

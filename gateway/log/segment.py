@@ -10,7 +10,7 @@ import errno
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from operator import itemgetter
 
@@ -90,16 +90,25 @@ class Segment:
 
     def note(self, size: int, last_offset: int, max_timestamp: int, chain: int | None) -> None:
         """Index one batch appended at `self.size`; `chain` is the value before it (Kafka: LogSegment.append)."""
-        self.note_all([(size, last_offset, max_timestamp, chain)])
+        position = self.size
+        self.grow(size, last_offset + 1)
+        self.note_all(position, [(size, last_offset, max_timestamp)], None if chain is None else [chain])
 
-    def note_all(self, batches: list[tuple[int, int, int, int | None]]) -> None:
-        """The same for several that follow one another, at least one."""
+    def grow(self, size: int, next_offset: int) -> None:
+        """So much has been appended; `note_all` is told of each batch of it sooner or later, in order."""
+        self.size += size
+        self.next_offset = next_offset
+
+    def note_all(self, position: int, batches: list[tuple[int, int, int]], chains: Sequence[int] | None) -> None:
+        """Index batches that follow one another from `position` on, at least one; `chains` are the values before each.
+
+        A batch is its size, last offset and newest timestamp.
+        """
         if len(batches) >= _MANY:
-            self._note_many(batches)
+            self._note_many(position, batches, chains)
             return
-        base, interval = self.base_offset, self.index_interval_bytes
-        position, unindexed, last_offset = self.size, self.unindexed, base
-        for size, last_offset, max_timestamp, chain in batches:
+        base, interval, unindexed = self.base_offset, self.index_interval_bytes, self.unindexed
+        for slot, (size, last_offset, max_timestamp) in enumerate(batches):
             if max_timestamp > self.newest_timestamp:
                 self.newest_timestamp = max_timestamp
                 self.newest_offset = last_offset
@@ -107,35 +116,32 @@ class Segment:
                 self.index.append(last_offset - base, position)
                 self.times.append(self.newest_timestamp, self.newest_offset - base)
                 unindexed = 0
-                if chain is not None:
+                if chains is not None:
                     self.anchor_positions.append(position)
-                    self.anchor_chains.append(chain)
+                    self.anchor_chains.append(chains[slot])
             position += size
             unindexed += size
-        self.size, self.unindexed = position, unindexed
-        self.next_offset = last_offset + 1
+        self.unindexed = unindexed
 
-    def _note_many(self, batches: list[tuple[int, int, int, int | None]]) -> None:
+    def _note_many(self, position: int, batches: list[tuple[int, int, int]], chains: Sequence[int] | None) -> None:
         """The same: only the batches that get an entry are looked at one by one."""
-        starts = list(accumulate(map(_SIZE, batches), initial=self.size))
+        starts = list(accumulate(map(_SIZE, batches), initial=position))
         end = starts.pop()
-        base, done, indexed_at = self.base_offset, 0, self.size - self.unindexed
+        base, done, indexed_at = self.base_offset, 0, position - self.unindexed
         while (slot := bisect_right(starts, indexed_at + self.index_interval_bytes, done)) < len(batches):
             self._note_newest(batches[done : slot + 1])
             self.index.append(batches[slot][1] - base, starts[slot])
             self.times.append(self.newest_timestamp, self.newest_offset - base)
-            chain = batches[slot][3]
-            if chain is not None:
+            if chains is not None:
                 self.anchor_positions.append(starts[slot])
-                self.anchor_chains.append(chain)
+                self.anchor_chains.append(chains[slot])
             done, indexed_at = slot + 1, starts[slot]
         if done < len(batches):
             self._note_newest(batches[done:])
-        self.size, self.unindexed = end, end - indexed_at
-        self.next_offset = batches[-1][1] + 1
+        self.unindexed = end - indexed_at
 
-    def _note_newest(self, batches: list[tuple[int, int, int, int | None]]) -> None:
-        _, last_offset, newest, _ = max(batches, key=_NEWEST)  # the first of those that are equally new
+    def _note_newest(self, batches: list[tuple[int, int, int]]) -> None:
+        _, last_offset, newest = max(batches, key=_NEWEST)  # the first of those that are equally new
         if newest > self.newest_timestamp:
             self.newest_timestamp, self.newest_offset = newest, last_offset
 

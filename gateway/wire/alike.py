@@ -12,11 +12,13 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate, repeat
 from typing import Any
 
+from gateway.log.partition import PartitionLog
 from gateway.wire.compiler import Body, encoder
 from gateway.wire.errors import ErrorCode
 from gateway.wire.framing import Buffer, join_frame
 from gateway.wire.primitives import encode_uvarint
 from gateway.wire.schema import BY_KEY, ApiKey
+from gateway.wire.waits import Waits
 
 _CORRELATION_AT, _COMMON_AT = 4, 8  # in a request's frame: API key and version, correlation id, then the client id
 _LENGTH = struct.Struct(">i")
@@ -29,7 +31,7 @@ _ROW_BYTES_MAX = 4 << 10  # what is longer is not worth a copy
 
 
 class Run:
-    """Some of them that came together. Once appended it waits for the disk as one, and `reply` is called with it."""
+    """Some of them that came together. Appended as one, they are on disk at once, or wait for that as one."""
 
     __slots__ = (
         "_reply",
@@ -38,8 +40,10 @@ class Run:
         "correlation_ids",
         "counts",
         "deadline_ms",
+        "end_offset",
         "error_code",
-        "log_start_offset",
+        "generation",
+        "log",
         "records",
         "waits",
     )
@@ -50,22 +54,31 @@ class Run:
         self.records = records  # views of what was received, or copies
         self.deadline_ms = 0.0
 
-    def appended(
-        self,
-        reply: Callable[[Run], None],
-        waits: set[Any],
-        counts: Sequence[int],
-        base_offset: int,
-        log_start_offset: int,
-    ) -> None:
-        """Their batches, of so many records each, lie behind one another in the log; `waits` is left at the end."""
-        self._reply = reply
-        self.waits = waits
+    def appended(self, log: PartitionLog, counts: Sequence[int], base_offset: int, end_offset: int) -> None:
+        """Their batches, of so many records each, lie behind one another in the log."""
+        self.log = log
+        self.generation = log.generation
         self.counts = counts
         self.base_offset = base_offset
-        self.log_start_offset = log_start_offset
+        self.end_offset = end_offset
         self.error_code = 0
         self.records = ()  # their memory is the receiver's again
+
+    @property
+    def is_synced(self) -> bool:
+        """Whether they are on disk."""
+        return self.log.synced_offset >= self.end_offset and self.log.generation == self.generation
+
+    def wait(self, reply: Callable[[Run], None], waits: Waits) -> None:
+        """Have `reply` called with this once they are on disk, or will not be, or have taken too long."""
+        self._reply = reply
+        self.waits = waits.open
+        if self.log.generation != self.generation:
+            self.failed()
+            return
+        if self.log.synced_offset < self.end_offset:
+            waits.add(self, self.alike.body["timeout_ms"])
+        self.log.when_synced(self.end_offset, self, self.failed)
 
     def __call__(self) -> None:
         """They are on disk."""
@@ -87,7 +100,7 @@ class Run:
     def answers(self) -> bytes:
         """The frames of all answers."""
         return self.alike.answers(
-            self.correlation_ids, self.counts, self.base_offset, self.log_start_offset, self.error_code
+            self.correlation_ids, self.counts, self.base_offset, self.log.log_start_offset, self.error_code
         )
 
 

@@ -29,9 +29,9 @@ def handle(broker: Broker, request: Request, peer: Peer, reply: Reply) -> None:
     _HANDLERS[request.api](broker, request, peer, reply)
 
 
-def handle_run(broker: Broker, run: Run, peer: Peer, reply: Callable[[Run], None]) -> bool:
-    """Have several Produces of one connection handled as one, if they may; see `produce.produce_run`."""
-    return peer.rights is None and produce.produce_run(broker, run, reply)
+def append_run(broker: Broker, run: Run, peer: Peer) -> bool:
+    """Have several Produces of one connection handled as one, if they may; see `produce.append_run`."""
+    return peer.rights is None and produce.append_run(broker, run)
 
 
 def _now(handler: Callable[[Broker, Request, Peer], Body]) -> Handler:

@@ -7,7 +7,7 @@ Versions 0-2 are advertised and refused: older librdkafka compresses only for a 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache, partial, reduce
 from operator import or_
 from typing import Any
@@ -104,8 +104,8 @@ def produce(broker: Broker, request: Request, peer: Peer, reply: Reply) -> None:
         broker.waits.add(wait, body["timeout_ms"])
 
 
-def produce_run(broker: Broker, run: Run, reply: Callable[[Run], None]) -> bool:
-    """Append the batches of requests that are alike at once: one write, one wait, one call of `reply`.
+def append_run(broker: Broker, run: Run) -> bool:
+    """Append the batches of requests that are alike at once, in one write; their answer waits for the disk.
 
     Returns whether; when not, nothing has happened, and they are to be handled one by one.
     """
@@ -124,11 +124,7 @@ def produce_run(broker: Broker, run: Run, reply: Callable[[Run], None]) -> bool:
     broker.requests[ApiKey.PRODUCE] += len(counts)
     broker.produced_batches += len(counts)
     broker.produced_bytes += len(data)
-    waits = broker.waits
-    run.appended(reply, waits.open, counts, done.base_offset, log.log_start_offset)
-    if log.synced_offset < done.next_offset:
-        waits.add(run, alike.body["timeout_ms"])
-    log.when_synced(done.next_offset, run, run.failed)
+    run.appended(log, counts, done.base_offset, done.next_offset)
     return True
 
 

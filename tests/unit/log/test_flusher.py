@@ -277,6 +277,27 @@ def test_the_loop_syncs_again_once_the_thread_has_found_the_disk_quick() -> None
     assert threads > 13
 
 
+def test_what_nobody_waits_for_is_done_behind_the_sync_that_was_held() -> None:
+    _, _, log, flusher = timed(0, 0.2)
+    done = list[int]()
+    flusher.later(lambda: done.append(log.completed))
+    assert done == [0]  # nothing was held: at once
+    for turn in (1, 2):
+        flusher.hold()
+        flusher.written(log, 10)
+        flusher.later(lambda: done.append(log.completed))
+        if turn == 2:
+            flusher.sync_held()
+            assert log.completed == 2
+        assert done == [0, 1][:turn]
+        flusher.let_go()
+        assert done == [0, 1, 2][: turn + 1]
+    flusher.stop()
+    flusher.written(log, 10)
+    flusher.sync_held()  # nobody has held it
+    assert flusher.rounds == 2
+
+
 def test_what_is_held_is_synced_when_it_is_let_go_and_not_a_turn_later() -> None:
     _, loop, log, flusher = timed(0, 0.2)
     flusher.let_go()

@@ -7,10 +7,8 @@ from random import Random
 import pytest
 
 from gateway.log import plan
-from gateway.log.chain import CHAIN_START, chain_next
 from gateway.log.errors import CorruptBatch
-from gateway.log.layout import HEADER_BYTES
-from tests.support.logs import batch
+from tests.support.logs import NOW_MS, batch
 
 
 def spoilt(random: Random, batches: list[bytearray]) -> None:
@@ -42,9 +40,8 @@ def test_at_once_is_as_one_by_one(seed: int, monkeypatch: pytest.MonkeyPatch) ->
 
     def planned(data: bytes, **options: bool) -> tuple[object, bytes]:
         own = bytearray(data)
-        chain = CHAIN_START if options.pop("chained") else None
         try:
-            return plan.plan_append(own, 1_000, 7, chain, **options), bytes(own)
+            return plan.plan_append(own, 1_000, 7, **options), bytes(own)
         except CorruptBatch as error:
             return str(error), b""
 
@@ -57,13 +54,13 @@ def test_at_once_is_as_one_by_one(seed: int, monkeypatch: pytest.MonkeyPatch) ->
         if random.random() < 0.5:
             spoilt(random, batches)
         data = b"".join(batches)
-        options = {"verify": random.random() < 0.8, "chained": random.random() < 0.8}
+        options = {"verify": random.random() < 0.8}
         with monkeypatch.context() as patched:
             patched.setattr(plan, "_plan_equal", lambda *arguments, **options: None)
             expected = planned(data, **options)
         assert planned(data, **options) == expected
         own = bytearray(data)
-        if quick(own, memoryview(own), 1_000, 7, None, verify=options["verify"]) is not None:
+        if quick(own, memoryview(own), 1_000, 7, verify=options["verify"]) is not None:
             at_once += 1
         else:
             assert own == data  # nothing has happened
@@ -72,29 +69,22 @@ def test_at_once_is_as_one_by_one(seed: int, monkeypatch: pytest.MonkeyPatch) ->
     assert refused > 20
 
 
-def test_offsets_epoch_and_chain_are_those_of_batches_behind_one_another() -> None:
+def test_offsets_and_epoch_are_those_of_batches_behind_one_another() -> None:
     data = bytearray(batch(b"a", b"b") * 3)
     size = len(data) // 3
-    batches, end, chain = plan.plan_append(data, 10, 5, CHAIN_START, verify=True)
+    planned, end = plan.plan_append(data, 10, 5, verify=True)
+    assert planned == [(size, last_offset, NOW_MS + 1) for last_offset in (11, 13, 15)]
+    assert end == 16
     assert [int.from_bytes(data[size * n : size * n + 8], "big") for n in range(3)] == [10, 12, 14]
     assert [data[size * n + 12 : size * n + 16] for n in range(3)] == [b"\0\0\0\x05"] * 3
-    chains = [CHAIN_START]
-    for n in range(3):
-        chains.append(chain_next(chains[-1], data[size * n : size * n + HEADER_BYTES]))
-    assert [(each[0], each[1], each[3]) for each in batches] == [
-        (size, 11, chains[0]),
-        (size, 13, chains[1]),
-        (size, 15, chains[2]),
-    ]
-    assert (end, chain) == (16, chains[3])
 
 
 def test_a_hundred_of_one_size_are_planned_as_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     data = b"".join(bytes(batch(bytes([number]) * 50)) for number in range(100))
     at_once, alone = bytearray(data), bytearray(data)
-    planned = plan._plan_equal(at_once, memoryview(at_once), 5, 3, CHAIN_START, verify=True)
+    planned = plan._plan_equal(at_once, memoryview(at_once), 5, 3, verify=True)
     assert planned is not None
     monkeypatch.setattr(plan, "_plan_equal", lambda *_, **__: None)
-    assert planned == plan.plan_append(alone, 5, 3, CHAIN_START, verify=True)
+    assert planned == plan.plan_append(alone, 5, 3, verify=True)
     assert at_once == alone
     assert len(planned[0]) == 100

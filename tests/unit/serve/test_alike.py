@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
 import pytest
 
 from gateway.connection import Connection
+from gateway.log.plan import PlannedBatch
+from gateway.log.segment import Segment
 from gateway.log.settings import LogSettings
 from gateway.log.store import LogStore
 from gateway.serve import KafkaListener
@@ -215,6 +217,12 @@ class Pipe:
         parts = [self.store.partition("t", index) for index in range(2)]
         return [part.read(0, 1 << 24).data for part in parts if part is not None]
 
+    def indexed(self) -> list[object]:
+        parts = [part for index in range(2) if (part := self.store.partition("t", index)) is not None]
+        chains = [[part.chain_at(offset) for offset in range(part.log_end_offset + 1)] for part in parts]
+        times = [part.newest_timestamp() for part in parts]
+        return [chains, times, [part.active_segment.index_files() for part in parts]]
+
 
 def request(random: Random, correlation_id: int) -> bytes:
     """Mostly alike, and whatever else may come between them."""
@@ -236,16 +244,19 @@ def request(random: Random, correlation_id: int) -> bytes:
     return frame(version, correlation_id, bytes(records), index=random.choice([0, 0, 0, 0, 0, 1, 2]))
 
 
+@pytest.mark.parametrize("alone", [None, True])
 @pytest.mark.parametrize("seed", range(12))
-def test_together_is_as_one_by_one(seed: int) -> None:
+def test_together_is_as_one_by_one(seed: int, alone: bool | None) -> None:
     """The same bytes, cut anywhere, with syncs between that may fail: the same bytes come back, the same are stored."""
     random = Random(seed)
-    pipes = Pipe(together=True), Pipe(together=False)
+    pipes = Pipe(together=True, alone=alone), Pipe(together=False, alone=alone)
     stream = b"".join(request(random, number) for number in range(150))
     while stream:
         size = random.choice([1, 100, 700, 5_000, 20_000])
         fails = random.random() < 0.05
         for pipe in pipes:
+            if fails and alone:
+                pipe.disk.fail_next["sync"] = OSError(5, "Input/output error")
             pipe.receive(stream[:size])
             if fails:
                 pipe.disk.fail_next["sync"] = OSError(5, "Input/output error")
@@ -256,8 +267,11 @@ def test_together_is_as_one_by_one(seed: int) -> None:
     together, one_by_one = pipes
     assert together.sent == one_by_one.sent
     assert together.stored() == one_by_one.stored()
+    assert together.indexed() == one_by_one.indexed()
     assert together.broker.status() == one_by_one.broker.status()
     assert len(together.sent) > 4_000
+    for pipe in pipes:
+        pipe.store.close()
 
 
 def test_a_pipeline_of_produces_is_one_append_and_one_answer() -> None:
@@ -311,4 +325,33 @@ def test_what_comes_alone_is_synced_and_answered_in_the_turn_that_brought_it(alo
         pipe.turn()
         assert pipe.writes == turn + 1
         assert pipe.store.flusher.rounds_in_loop == turn + 1
+    pipe.store.close()
+
+
+def test_what_comes_alone_is_answered_before_it_is_indexed(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = Pipe(together=True, alone=True)
+    noted, note_all = list[int](), Segment.note_all
+
+    def noting(segment: Segment, position: int, batches: list[PlannedBatch], chains: Sequence[int] | None) -> None:
+        noted.append(pipe.writes)
+        note_all(segment, position, batches, chains)
+
+    monkeypatch.setattr(Segment, "note_all", noting)
+    for turn in (1, 2):
+        pipe.receive(b"".join(frame(7, number, batch(b"v")) for number in range(3)))
+        assert pipe.writes == turn
+    assert noted[-1] == 2
+    pipe.store.close()
+
+
+def test_what_comes_alone_hears_in_the_same_turn_that_the_disk_failed() -> None:
+    pipe = Pipe(together=True, alone=True)
+    pipe.receive(frame(7, 0, batch(b"first")))
+    pipe.sent = b""
+    pipe.disk.fail_next["sync"] = OSError(5, "Input/output error")
+    pipe.receive(b"".join(frame(7, number, batch(b"v")) for number in range(3)))
+    size = len(pipe.sent) // 3
+    code_at = 4 + 4 + 4 + 2 + 1 + 4 + 4
+    assert [pipe.sent[size * n + code_at : size * n + code_at + 2] for n in range(3)] == [b"\0\x38"] * 3
+    assert (pipe.connection.outstanding, len(pipe.broker.waits.open)) == (0, 0)
     pipe.store.close()
