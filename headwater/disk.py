@@ -306,11 +306,11 @@ class ForgetfulDisk:
 
     def _sync_directory(self, path: str) -> None:
         inside = path.rstrip("/") + "/"
-        for name in [p for p in self._durable if p.startswith(inside) and p not in self._live]:
+        for name in [p for p in list(self._durable) if p.startswith(inside) and p not in self._live]:
             child = inside + name[len(inside) :].partition("/")[0]
             if child == name or child not in self._directories:  # a directory that is gone takes all in it along
                 del self._durable[name]
-        for name, file in self._live.items():
+        for name, file in list(self._live.items()):  # the loop makes files while the flusher syncs
             if posixpath.dirname(name) == path:
                 self._durable[name] = file
 
