@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate, repeat
+from operator import add, itemgetter
 
 from gateway.log.chain import chain_all
 from gateway.log.layout import HEADER_BYTES
 from gateway.log.plan import PlannedBatch
 from gateway.log.records import Buffer
 from gateway.log.segment import Segment
+
+_SIZE = itemgetter(0)
 
 
 class Unnoted:
@@ -36,7 +40,6 @@ class Unnoted:
 
 
 def _headers(data: Buffer, batches: Sequence[PlannedBatch]) -> Iterator[Buffer]:
-    position = 0
-    for size, _, _ in batches:
-        yield data[position : position + HEADER_BYTES]
-        position += size
+    starts = list(accumulate(map(_SIZE, batches), initial=0))
+    starts.pop()
+    return map(data.__getitem__, map(slice, starts, map(add, starts, repeat(HEADER_BYTES))))
