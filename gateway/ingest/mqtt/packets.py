@@ -1,7 +1,8 @@
 """MQTT 3.1.1 packets (OASIS standard, 29 October 2014): bytes to tuples and back. No state, no I/O.
 
-References like [MQTT-2.2.2-2] are that document's numbered statements. Every function raises `MqttError`, and nothing
-else, on bytes that break one. What MQTT 5 does differently is in `packets5`.
+References like [MQTT-2.2.2-2; 5: 2.1.3-1] are that document's numbered statements, then those of MQTT 5 where they have
+other numbers. Every function raises `MqttError`, and nothing else, on bytes that break one. What MQTT 5 does
+differently is in `packets5`.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class Publish(NamedTuple):
     retain: bool
 
 
-# The flags that each packet must carry [MQTT-2.2.2-2]; PUBLISH has its own.
+# The flags that each packet must carry [MQTT-2.2.2-1; 5: 2.1.3-1]; PUBLISH has its own.
 _FLAGS = {
     PacketType.CONNECT: 0,
     PacketType.CONNACK: 0,
@@ -134,7 +135,7 @@ def read_header(
     if not 1 <= kind <= (15 if level == 5 else 14):
         raise MqttError(f"packet type {kind} is reserved")
     if kind != PacketType.PUBLISH and flags != _FLAGS[PacketType(kind)]:
-        raise MqttError(f"{PacketType(kind).name} with flags {flags:#06b} [MQTT-2.2.2-2]")
+        raise MqttError(f"{PacketType(kind).name} with flags {flags:#06b} [MQTT-2.2.2-2; 5: 2.1.3-1]")
     size = at - position + length
     if size > size_max:
         what = f"a packet of {size} bytes; {size_max} is the most here: {limit} in [mqtt]"
@@ -148,7 +149,7 @@ def begins_connect_5(data: bytes | bytearray, position: int) -> bool:
 
 
 def read_text(data: bytes, position: int, end: int) -> tuple[str, int]:
-    """A UTF-8 string with its two-byte length; no NUL, no surrogates [MQTT-1.5.3-1, -2]."""
+    """A UTF-8 string with its two-byte length; no NUL, no surrogates [MQTT-1.5.3-1, 1.5.3-2; 5: 1.5.4-1, 1.5.4-2]."""
     raw, position = read_binary(data, position, end)
     return check_text(raw), position
 
@@ -158,9 +159,9 @@ def check_text(raw: bytes) -> str:
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
-        raise MqttError(f"a string that is not UTF-8 (byte {error.start}) [MQTT-1.5.3-1]") from None
+        raise MqttError(f"a string that is not UTF-8 (byte {error.start}) [MQTT-1.5.3-1; 5: 1.5.4-1]") from None
     if "\0" in text:
-        raise MqttError("a string with NUL [MQTT-1.5.3-2]")
+        raise MqttError("a string with NUL [MQTT-1.5.3-2; 5: 1.5.4-2]")
     return text
 
 
@@ -176,7 +177,7 @@ def read_binary(data: bytes, position: int, end: int) -> tuple[bytes, int]:
 
 
 def check_topic(raw: bytes) -> str:
-    """A topic name: not empty, no wildcard [MQTT-3.3.2-2, -4.7.3-1]."""
+    """A topic name: not empty, no wildcard [MQTT-3.3.2-2, 4.7.3-1]."""
     if not raw:
         raise MqttError("an empty topic name [MQTT-4.7.3-1]")
     if b"+" in raw or b"#" in raw:
@@ -185,7 +186,7 @@ def check_topic(raw: bytes) -> str:
 
 
 def check_filter(raw: bytes) -> str:
-    """A topic filter: not empty; `+` fills a level, `#` is the last one [MQTT-4.7.1-2, -4.7.1-3, -4.7.3-1]."""
+    """A topic filter: not empty; `+` fills a level, `#` is the last one [MQTT-4.7.1-2, 4.7.1-3, 4.7.3-1]."""
     if not raw:
         raise MqttError("an empty topic filter [MQTT-4.7.3-1]")
     text = check_text(raw)
@@ -193,9 +194,9 @@ def check_filter(raw: bytes) -> str:
         levels = text.split("/")
         for number, level in enumerate(levels, 1):
             if "#" in level and (level != "#" or number != len(levels)):
-                raise MqttError("a topic filter with “#” elsewhere than as its last level [MQTT-4.7.1-2]")
+                raise MqttError("a topic filter with “#” elsewhere than as its last level [MQTT-4.7.1-2; 5: 4.7.1-1]")
             if "+" in level and level != "+":
-                raise MqttError("a topic filter with “+” beside other characters [MQTT-4.7.1-3]")
+                raise MqttError("a topic filter with “+” beside other characters [MQTT-4.7.1-3; 5: 4.7.1-2]")
     return text
 
 
@@ -215,7 +216,7 @@ def read_connect(data: bytes, position: int, end: int) -> Connect:
         raise MqttError("CONNECT with its reserved flag set [MQTT-3.1.2-3]")
     has_will, will_qos = bool(flags & 4), flags >> 3 & 3
     if will_qos == 3 or (not has_will and (will_qos or flags & 0x20)):
-        raise MqttError("CONNECT with will flags that contradict each other [MQTT-3.1.2-11, -14]")
+        raise MqttError("CONNECT with will flags that contradict each other [MQTT-3.1.2-13, 3.1.2-14, 3.1.2-15]")
     if flags & 0x40 and not flags & 0x80:
         raise MqttError("CONNECT with a password and no user name [MQTT-3.1.2-22]")
     client_id, position = read_text(data, position, end)
@@ -248,12 +249,12 @@ def read_publish(data: bytes, flags: int, position: int, end: int) -> Publish:
 
 
 def read_packet_id(data: bytes, position: int, end: int) -> tuple[int, int]:
-    """A packet identifier, never 0 [MQTT-2.3.1-1]."""
+    """A packet identifier, never 0 [MQTT-2.3.1-1; 5: 2.2.1-3]."""
     if position + 2 > end:
         raise MqttError("a packet without its packet identifier")
     packet_id = data[position] << 8 | data[position + 1]
     if not packet_id:
-        raise MqttError("packet identifier 0 [MQTT-2.3.1-1]")
+        raise MqttError("packet identifier 0 [MQTT-2.3.1-1; 5: 2.2.1-3]")
     return packet_id, position + 2
 
 
@@ -266,7 +267,7 @@ def read_acknowledgement(data: bytes, position: int, end: int) -> int:
 
 
 def read_filters(data: bytes, position: int, end: int, *, with_qos: bool) -> tuple[int, list[str]]:
-    """The body of SUBSCRIBE (`with_qos`) or UNSUBSCRIBE: packet identifier, topic filters [MQTT-3.8.3-3, -3.10.3-2]."""
+    """The body of SUBSCRIBE (`with_qos`) or UNSUBSCRIBE: packet identifier, topic filters [MQTT-3.8.3-3, 3.10.3-2]."""
     packet_id, position = read_packet_id(data, position, end)
     filters = []
     while position < end:
@@ -274,10 +275,10 @@ def read_filters(data: bytes, position: int, end: int, *, with_qos: bool) -> tup
         filters.append(check_filter(raw))
         if with_qos:
             if position >= end or data[position] > 2:
-                raise MqttError("SUBSCRIBE with a bad requested QoS [MQTT-3-8.3-4]")
+                raise MqttError("SUBSCRIBE with a bad requested QoS [MQTT-3.8.3-4]")
             position += 1
     if not filters:
-        raise MqttError("no topic filter [MQTT-3.8.3-3, -3.10.3-2]", ReasonCode.PROTOCOL_ERROR)
+        raise MqttError("no topic filter [MQTT-3.8.3-3, 3.10.3-2]", ReasonCode.PROTOCOL_ERROR)
     return packet_id, filters
 
 

@@ -50,7 +50,7 @@ def read_connect(data: bytes, position: int, end: int) -> Connect:
         raise MqttError("CONNECT with its reserved flag set [MQTT-3.1.2-3]")
     has_will, will_qos = bool(flags & 4), flags >> 3 & 3
     if will_qos == 3 or (not has_will and (will_qos or flags & 0x20)):
-        raise MqttError("CONNECT with will flags that contradict each other [MQTT-3.1.2-11, -12, -13]")
+        raise MqttError("CONNECT with will flags that contradict each other [MQTT-3.1.2-11, 3.1.2-12, 3.1.2-13]")
     found, position = read_properties(data, position + 3, end, props.CONNECT)
     if Property.AUTHENTICATION_DATA in found and Property.AUTHENTICATION_METHOD not in found:
         raise MqttError("authentication data without a method", ReasonCode.PROTOCOL_ERROR)
@@ -153,7 +153,7 @@ def read_subscribe(data: bytes, position: int, end: int) -> tuple[int, list[str]
 def _check_share(name: str) -> None:
     _, group, *rest = name.split("/", 2)
     if not group or "+" in group or "#" in group or not rest or not rest[0]:
-        raise MqttError("a shared subscription without a name or filter [MQTT-4.8.2-1, -4.8.2-2]")
+        raise MqttError("a shared subscription without a name or filter [MQTT-4.8.2-1, 4.8.2-2]")
 
 
 def read_unsubscribe(data: bytes, position: int, end: int) -> tuple[int, list[str]]:

@@ -1,6 +1,6 @@
 """MQTT 5 properties (section 2.2.2): identifiers, types, where each may stand, and bounds on how many.
 
-References like [MQTT-2.2.2-2] are numbered statements of the OASIS standard of 7 March 2019. Reading raises
+References like [MQTT-1.5.5-1] are numbered statements of the OASIS standard of 7 March 2019. Reading raises
 `MqttError`, and nothing else; its work is bounded by `USER_PROPERTIES_MAX` user properties, for every other
 property may stand in a packet once.
 """
@@ -176,7 +176,7 @@ def read_properties(data: bytes, position: int, end: int, place: Place) -> tuple
         # every identifier that exists fits one byte, so a longer one is unknown
         identifier = data[position]
         if identifier not in place.allowed:
-            raise MqttError(f"property 0x{identifier:02x} in {place.name} [MQTT-2.2.2-2]")
+            raise MqttError(f"property 0x{identifier:02x} in {place.name}, where it cannot stand (2.2.2.2)")
         key = Property(identifier)
         position += 1
         if key is P.USER_PROPERTY:
