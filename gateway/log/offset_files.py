@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from gateway.log import checkpoints
 from gateway.log.checkpoints import Offsets
-from headwater.disk import Disk, read_or_none
+from headwater.disk import Disk, read_checked, read_or_none
 
 Key = tuple[str, int]
 """(topic, partition)"""
@@ -25,12 +25,20 @@ class OffsetFiles:
         self._log_dir = log_dir
         self._lock = threading.Lock()
         self.recovery_points: Offsets = {}
+        self.points_lost = False  # the file of recovery points was there, and says nothing: a log may end anywhere
         self.starts: Offsets = {}
         self.cleaned: Offsets = {}
 
     def read(self) -> None:
         """Whatever of them is there; what is missing or damaged is empty."""
-        self.recovery_points = self._read(checkpoints.RECOVERY_POINTS)
+        try:
+            self.recovery_points = checkpoints.decode_offsets(
+                read_checked(self._disk, f"{self._log_dir}/{checkpoints.RECOVERY_POINTS}")
+            )
+        except FileNotFoundError:
+            self.recovery_points = {}
+        except ValueError:
+            self.recovery_points, self.points_lost = {}, True
         self.starts = self._read(checkpoints.LOG_STARTS)
         self.cleaned = self._read(checkpoints.CLEANED)
 

@@ -8,6 +8,7 @@ from the newest good producer snapshot on are read whole, with their CRCs; older
 - A bad range with good batches after it, or below the recovery point, is damage: its bytes are copied to quarantine,
   the good part before it stays, the good part after it becomes a segment of its own, and lost offsets are not reused.
 - A segment is cut at its successor's base (what a failed sync left behind).
+- Where the checkpoint of recovery points is damaged too, a hole before a good segment counts as damage.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class Recoverer:
         self,
         files: PartitionFiles,
         *,
-        recovery_point: int,
+        recovery_point: int | None,
         log_start_offset: int,
         quarantine: str,
         compacted: bool = False,
@@ -83,7 +84,8 @@ class Recoverer:
         self._files = files
         self._disk = files.disk
         self._directory = files.directory
-        self._point = recovery_point
+        self._point = recovery_point or 0
+        self._point_lost = recovery_point is None  # nobody can tell what was on disk for certain
         self._log_start = log_start_offset
         self._quarantine = quarantine
         self._compacted = compacted  # gaps between batches are as they should be, and there is no hash chain
@@ -231,7 +233,7 @@ class Recoverer:
             segment = self._read_whole(base, following[0] if following else None, replay)
             if not following:
                 return
-            if segment.next_offset < following[0] and self._point < following[0]:
+            if segment.next_offset < following[0] and self._point < following[0] and not self._point_lost:
                 # Nothing after this segment was ever acknowledged: it goes, and the offsets are used again.
                 self._drop(following)
                 return
@@ -317,8 +319,10 @@ class Recoverer:
         """Up to where the bad end of a segment may have held acknowledged records, with nothing good behind it.
 
         Below the recovery point it did. Above, what was torn never was; of what the disk cannot read nobody can tell,
-        so each offset that it had room for counts.
+        so each offset that it had room for counts. Where the point is lost, so does what the next segment lies behind.
         """
+        if self._point_lost and limit_offset is not None:
+            return limit_offset
         known = self._point if limit_offset is None else min(self._point, limit_offset)
         if not unreadable_bytes(self._disk, segment.handle, segment.size, size):
             return known

@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 
+from gateway.log.checkpoints import RECOVERY_POINTS
 from gateway.log.partition import PartitionLog
 from gateway.log.recovery import Outcome
 from gateway.log.settings import LogSettings
@@ -282,6 +283,31 @@ def test_a_new_segment_whose_predecessor_is_torn_was_never_acknowledged_and_goes
     append(log, b"new")
     store.flush_now()
     assert read_all(log)[-1][1] == b"new"
+
+
+@pytest.mark.parametrize("stop", ["clean", "killed"])
+@pytest.mark.parametrize("lost", ["segment", "its end"])
+def test_a_hole_is_no_end_where_the_recovery_point_is_damaged_too(stop: str, lost: str) -> None:
+    disk = ForgetfulDisk()
+    _, log = filled(disk, close=stop == "clean")
+    expected = read_all(log)
+    hole, following = bases(disk)[-3:-1]
+    if lost == "segment":
+        disk.remove(segment_path(hole))
+        disk.sync_directory(f"{DATA}/log/t-0")
+        first = hole
+    else:
+        first = following - 4
+        start, _ = position_of(disk, hole, first)
+        flip(disk, segment_path(hole), start + 90)
+        overwrite(disk, segment_path(hole), disk.read_file(segment_path(hole))[: start + 200])
+    overwrite(disk, f"{DATA}/log/{RECOVERY_POINTS}", b"0\n")
+    store, log = open_log(disk)
+    (finding,) = store.recovered
+    assert (finding.first_offset, finding.end_offset) == (first, following)
+    assert finding.outcome is (Outcome.RANGE_MISSING if lost == "segment" else Outcome.QUARANTINED)
+    assert read_all(log) == [row for row in expected if not first <= row[0] < following]
+    assert append(log, b"new") == 120
 
 
 def test_leftovers_of_a_half_done_change_are_removed() -> None:
