@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from benchmarks.harness import RESULTS, Run, compare
 from benchmarks.kafka_servers import OURS, Server, Servers, both, create_topic, kafka_version, settle
-from benchmarks.node_produce import send
+from benchmarks.producers import send
 
 NAME = "node-consume"
 TOPIC = "consume"
@@ -66,7 +66,7 @@ def main(
         ours, kafka = running["ours"], running["kafka"]
         for server in (ours, kafka):
             create_topic(server, TOPIC)
-            send(server, TOPIC, load.records, load.size)
+            send(server.bootstrap, TOPIC, load.records, load.size)
             run(server, load)  # warm, and not counted
         return compare(
             NAME,

@@ -87,6 +87,10 @@ def test_node_produce_and_consume_run_beside_kafka(tmp_path: Path, servers: Serv
     check_report(report, tmp_path)
     assert report["ratio"]["null"] > 0
     assert report["details"]["null"]["store_cpu_us"] > 0
+    loads = {"node-produce-2": node_produce.Load(records=500, warm=10, producers=2)}
+    report = node_produce.main(loads=loads, rounds=1, results=tmp_path, servers=servers)["node-produce-2"]
+    check_report(report, tmp_path)
+    assert report["details"]["null"]["ceiling"] > 0
     load = node_consume.Load(records=500)
     check_report(node_consume.main(load=load, rounds=1, results=tmp_path, servers=servers), tmp_path)
 
