@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import chain
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, groupby, repeat
+from typing import Any, NamedTuple, TypeVar, cast
 
 import msgspec
 
@@ -180,7 +180,12 @@ def _tokens(column: list[Any]) -> bytes | list[bytes]:
 
 def _joined(text: Text, count: int) -> list[bytes]:
     """The pieces of each of so many rows as one; a piece that is no list is the same in all of them."""
-    columns = [[piece] * count if isinstance(piece, bytes) else piece for piece in text]
+    columns: list[Iterable[bytes]] = []
+    for is_same, pieces in groupby(text, lambda piece: isinstance(piece, bytes)):
+        if is_same:
+            columns.append(repeat(b"".join(cast("Iterable[bytes]", pieces)), count))
+        else:
+            columns += cast("Iterable[list[bytes]]", pieces)
     return list(map(b"".join, zip(*columns, strict=True)))
 
 
@@ -226,10 +231,13 @@ class Results:
 
 def numbered(header: str, before: str, numbers: range) -> list[bytes]:
     """Header sections of records with this header alone, whose value is `before` and a number."""
-    digits = [b"%d" % number for number in numbers]
-    sizes = range(len(digits[0]), len(digits[-1]) + 1)
-    heads = {size: encode_headers([(header, before.encode() + bytes(size))])[:-size] for size in sizes}
-    return [heads[len(text)] + text for text in digits]
+    found: list[bytes] = []
+    while numbers:
+        size = len(str(numbers[0]))
+        head = encode_headers([(header, before.encode() + bytes(size))])[:-size]
+        found += map(head.__add__, map(b"%d".__mod__, numbers[: 10**size - numbers[0]]))
+        numbers = numbers[10**size - numbers[0] :]
+    return found
 
 
 class Counters(msgspec.Struct):

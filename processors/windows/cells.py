@@ -291,7 +291,6 @@ class Cells:
     def free(self, cells: Ints) -> None:
         """Forget windows."""
         if self._index is not None:
-            self._index.remove(cells, self.key, self.start)
             keys = self.key[cells]
             stale = keys[self._last_cell[keys] == cells]
             self._last_start[stale] = _NO_START

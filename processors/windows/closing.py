@@ -146,13 +146,15 @@ class WindowState(WindowMemory):
         partial = cells[owed & ((state.revision[cells] < 0) | state.early[cells]) & state.live[cells]]
         changed = ~settled | state.dirty[cells] | (complete & lost)
         final = ~owed & changed
-        lost, settled = lost[final], settled[final]
-        first_cause = np.where(state.retro[cells[final]], "backfill", "close")
-        causes = np.where(lost, "lost", np.where(settled, "late", first_cause)).tolist()
         results = self._emit(partial, np.zeros(len(partial), dtype=np.bool_), "backfill", settled=False)
-        results += self._emit(cells[final], ~lost, causes, settled=True)
-        state.rest(cells[~owed])
-        state.need(cells[owed & changed])
+        told, lost = (cells, lost) if final.all() else (cells[final], lost[final])
+        causes = _causes(lost, settled[final], state.retro[told])
+        results += self._emit(told, ~lost, causes, settled=True)
+        if owed.any():
+            state.rest(cells[~owed])
+            state.need(cells[owed & changed])
+        else:
+            state.rest(cells)
         return results
 
     def _emit(self, cells: Ints, complete: Bools, causes: Sequence[str] | str, *, settled: bool) -> list[Told]:
@@ -170,11 +172,11 @@ class WindowState(WindowMemory):
         state.dirty[cells] = state.early[cells] = False
         revisions = state.revision[cells]
         self.counters.windows_emitted += count
-        self.counters.revisions += int((revisions > 0).sum())
+        self.counters.revisions += int(np.count_nonzero(revisions > 0))
         readings, fields = self._contents(cells)
         return [
             Told(
-                groups=[names[key] for key in state.key[cells].tolist()],
+                groups=list(map(names.__getitem__, state.key[cells].tolist())),
                 starts=state.start[cells].tolist(),
                 ends=state.end[cells].tolist(),
                 revisions=revisions.tolist(),
@@ -199,3 +201,11 @@ class WindowState(WindowMemory):
                 count, was = self._told.pop(int(cells[row]), (int(readings[row]), now[row]))
                 more[row] = {**more.get(row, {}), "before": {"count": count, "fields": was}}
         return more
+
+
+def _causes(lost: Bools, settled: Bools, retro: Bools) -> list[str] | str:
+    """Why windows are told that nothing is owed to: that of each, or of all of them."""
+    if not (lost.any() or settled.any() or retro.any()):
+        return "close"
+    causes: list[str] = np.where(lost, "lost", np.where(settled, "late", np.where(retro, "backfill", "close"))).tolist()
+    return causes

@@ -16,6 +16,8 @@ from processors.documents import FieldColumn
 from processors.results import FieldResults
 from processors.rules.evolution import WindowChange
 from processors.rules.model import WindowRule
+from processors.windows.cells import in_turn
+from processors.windows.joining import joined
 
 ROW_BYTES = 160  # what a cell with samples or a sketch takes beside them, as measured
 BUCKETS_BYTES = 8 << 10  # of values over many powers of two a sketch can take up to eight times that
@@ -118,6 +120,24 @@ class FieldTable:
             state = self.states[name] = self._new(name)
             self.brought[name] = int(columns.key[begin + first])
             self.overflow += state.add(where, values, times, texts)
+
+    def merge(self, begin: int, other: FieldTable, cells: Ints, *, is_whole: bool) -> None:
+        """Merge the columns of `cells` of another table (a row of them below the other) into one cell each, from
+        `begin` on; these are empty, and their fields those of the other table. `is_whole`: no cell is -1, for none.
+        """
+        pairs: tuple[Ints, Ints] | None = None
+        for name, state in other.states.items():
+            if is_whole and cells.shape[1] == self._capacity and (found := joined(state, cells)) is not None:
+                self.states[name] = found
+                continue
+            if pairs is None:
+                into, those = in_turn(np.arange(begin, begin + cells.shape[1]), len(cells)), cells.ravel()
+                pairs = (into, those) if is_whole else (into[those >= 0], those[those >= 0])
+            if (mine := self.states.get(name)) is None:
+                mine = self.states[name] = FieldState(
+                    state.aggregates, self._capacity, samples_max=self.rule.samples_max, texts=state.texts
+                )
+            mine.merge(pairs[0], state, pairs[1])
 
     def make_room(self) -> None:
         """At a mark, when fields or texts were left out: those of which no window has a value any more make room."""

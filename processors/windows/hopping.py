@@ -13,18 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from processors.aggregates.field_state import FieldState
 from processors.columns import Columns, Ints, KeyTable
 from processors.intervals import Bools, Interval, untouched
 from processors.marks import Mark, NodeMarks
 from processors.results import EVER, NEVER, FieldResults, Results, Told
 from processors.rules.model import WindowRule
 from processors.windows.admission import Spans
-from processors.windows.cells import Cells, Unknown, each_once, in_turn, tally
+from processors.windows.cells import Cells, Unknown, each_once, tally
 from processors.windows.closing import WindowState
 from processors.windows.fields import FieldTable
 from processors.windows.gridded import find_on
 from processors.windows.grids import EvenGrid
+from processors.windows.joining import summed
 from processors.windows.memory import ROOMY
 from processors.windows.owed import Owed
 from processors.windows.slices import Slices
@@ -90,6 +90,10 @@ class HoppingWindows(WindowState):
 
     def _keep_told_of(self, panes: Ints) -> None:
         """Of the windows that these panes belong to: panes take readings, windows are told."""
+        latest = max(int(self._watermark.max()), self._silent_until)
+        earliest = int(self._panes.start[panes].min()) - self._size
+        if earliest // self._hop * self._hop + self._hop + self._size > latest:
+            return
         until = np.maximum(self._watermark[self._nodes_of[self._panes.key[panes]]], self._silent_until)
         old = panes[self._first(self._panes.start[panes]) + self._size <= until]
         if not len(old):
@@ -171,9 +175,10 @@ class HoppingWindows(WindowState):
         panes = self._slices.of_node(index, keys, first, last + self._size)
         there: Any = panes >= 0
         live: Any = self._panes.live[panes] & there
+        begins = self._begin_of(keys)
         for start in range(first, last + 1, self._hop):
             at = slice((start - first) // self._pane, (start - first + self._size) // self._pane)
-            having = np.flatnonzero(there[at].any(axis=0) & (start >= self._begin_of(keys)))
+            having = np.flatnonzero(there[at].any(axis=0) & (start >= begins))
             if len(having):
                 windows = np.full(len(having), start)
                 self._have_cells(windows, keys[having], live[at].any(axis=0)[having], horizon)
@@ -239,44 +244,36 @@ class HoppingWindows(WindowState):
         for row in np.flatnonzero(begun & (ends <= horizon)).tolist():
             start, end = int(windows[row]), int(ends[row])
             begun[row] = self._owed_was.lets_begin(0, start, end, end)
-        begun[np.flatnonzero(begun)[room:]] &= room is None
-        cells[begun] = self.cells.make(keys[begun], windows[begun], ends[begun])
-        self.counters.overflow += int(np.count_nonzero(cells[begun] < 0))
+        if room is not None:
+            begun[np.flatnonzero(begun)[room:]] = False
+        if begun.all():
+            cells = made = self.cells.make(keys, windows, ends)
+        else:
+            cells[begun] = made = self.cells.make(keys[begun], windows[begun], ends[begun])
         there = cells >= 0
-        begun, cells = begun[there], cells[there]
-        self.cells.dirty[cells if touched else cells[begun]] = True
-        self.cells.live[cells] |= live[there]
-        self.cells.need(cells)
+        if not there.all():
+            self.counters.overflow += int(np.count_nonzero(made < 0))
+            cells, live, made = cells[there], live[there], made[made >= 0]
+        self.cells.dirty[cells if touched else made] = True
+        self.cells.live[cells] |= live
+        if len(made) < len(cells):
+            self.cells.need(cells)
 
     # contents
 
     def _contents(self, cells: Ints) -> tuple[Ints, list[FieldResults]]:
         keys, starts = self.cells.key[cells], self.cells.start[cells]
-        table = FieldTable(self.rule, len(cells))
+        table, count = FieldTable(self.rule, len(cells)), self._size // self._pane
         table.begins = self.fields.begins
-        for name, state in self.fields.states.items():
-            table.states[name] = FieldState(
-                state.aggregates, len(cells), samples_max=self.rule.samples_max, texts=state.texts
-            )
-        readings = np.zeros(len(cells), dtype=np.int64)
-        step = max(1, PLACES_MAX * self._pane // self._size)
+        readings: list[Ints] = []
+        step = max(1, PLACES_MAX // count)
         for begin in range(0, len(cells), step):
-            windows, panes = self._panes_of(keys[begin : begin + step], starts[begin : begin + step])
-            windows += begin
-            np.add.at(readings, windows, self._panes.count[panes])
-            for name, state in self.fields.states.items():
-                table.states[name].merge(windows, state, panes)
-        return readings, table.results(np.arange(len(cells)), starts, starts + self._size)
-
-    def _panes_of(self, keys: Ints, starts: Ints) -> tuple[Ints, Ints]:
-        """The panes of these windows, those of each in the order of time; and which window each belongs to."""
-        count = self._size // self._pane
-        panes = self._slices.at_hand(keys, starts, count)
-        windows = in_turn(np.arange(len(keys)), count)
-        if panes.min() >= 0:
-            return windows, panes
-        there = panes >= 0
-        return windows[there], panes[there]
+            at = slice(begin, begin + step)
+            panes = self._slices.at_hand(keys[at], starts[at], count)
+            counts, is_whole = self._panes.count.take(panes, mode="wrap"), bool(panes.min() >= 0)
+            readings.append(summed(counts if is_whole else np.where(panes >= 0, counts, 0)))
+            table.merge(begin, self.fields, panes, is_whole=is_whole)
+        return np.concatenate(readings), table.results(np.arange(len(cells)), starts, starts + self._size)
 
     # memory
 

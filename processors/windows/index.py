@@ -1,17 +1,22 @@
 """Which cell belongs to a key and a start: a hash table in arrays, asked and changed for many windows at once.
 
 Open addressing with linear probing (Knuth, TAOCP 6.4); all windows that are asked for take their steps together.
+Nearly all windows come, are told and go without ever being asked for here. So they come into the table only when
+somebody asks, and never leave it: what a slot says is true only if the cell has that key and start by now.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 
-_EMPTY, _GONE = -1, -2
+_EMPTY = _NO_KEY = -1
 _SLOTS_MIN = 256
+_TURNS_MIN = 8  # of all cells so manyth may wait until it is asked which of them still have keys
 _BY_KEY, _BY_START = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)  # odd, their bits well mixed
 _FOLD = np.uint64(32)
 
@@ -22,9 +27,14 @@ class Index:
     def __init__(self) -> None:
         self._slots = np.full(_SLOTS_MIN, _EMPTY, dtype=np.int32)
         self._taken = 0  # slots that are not empty
+        # Cells that come into the table when somebody asks: the first `_waiting_count` of these.
+        self._waiting = np.zeros(_SLOTS_MIN, dtype=np.int32)
+        self._waiting_count = 0
 
     def find(self, keys: Ints, starts: Ints, key: Ints, start: Ints) -> Ints:
         """The cell of each; -1 where there is none."""
+        if self._waiting_count:
+            self._settle(key, start)
         found = np.full(len(keys), -1, dtype=np.int64)
         at, last = self._first(keys, starts), len(self._slots) - 1
         rows = np.arange(len(keys))
@@ -37,18 +47,26 @@ class Index:
         return found
 
     def add(self, cells: Ints, key: Ints, start: Ints) -> None:
-        """Cells that are not in the table yet; their keys and starts, new to it too, differ pairwise."""
-        if 4 * (self._taken + len(cells)) > len(self._slots):  # the fuller, the more steps the longest search takes
-            self._make_room(len(cells), key, start)
-        self._put(cells, key, start)
+        """Cells whose keys and starts differ pairwise, and from those of all others that have a key.
 
-    def remove(self, cells: Ints, key: Ints, start: Ints) -> None:
-        """Cells that are in the table; their keys and starts as they were when they came into it."""
-        at, last = self._first(key[cells], start[cells]), len(self._slots) - 1
-        while len(cells):
-            hit = self._slots[at] == cells
-            self._slots[at[hit]] = _GONE
-            cells, at = cells[~hit], (at[~hit] + 1) & last
+        A cell that is free has key -1, and is added again when it has another.
+        """
+        count = self._waiting_count
+        if count + len(cells) > len(self._waiting):
+            kept = _having_keys(self._waiting[:count], key)
+            count = len(kept)
+            self._waiting = np.zeros(max(2 * (count + len(cells)), len(key) // _TURNS_MIN), dtype=np.int32)
+            self._waiting[:count] = kept
+        self._waiting_count = count + len(cells)
+        self._waiting[count : self._waiting_count] = cells
+
+    def _settle(self, key: Ints, start: Ints) -> None:
+        cells = self._waiting[: self._waiting_count].astype(np.int64)
+        self._waiting_count = 0
+        if 4 * (self._taken + len(cells)) > len(self._slots):  # the fuller, the more steps the longest search takes
+            self._make_room(cells, key, start)
+        else:
+            self._put(cells, key, start)
 
     def _first(self, keys: Ints, starts: Ints) -> Ints:
         """The slot where the search for each begins."""
@@ -61,17 +79,24 @@ class Index:
         at, last = self._first(key[cells], start[cells]), len(self._slots) - 1
         while len(cells):
             before = self._slots[at]
-            free = before < 0
-            self._slots[at[free]] = cells[free]  # of those that want the same slot the last has it
+            self._slots[at] = np.where(before == _EMPTY, cells, before)  # of those that want a slot the last has it
             on = self._slots[at] != cells
             self._taken += int(np.count_nonzero(~on & (before == _EMPTY)))
             cells, at = cells[on], (at[on] + 1) & last
 
-    def _make_room(self, more: int, key: Ints, start: Ints) -> None:
-        """A table without slots that are gone, at most an eighth full."""
-        cells = self._slots[self._slots >= 0].astype(np.int64)
+    def _make_room(self, fresh: Ints, key: Ints, start: Ints) -> None:
+        """A table of those that have a key by now, at most an eighth full."""
+        cells = _having_keys(np.concatenate([self._slots[self._slots != _EMPTY], fresh]), key)
         size = _SLOTS_MIN
-        while size < 8 * (len(cells) + more):
+        while size < 8 * len(cells):
             size *= 2
         self._slots, self._taken = np.full(size, _EMPTY, dtype=np.int32), 0
         self._put(cells, key, start)
+
+
+def _having_keys(cells: npt.NDArray[Any], key: Ints) -> Ints:
+    """Those of these cells that have a key by now, each once."""
+    having = np.zeros(len(key), dtype=np.bool_)
+    having[cells] = True
+    having &= key != _NO_KEY
+    return np.flatnonzero(having)

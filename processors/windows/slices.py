@@ -20,6 +20,9 @@ _SPARSE = 4
 _SPARSE_LATER = 8
 """The same while panes come behind them: a device that is ahead of the others has a whole row for each of its times."""
 
+_JOINED_MAX = 1 << 16
+"""Places that are also kept as they were asked for: what is large takes no longer to be put together."""
+
 
 class _Kept(NamedTuple):
     """All panes of `keys` (sorted) that begin at `first` or later, a row for each time that has any; -1: none."""
@@ -27,6 +30,8 @@ class _Kept(NamedTuple):
     first: int
     keys: Ints
     rows: dict[int, Ints]
+    joined: tuple[int, int, Ints] | None = None
+    """The rows of times that were asked for last: from, until, and all of them as they are."""
 
 
 class _AtHand(NamedTuple):
@@ -52,9 +57,8 @@ class Slices:
     def of_node(self, node: int, keys: Ints, first: int, until: int) -> Ints:
         """The panes of a node's keys (sorted) that begin in [first, until), as rows; at hand until `let_go`."""
         kept, times = self._kept.get(node), range(first, until, self._pane_ms)
-        if kept is not None and kept.first <= first and np.array_equal(kept.keys, keys):
-            none = np.full(len(keys), -1, dtype=np.int64)
-            panes = np.array([kept.rows.get(time, none) for time in times])
+        if kept is not None and kept.first <= first and _same(kept.keys, keys):
+            panes = self._join(kept, first, until)
         else:
             kept, panes = None, self._table.find_each(keys, np.array(times))
         self._at_hand = _AtHand(first, keys, panes)
@@ -66,25 +70,39 @@ class Slices:
                 rows = [*panes, *self._table.find_each(keys, np.array(later, dtype=np.int64))]
                 self._kept[node] = _Kept(first, keys, dict(zip([*times, *later], rows, strict=True)))
         else:
-            for time in [time for time in kept.rows if time < first]:
-                del kept.rows[time]
-            self._kept[node] = kept._replace(first=first)
+            if kept.first < first:
+                for time in [time for time in kept.rows if time < first]:
+                    del kept.rows[time]
+            joined = (first, until, panes) if panes.size <= _JOINED_MAX else None
+            self._kept[node] = kept._replace(first=first, joined=joined)
         return panes
 
+    def _join(self, kept: _Kept, first: int, until: int) -> Ints:
+        """The rows of [first, until) as one."""
+        pieces, at = [], first
+        if kept.joined is not None:
+            begin, end, panes = kept.joined
+            if begin <= first < end <= until and not (first - begin) % self._pane_ms:
+                pieces.append(panes[(first - begin) // self._pane_ms :])
+                at = end
+        none = np.full(len(kept.keys), -1, dtype=np.int64)
+        pieces += [kept.rows.get(time, none)[np.newaxis] for time in range(at, until, self._pane_ms)]
+        return np.concatenate(pieces)
+
     def at_hand(self, keys: Ints, starts: Ints, count: int) -> Ints:
-        """So many panes for each of these windows: the first of all of them, then the second of all of them, …"""
+        """So many panes for each of these windows, in a column; -1: there is none."""
         first, keys_there, panes = self._at_hand
         row, last = (int(time - first) // self._pane_ms for time in (starts.min(), starts.max()))
         if row >= 0 and last + count <= len(panes):
-            if row == last and np.array_equal(keys, keys_there):
-                return panes[row : row + count].ravel()
+            if row == last and _same(keys, keys_there):
+                return panes[row : row + count]
             column = np.minimum(np.searchsorted(keys_there, keys), len(keys_there) - 1)
             if (keys_there[column] == keys).all():
                 rows = (starts - first) // self._pane_ms + np.arange(count)[:, np.newaxis]
-                found: Ints = panes[rows, column].ravel()
+                found: Ints = panes[rows, column]
                 return found
         times = starts + np.arange(0, count * self._pane_ms, self._pane_ms)[:, np.newaxis]
-        return self._table.get(in_turn(keys, count), times.ravel())
+        return self._table.get(in_turn(keys, count), times.ravel()).reshape(count, len(keys))
 
     def let_go(self) -> None:
         """The mark is done with: panes may come and go."""
@@ -102,6 +120,8 @@ class Slices:
                 del self._kept[node]
                 continue
             times = starts[mine]
+            if kept.joined is not None and times.min(initial=kept.joined[1]) < kept.joined[1]:
+                kept = self._kept[node] = kept._replace(joined=None)
             for time in set(times.tolist()):
                 if time >= kept.first:
                     row = kept.rows.get(time)
@@ -122,3 +142,8 @@ class Slices:
     def forget(self) -> None:
         """Everything has other numbers now."""
         self._kept.clear()
+
+
+def _same(some: Ints, others: Ints) -> bool:
+    """`np.array_equal` without its checks."""
+    return some is others or (len(some) == len(others) and bool((some == others).all()))
