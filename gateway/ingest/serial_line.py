@@ -6,9 +6,12 @@ A line that is not there, is unplugged or silent recovers alone. While it is gon
 
 from __future__ import annotations
 
+import array
 import asyncio
 import contextlib
 import errno
+import fcntl
+import logging
 import os
 import re
 from typing import Any, Protocol
@@ -19,6 +22,8 @@ from serial.rs485 import RS485Settings
 from gateway.ingest.serial_settings import LineSettings, Rs485Settings
 from headwater.clock import Clock
 from headwater.errors import UserError
+
+_log = logging.getLogger("headwater.serial")
 
 READ_BYTES = 4_096  # a tty holds no more
 RETRY_FIRST_MS = 100.0
@@ -94,6 +99,8 @@ class SerialLine:
         try:
             if settings.rs485 is not None:
                 device.rs485_mode = _rs485(settings.rs485)
+                if other := _taken_otherwise(device.fileno(), settings.rs485):
+                    _log.warning("%s: its driver took other RS-485 settings than asked for: %s", settings.port, other)
         except BaseException:
             device.close()
             raise
@@ -200,6 +207,30 @@ def _rs485(settings: Rs485Settings) -> RS485Settings:
     )
 
 
+# linux/serial.h: struct serial_rs485 is flags, two delays in ms, padding; 32 bytes
+_GET_RS485 = 0x542E
+_RS485_ENABLED, _RTS_ON_SEND, _RTS_AFTER_SEND, _RX_DURING_TX = 1, 2, 4, 16
+
+
+def _taken_otherwise(descriptor: int, asked: Rs485Settings) -> str:
+    """What the driver made of the settings, where that is something else: it drops what it cannot do without a word."""
+    taken = array.array("I", bytes(32))
+    try:
+        fcntl.ioctl(descriptor, _GET_RS485, taken)
+    except OSError:
+        return ""  # it does not say
+    flags, before_tx_ms, before_rx_ms = taken[:3]
+    pairs = {
+        "enabled": (True, bool(flags & _RS485_ENABLED)),
+        "rts_high_for_tx": (asked.rts_high_for_tx, bool(flags & _RTS_ON_SEND)),
+        "rts_high_for_rx": (asked.rts_high_for_rx, bool(flags & _RTS_AFTER_SEND)),
+        "loopback": (asked.loopback, bool(flags & _RX_DURING_TX)),
+        "delay_before_tx_ms": (asked.delay_before_tx_ms, before_tx_ms),
+        "delay_before_rx_ms": (asked.delay_before_rx_ms, before_rx_ms),
+    }
+    return ", ".join(f"{key} = {str(got).lower()}" for key, (wanted, got) in pairs.items() if wanted != got)
+
+
 def _why(settings: LineSettings, error: Exception) -> str:
     """Why a port does not open, and the next step."""
     port = settings.port
@@ -213,8 +244,11 @@ def _why(settings: LineSettings, error: Exception) -> str:
         return f"no permission to open {port}; add the service's user to the group dialout"
     if code in (errno.EBUSY, errno.EAGAIN) or "exclusively lock" in str(error):
         return f"{port} is in use by another program; waiting until that ends"
-    if "RS485" in str(error):
-        return f"{port}: its driver has no RS-485 mode; leave rs485 out where the adapter switches by itself"
+    if "RS485" in str(error):  # pyserial hides the system's error behind its own
+        cause = getattr(error.__context__, "errno", None)
+        if cause in (errno.ENOTTY, errno.ENOSYS, errno.EOPNOTSUPP):
+            return f"{port}: its driver has no RS-485 mode; leave rs485 out where the adapter switches by itself"
+        return f"{port}: its driver does not take these rs485 settings ({error.__context__})"
     if code == errno.ENOTTY or "configure port" in str(error):
         return f"{port} is no serial port ({error})"
     return f"{port} does not open ({error})"

@@ -15,17 +15,22 @@ class Rs485Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     Leave it out for USB adapters and HATs that switch by themselves; they need no settings.
 
     rts_high_for_tx     RTS is high while this side speaks
-    rts_high_for_rx     RTS is high while it listens
+    rts_high_for_rx     RTS is high while it listens; must be the other level, or nothing switches
     loopback            hear what was said
-    delay_before_tx_ms  how long RTS stands before the first bit
-    delay_before_rx_ms  how long RTS stands after the last bit
+    delay_before_tx_ms  how long RTS stands before the first bit; Linux takes at most 100
+    delay_before_rx_ms  how long RTS stands after the last bit; the same
     """
 
     rts_high_for_tx: bool = True
     rts_high_for_rx: bool = False
     loopback: bool = False
-    delay_before_tx_ms: Annotated[int, msgspec.Meta(ge=0, le=1_000)] = 0
-    delay_before_rx_ms: Annotated[int, msgspec.Meta(ge=0, le=1_000)] = 0
+    delay_before_tx_ms: Annotated[int, msgspec.Meta(ge=0, le=100)] = 0
+    delay_before_rx_ms: Annotated[int, msgspec.Meta(ge=0, le=100)] = 0
+
+    def __post_init__(self) -> None:
+        # a kernel given one level for both takes `rts_high_for_tx` alone, or switches nothing, and says neither
+        if self.rts_high_for_tx == self.rts_high_for_rx:
+            raise ValueError("rts_high_for_tx and rts_high_for_rx are the same level; one is true, the other false")
 
 
 class LineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

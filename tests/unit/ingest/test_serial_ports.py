@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
+import errno
 import fcntl
+import os
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +16,7 @@ import pytest
 from gateway.ingest.serial_line import find_port
 from gateway.ingest.serial_settings import Rs485Settings, SerialSettings
 from headwater.errors import UserError
+from headwater.settings.load import load_settings
 from tests.support.serial_ports import WIND, Line, Taken, mast, run
 from tests.support.waiting import eventually
 
@@ -72,30 +76,92 @@ def test_two_adapters_of_one_kind_are_not_mixed_up(monkeypatch: pytest.MonkeyPat
     assert find_port("/dev/ttyUSB0") == "/dev/ttyUSB0"
 
 
-def test_rs485_is_asked_of_the_driver(link: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[int, ...]] = []
-    real = fcntl.ioctl
-    get_rs485, set_rs485 = 0x542E, 0x542F
+class Uart:
+    """A driver with an RS-485 mode, as Linux has it: what it cannot do it drops, and says what is left."""
 
-    def ioctl(fd: int, request: int, argument: Any = 0, *rest: Any) -> Any:
-        if request == get_rs485:
-            return 0
-        if request == set_rs485:
-            asked.append(tuple(argument)[:3])
-            return 0
-        return real(fd, request, argument, *rest)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, flags: int = 0xFFFF_FFFF, refuses: int = 0) -> None:
+        self.flags, self.refuses = flags, refuses
+        self.state: tuple[int, ...] = (0, 0, 0)
+        self.asked: list[tuple[int, ...]] = []
+        self._real = fcntl.ioctl
+        monkeypatch.setattr("serial.serialposix.fcntl.ioctl", self.ioctl)
 
-    monkeypatch.setattr("serial.serialposix.fcntl.ioctl", ioctl)
+    def ioctl(self, fd: int, request: int, argument: Any = 0, *rest: Any) -> Any:
+        if request == 0x542E:  # TIOCGRS485
+            argument[:3] = array.array(argument.typecode, self.state)
+            return 0
+        if request != 0x542F:  # TIOCSRS485
+            return self._real(fd, request, argument, *rest)
+        if self.refuses:
+            raise OSError(self.refuses, os.strerror(self.refuses))
+        assert argument.itemsize * len(argument) == 32
+        self.asked.append(tuple(argument)[:3])
+        self.state = (argument[0] & self.flags, *argument[1:3])
+        return 0
+
+
+def rs485_problem(link: Path, settings: Rs485Settings, *, opens: bool = True) -> str:
+    """Open a line so; what status says then."""
     line = Line(link)
-    rs485 = Rs485Settings(rts_high_for_tx=False, rts_high_for_rx=True, delay_before_tx_ms=3, delay_before_rx_ms=2)
+    problem = ""
 
     async def story(taken: Taken) -> None:
-        await eventually(lambda: taken.source.connected)
+        nonlocal problem
+        await eventually(lambda: taken.source.connected if opens else "rs485" in taken.problem)
+        problem = taken.problem
 
-    run(mast(link, rs485=rs485), story)
-    # linux/serial.h, struct serial_rs485: flags ENABLED | RTS_AFTER_SEND, the two delays
-    assert asked == [(0b101, 3, 2)]
+    run(mast(link, rs485=settings), story)
     line.unplug()
+    return problem
+
+
+@pytest.mark.parametrize(
+    ("settings", "asked"),
+    [
+        # linux/serial.h, struct serial_rs485: ENABLED 1, RTS_ON_SEND 2, RTS_AFTER_SEND 4, RX_DURING_TX 16; two delays
+        (Rs485Settings(), (0b00011, 0, 0)),
+        (Rs485Settings(loopback=True, delay_before_rx_ms=100), (0b10011, 0, 100)),
+        (
+            Rs485Settings(rts_high_for_tx=False, rts_high_for_rx=True, delay_before_tx_ms=3, delay_before_rx_ms=2),
+            (0b00101, 3, 2),
+        ),
+    ],
+)
+def test_rs485_is_asked_of_the_driver(
+    link: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, settings: Rs485Settings, asked: Any
+) -> None:
+    uart = Uart(monkeypatch)
+    uart.state = (0b10110, 7, 7)  # of who had the port before
+    rs485_problem(link, settings)
+    assert uart.asked == [asked]
+    assert "RS-485" not in caplog.text
+
+
+def test_a_driver_that_does_less_than_was_asked_is_named(
+    link: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    Uart(monkeypatch, flags=~0b10000)
+    rs485_problem(link, Rs485Settings(loopback=True))
+    assert "its driver took other RS-485 settings than asked for: loopback = false" in caplog.text
+
+
+def test_a_driver_that_refuses_says_why(link: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Uart(monkeypatch, refuses=errno.EINVAL)
+    problem = rs485_problem(link, Rs485Settings(), opens=False)
+    assert "does not take these rs485 settings ([Errno 22] Invalid argument)" in problem
+
+
+def test_rs485_that_would_switch_nothing_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "headwater.toml"
+    for wrong, said in (
+        ("rts_high_for_tx = true, rts_high_for_rx = true", "the same level"),
+        ("delay_before_tx_ms = 101", "100"),
+    ):
+        file.write_text(f'node = "edge-1"\n[[serial]]\nport = "/dev/ttyS0"\nrs485 = {{ {wrong} }}\n')
+        with pytest.raises(UserError) as refused:
+            load_settings(str(file), environ={}, host_name="host")
+        assert "headwater.toml:4" in refused.value.what
+        assert said in refused.value.what
 
 
 def test_a_driver_without_rs485_is_named(link: Path) -> None:
