@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import repeat
 from operator import attrgetter
 
@@ -69,7 +69,7 @@ class GroupBuilder:
                 if entry.outcomes is not None:
                     self.counts.received += len(entry.messages)  # what was logged as raw was counted then
                     self._sort_in_outcomes(entry, entry.outcomes)
-                elif entry.messages:
+                elif entry.messages.payloads:
                     self._sort_in(entry)
             for lane in self._lanes.values():
                 if lane.runs:
@@ -87,25 +87,24 @@ class GroupBuilder:
     def _sort_in(self, entry: Entry) -> None:
         """Each message to its lane, repeats by packet identifier left out."""
         messages, source = entry.messages, entry.source
-        self.counts.received += len(messages)
+        self.counts.received += len(messages.payloads)
         is_noted = messages.any_flags >= DUP
         if is_noted:  # something among them is to be looked at one by one
             messages = messages.where(lambda message: self._is_new(source, message))
             if not messages:
                 return
         topics, payloads = messages.topics, messages.payloads
-        starts: Iterable[int]
-        if (topic := messages.topic) is not None:
+        if (topic := messages.topic) is not None:  # as nearly always
             lane, start = self._routes.get(topic) or self._route(topic)
-            lanes, starts = [lane], repeat(start)
-        else:
-            routes = [self._routes.get(topic) or self._route(topic) for topic in topics]
-            lanes, starts = [lane for lane, _ in routes], [start for _, start in routes]
-        uses = note_uses(source, messages, starts, is_noted=is_noted)
-        if source.profile is not None:
-            lanes = [self._lane(source.profile)]
+            uses = note_uses(source, messages, repeat(start), is_noted=is_noted)
+            lane = lane if source.profile is None else self._lane(source.profile)
+            lane.add(entry, topics, payloads, uses, None, topic)
+            return
+        routes = [self._routes.get(topic) or self._route(topic) for topic in topics]
+        uses = note_uses(source, messages, [start for _, start in routes], is_noted=is_noted)
+        lanes = [lane if source.profile is None else self._lane(source.profile) for lane, _ in routes]
         if lanes.count(lanes[0]) == len(lanes):
-            lanes[0].add(entry, topics, payloads, uses, topic=topic)
+            lanes[0].add(entry, topics, payloads, uses)
             return
         for lane in dict.fromkeys(lanes):
             mine = [index for index, other in enumerate(lanes) if other is lane]
@@ -394,6 +393,7 @@ class GroupBuilder:
         entry.newest_ms = newest_ms
         entry.readings += stored
         if stored or entry.suppressed:
-            mark = entry.source.mark  # of several profiles the most patient: which spoke last says nothing
-            mark.idle_ms = max(mark.idle_ms or 0, lane.idle_ms or 0) or None
+            mark = entry.source.mark
+            if lane.idle_ms is not None and (mark.idle_ms is None or mark.idle_ms < lane.idle_ms):
+                mark.idle_ms = lane.idle_ms  # of several profiles the most patient: which spoke last says nothing
             mark.recorded = lane.profile is not None and lane.profile.recorded

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -29,7 +29,7 @@ _encoder = msgspec.json.Encoder()
 Results = list[list[Reading] | Undecodable]
 
 
-class Run(NamedTuple):
+class Run(msgspec.Struct):
     """Messages of one entry in a lane: its columns from `start` to `stop`, with what recognises them after a crash.
 
     `own`: an entry that was decoded elsewhere brings header sections of its own. `topic`: where it is one for all.

@@ -258,10 +258,10 @@ class Ingest:
         return readings, dead
 
     def _note(self, entry: Entry, now_ms: float) -> None:
-        source = entry.source
-        source.row.last_ms = max(source.row.last_ms or 0, entry.arrival_ms)
+        source, row = entry.source, entry.source.row
+        row.last_ms = max(row.last_ms or 0, entry.arrival_ms)
         if entry.readings or entry.suppressed:
-            source.row.readings += entry.readings
+            row.readings += entry.readings
             if not entry.replayed and not entry.messages.copies:
                 self.marks.saw(source.mark, entry.newest_ms, arrival_ms=entry.arrival_ms, now_ms=now_ms)
 

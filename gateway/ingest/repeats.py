@@ -121,8 +121,20 @@ class DupMemory:
 
     def written(self, packet_ids: Packed, now_ms: float) -> None:
         """Their PUBACKs were handed to the network. Uses too old to matter for any later end are let go."""
+        unwritten = self._unwritten
+        if unwritten and unwritten[0][0] == packet_ids:  # as nearly always
+            self._keep(*unwritten.pop(0), now_ms)
+        else:
+            self._match(packet_ids, now_ms)
+        times, ended_ms = self._times, now_ms - self._horizon_ms
+        if times and times[0] <= ended_ms:
+            self._drop(sum(self._counts[: bisect_right(times, ended_ms)]))
+        self._latest = None
+
+    def _match(self, packet_ids: Packed, now_ms: float) -> None:
+        """What came together may be acknowledged together with others: in the order in which they came, as a rule."""
         start, unwritten = 0, self._unwritten
-        while unwritten and start < len(packet_ids):  # in the order in which they came, as a rule
+        while unwritten and start < len(packet_ids):
             ids, crcs = unwritten[0]
             if not packet_ids.startswith(ids, start):
                 break
@@ -131,10 +143,6 @@ class DupMemory:
             start += len(ids)
         if start < len(packet_ids):
             self._note_written(set(numbers(packet_ids[start:])), now_ms)
-        times, ended_ms = self._times, now_ms - self._horizon_ms
-        if times and times[0] <= ended_ms:
-            self._drop(sum(self._counts[: bisect_right(times, ended_ms)]))
-        self._latest = None
 
     def _keep(self, ids: Packed, crcs: Packed, now_ms: float) -> None:
         count = len(ids) // 2

@@ -12,7 +12,9 @@ from binascii import unhexlify
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from struct import pack
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from gateway.ingest.messages import Messages, Packed, numbers, pairs
 from gateway.log.records import NO_HEADERS
@@ -28,7 +30,7 @@ _MANY = re.compile(rb"\*((?:[0-9a-f]{4})+):((?:[0-9a-f]{8})+):(.*)", re.DOTALL)
 PACKET_ID_MAX = 65_535
 
 
-class Uses(NamedTuple):
+class Uses(msgspec.Struct, frozen=True, gc=False):
     """Packet identifiers (two bytes each; 0: came without one) and CRCs (four) of a client's messages, in order."""
 
     client: bytes
@@ -58,13 +60,13 @@ class Uses(NamedTuple):
 
     def together(self) -> bytes:
         """One header section for all of them."""
-        client, ids, crcs, is_numbered = self
-        if not is_numbered:
-            _, ids, crcs, _ = self.of(index for index, packet_id in enumerate(numbers(ids)) if packet_id)
-        if len(ids) > 2:
-            value = f"*{ids.hex()}:{crcs.hex()}:".encode() + client
+        known = self
+        if not self.numbered:
+            known = self.of(index for index, packet_id in enumerate(numbers(self.ids)) if packet_id)
+        if len(known.ids) > 2:
+            value = f"*{known.ids.hex()}:{known.crcs.hex()}:".encode() + known.client
             return b"\x02\x08hw-m" + encode_varint(len(value)) + value
-        return Uses(client, ids, crcs).each()[0] if ids else NO_HEADERS
+        return known.each()[0] if known.ids else NO_HEADERS
 
 
 def note_uses(source: Source, messages: Messages, starts: Iterable[int], *, is_noted: bool) -> Uses | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol, cast
 
 from gateway.ingest.messages import Messages, numbered, numbers
@@ -17,7 +18,7 @@ from gateway.ingest.mqtt.credentials import Credentials
 from gateway.ingest.mqtt.packets import Connect, Will
 from gateway.ingest.mqtt.reasons import MqttError, ReasonCode
 from gateway.ingest.mqtt.refusals import Refusals
-from gateway.ingest.mqtt.session import ServerSession, acknowledge, windows_freed
+from gateway.ingest.mqtt.session import ServerSession, acknowledge_all, windows_freed
 from gateway.ingest.mqtt.sessions import Session
 from gateway.ingest.mqtt.settings import MqttSettings
 from gateway.ingest.mqtt.sparkplug import EdgeNode, command_packet
@@ -129,14 +130,17 @@ class Connection(asyncio.Protocol):
     def _feed(self, data: bytes) -> None:
         machine = self._machine
         problem: str | None = None
+        is_usual = False
         try:
-            machine.feed(data)
+            is_usual = machine.feed(data)
         except PeerError as error:
             problem = error.what
         # what was whole before an error still counts: a QoS 0 message would not come again
         if machine.messages.payloads:
             self._take(machine.messages)
             machine.messages = Messages()
+        if is_usual:
+            return
         self._write_answers()
         if machine.filter_refused is not None or machine.topic_refused is not None:
             self._name_problem(said=problem is not None)
@@ -187,14 +191,14 @@ class Connection(asyncio.Protocol):
         if messages.any_flags & RETAIN:
             self._listener.retained += retained(messages)
         self._inflight += len(messages.payloads)
-        self._ingest.take(self._source, messages, lambda stored: self._done(session, messages, stored=stored))
+        self._ingest.take(self._source, messages, partial(self._done, session, messages))
         if self._inflight > self._settings.inflight_max:
             self._pause(INFLIGHT)
         if self._ingest.full and not self._paused & FULL:
             self._pause(FULL)
             self._ingest.when_room(lambda: self._resume(FULL))
 
-    def _done(self, session: Session | None, messages: Messages, *, stored: bool) -> None:
+    def _done(self, session: Session | None, messages: Messages, stored: bool) -> None:  # noqa: FBT001 - as every `done`
         """The messages are settled; acknowledgements wait for the end of this pass, to go in one write."""
         self._inflight -= len(messages.payloads)
         if not stored:
@@ -220,7 +224,7 @@ class Connection(asyncio.Protocol):
         settled, self._settled = self._settled, []
         if not settled or self._transport is None or self._machine.state is _CLOSED:
             return
-        acks, ids = map(b"".join, zip(*map(acknowledge, settled), strict=True))
+        acks, ids = acknowledge_all(settled)
         if acks:
             self._transport.write(acks)
             if self._session is not None and self._session.memory is not None:

@@ -16,7 +16,7 @@ from itertools import chain
 from struct import Struct, pack
 from typing import TYPE_CHECKING, Any
 
-from gateway.ingest.messages import Packed, numbers
+from gateway.ingest.messages import Messages, Packed, numbers
 from gateway.ingest.mqtt.state import QOS
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ def read_run(x: Exchange, data: bytes, position: int, end: int, room: int, prope
     `properties`: the bytes that these take in a plain packet; 0 in MQTT 3.1.1, and 1, a length of 0, in MQTT 5.
     """
     x.unlike_bytes = x.unlike_bytes if position else 0
-    if not position and x.alike is not None and (count := _all_alike(x, data, end, room, properties, *x.alike)):
-        return end, count if data[0] & QOS else 0
     names, messages, left = x.topics.names, x.messages, room
     length_max = x.settings.packet_bytes_max - 3  # one a byte or so larger is left to the table
     first = flags = number_bytes = 0  # of the packet before: the next is often the same
@@ -76,7 +74,8 @@ def read_run(x: Exchange, data: bytes, position: int, end: int, room: int, prope
                     messages.extend(name, payloads, pack(f">{len(ids)}H", *ids), flags, position - began)
                     ids, payloads = [], []
                 messages.extend(name, equal[1], equal[0], flags, count * size)
-                x.alike = data[position:at], size, name
+                cut = _cutter(at - position, size, number_bytes + properties)
+                x.alike = data[position:at], size, name, number_bytes, cut
                 left -= count if number_bytes else 0
                 began = position = position + count * size
                 continue
@@ -93,19 +92,33 @@ def read_run(x: Exchange, data: bytes, position: int, end: int, room: int, prope
     return position, room - left
 
 
-def _all_alike(
-    x: Exchange, data: bytes, end: int, room: int, properties: int, head: bytes, size: int, name: str
-) -> int:
-    """How many packets `data` is if all of them look like the ones before, and then they are taken; else 0."""
+def read_alike(x: Exchange, data: bytes, room: int, properties: int) -> Messages | None:
+    """All of `data` at once, if every packet looks like the ones that were cut together before.
+
+    `properties` as in `read_run`; `room` for those with an identifier.
+    """
+    if x.alike is None:
+        return None
+    head, size, name, number_bytes, cut = x.alike
+    end = len(data)
     count, rest = divmod(end, size)
-    number_bytes = 2 if head[0] & QOS else 0
-    if rest or count < EQUAL_MIN or (number_bytes and count > room) or not data.startswith(head):
-        return 0
-    if (equal := _equal_packets(data, 0, size, len(head), count, number_bytes, properties)) is None:
-        x.alike, x.unlike_bytes = None, end
-        return 0
-    x.messages.extend(name, equal[1], equal[0], head[0] & 15, end)
-    return count
+    if rest or count < EQUAL_MIN or (number_bytes and count > room):
+        return None
+    if not data.startswith(head) or not data.startswith(head, end - size):
+        return None
+    x.alike = None  # until it has been true again: what only looks so is cut in vain once
+    columns = list(chain.from_iterable(cut(data)))
+    if columns[::2].count(head) != count:
+        return None
+    ids, at = bytearray(2 * count), len(head)
+    if number_bytes:
+        ids[::2], ids[1::2] = data[at::size], data[at + 1 :: size]
+        if b"\0\0" in ids and 0 in numbers(ids):
+            return None
+    if properties and data[at + number_bytes :: size].count(0) != count:
+        return None
+    x.alike = head, size, name, number_bytes, cut
+    return Messages.alike(name, columns[1::2], ids, head[0] & 15, end)
 
 
 def _equal_packets(

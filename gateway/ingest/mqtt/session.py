@@ -33,7 +33,7 @@ class ServerSession(Exchange):
         self._rest = bytearray()
         self._need = 0
         self._table = version3.TABLE
-        self._read_run = version3.read_run
+        self._read_run, self._read_alike = version3.read_run, version3.read_alike
 
     @property
     def keep_alive_ms(self) -> float | None:
@@ -50,14 +50,17 @@ class ServerSession(Exchange):
             return longest
         return seconds
 
-    def feed(self, data: bytes) -> None:
-        """Take in what the network gave."""
+    def feed(self, data: bytes) -> bool:
+        """Take in what the network gave; True when that was messages of the usual kind and nothing else."""
         if self.state is _CLOSED:
-            return  # bytes after DISCONNECT are discarded
-        if self.state is _CONNECTED and not self._rest:  # as nearly always: packets of the usual kind, all whole
+            return False  # bytes after DISCONNECT are discarded
+        if self.state is _CONNECTED and not self._rest:  # as nearly always, and all of them whole
+            if not self.messages.payloads and (messages := self._read_alike(self, data)) is not None:
+                self.messages = messages
+                return True
             position = self._read_run(self, data, 0, len(data))
             if position == len(data):
-                return
+                return position > 0
             data = data[position:]
         is_first = self.state is _NEW and not self._rest
         try:
@@ -67,6 +70,7 @@ class ServerSession(Exchange):
             if is_first and (foreign := name_foreign(data)) is not None:
                 raise MqttError(foreign, error.reason) from None
             raise
+        return False
 
     def _feed(self, data: bytes) -> None:
         if self._rest:
@@ -138,7 +142,8 @@ class ServerSession(Exchange):
         self.connect = connect
         if connect.level == 5:
             self.level = 5
-            self._table, self._read_run = version5.TABLE, version5.read_run
+            self._table = version5.TABLE
+            self._read_run, self._read_alike = version5.read_run, version5.read_alike
             # protocol name and level were read: 6 bytes and 1
             self.connect = connect = packets5.read_connect(data, position + 7, end)
             self.session_expiry_s = connect.session_expiry_s
@@ -234,11 +239,19 @@ class ServerSession(Exchange):
 
 def acknowledge(messages: Messages) -> tuple[Packed, Packed]:
     """The PUBACKs and PUBRECs of messages that are on disk, in the order in which they came, and their identifiers."""
-    ids = numbered(messages)
+    ids = messages.ids if messages.numbered else numbered(messages)
     if messages.any_flags & (QOS_2 | REFUSED):
         acks = [_acknowledgement(packet_id, flags) for _, _, packet_id, flags in messages if packet_id]
         return b"".join(acks), ids
     return packets.encode_pubacks(ids), ids
+
+
+def acknowledge_all(settled: list[Messages]) -> tuple[Packed, Packed]:
+    """`acknowledge` of all of them, one after another."""
+    if len(settled) == 1:  # as nearly always
+        return acknowledge(settled[0])
+    acks, ids = zip(*map(acknowledge, settled), strict=True)
+    return b"".join(acks), b"".join(ids)
 
 
 def _acknowledgement(packet_id: int, flags: int) -> bytes:

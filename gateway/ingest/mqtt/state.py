@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import Enum, auto
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway.ingest.messages import Messages
 from gateway.ingest.mqtt.packets import Connect, Header, PacketType
@@ -31,6 +31,11 @@ class State(Enum):
     DECIDING = auto()  # CONNECT came; the caller decides
     CONNECTED = auto()
     CLOSED = auto()
+
+
+# packets that differ in identifier and payload only: the bytes before those, the size of one, the topic, how many bytes
+# an identifier has, and what cuts them
+Alike = tuple[bytes, int, str, int, Callable[[bytes], Iterator[tuple[Any, ...]]]]
 
 
 class TopicCache:
@@ -64,7 +69,7 @@ class Exchange:
         self.connect: Connect | None = None
         self.client_id = ""
         self.messages = Messages()
-        self.alike: tuple[bytes, int, str] | None = None  # head, size and topic of packets cut together (`runs`)
+        self.alike: Alike | None = None  # packets that were cut together (`runs`)
         self.unlike_bytes = 0  # what was left of the bytes fed when they were last cut together in vain (`runs`)
         self.out: list[bytes] = []
         self.held: set[int] = set()  # QoS 2 packet identifiers between PUBLISH and PUBREL; the session's, not ours

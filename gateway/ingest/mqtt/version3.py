@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gateway.ingest.messages import Messages
 from gateway.ingest.mqtt import packets, runs
 from gateway.ingest.mqtt.packets import Header, PacketType
 from gateway.ingest.mqtt.reasons import MqttError
@@ -21,6 +22,11 @@ _UNBOUNDED = 1 << 62
 def read_run(x: Exchange, data: bytes, position: int, end: int) -> int:
     """The run of plain PUBLISH packets at `position`: any number of them may be on the way."""
     return runs.read_run(x, data, position, end, _UNBOUNDED, 0)[0]
+
+
+def read_alike(x: Exchange, data: bytes) -> Messages | None:
+    """All of `data`, if it looks like what came before."""
+    return runs.read_alike(x, data, _UNBOUNDED, 0)
 
 
 def on_publish(x: Exchange, data: bytes, header: Header, position: int, end: int) -> None:

@@ -6,6 +6,7 @@ a reading is stored at once, so nothing expires on its way, and nobody answers h
 
 from __future__ import annotations
 
+from gateway.ingest.messages import Messages
 from gateway.ingest.mqtt import packets5, runs
 from gateway.ingest.mqtt.packets import Header, PacketType
 from gateway.ingest.mqtt.properties import Properties, Property
@@ -31,6 +32,14 @@ def read_run(x: Exchange, data: bytes, position: int, end: int) -> int:
     position, numbered = runs.read_run(x, data, position, end, receive_maximum(x) - x.unacknowledged, 1)
     x.unacknowledged += numbered
     return position
+
+
+def read_alike(x: Exchange, data: bytes) -> Messages | None:
+    """All of `data`, if it looks like what came before and the window has room for it."""
+    messages = runs.read_alike(x, data, receive_maximum(x) - x.unacknowledged, 1)
+    if messages is not None and messages.numbered:
+        x.unacknowledged += len(messages)
+    return messages
 
 
 def on_publish(x: Exchange, data: bytes, header: Header, position: int, end: int) -> None:

@@ -49,7 +49,10 @@ def exchange() -> Exchange:
 def read(data: bytes, level: int, room: int, x: Exchange | None = None) -> tuple[int, int, list[Message], int]:
     x = x or exchange()
     x.messages = Messages()
-    position, numbered = runs.read_run(x, data, 0, len(data), room, int(level == 5))
+    properties = int(level == 5)
+    if (alike := runs.read_alike(x, data, room, properties)) is not None:
+        return len(data), len(alike) if alike.numbered else 0, list(alike), retained(alike)
+    position, numbered = runs.read_run(x, data, 0, len(data), room, properties)
     return position, numbered, list(x.messages), retained(x.messages)
 
 
@@ -109,6 +112,8 @@ def test_packets_of_one_layout_are_taken_together(level: int, monkeypatch: pytes
 @pytest.mark.parametrize("what", ["identifier 0", "retained", "another topic", "longer", "properties", "QoS 0"])
 def test_one_packet_that_is_not_like_its_neighbours(what: str, odd: int, level: int) -> None:
     packets = [packet(0x32, "a", number + 1, b"7.%d" % number, level) for number in range(10)]
+    learnt = exchange()
+    assert read(b"".join(packets), level, 20, learnt)[1] == 10
     packets[odd] = {
         "identifier 0": packet(0x32, "a", 0, b"7.1", level),
         "retained": packet(0x33, "a", 99, b"7.1", level),
@@ -122,6 +127,7 @@ def test_one_packet_that_is_not_like_its_neighbours(what: str, odd: int, level: 
         patched.setattr(runs, "EQUAL_MIN", 1 << 40)
         one_by_one = read(data, level, 20)
     assert read(data, level, 20) == one_by_one
+    assert read(data, level, 20, learnt) == one_by_one
     taken = 10 if what in ("retained", "longer", "QoS 0") or (what, level) == ("properties", 4) else odd
     assert len(one_by_one[2]) == taken
 
