@@ -36,6 +36,7 @@ class Shared(Protocol):
     ingest: Ingest
     settings: MqttSettings
     topics: TopicCache
+    buffer: memoryview
     credentials: Credentials
     refused: int
     retained: int
@@ -68,7 +69,7 @@ _AUTHENTICATION = {
 }
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """One client."""
 
     def __init__(
@@ -89,8 +90,7 @@ class Connection(asyncio.Protocol):
         self._since_ms = 0.0  # the last byte, or the accept
         self._stuck_ms: float | None = None
         self.peer = "?"
-        self.name = ""
-        self.client_id = ""
+        self.name = self.client_id = ""
         self.user: str | None = None
         self._deciding = False
 
@@ -105,8 +105,11 @@ class Connection(asyncio.Protocol):
             self.user = self._certified(transport)
         self._listener.arrived(self)
 
-    def data_received(self, data: bytes) -> None:
-        self._listener.received(self, data)
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._listener.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._listener.received(self, self._listener.buffer[:nbytes].tobytes())
 
     def feed(self, data: bytes, now_ms: float) -> None:
         """What came in this turn of the loop, unless something has ended the connection since."""
@@ -129,12 +132,10 @@ class Connection(asyncio.Protocol):
     # --- one pass
     def _feed(self, data: bytes) -> None:
         machine = self._machine
-        problem: str | None = None
-        is_usual = False
         try:
-            is_usual = machine.feed(data)
+            problem, is_usual = None, machine.feed(data)
         except PeerError as error:
-            problem = error.what
+            problem, is_usual = error.what, False
         # what was whole before an error still counts: a QoS 0 message would not come again
         if machine.messages.payloads:
             self._take(machine.messages)
@@ -158,8 +159,7 @@ class Connection(asyncio.Protocol):
                 self.end(_refusal(machine), loud=True)
 
     def _write_answers(self) -> None:
-        out = self._machine.out
-        if not out:
+        if not (out := self._machine.out):
             return
         if self._transport is not None:
             self._transport.write(b"".join(out))

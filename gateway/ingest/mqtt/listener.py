@@ -33,7 +33,9 @@ SWEEP_S = 1.0
 EXPIRE_EVERY_MS = 10_000
 WILL_RETRY_MS = 1_000
 LINES_PER_SWEEP = 20
-UNPARSED_BYTES_MAX = 4 << 20  # of all connections together; one read is up to 256 KiB
+READ_BYTES_MAX = 256 << 10
+"""In one buffer for all: what asyncio makes for each read is mapped, cut short and unmapped by the kernel."""
+UNPARSED_BYTES_MAX = 4 << 20  # of all connections together
 
 
 class MqttListener:
@@ -57,6 +59,7 @@ class MqttListener:
         self.ingest = ingest
         self.settings = settings
         self.topics = TopicCache()
+        self.buffer = memoryview(bytearray(READ_BYTES_MAX))  # of who is read just now
         self.refused = 0
         self.retained = 0
         self.refusals = Refusals()

@@ -104,8 +104,8 @@ def test_what_a_client_sent_in_the_turn_in_which_it_is_taken_over_is_passed_over
             await clients[0].say(connect(), ACCEPTED)
             [second] = node.listener._connections - {first}
             caplog.clear()
-            second.data_received(connect(clean=True))  # both in one turn of the loop
-            first.data_received(publish())
+            node.listener.received(second, connect(clean=True))  # both in one turn of the loop
+            node.listener.received(first, publish())
             await clients[0].closed()
             await clients[1].say(publish(b"3"), ACCEPTED + puback(1))
             assert [record.value["value"] for record in node.readings()] == [3]
@@ -129,7 +129,7 @@ def test_one_turn_reads_no_more_than_a_bounded_number_of_bytes_ahead_of_parsing(
                 await client.say(connect(f"c{number}"), ACCEPTED)
             held: list[int] = []
             for connection in list(node.listener._connections):  # as when one turn finds all of them readable
-                connection.data_received(publish())
+                node.listener.received(connection, publish())
                 held.append(len(node.listener._received))
             assert held == [1, 2, 0, 1, 2, 0, 1, 2]
             for client in clients:
@@ -148,7 +148,7 @@ def test_what_one_turn_reads_is_on_disk_together_a_turn_later(tmp_path: Path) ->
                 await client.say(connect(f"c{number}"), ACCEPTED)
             rounds = node.store.flusher.rounds
             for connection in list(node.listener._connections):
-                connection.data_received(publish())
+                node.listener.received(connection, publish())
             assert node.ingest.readings.log_end_offset == 0
             await asyncio.sleep(0)
             assert len(node.readings()) == 3
