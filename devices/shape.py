@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-import msgspec
 
 from devices.profiles import FieldSpec, Profile, TimestampSpec, scaled
 from devices.reading import Reading, Scalar, Undecodable
@@ -19,13 +17,9 @@ from devices.times import milliseconds
 from devices.topics import Captured, TopicMatcher
 
 FIELDS_MAX = 1_000
-DEPTH_MAX = 8
 READINGS_MAX = 10_000
 """What one message may yield."""
-MESSAGE_FIELDS_MAX = 200_000
-ARRAY_FIELDS_MAX = 64
-"""An array of more values is one text: a spectrum or a picture is no hundred fields."""
-ARRAY_FIELDS_ALL_MAX = 500
+_CLAIM_MAX = 10**18  # milliseconds; what is above is looked at
 _TOPICS_CACHED_MAX = 16_384
 # each text is read once: digits that two parts of a pattern could share would cost the square of their number
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
@@ -46,6 +40,14 @@ class Shape:
         self._topics: dict[str, Captured] = {}
         self._fields = [(name, spec.path or name, spec) for name, spec in profile.fields.items()] if profile else []
         self.listed = bool(self._fields)
+        self._as_sent = not any(spec.type or spec.is_scaled for _, _, spec in self._fields)
+        self._by_columns = profile is None or (
+            self._as_sent
+            and profile.device_path is None
+            and (profile.timestamp is None or (profile.timestamp.unit == "ms" and not profile.timestamp.time_path))
+            and (profile.natural_field is None or profile.natural_field == profile.natural_key)
+            and (not self._fields or profile.natural_field is None or profile.natural_field in profile.fields)
+        )
         self._timestamp = profile.timestamp if profile else None
         self._natural_path = profile.natural_key if profile else None
         self._natural_field = profile.natural_field if profile else None
@@ -71,16 +73,28 @@ class Shape:
         return found
 
     def reading(
-        self, topic: str, values: Mapping[str, Any], *, event_ms: int | None = None, device: str = ""
+        self,
+        topic: str,
+        values: Mapping[str, Any],
+        *,
+        event_ms: int | None = None,
+        device: str = "",
+        scalars: bool = False,
     ) -> Reading:
-        """The reading that these values are. `event_ms` and `device` are the format's own; the profile's paths win."""
+        """The reading that these values are. `event_ms` and `device` are the format's own; the profile's paths win.
+
+        `scalars`: each value is a finite number of 64 bits, a text or a boolean, for certain.
+        """
         captured = self.captured(topic)
         if self._timestamp is not None:
             event_ms = self._event_ms(values, self._timestamp, event_ms)
         if self._device_path is not None:
             device = self._device(values)
         natural = values.get(self._natural_path) if self._natural_path is not None else None
-        fields = self._listed(values) if self.listed else self._free(values)
+        if scalars and self._as_sent:
+            fields = self._sent(values)
+        else:
+            fields = self._listed(values) if self.listed else self._free(values)
         if not fields:
             raise self.undecodable(f"the message holds none of the profile's fields{_found(values)}" if self.listed
                                    else "the message holds no value")  # fmt: skip
@@ -93,6 +107,57 @@ class Shape:
         if self._natural_path is not None and self._natural_field is None:
             natural = event_ms
         return Reading(device or captured.device, fields, event_ms, _key(natural))
+
+    def readings(
+        self,
+        topics: Sequence[str],
+        rows: Sequence[Mapping[str, Scalar]],
+        *,
+        events_ms: Sequence[int | None] | None = None,
+        devices: Sequence[str] | None = None,
+    ) -> list[Reading]:
+        """One reading a message of a group, as `reading` makes it of scalars. Raises `Undecodable` if one is none."""
+        events_ms = [None] * len(rows) if events_ms is None else events_ms
+        devices = [""] * len(rows) if devices is None else devices
+        return self._columns(topics, rows, events_ms, devices) or [
+            self.reading(topic, row, event_ms=event_ms, device=device, scalars=True)
+            for topic, row, event_ms, device in zip(topics, rows, events_ms, devices, strict=True)
+        ]
+
+    def _columns(
+        self,
+        topics: Sequence[str],
+        rows: Sequence[Mapping[str, Scalar]],
+        events_ms: Sequence[int | None],
+        devices: Sequence[str],
+    ) -> list[Reading]:
+        """The same at once; nothing where any of them needs a look."""
+        captured = {topic: self.captured(topic) for topic in set(topics)}
+        if not self._by_columns or any(each.labels for each in captured.values()):
+            return []
+        naturals: Sequence[Any] = [None] * len(rows)
+        if self._timestamp is not None:
+            claims: list[Any] = [row.get(self._timestamp.path) for row in rows]
+            if set(map(type, claims)) != {int} or max(map(abs, claims)) > _CLAIM_MAX:
+                return []
+            events_ms = claims
+        if self._natural_path is not None:
+            found = events_ms if self._natural_field is None else [row.get(self._natural_path) for row in rows]
+            naturals = list(map(_key, found))
+            if self._natural_field is not None and None in naturals:
+                return []
+        fields = list(map(self._sent, rows))
+        if not all(fields) or max(map(len, fields)) > FIELDS_MAX:
+            return []
+        named = [device or captured[topic].device for topic, device in zip(topics, devices, strict=True)]
+        return list(map(Reading, named, fields, events_ms, naturals))
+
+    def _sent(self, values: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """The fields where there is nothing to look at and nothing to convert."""
+        if self.listed:
+            return {name: values[path] for name, path, _ in self._fields if path in values}
+        taken_out = self._taken_out
+        return {name: value for name, value in values.items() if name not in taken_out} if taken_out else dict(values)
 
     def _listed(self, values: Mapping[str, Any]) -> dict[str, Scalar]:
         fields: dict[str, Scalar] = {}
@@ -195,130 +260,6 @@ def broken_number(text: str) -> str:
     if "," in text:
         return f"“{text[:40]}” is no number: is its comma a decimal one?"
     return f"“{text[:40]}” is no number that can be stored"
-
-
-def look_up(value: Any, path: str) -> Any:
-    """The member at `a.b.0.c` of nested objects and arrays, or `MISSING`."""
-    for part in path.split("."):
-        if type(value) is dict:
-            value = value.get(part, MISSING)
-        elif type(value) is list and part.isascii() and part.isdecimal() and len(part) < 7:
-            value = value[int(part)] if int(part) < len(value) else MISSING
-        else:
-            return MISSING
-        if value is MISSING:
-            return MISSING
-    return value
-
-
-def flatten(value: dict[str, Any], decoder: str = "json") -> dict[str, Any]:
-    """Nested objects' members as `outer.inner`, arrays' elements as `name.0`; a long array is one text, its JSON.
-
-    Raises `Undecodable` for nesting without end.
-    """
-    flat: dict[str, Any] = {}
-    waiting: list[tuple[str, Iterable[tuple[Any, Any]], int]] = [("", value.items(), 1)]
-    room = ARRAY_FIELDS_ALL_MAX
-    while waiting:
-        prefix, members, depth = waiting.pop()
-        for key, member in members:
-            name = f"{prefix}{key}"
-            if type(member) is dict:
-                if depth >= DEPTH_MAX:
-                    raise Undecodable(f"member “{name[:80]}” is nested deeper than {DEPTH_MAX} levels", decoder=decoder)
-                waiting.append((name + ".", member.items(), depth + 1))
-            elif type(member) is list:
-                leaves = _leaves(member, DEPTH_MAX - depth)
-                if leaves > min(room, ARRAY_FIELDS_MAX):
-                    flat[name] = msgspec.json.encode(member).decode()
-                else:
-                    room -= leaves
-                    waiting.append((name + ".", enumerate(member), depth + 1))
-            else:
-                flat[name] = member
-    return flat
-
-
-def _leaves(value: Any, depth: int) -> int:
-    """How many fields an array would be; more than any may be where it is nested too deeply for that."""
-    if type(value) is not dict and type(value) is not list:
-        return 1
-    if depth == 0 or len(value) > ARRAY_FIELDS_MAX:
-        return ARRAY_FIELDS_ALL_MAX + 1
-    count = 0
-    for member in value.values() if type(value) is dict else value:
-        count += _leaves(member, depth - 1)
-        if count > ARRAY_FIELDS_MAX:
-            break
-    return count
-
-
-def is_array_of_objects(value: Any) -> bool:
-    """Whether a message without a word from a profile is many readings: an array that holds objects alone."""
-    return type(value) is list and bool(value) and all(type(one) is dict for one in value)
-
-
-def tree_readings(shape: Shape, topic: str, value: Any) -> list[Reading]:
-    """The readings of a decoded object, array or bare value (JSON, CBOR). Raises `Undecodable`."""
-    readings: list[Reading] = []
-    fields = 0
-    for one in _elements(shape, value):
-        readings.append(shape.reading(topic, tree_values(shape, topic, one)))
-        fields += len(readings[-1].fields)
-        if fields > MESSAGE_FIELDS_MAX:  # what stands beside an array is every element's
-            raise shape.undecodable(f"more than {MESSAGE_FIELDS_MAX} fields in all readings of one message")
-    return readings
-
-
-def _elements(shape: Shape, value: Any) -> Iterator[Any]:
-    each = shape.profile.each if shape.profile is not None else None
-    if each is None:
-        if shape.listed or not is_array_of_objects(value):
-            yield value
-            return
-        each = "."
-    elements = value if each == "." else look_up(value, each)
-    if type(elements) is not list:
-        where = "the message" if each == "." else f"“{each}”"
-        raise shape.undecodable(f"{where} is no array, though the profile takes one reading from each of its elements")
-    if not elements:
-        raise shape.undecodable("the array of readings is empty")
-    if len(elements) > READINGS_MAX:
-        raise shape.undecodable(f"{len(elements)} readings in one message; {READINGS_MAX} is the most")
-    beside: dict[str, Any] = {}
-    if type(value) is dict:
-        # what stands beside the array is every element's too: a gateway's name, a common time
-        beside = {key: member for key, member in value.items() if key != each.split(".")[0]}
-        if not shape.listed:
-            beside = flatten(beside, shape.decoder)  # once: an array may be long, and so may the other one
-    for element in elements:
-        yield {**beside, **element} if type(element) is dict else {**beside, "value": element}
-
-
-def tree_values(shape: Shape, topic: str, value: Any) -> dict[str, Any]:
-    """The values by path of an object, array or bare value, as `Shape.reading` wants them. Raises `Undecodable`."""
-    field = shape.captured(topic).field
-    if type(value) is not dict:
-        if value is None:
-            raise shape.undecodable("the message is null: there is nothing to store")
-        if type(value) is list and not shape.listed:
-            return flatten({field or "value": value}, shape.decoder)
-        if type(value) is not list:
-            return {field or "value": value}
-    if not shape.listed:
-        flat = flatten(value, shape.decoder)
-        return (
-            {path if path in shape.meta_paths else f"{field}.{path}": one for path, one in flat.items()}
-            if field
-            else flat
-        )
-    if field:
-        named = {field: value}
-        values = {path: look_up(named, path) for path in shape.paths if path not in shape.meta_paths}
-        values.update((path, look_up(value, path)) for path in shape.meta_paths)
-    else:
-        values = {path: look_up(value, path) for path in shape.paths}
-    return {path: one for path, one in values.items() if one is not MISSING}
 
 
 def _found(values: Mapping[str, Any]) -> str:

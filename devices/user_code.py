@@ -26,7 +26,8 @@ from typing import Any, NamedTuple
 from devices.profiles import Profile
 from devices.reading import Reading as Decoded
 from devices.reading import Undecodable
-from devices.shape import READINGS_MAX, Shape, tree_values
+from devices.shape import READINGS_MAX, Shape
+from devices.trees import tree_values
 from headwater.errors import UserError
 
 ENTRY_GROUP = "headwater.decoders"

@@ -14,6 +14,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from devices.decoders.columns import numbers, one_line_each
 from devices.decoders.plans import PlanCache
 from devices.options import CsvOptions, read_options
 from devices.profiles import Profile
@@ -41,9 +42,43 @@ class _Plan:
             self._texts |= {stamp.path, stamp.time_path}
         if profile is not None and profile.device_path:
             self._texts.add(profile.device_path)  # device 007 is not device 7
+        options = self._options
+        self._regular = bool(options.columns) and not (options.comment or options.skip_lines) and options.decimal == "."
 
     def decode(self, messages: Sequence[tuple[str, bytes]]) -> list[list[Reading] | Undecodable]:
-        return one_by_one(self._message, messages)
+        found = self._by_columns(messages) if self._regular and len(messages) > 1 else None
+        return one_by_one(self._message, messages) if found is None else found
+
+    def _by_columns(self, messages: Sequence[tuple[str, bytes]]) -> list[list[Reading] | Undecodable] | None:
+        """The group at once, where each message is a line without quotes and no cell is left out; else None."""
+        text = one_line_each([payload for _, payload in messages])
+        if text is None or self._options.quote in text:
+            return None
+        lines = text.split("\n")
+        rows = [line.split(self._options.delimiter) for line in lines]
+        if set(map(len, rows)) != {len(self._options.columns)}:
+            return None
+        if max(map(len, lines)) > csv.field_size_limit():
+            return None
+        try:
+            columns = [
+                self._column(name, cells)
+                for name, cells in zip(self._options.columns, zip(*rows, strict=True), strict=True)
+            ]
+            values = [dict(zip(self._options.columns, row, strict=True)) for row in zip(*columns, strict=True)]
+            return [[reading] for reading in self._shape.readings([topic for topic, _ in messages], values)]
+        except Undecodable:
+            return None  # which message it is, and which line
+
+    def _column(self, name: str, cells: Sequence[str]) -> Sequence[int | float | str]:
+        """What stands in a column. Raises `Undecodable`, also where a cell says that nothing does."""
+        cells = list(map(str.strip, cells))
+        if not self._null.isdisjoint(cells):
+            raise _undecodable("a cell is left out")
+        if name in self._texts:
+            return cells
+        found = numbers(cells)
+        return [self._cell(cell, name) for cell in cells] if found is None else found
 
     def _message(self, topic: str, payload: bytes) -> list[Reading]:
         options = self._options

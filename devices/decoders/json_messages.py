@@ -21,20 +21,10 @@ from devices.decoders.json_plain import is_flat, listed_names, meta_paths, needs
 from devices.decoders.plans import PlanCache
 from devices.profiles import Profile, scaled
 from devices.reading import Reading, Scalar, Undecodable
-from devices.shape import (
-    FIELDS_MAX,
-    MISSING,
-    READINGS_MAX,
-    Shape,
-    broken_number,
-    flatten,
-    is_array_of_objects,
-    look_up,
-    number_of,
-    tree_readings,
-)
+from devices.shape import FIELDS_MAX, MISSING, READINGS_MAX, Shape, broken_number, number_of
 from devices.times import milliseconds
 from devices.topics import TopicMatcher
+from devices.trees import flatten, is_array_of_objects, look_up, tree_readings
 
 Message = tuple[str, bytes]
 Result = list[Reading] | Undecodable

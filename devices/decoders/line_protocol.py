@@ -11,8 +11,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
+from devices.decoders.columns import floats, one_line_each
 from devices.decoders.plans import PlanCache
 from devices.options import LineProtocolOptions, read_options
 from devices.profiles import Profile
@@ -49,7 +51,43 @@ class _Plan:
         self._shape = Shape(profile, DECODER)
 
     def decode(self, messages: Sequence[tuple[str, bytes]]) -> list[list[Reading] | Undecodable]:
-        return one_by_one(self._message, messages)
+        found = self._by_columns(messages) if len(messages) > 1 else None
+        return one_by_one(self._message, messages) if found is None else found
+
+    def _by_columns(self, messages: Sequence[tuple[str, bytes]]) -> list[list[Reading] | Undecodable] | None:
+        """The group at once, where each message is one plain line with the fields of the first; else None."""
+        text = one_line_each([payload for _, payload in messages])
+        if text is None or "\\" in text or '"' in text:
+            return None
+        try:
+            first = _quick_line(text.partition("\n")[0])
+            if first is None:
+                return None
+            names, timed = tuple(first[2]), first[3] is not None
+            lines = _pattern(names, timed=timed).findall(text)
+            if len(lines) != len(messages):
+                return None
+            return self._rows([topic for topic, _ in messages], lines, names, timed=timed)
+        except Undecodable:
+            return None  # which message it is
+
+    def _rows(
+        self, topics: list[str], lines: list[tuple[str, ...]], names: tuple[str, ...], *, timed: bool
+    ) -> list[list[Reading] | Undecodable] | None:
+        heads, *words = zip(*lines, strict=True)
+        series = {head: _quick_series(head) for head in set(heads)}
+        stamps = [self._event_ms(int(word)) for word in words.pop()] if timed else None
+        columns = [
+            floats(cells) or [_value(word, name) for word in cells] for name, cells in zip(names, words, strict=True)
+        ]
+        rows, devices = [], []
+        for head, values in zip(heads, zip(*columns, strict=True), strict=True):
+            if (named := series[head]) is None:
+                return None
+            row, device = self._values(*named, dict(zip(names, values, strict=True)))
+            rows.append(row)
+            devices.append(device)
+        return [[one] for one in self._shape.readings(topics, rows, events_ms=stamps, devices=devices)]
 
     def _message(self, topic: str, payload: bytes) -> list[Reading]:
         try:
@@ -87,6 +125,15 @@ class _Plan:
     def _reading(
         self, topic: str, measurement: str, tags: dict[str, str], fields: dict[str, Any], stamp: int | None
     ) -> Reading:
+        values, device = self._values(measurement, tags, fields)
+        event_ms = None if stamp is None else self._event_ms(stamp)
+        return self._shape.reading(topic, values, event_ms=event_ms, device=device, scalars=True)
+
+    def _event_ms(self, stamp: int) -> int:
+        return int(from_unit(stamp, self._options.precision))
+
+    def _values(self, measurement: str, tags: dict[str, str], fields: dict[str, Any]) -> tuple[dict[str, Any], str]:
+        """A line's values by path, and its device if it names one."""
         options = self._options
         values = fields
         if options.prefix_measurement:
@@ -100,8 +147,28 @@ class _Plan:
                     values.setdefault(name, text_value)
         if self._shape.listed:
             values = {**{f"{measurement}.{name}": value for name, value in fields.items()}, **values}
-        event_ms = None if stamp is None else from_unit(stamp, options.precision)
-        return self._shape.reading(topic, values, event_ms=event_ms, device=device)
+        return values, device
+
+
+@lru_cache(maxsize=64)
+def _pattern(names: tuple[str, ...], *, timed: bool) -> re.Pattern[str]:
+    """A plain line with these fields: series, the fields' values, and the timestamp if there is one."""
+    fields = ",".join(f"{re.escape(name)}=([^,= \\n]+)" for name in names)
+    return re.compile(f"^([^ \\t#\\n][^ \\n]*) {fields}{' (-?[0-9]{1,19})' if timed else ''}$", re.MULTILINE)
+
+
+def _quick_series(text: str) -> tuple[str, dict[str, str]] | None:
+    """Measurement and tags without escapes; None when they are not as simple as that, or wrong."""
+    measurement, *pairs = text.split(",")
+    if not measurement:
+        return None
+    tags: dict[str, str] = {}
+    for pair in pairs:
+        key, _, value = pair.partition("=")
+        if not key or not value or "=" in value:
+            return None
+        tags[key] = value
+    return measurement, tags
 
 
 def _quick_line(line: str) -> _Line | None:
@@ -109,15 +176,9 @@ def _quick_line(line: str) -> _Line | None:
     parts = line.rstrip("\r").split(" ")
     if not 2 <= len(parts) <= 3 or not all(parts):
         return None
-    measurement, *pairs = parts[0].split(",")
-    if not measurement:
+    if (series := _quick_series(parts[0])) is None:
         return None
-    tags: dict[str, str] = {}
-    for pair in pairs:
-        key, _, text = pair.partition("=")
-        if not key or not text or "=" in text:
-            return None
-        tags[key] = text
+    measurement, tags = series
     fields: dict[str, Any] = {}
     for pair in parts[1].split(","):
         key, _, word = pair.partition("=")
