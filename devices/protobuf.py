@@ -20,15 +20,24 @@ def fields(data: bytes) -> Iterator[tuple[int, int, int | bytes]]:
     """(field number, wire type, value) in order: an unsigned int, or the bytes of what is length-delimited."""
     at, end = 0, len(data)
     while at < end:
-        tag, at = _varint(data, at)
+        if (tag := data[at]) < 0x80:  # of one byte, as nearly every tag and most numbers
+            at += 1
+        else:
+            tag, at = _varint(data, at)
         number, kind = tag >> 3, tag & 7
         if number == 0:
             raise ProtobufError(f"byte {at - 1}: field number 0")
         value: int | bytes
         if kind == VARINT:
-            value, at = _varint(data, at)
+            if at < end and (value := data[at]) < 0x80:
+                at += 1
+            else:
+                value, at = _varint(data, at)
         elif kind == BYTES:
-            size, at = _varint(data, at)
+            if at < end and (size := data[at]) < 0x80:
+                at += 1
+            else:
+                size, at = _varint(data, at)
             if size > end - at:
                 raise ProtobufError(f"it ends in the middle of field {number}")
             value, at = data[at : at + size], at + size
