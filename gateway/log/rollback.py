@@ -50,6 +50,7 @@ def go_on_after_failure(
         if kept is synced[0] and kept.handle != CLOSED:  # its indexes are in memory alone
             if kept.size != synced[1]:
                 _cut(files, kept, synced_offset, synced[1])
+            files.try_write_indexes(kept)
             files.write_aborted(kept)
             files.cache.adopt(kept)
         files.cache.use(kept)
@@ -80,7 +81,6 @@ def _cut(files: PartitionFiles, segment: Segment, end_offset: int, size: int) ->
     del segment.anchor_positions[anchors:], segment.anchor_chains[anchors:]
     segment.aborted = [entry for entry in segment.aborted if entry.last_offset < end_offset]
     rebuild_indexes(files.disk, segment)
-    files.try_write_indexes(segment)
 
 
 def _state_at(

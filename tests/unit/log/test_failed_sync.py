@@ -237,3 +237,18 @@ def test_a_log_that_lost_every_segment_has_an_active_one_for_upkeep() -> None:
     assert log.segment_sizes()
     assert log.active_segment.base_offset == 0
     assert read_all(log) == []
+
+
+def test_a_segment_that_was_whole_when_the_next_one_failed_is_left_with_its_indexes() -> None:
+    disk = FlakyDisk()
+    store, log = open_log(disk)
+    while log.segments_count == 1:
+        store.flush_now()
+        disk.power_cut()
+        store, log = open_log(disk)
+        synced = log.log_end_offset
+        append(log, b"x" * 300)
+    disk.syncs_until_failure = 0
+    store.flush_now()
+    assert (log.log_end_offset, log.leader_epoch) == (synced, 1)
+    assert {f"{0:020d}{suffix}" for suffix in (".index", ".timeindex")} <= set(disk.names(f"{DATA}/log/t-0"))
