@@ -75,7 +75,10 @@ def thread_cpu_s() -> dict[str, float]:
     """The same of each thread of this process, by its number."""
     spent = {}
     for path in Path("/proc/self/task").iterdir():
-        fields = (path / "stat").read_text().rpartition(")")[2].split()
+        try:
+            fields = (path / "stat").read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):  # it has ended since it was listed
+            continue
         spent[path.name] = (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
     return spent
 
