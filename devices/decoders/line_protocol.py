@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 from devices.decoders.columns import floats, one_line_each
@@ -33,6 +32,9 @@ _BARE = re.compile(r"[^, \n]+")
 _FLOAT = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
 _INTEGER = re.compile(r"([+-]?[0-9]{1,20})([iu])")
 _TIME = re.compile(r"-?[0-9]{1,19}")
+# Series, fields, and the timestamp if there is one, of a line without quotes and escapes.
+_PLAIN_LINE = re.compile(r"^([^ \t#\n][^ \n]*) ([^ \n]+)(?: (-?[0-9]{1,19}))?$", re.MULTILINE)
+_SEPARATORS = re.compile("([,=])")
 _BOOLEANS = dict.fromkeys(("t", "T", "true", "True", "TRUE"), True) | dict.fromkeys(
     ("f", "F", "false", "False", "FALSE"), False
 )
@@ -59,26 +61,28 @@ class _Plan:
         text = one_line_each([payload for _, payload in messages])
         if text is None or "\\" in text or '"' in text:
             return None
+        lines = _PLAIN_LINE.findall(text)
+        if len(lines) != len(messages):
+            return None
+        heads, fields, ends = zip(*lines, strict=True)
+        pieces = list(map(_SEPARATORS.split, fields))
+        names = pieces[0][0::4]
+        between = ["=", ","] * len(names)
+        if any(each[0::4] != names or each[1::2] != between[:-1] for each in pieces) or "" in names:
+            return None
         try:
-            first = _quick_line(text.partition("\n")[0])
-            if first is None:
-                return None
-            names, timed = tuple(first[2]), first[3] is not None
-            lines = _pattern(names, timed=timed).findall(text)
-            if len(lines) != len(messages):
-                return None
-            return self._rows([topic for topic, _ in messages], lines, names, timed=timed)
+            return self._rows([topic for topic, _ in messages], heads, names, [each[2::4] for each in pieces], ends)
         except Undecodable:
             return None  # which message it is
 
     def _rows(
-        self, topics: list[str], lines: list[tuple[str, ...]], names: tuple[str, ...], *, timed: bool
+        self, topics: list[str], heads: Sequence[str], names: list[str], words: list[list[str]], ends: Sequence[str]
     ) -> list[list[Reading] | Undecodable] | None:
-        heads, *words = zip(*lines, strict=True)
         series = {head: _quick_series(head) for head in set(heads)}
-        stamps = [self._event_ms(int(word)) for word in words.pop()] if timed else None
+        stamps = [self._event_ms(int(end)) if end else None for end in ends]
         columns = [
-            floats(cells) or [_value(word, name) for word in cells] for name, cells in zip(names, words, strict=True)
+            floats(cells) or [_value(word, name) for word in cells]
+            for name, cells in zip(names, zip(*words, strict=True), strict=True)
         ]
         rows, devices = [], []
         for head, values in zip(heads, zip(*columns, strict=True), strict=True):
@@ -148,13 +152,6 @@ class _Plan:
         if self._shape.listed:
             values = {**{f"{measurement}.{name}": value for name, value in fields.items()}, **values}
         return values, device
-
-
-@lru_cache(maxsize=64)
-def _pattern(names: tuple[str, ...], *, timed: bool) -> re.Pattern[str]:
-    """A plain line with these fields: series, the fields' values, and the timestamp if there is one."""
-    fields = ",".join(f"{re.escape(name)}=([^,= \\n]+)" for name in names)
-    return re.compile(f"^([^ \\t#\\n][^ \\n]*) {fields}{' (-?[0-9]{1,19})' if timed else ''}$", re.MULTILINE)
 
 
 def _quick_series(text: str) -> tuple[str, dict[str, str]] | None:

@@ -160,3 +160,11 @@ def test_what_numbers_of_json_would_read_differently(kind: str, payload: bytes) 
     profile = Profile(name="p", format=kind, options=options)
     group = [("t", payload)] * 2
     assert list(map(repr, decode(profile, group))) == [repr(decode(profile, group[:1])[0])] * 2
+
+
+@pytest.mark.parametrize("other", [b"m a,1=b=2", b"m b=1,b=2", b"m a=1", b"m a=1,c=2", b"m =1,b=2"])
+def test_a_line_whose_fields_are_not_the_first_ones(other: bytes) -> None:
+    decode = decoder_for("line-protocol")
+    profile = Profile(name="p", format="line-protocol")
+    alone = [decode(profile, [("t", payload)])[0] for payload in (b"m a=1,b=2", other)]
+    assert list(map(repr, decode(profile, [("t", b"m a=1,b=2"), ("t", other)]))) == list(map(repr, alone))

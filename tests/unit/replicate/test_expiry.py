@@ -73,6 +73,21 @@ def test_what_expired_before_the_central_had_it_is_gone_there_and_the_rest_arriv
     play(tmp_path, story)
 
 
+def test_what_a_client_deletes_before_the_central_has_it_is_gone_there_and_the_rest_arrives(tmp_path: Path) -> None:
+    """In the middle of a batch: what is above stays, and arrives."""
+
+    async def story(edge: EdgeNode, central: CentralNode) -> None:
+        await fill(edge)
+        edge.store.delete_records({("readings", 0): 125})
+        await central.start()
+        await edge.drained()
+        assert central.numbers() == list(range(125, 1_000))
+        assert gone(central) == set(range(125))
+        assert edge.uplink.status()["gone"] == 125
+
+    play(tmp_path, story)
+
+
 def test_what_expires_while_it_is_being_sent_arrives_or_is_gone_and_never_both_or_neither(tmp_path: Path) -> None:
     async def story(edge: EdgeNode, central: CentralNode) -> None:
         edge.store.configure_topic("readings", {"segment.bytes": "4096", "retention.bytes": "4096"})
