@@ -90,9 +90,10 @@ def test_keys_cut_kill_and_send_garbage_and_ctrl_c_ends_with_a_sentence(terminal
     terminal.press("k")
     terminal.until("the edge gets SIGKILL")
     terminal.until("the edge is back after")
+    terminal.until(r"acknowledged +\d[\d,]{2}")  # how many there are before the keys depends on the machine
     terminal.press("\x03")
     found = terminal.until(r"([\d,]+) readings were acknowledged: 0 lost, 0 twice\.", seconds=90)
-    assert int(found[1].replace(",", "")) > 100
+    assert int(found[1].replace(",", "")) >= 100
     assert terminal.end() == 0
     assert running_with(str(tmp_path)) == []
     ledger = LedgerView(str(tmp_path / "kept" / "ledger.db"))
