@@ -75,7 +75,7 @@ class Budget:
         self, keys: KeyTable, rules: Sequence[Held], limits: Limits, shadows: Mapping[str, Sized] | None = None
     ) -> None:
         """`shadows`: by alert rule, what its alerts are in an outage that is being caught up (`outages`)."""
-        self.roster = Roster(keys)
+        self.roster = Roster(keys, learns=any(one.rule.learns_intervals for rule in rules for _, one in rule.alerts))
         self.wanted = limits
         self.limits = limits
         self.full = False

@@ -3,8 +3,8 @@
 Three silences look alike to who waits for readings, and mean different things:
 
 - The device. Its node's watermark, which is made of the gateway's other sources and its clock, has passed the device's
-  newest reading by what the rule allows (`silent_after_s`, or so many of the device's expected intervals), and nothing
-  of that span is owed by backfill: instance `<node>/<device>`.
+  newest reading by what the rule allows (`silent_after_s`, or so many of the device's intervals, as its readings say
+  them or as they were learnt), and nothing of that span is owed by backfill: instance `<node>/<device>`.
 - The gateway, or its link. Then there are no marks, so no watermark passes anything and no device is judged; the owner
   of the partition writes a mark in the node's name (`silence`): instance `<node>/$gateway`.
 - The pipeline. Who has not read the log knows nothing of silence, and says nothing: neither kind of mark is made of
@@ -25,6 +25,7 @@ from processors.columns import Ints
 from processors.facts import DeviceFacts
 from processors.marks import Mark, NodeMarks
 from processors.results import Results
+from processors.rhythms import UNKNOWN
 from processors.roster import Roster
 from processors.rules.model import AlertRule
 from processors.silence import HEALTH_DEVICE
@@ -32,8 +33,10 @@ from processors.windows.admission import WindowAdmission, any_match
 
 SILENT_MIN_MS = 10_000
 """Fewer seconds are no silence, however often a device speaks: as the page and `status` have it."""
-_PATIENCE_MS = 60_000  # a gap in the marks of a node without devices
+_PATIENCE_MS = 60_000
 _FOR_EVER_MS = 1 << 60
+_GAPS_MAX = 32
+"""So many gaps in a node's marks are told apart, the longest ones."""
 _SAID = {"firing": "is silent", "resolved": "is heard again"}
 
 
@@ -43,11 +46,11 @@ class DeadMan(AlertState):
     def __init__(self, rule: AlertRule) -> None:
         super().__init__(rule)
         self._after_ms = None if rule.silent_after_s is None else round(rule.silent_after_s * 1000)
-        # Per node: the version of what is known, its devices, and how long each may be silent.
-        self._allowed: dict[str, tuple[tuple[int, int], list[str], Ints]] = {}
-        # Per node: the clock of its last mark, and the watermark since when marks came without a gap. Whoever could
-        # not be heard meanwhile has the whole time to speak again.
-        self._lives: dict[str, tuple[int, int]] = {}
+        # Per node: the version of what is known, its devices, and the interval that is said of each.
+        self._told: dict[str, tuple[tuple[int, int], list[str], Ints]] = {}
+        # Per node: the clock of its last mark, and how long gaps in its marks were with the watermark behind each.
+        # Who could not be heard for as long as it may be silent has the whole time to speak again.
+        self._lives: dict[str, tuple[int, list[tuple[int, int]]]] = {}
 
     def at_mark(
         self, results: Results, mark: Mark, node: NodeMarks, roster: Roster, window: WindowAdmission, facts: DeviceFacts
@@ -57,7 +60,7 @@ class DeadMan(AlertState):
         watermark = node.watermark
         if mark.by is not None:
             takes = any_match(window.rule.nodes, mark.node)
-            last, _ = self._lives.get(mark.node, (None, 0))
+            last = self._lives[mark.node][0] if mark.node in self._lives else None
             if (one := self.instances.get(gateway)) is not None and one.state == "firing" and mark.live:
                 one.consumed = max(one.consumed, mark.live)  # it was silent until then at least
             return list(self._fire(gateway, last, mark.live, mark.live)) if takes and last and mark.live else []
@@ -77,9 +80,8 @@ class DeadMan(AlertState):
         facts: DeviceFacts,
     ) -> Iterator[Transition]:
         keys, heard = roster.heard(mark.node, window.takes)
-        after = self._allowances(mark.node, keys, roster, facts)
-        gap_ms = int(after.min()) if len(after) else self._after_ms or _PATIENCE_MS
-        lived = watermark - self._lived_since(mark, watermark, gap_ms)
+        after = self._allowances(mark.node, keys, heard, roster, facts)
+        lived = watermark - self._lived_since(mark, watermark, after)
         quiet = heard <= watermark - after
         if firing := [name for name, one in self.instances.items() if one.state == "firing"]:
             spoke = dict(zip(roster.names(keys[~quiet]), heard[~quiet].tolist(), strict=True))
@@ -94,29 +96,43 @@ class DeadMan(AlertState):
             if not any(first <= until and last <= end for first, end in node.open):
                 yield from self._fire(name, last, until, watermark)
 
-    def _allowances(self, node: str, keys: Ints, roster: Roster, facts: DeviceFacts) -> Ints:
-        """How long each device may be silent; for ever where the rule goes by intervals and nobody has said one."""
+    def _allowances(self, node: str, keys: Ints, heard: Ints, roster: Roster, facts: DeviceFacts) -> Ints:
+        """How long each device may be silent; for ever where the rule goes by intervals and nobody knows one."""
         rest = _FOR_EVER_MS if self._after_ms is None else self._after_ms
         if self.rule.missed is None:
             return np.full(len(keys), rest, dtype=np.int64)
-        names = roster.names(keys)
-        known = self._allowed.get(node)
+        said = self._said(node, roster.names(keys), facts)
+        intervals = (
+            said
+            if roster.rhythms is None or self._after_ms is not None
+            else np.where(said, said, roster.rhythms.intervals(keys, heard))
+        )
+        after = np.rint(intervals * self.rule.missed).astype(np.int64)
+        return np.where(intervals == UNKNOWN, rest, np.maximum(after, SILENT_MIN_MS))
+
+    def _said(self, node: str, names: list[str], facts: DeviceFacts) -> Ints:
+        """The interval that each device's readings say."""
+        known = self._told.get(node)
         if known is not None and known[0] == facts.version and known[1] == names:
             return known[2]
-        after = np.full(len(names), rest, dtype=np.int64)
-        for index, name in enumerate(names):
-            if (interval_ms := facts.interval_ms(name.encode())) is not None:
-                after[index] = max(round(self.rule.missed * interval_ms), SILENT_MIN_MS)
-        self._allowed[node] = (facts.version, names, after)
-        return after
+        found = np.array([facts.interval_ms(name.encode()) or UNKNOWN for name in names], dtype=np.int64)
+        self._told[node] = (facts.version, names, found)
+        return found
 
-    def _lived_since(self, mark: Mark, watermark: int, gap_ms: int) -> int:
+    def _lived_since(self, mark: Mark, watermark: int, after: Ints) -> Ints:
+        """Since when each device could be heard that may be silent `after` so long."""
         clock = watermark if mark.clock is None else mark.clock
-        last, since = self._lives.get(mark.node, (None, watermark))
-        if last is None or clock - last >= gap_ms:
-            since = watermark
-        self._lives[mark.node] = (max(clock, last or clock), since)
-        return since
+        last, gaps = self._lives.get(mark.node, (clock, [(_FOR_EVER_MS, watermark)]))
+        length = clock - last
+        if length >= min(SILENT_MIN_MS, self._after_ms or _PATIENCE_MS):
+            gaps = [*(gap for gap in gaps if gap[0] > length), (length, watermark)]
+        # A gap that lies as far back as it was long matters to nobody any more.
+        gaps = [(length, since) for length, since in gaps if watermark - since < length][:_GAPS_MAX]
+        self._lives[mark.node] = (max(clock, last), gaps)
+        lengths = np.array([-length for length, _ in gaps], dtype=np.int64)
+        since = np.array([since for _, since in gaps], dtype=np.int64)
+        found: Ints = since[np.searchsorted(lengths, -after, side="right") - 1]
+        return found
 
     def _fire(self, name: str, last: int, at: int, now: int) -> Iterator[Transition]:
         one = self.instances.get(name)
@@ -150,7 +166,11 @@ class DeadMan(AlertState):
 
     def restore(self, data: dict[str, Any]) -> None:
         super().restore(data)
-        self._lives = {node: (clock, since) for node, (clock, since) in data.get("lives", {}).items()}
+        self._lives = {
+            # Earlier versions knew one time, since when marks came without a gap.
+            node: (clock, [(_FOR_EVER_MS, gaps)] if isinstance(gaps, int) else [(gap[0], gap[1]) for gap in gaps])
+            for node, (clock, gaps) in data.get("lives", {}).items()
+        }
 
 
 def alert_state(rule: AlertRule) -> AlertState:

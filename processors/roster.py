@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from processors.columns import Columns, Ints, KeyTable
 from processors.results import NEVER
+from processors.rhythms import DEVICE_BYTES, Rhythms
 
 Bools = npt.NDArray[np.bool_]
 
@@ -26,10 +27,11 @@ _SPARE_MIN = 1024
 
 
 class Roster:
-    """The devices of one partition. `forgotten` counts them."""
+    """The devices of one partition. `forgotten` counts them. `learns`: also how often each speaks (`rhythms`)."""
 
-    def __init__(self, keys: KeyTable) -> None:
+    def __init__(self, keys: KeyTable, *, learns: bool = False) -> None:
         self._keys = keys
+        self.rhythms = Rhythms() if learns else None
         self._heard: Ints = np.zeros(1, dtype=np.int64)  # NEVER: not known; one element more, which key -1 finds
         self._swept: dict[str, int] = {}
         self.alive = 0
@@ -58,6 +60,9 @@ class Roster:
             if refused:
                 known = np.flatnonzero(self._heard[key] != NEVER)
                 key, time = key[known], time[known]
+        if self.rhythms is not None:
+            of_devices = key >= 0
+            self.rhythms.take(key[of_devices], time[of_devices], self._heard)
         np.maximum.at(self._heard, key, time)
         return refused
 
@@ -66,9 +71,11 @@ class Roster:
         if missing > 0:
             fresh = np.full(missing, NEVER, dtype=np.int64)
             self._heard = np.concatenate([self._heard[:-1], fresh, self._heard[-1:]])
+        if self.rhythms is not None:
+            self.rhythms.grow(len(self._keys))
 
     def _cost(self, key: int) -> int:
-        return KEY_BYTES + 2 * len(self._keys.names[key])
+        return KEY_BYTES + 2 * len(self._keys.names[key]) + (DEVICE_BYTES if self.rhythms is not None else 0)
 
     # forgetting
 
@@ -106,6 +113,8 @@ class Roster:
     def forget(self, keys: Ints) -> None:
         """They are not known any more."""
         self._heard[keys] = NEVER
+        if self.rhythms is not None:
+            self.rhythms.forget(keys)
         self.alive -= len(keys)
         self.forgotten += len(keys)
         self.state_bytes -= sum(self._cost(key) for key in keys.tolist())
@@ -129,13 +138,16 @@ class Roster:
         new_of, new_node_of = self._keys.keep(known, nodes)
         self._swept = {node: step for node, step in self._swept.items() if node in nodes}
         self._heard = np.append(self._heard[:-1][known], self._heard[-1])
+        if self.rhythms is not None:
+            self.rhythms.keep(known)
         return new_of, new_node_of
 
     # checkpoints
 
     def snapshot(self) -> dict[str, Any]:
         self._learn()
-        return {"heard": self._heard[:-1].tolist(), "swept": self._swept, "forgotten": self.forgotten}
+        data = {"heard": self._heard[:-1].tolist(), "swept": self._swept, "forgotten": self.forgotten}
+        return data | ({"rhythms": self.rhythms.snapshot()} if self.rhythms is not None else {})
 
     def restore(self, data: dict[str, Any] | None, newest: int) -> None:
         """The key table must have been restored before. A snapshot of earlier versions has none: all are heard now."""
@@ -143,6 +155,8 @@ class Roster:
         self._heard = np.array([*heard, 0], dtype=np.int64)
         self._swept = {} if data is None else dict(data["swept"])
         self.forgotten = 0 if data is None else data["forgotten"]
+        if self.rhythms is not None and data is not None and "rhythms" in data:
+            self.rhythms.restore(data["rhythms"])
         known = np.flatnonzero(self._heard[:-1] != NEVER)
         self.alive = len(known)
         self.state_bytes = sum(self._cost(key) for key in known.tolist())

@@ -63,7 +63,7 @@ def _hasty_alerts(settings: Settings) -> list[str]:
         if rule.missed is not None and profiles and all(one.stored_interval_ms is None for one in profiles):
             found.append(
                 f"alert {rule.name} goes by devices' expected intervals, and no profile of this node has an"
-                " expected_interval_ms; its devices are judged by silent_after_s, and by nothing without it"
+                " expected_interval_ms; its devices are judged by silent_after_s, or without it by how often they spoke"
             )
         if rule.silent_after_s is None or rule.missed is not None:
             continue

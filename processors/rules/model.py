@@ -153,7 +153,7 @@ class AlertRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     silent_after_s: Seconds | None = None
     """A dead-man alert, in place of a level: fires when a device that its window takes was silent for so long."""
     missed: Annotated[float, msgspec.Meta(ge=1, le=1000)] | None = None
-    """A dead-man alert that goes by each device's expected interval: fires when it has missed so many of them."""
+    """A dead-man alert that goes by each device's interval, said or learnt: fires when it missed so many of them."""
     severity: Literal["info", "warning", "critical"] = "warning"
     summary: str = ""
     runs: Literal["edge", "central"] = "central"
@@ -166,6 +166,11 @@ class AlertRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def is_dead_man(self) -> bool:
         """Whether it is about silence, in place of a level."""
         return self.silent_after_s is not None or self.missed is not None
+
+    @property
+    def learns_intervals(self) -> bool:
+        """Whether devices of which nobody says how often they speak are judged by how often they did."""
+        return self.missed is not None and self.silent_after_s is None
 
     @property
     def rising(self) -> bool:

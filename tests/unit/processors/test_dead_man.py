@@ -258,3 +258,36 @@ def test_an_alert_by_intervals_has_no_level(tmp_path: Path) -> None:
         load_rules([str(file)])
     file.write_text(text.replace('field = "x"\n', ""), encoding="utf-8")
     assert load_rules([str(file)]).alerts[0].is_dead_man
+
+
+def test_gaps_in_the_marks_give_time_to_those_alone_whom_they_are_long_for() -> None:
+    """A gateway that is off for a minute four times an hour keeps no device that speaks rarely from being missed."""
+    world = World(BY_INTERVALS)
+    expects(world, 0, quick=5_000, slow=600_000)
+    for start in range(0, 2700, 900):
+        for second in range(start, start + 840, 5):
+            world.says(second, "quick")
+            world.mark(second)
+    assert world.states == [("slow", "firing")]
+    assert world.told[0]["at"] == T0 + 1_800_000
+    for second in range(2700, 2705):  # half a minute was nothing to `quick`, a minute was
+        world.mark(second)
+    world.live(2705, 2712)
+    assert len(world.states) == 1
+    world.live(2712, 2720)
+    assert world.states[1:] == [("quick", "firing")]
+
+
+def test_a_gap_that_an_earlier_version_has_seen_counts() -> None:
+    world = World()
+    world.live(0, 40, "a")
+    world.live(1000, 1010)
+    state = world.processor.snapshot()
+    [version] = state["alerts"]
+    state["alerts"][version]["lives"] = {"n1": (T0 + 1_009_000, T0 + 1_000_000)}
+    world.processor = river.processor(WINDOW, alerts=[RULE])
+    world.processor.restore(state)
+    world.live(1010, 1030)
+    assert world.states == []
+    world.live(1030, 1032)
+    assert world.states == [("a", "firing")]
