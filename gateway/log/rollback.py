@@ -39,6 +39,8 @@ def go_on_after_failure(
 
     Until it works the segments stay listed, so that a log always has an active one; nobody reads that far.
     """
+    # First: segments that go may have raised it, and a start in between would take them for lost.
+    files.set_recovery_point(synced_offset)
     held = segments.all()
     doomed = sum(segment.base_offset >= synced_offset for segment in held)
     for segment in held[len(held) - doomed :]:
@@ -62,7 +64,6 @@ def go_on_after_failure(
         # The next epoch is above every one that unacknowledged batches may have carried.
         epochs = [*(each for each in epochs if each[1] < synced_offset), (epochs[-1][0] + 1, synced_offset)]
         files.write_epochs(epochs)
-        files.set_recovery_point(synced_offset)
     except OSError:
         files.disk.close(segment.handle)
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
 
@@ -129,6 +130,61 @@ def power_cuts(
     return points, states, starts
 
 
+def cuts_while_going_on(failing: Sequence[str], crashes: Sequence[Crash]) -> int:
+    """Cut before each write-side call after a failed one, in each way; returns how many crash states that makes.
+
+    Each call of these kinds fails in its turn, in a round that closes segments which nobody has synced before.
+    """
+    states = 0
+    for kind in failing:
+        for number in range(1_000):
+            found = list(_going_on(kind, number, crashes))
+            if not found:
+                break
+            states += len(found)
+            for where, crash, crashed, ledger, wall_ms in found:
+                try:
+                    judge(crashed, ledger, wall_ms, torn=crash in (Crash.TORN, Crash.SHUFFLED))
+                except Exception as error:
+                    raise Violation(f"{where}: {error}") from error
+    return states
+
+
+def _going_on(
+    kind: str, number: int, crashes: Sequence[Crash]
+) -> Iterator[tuple[str, Crash, SimulatedOs, Ledger, int]]:
+    """What cuts leave after the `number`-th call of this kind has failed."""
+    simulated = SimulatedOs()
+    world = World(simulated.disk())
+    for _ in range(3):
+        world.append("t", producer=11)
+        world.flush()
+    for each in range(9):  # in this segment, and in two others
+        world.append("t", producer=11 if each % 2 else None)
+    states: list[tuple[str, Crash, SimulatedOs, Ledger, int]] = []
+    left, failed = number, ""
+
+    def before(call: str, path: str) -> None:
+        nonlocal left, failed
+        if not failed and call == kind:
+            left -= 1
+            if left < 0:
+                failed = path
+                raise OSError(errno.EIO, "Input/output error", path)
+        elif failed and call in WRITE_SIDE:
+            where = f"{kind} of {failed} failed, power cut before {call} of {path}"
+            for crash in crashes:
+                crashed = simulated.after_crash(crash, Random(len(states)))
+                states.append((f"{where}, {crash}", crash, crashed, world.ledger.copy(), world.clock.wall_ms()))
+
+    simulated.before = before
+    world.flush()
+    world.clock.advance(2_000)
+    world.append("t", producer=11)
+    world.flush()
+    yield from states
+
+
 def each_cut(
     start: Callable[[SimulatedOs], object], before: SimulatedOs, *, seeds: int = 1
 ) -> Iterator[tuple[str, SimulatedOs]]:
@@ -171,4 +227,4 @@ def each_kept(simulated: SimulatedOs, number: int) -> SimulatedOs:
     return simulated.after_crash(Crash.SHUFFLED, _Bits(number))
 
 
-__all__ = ["DATA", "Cut", "each_cut", "each_kept", "judge", "power_cuts", "run"]
+__all__ = ["DATA", "Cut", "cuts_while_going_on", "each_cut", "each_kept", "judge", "power_cuts", "run"]

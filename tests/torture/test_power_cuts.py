@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.torture.crashes import power_cuts
+from tests.torture.crashes import cuts_while_going_on, power_cuts
 from tests.torture.simulated_os import Crash
 from tests.torture.swaps import cut_while_swapping, each_order
 
@@ -32,6 +32,15 @@ def test_a_sample_of_power_cuts_in_compaction_leaves_nothing_that_a_check_finds(
 
 def test_power_cuts_that_keep_any_of_a_swaps_renames_leave_the_whole_log() -> None:
     assert each_order() >= 32
+
+
+def test_a_sample_of_power_cuts_while_a_log_goes_on_after_a_failed_sync() -> None:
+    assert cuts_while_going_on(["fdatasync"], [Crash.KEEP]) > 100
+
+
+@pytest.mark.long("power-cuts", count=2)
+def test_power_cuts_while_a_log_goes_on_after_a_failed_call() -> None:
+    assert cuts_while_going_on(["fdatasync", "fsync", "create", "replace", "write"], list(Crash)) > 20_000
 
 
 @pytest.mark.long("power-cuts", count=2)
