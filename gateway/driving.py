@@ -26,7 +26,10 @@ async def drive(steps: Generator[Step, None, T]) -> T:
                 return result
             error = None
             if step is not None:
-                error = await _off_the_loop(step)
+                try:
+                    await off_the_loop(step)
+                except Exception as raised:
+                    error = raised
                 until = time.perf_counter() + SLICE_S
             elif time.perf_counter() >= until:
                 await asyncio.sleep(0)
@@ -35,15 +38,17 @@ async def drive(steps: Generator[Step, None, T]) -> T:
         steps.close()
 
 
-async def _off_the_loop(step: Callable[[], None]) -> Exception | None:
-    """What the call raises is returned."""
-    call = asyncio.get_running_loop().run_in_executor(None, step)
-    try:
-        await asyncio.wait([call])
-    except asyncio.CancelledError:
-        await asyncio.wait([call])
-        raise
-    found = call.exception()
-    if found is not None and not isinstance(found, Exception):
+async def off_the_loop(call: Callable[[], None]) -> None:
+    """Made in a thread; raises what it raises. When cancelled, even twice, its end is waited for."""
+    future = asyncio.get_running_loop().run_in_executor(None, call)
+    cancelled: asyncio.CancelledError | None = None
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    found = future.exception()
+    if cancelled is not None:
+        raise cancelled
+    if found is not None:
         raise found
-    return found

@@ -176,6 +176,10 @@ class KafkaListener:
         for connection in list(self._connections):
             connection.close()
 
+    async def ended(self) -> None:
+        """After `close`: until nothing of a request runs in a thread any more, and the log may be closed."""
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+
     def status(self) -> dict[str, Any]:
         """The broker's counters and the connections'."""
         return {

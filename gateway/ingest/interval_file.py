@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from functools import partial
 
 import msgspec
 
+from gateway.driving import off_the_loop
 from gateway.ingest.marks import MarkMaker
 from headwater.disk import Disk
 from headwater.sealed import is_there, read_sealed, seal
@@ -53,7 +55,7 @@ class IntervalFile:
         """Write now and then, for ever; the loop never waits for the disk."""
         while True:
             await asyncio.sleep(WRITE_EVERY_MS / 1000)
-            await asyncio.to_thread(self._write, self._marks.intervals())
+            await off_the_loop(partial(self._write, self._marks.intervals()))
 
     def close(self) -> None:
         self._write(self._marks.intervals())

@@ -281,12 +281,15 @@ class Core(CoreParts):
         for task in reversed(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        with contextlib.ExitStack() as rest:  # each step is done even when one before it fails; the last comes first
+        # Each step is done even when one before it fails; the last comes first.
+        async with contextlib.AsyncExitStack() as rest:
             if self.store is None:
                 return
             rest.callback(self.store.close)
             if self.upkeep is not None:
                 rest.callback(self.upkeep.close)
+            if self.kafka is not None:
+                rest.push_async_callback(self.kafka.ended)
             for listener in (self.kafka, self.mqtt, *self.brokers):
                 if listener is not None:
                     rest.callback(listener.close)
