@@ -23,6 +23,7 @@ from benchmarks.harness import RESULTS
 from benchmarks.processes import accepts, cpu_s, peak_rss_bytes, running, wait_for
 from headwater.net import free_port
 from tests.support.peers import Kafka, kafka_kit, missing
+from tests.support.ports import neighbouring_ports
 
 HEADWATER_TOML = """\
 role = "central"
@@ -106,7 +107,7 @@ def wait_serving(process: subprocess.Popen[bytes], port: int, log: Path) -> None
 
 @contextmanager
 def kafka(directory: Path) -> Iterator[Server]:
-    node = Kafka(directory, free_port())
+    node = Kafka(directory, neighbouring_ports(2))
     try:
         Kafka.start(directory, node.port)  # ended halfway, its broker may run already
         yield Server("kafka", node.port, int(kafka_kit("status", str(directory))), directory / "data")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from headwater.net import free_port
 from tests.compat.test_uplink_kafka import check, consumed, play
 from tests.support.peers import kafka_kit, kafka_tool
+from tests.support.ports import neighbouring_ports
 from tests.support.uplink_node import EdgeNode
 
 pytestmark = [pytest.mark.peer("kafka"), pytest.mark.long("kafka-cluster"), pytest.mark.timeout(400)]
@@ -22,7 +22,7 @@ class Cluster:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.port = free_port()
+        self.port = neighbouring_ports(6)  # three brokers, and their controllers
         self.start()
 
     def start(self) -> None:

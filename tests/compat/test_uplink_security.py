@@ -14,9 +14,9 @@ import pytest
 
 from gateway import users
 from gateway.wire.settings import KafkaAclRule, KafkaListenerSettings
-from headwater.net import free_port
 from tests.support.certificates import Authority
 from tests.support.peers import Kafka, kafka_tool
+from tests.support.ports import neighbouring_ports
 from tests.support.secure_node import secure_node
 from tests.support.uplink_node import NODE, CentralNode, EdgeNode
 
@@ -30,8 +30,8 @@ class Secure:
         self.authority = Authority(folder / "tls")
         server = self.authority.sign("broker")
         self.client = self.authority.sign("edge", names="")
-        self.sasl, self.mutual = free_port(), free_port()
-        plain = free_port()
+        plain = neighbouring_ports(4)  # the next one is its controller's
+        self.sasl, self.mutual = plain + 2, plain + 3
         keys = folder / "broker.pem"
         keys.write_text(server.key.read_text() + server.certificate.read_text() + self.authority.file.read_text())
         doors = f"PLAINTEXT://127.0.0.1:{plain},SASL_SSL://127.0.0.1:{self.sasl},SSL://127.0.0.1:{self.mutual}"

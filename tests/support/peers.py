@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from headwater.net import free_port
+from tests.support.ports import neighbouring_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 KAFKA_KIT = ROOT / "tests" / "kit" / "kafka" / "kafka"
@@ -77,7 +77,7 @@ class Kafka:
     @classmethod
     def start(cls, directory: Path, port: int | None = None) -> Kafka:
         """Start a node, or start it again on the directory's data."""
-        node = cls(directory, free_port() if port is None else port)
+        node = cls(directory, neighbouring_ports(2) if port is None else port)  # the next one is its controller's
         kafka_kit("start", str(directory), str(node.port))
         return node
 
