@@ -14,7 +14,7 @@ from gateway.log.chain import CHAIN_START
 from gateway.log.files import PartitionFiles
 from gateway.log.replay import Replay
 from gateway.log.scan import scan_run
-from gateway.log.segment import CLOSED, Segment, chain_in, rebuild_indexes
+from gateway.log.segment import Segment, chain_in, rebuild_indexes
 from gateway.log.segments import Segments
 from gateway.log.state import PartitionState
 
@@ -49,13 +49,13 @@ def go_on_after_failure(
     chain: int | None = synced[0].chain
     kept = held[-1 - doomed] if len(held) > doomed else None
     if kept is not None:
-        if kept is synced[0] and kept.handle != CLOSED:  # its indexes are in memory alone
+        files.cache.use(kept)  # one that the last good round closed may be shut already, with more in it than is synced
+        if kept is synced[0]:  # else its indexes may be in memory alone
             if kept.size != synced[1]:
                 _cut(files, kept, synced_offset, synced[1])
             files.try_write_indexes(kept)
             files.write_aborted(kept)
             files.cache.adopt(kept)
-        files.cache.use(kept)
         chain = chain_in(files.disk, kept, synced_offset)
     state = _state_at(files, kept, synced_offset, snapshots)
     segment = files.create_segment(synced_offset)

@@ -296,6 +296,9 @@ def load_indexes(disk: Disk, segment: Segment) -> bool:
         times = TimeIndex.decode(read_checked(disk, segment.path + ".timeindex"))
         if segment.size and not times.timestamps:
             raise ValueError("time index without its last entry")
+        # Before a start has walked the segment its end is not known.
+        if times.offsets and times.offsets[-1] >= segment.next_offset - segment.base_offset > 0:
+            raise ValueError("time index beyond the end of its segment")
     except (FileNotFoundError, ValueError):
         rebuild_indexes(disk, segment)
         return True
