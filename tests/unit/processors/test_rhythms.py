@@ -77,6 +77,20 @@ def test_many_at_once_learn_what_each_learns_by_itself(
     assert rhythms.intervals(np.arange(3), heard[:3]).tolist() == one_by_one(readings, 3)
 
 
+def test_a_burst_longer_than_the_silence_behind_it_says_that_nothing_is_known_any_more() -> None:
+    readings = [(0, T0 + second * 30_000) for second in range(7)]
+    readings += [(0, T0 + 180_000 + tenth * 500) for tenth in range(1, 60)]  # half a minute without a pause
+    readings += [(0, readings[-1][1] + second * 20_000) for second in range(1, 7)]
+    heard, rhythms = np.full(2, T0, dtype=np.int64), Rhythms()
+    rhythms.grow(1)
+    for count, (_, time) in enumerate(readings):
+        rhythms.take(np.array([0]), np.array([time]), heard)
+        heard[0] = time
+        assert rhythms.intervals(np.arange(1), heard[:1]).tolist() == one_by_one(readings[: count + 1], 1), count
+    assert one_by_one(readings, 1) == [20_000]
+    assert one_by_one(readings[:-1], 1) == [0]
+
+
 class World:
     def __init__(self, rule: AlertRule = RULE, limits: Limits = NO_LIMITS) -> None:
         self.rule, self.limits = rule, limits
