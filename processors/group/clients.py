@@ -1,10 +1,11 @@
-"""A member's two librdkafka clients: the consumer holds its place in the group, the producer its transactions."""
+"""A member's librdkafka clients: the consumer holds its place in the group, the producer its transactions."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer, KafkaError, Producer
+from confluent_kafka.admin import AdminClient
 
 from processors.group.settings import GroupSettings
 
@@ -46,3 +47,22 @@ def new_consumer(settings: GroupSettings, instance: str) -> Any:
         "enable.auto.commit": False,
     }
     return Consumer(settings.client() | own)
+
+
+class Admin:
+    """Asks about topics and groups. Why nobody answers is known here alone: the error of a request does not say it."""
+
+    def __init__(self, settings: GroupSettings) -> None:
+        self._cause = ""
+        self.client: Any = AdminClient(settings.client() | {"error_cb": self._failed})
+
+    def _failed(self, error: KafkaError) -> None:
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:
+            _, _, said = error.str().partition(": ")  # behind the broker's name, and before what state it was in
+            self._cause = said.partition(" (after ")[0]
+
+    def cause(self, otherwise: str) -> str:
+        """What was wrong with the last connection that failed since this was asked last."""
+        self.client.poll(0)
+        cause, self._cause = self._cause, ""
+        return cause or otherwise

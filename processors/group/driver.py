@@ -40,7 +40,6 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.05
 STATUS_EVERY_S = 1.0
-LOOK_EVERY_S = 10.0
 BACKOFF_S_MIN, BACKOFF_S_MAX = 0.2, 5.0
 COMMIT_S_MAX = 30.0
 _FATAL = (KafkaError._FENCED, KafkaError.FENCED_INSTANCE_ID, KafkaError._FATAL)
@@ -139,7 +138,7 @@ class GroupProcessor:
             self._leave(clean=clean)
 
     def _work(self) -> None:
-        told_s, looked_s = 0.0, time.monotonic()
+        told_s = 0.0
         while not self._stopping:
             blocks = self._fetch()
             for block in blocks:
@@ -158,9 +157,7 @@ class GroupProcessor:
                 self._tell_unread(self._consumer)
                 self._tell("up")
                 self._speak_for_the_silent(now_s)
-            if now_s - looked_s >= LOOK_EVERY_S:
-                looked_s = now_s
-                self._topics.check()
+                self._topics.check(now_s)
 
     def _fetch(self) -> list[Block]:
         """What comes within `POLL_S`. The group is heard first: partitions come and go only here."""

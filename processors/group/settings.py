@@ -91,7 +91,9 @@ class GroupSettings(ClientSecuritySettings, frozen=True, kw_only=True, forbid_un
             "bootstrap.servers": self.bootstrap_servers,
             "security.protocol": self.security_protocol,
             "client.id": self.client_id,
-            "log_level": 3,
+            # A cluster that is gone would be a line for each attempt to reach it, twenty a second from each client.
+            # What of it matters to a member comes as an error of what it asked for, and is told once.
+            "log_level": 2,
         }
         if self.security_protocol.startswith("SASL"):
             found |= {

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import NewTopic
 
 from headwater.errors import UserError
 from processors.group.changelog import ChangelogView
+from processors.group.clients import Admin
 from processors.group.refusals import other_partitions
 from processors.group.settings import GroupSettings
 from processors.job import RELAY_CONFIG
@@ -18,7 +21,7 @@ ANSWER_S_MAX = 20.0
 READ_S_MAX = 120.0
 RETRY_S = 1.0
 LISTED_S = 0.05
-LOOK_S_MAX = 1.0
+LOOK_EVERY_S, LOOK_S_MAX = 10.0, 2.0
 _DAY_MS = 86_400_000
 _CHUNK, _CHUNK_S = 1_000, 0.02
 
@@ -42,7 +45,10 @@ class Topics:
         self._inputs = inputs
         self._made = made
         self._relays = relays
-        self._admin = AdminClient(settings.client())
+        self._admin = Admin(settings)
+        self._looker = ThreadPoolExecutor(1, "look at topics")
+        self._look: Future[Any] | None = None
+        self._looked_s = -LOOK_EVERY_S
         self.partitions: dict[str, int] = {}
         self.outputs = 1
 
@@ -71,7 +77,7 @@ class Topics:
             for name, (count, config) in made.items()
             if name not in listed
         ]
-        for name, future in (self._admin.create_topics(missing) if missing else {}).items():
+        for name, future in (self._admin.client.create_topics(missing) if missing else {}).items():
             try:
                 future.result(ANSWER_S_MAX)
             except KafkaException as error:
@@ -98,16 +104,27 @@ class Topics:
 
     def look_up(self) -> None:
         """The partitions of what is read, as they are now."""
+        self._look = None  # what an earlier look finds is older
         self.partitions = self._look_up([*self._inputs, *self._relays])
 
-    def check(self) -> None:
+    def check(self, now_s: float) -> None:
         """Raises `UserError` when what is read has other partitions than `look_up` has found.
 
-        A cluster that does not answer soon is asked another time.
+        It is looked at every `LOOK_EVERY_S`, in a thread: nobody waits for a cluster that is slow to answer, and one
+        that does not answer soon is asked another time.
         """
+        if self._look is None:
+            if now_s - self._looked_s >= LOOK_EVERY_S:
+                self._looked_s = now_s
+                self._look = self._looker.submit(self._admin.client.list_topics, timeout=LOOK_S_MAX)
+            return
+        if not self._look.done():
+            return
+        look, self._look = self._look, None
         try:
-            listed = self._admin.list_topics(timeout=LOOK_S_MAX).topics
-        except KafkaException:
+            listed = look.result().topics
+        except KafkaException as error:
+            self._admin.cause(str(error))  # what it heard meanwhile is no cause of what fails later
             return
         for topic, before in self.partitions.items():
             found = listed.get(f"{self._settings.topic_prefix}{topic}")
@@ -129,10 +146,10 @@ class Topics:
 
     def _list(self) -> dict[str, int]:
         try:
-            found = self._admin.list_topics(timeout=ANSWER_S_MAX).topics
+            found = self._admin.client.list_topics(timeout=ANSWER_S_MAX).topics
         except KafkaException as error:
             raise NoAnswerError(
-                f"{self._settings.bootstrap_servers} does not answer: {error.args[0].str()}",
+                f"{self._settings.bootstrap_servers} does not answer: {self._admin.cause(error.args[0].str())}",
                 hint="Check bootstrap_servers, and security_protocol if the cluster asks who we are.",
             ) from None
         return {name: len(topic.partitions) for name, topic in found.items()}
@@ -151,14 +168,14 @@ class Topics:
         # What the first stages wrote into relay topics they write again.
         made = {settings.changelog, *(f"{settings.topic_prefix}{relay}" for relay in self._relays)}
         if gone := sorted(made & self._list().keys()):
-            for future in self._admin.delete_topics(gone).values():
+            for future in self._admin.client.delete_topics(gone).values():
                 future.result(ANSWER_S_MAX)
 
     def _forget_offsets(self) -> bool:
         """False while the group has members."""
         group = self._settings.group_id
         try:
-            self._admin.delete_consumer_groups([group])[group].result(ANSWER_S_MAX)
+            self._admin.client.delete_consumer_groups([group])[group].result(ANSWER_S_MAX)
         except KafkaException as error:
             if error.args[0].code() == KafkaError.NON_EMPTY_GROUP:
                 return False

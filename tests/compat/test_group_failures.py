@@ -123,7 +123,7 @@ def test_a_log_that_has_lost_what_was_read_is_refused_with_the_way_out(node: Kaf
 def test_a_running_member_whose_topic_is_given_partitions_stops_with_the_way_out(
     node: KafkaNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(driver, "LOOK_EVERY_S", 0.2)
+    monkeypatch.setattr(topics, "LOOK_EVERY_S", 0.2)
     member = GroupProcessor(new_settings(node), parse_rules([(RULES, "rules.toml")]), instance="a")
     with running(member) as raised:
         until(lambda: bool(raised) or member.status().get("positions") == ENDS, "it has read everything")
