@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ from gateway.log import checkpoints, clean_stop
 from gateway.log.catalog import TopicEntry, read_entries
 from gateway.log.layout import ATTRIBUTE_CONTROL, ATTRIBUTE_TRANSACTIONAL
 from gateway.log.lock import DirectoryLock
-from gateway.log.scan import scan_run
+from gateway.log.scan import Stop, scan_run
 from gateway.log.verify import verify_data
 from headwater.cli import words
 from headwater.disk import RealDisk, read_or_none
@@ -68,14 +68,15 @@ def to_kafka(broker: str, data_dir: str) -> int:
         if missing:
             _say_topics({name: entries[name] for name in sorted(missing)})
             return NOT_YET
+        ends: dict[Path, int] = {}
         for part in parts:
-            _refuse_open_transactions(part)
+            ends |= _read(part)
             _refuse_full(part)
         mark = target / checkpoints.CLEAN_SHUTDOWN
         theirs = mark.read_bytes() if mark.exists() and _stopped_cleanly(data_dir, parts) else None
         mark.unlink(missing_ok=True)  # a copy that is cut short must not look like a whole one
         RealDisk().sync_directory(str(target))
-        copied = sum(_copy(part, _SEGMENT if theirs is None else _AS_THEY_ARE) for part in parts)
+        copied = sum(_copy(part, _SEGMENT if theirs is None else _AS_THEY_ARE, ends) for part in parts)
         _note_starts(data_dir, target, parts)
         if theirs is not None:
             RealDisk().replace_file(str(mark), theirs)
@@ -151,7 +152,11 @@ def _refuse_damage(data_dir: str) -> None:
             )
 
 
-def _refuse_open_transactions(part: _Part) -> None:
+def _read(part: _Part) -> dict[Path, int]:
+    """Refuses open transactions. Segments that go on beyond their successor's base, and where their copies must end.
+
+    A failed sync took back what is there, and the next start would cut it. A broker would serve it.
+    """
     opened: dict[int, int] = {}
 
     def visit(position: int, fields: tuple[int, ...], batch: memoryview) -> None:
@@ -161,18 +166,23 @@ def _refuse_open_transactions(part: _Part) -> None:
             opened.setdefault(fields[_PRODUCER], fields[0])
 
     disk = RealDisk()
-    for path in part.segments():
+    segments, ends = part.segments(), {}
+    bases = [int(path.stem) for path in segments]
+    for path, base, limit in zip(segments, bases, [*bases[1:], None], strict=True):
         handle = disk.open(str(path))
         try:
-            scan_run(disk, handle, 0, disk.size(handle), int(path.stem), None, visit)
+            found = scan_run(disk, handle, 0, disk.size(handle), base, limit, visit)
         finally:
             disk.close(handle)
+        if found.stop is Stop.SUCCESSOR:
+            ends[path] = found.position
     for producer_id, first in opened.items():
         raise UserError(
             f"{part.name}: the transaction of producer {producer_id} from offset {first} is open, and no reader at "
             "read_committed would get past it, for the broker's coordinator does not know it",
             hint="Start the node: the transaction's producer or its time-out ends it. Then stop the node.",
         )
+    return ends
 
 
 def _refuse_full(part: _Part) -> None:
@@ -201,7 +211,7 @@ def _say_topics(missing: dict[str, TopicEntry]) -> None:
 # --- the copy ---------------------------------------------------------------------------------------------------------
 
 
-def _copy(part: _Part, wanted: re.Pattern[str]) -> int:
+def _copy(part: _Part, wanted: re.Pattern[str], ends: Mapping[Path, int]) -> int:
     """Returns the bytes."""
     for path in part.target.iterdir():
         if _REPLACED.fullmatch(path.name):
@@ -210,6 +220,8 @@ def _copy(part: _Part, wanted: re.Pattern[str]) -> int:
     for path in sorted(path for path in part.source.iterdir() if wanted.fullmatch(path.name)):
         copy = part.target / path.name
         shutil.copyfile(path, copy)
+        if path in ends:
+            os.truncate(copy, ends[path])
         size += copy.stat().st_size
         with copy.open("rb") as file:
             os.fsync(file.fileno())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -192,6 +194,33 @@ def test_damage_is_refused(data: Path, broker: Path) -> None:
     content[200] ^= 1
     path.write_bytes(content)
     assert "t-0 is damaged" in refused(data, broker)
+
+
+def test_what_a_failed_sync_took_back_stays_behind(data: Path, broker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(data)
+    log = store.topics["t"].partitions[1]
+    append(log, b"whole")
+    store.flush_now()
+    append(log, b"lost", producer_id=9, producer_epoch=0, base_sequence=0, transactional=True)
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "fdatasync", failing_sync)
+        store.flush_now()
+    append(log, b"kept")
+    store.close()
+    before = tree(data)
+    assert b"lost" in b"".join(before.values())
+    assert to_kafka(str(broker), str(data)) == DONE
+    assert tree(data) == before
+    copied = tree(broker / "t-1")
+    started = open_store(data)
+    started.close()
+    segments = {path.name: path.read_bytes() for path in (data / "log" / "t-1").glob("*.log")}
+    assert copied == {**segments, "partition.metadata": b"theirs"}
+    assert b"lost" not in b"".join(copied.values())
+
+
+def failing_sync(handle: int) -> None:
+    raise OSError(errno.EIO, "Input/output error")
 
 
 def test_a_folder_that_is_no_brokers_is_refused(data: Path, tmp_path: Path) -> None:
