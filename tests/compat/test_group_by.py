@@ -22,6 +22,7 @@ from tests.support.river import Row
 
 PARTITIONS = 4
 SITES = ("north", "south")
+STATES = ("run", "stop", "zurück", "w" * 200)
 RELAY = "farm-site-repartition"
 START_MS = (round(time.time()) // 3600 - 1) * 3_600_000
 """Of late: a Kafka deletes results by their times, which are those of the windows."""
@@ -32,7 +33,7 @@ size_s = 10
 group_by = ["site"]
 where = "t >= 0"
 every_field = []
-fields = { t = ["count", "sum"] }
+fields = { t = ["count", "sum"], state = ["count", "last", "distinct", "durations"] }
 [[window]]
 name = "device"
 size_s = 30
@@ -44,6 +45,11 @@ snapshot_every_ms = 500
 """
 
 
+def state(at: int) -> str:
+    """What all devices do at a time: which of two nodes comes first in a relay topic is chance."""
+    return STATES[at // 9_000 % len(STATES)]
+
+
 def story(partition: int, begin: int, end: int) -> list[Row]:
     """Seconds [begin, end) of a node with a device at each site, some readings negative or late, a mark a second."""
     node, rows = f"n{partition}", []
@@ -51,9 +57,10 @@ def story(partition: int, begin: int, end: int) -> list[Row]:
         at = START_MS + second * 1000
         for site in SITES:
             says = {"site": site} if second % 60 == 0 else None
-            rows.append(Row(site[0], at, {"t": second % 7 - 1 + partition}, None, node, says=says))
+            fields = {"t": second % 7 - 1 + partition, "state": state(at)}
+            rows.append(Row(site[0], at, fields, None, node, says=says))
         if second % 17 == 16:
-            rows.append(Row("n", at - 14_000, {"t": 100}, None, node))
+            rows.append(Row("n", at - 14_000, {"t": 100, "state": state(at - 14_000)}, None, node))
         rows.append(river.health(at - 2000, node, at))
     return rows
 
@@ -62,18 +69,32 @@ def blocks(begin: int, end: int) -> list[Block]:
     return [river.block(story(partition, begin, end), partition=partition) for partition in range(PARTITIONS)]
 
 
-def expected(end: int) -> dict[tuple[str, int], tuple[int, float]]:
-    """(site, window) -> readings and their sum, of the windows that every node's marks have passed."""
+Told = dict[tuple[str, int], tuple[int, float, dict[str, Any]]]
+
+
+def expected(end: int) -> Told:
+    """(site, window) -> readings, their sum and their states, of the windows that every node's marks have passed."""
     found: dict[tuple[str, int], list[int]] = {}
     for row in (row for partition in range(PARTITIONS) for row in story(partition, 0, end)):
         if row.device in "ns" and row.fields["t"] >= 0:
             site = next(site for site in SITES if site[0] == row.device)
             found.setdefault((f"site/{site}", row.time - row.time % 10_000), []).append(row.fields["t"])
     last = START_MS + (end - 1) * 1000 - 2000
-    return {key: (len(values), float(sum(values))) for key, values in found.items() if key[1] + 10_000 <= last}
+    return {
+        key: (len(values), float(sum(values)), states(key[1], len(values)))
+        for key, values in found.items()
+        if key[1] + 10_000 <= last
+    }
 
 
-def told(bootstrap: str, prefix: str = "") -> dict[tuple[str, int], tuple[int, float]]:
+def states(start: int, count: int) -> dict[str, Any]:
+    """Some reading of each site has passed the filter in each second of each window."""
+    each = [state(at) for at in range(start, start + 10_000, 1000)]
+    durations = {name: float(each.count(name)) for name in sorted(set(each))}
+    return {"count": count, "last": each[-1], "distinct": len(durations), "durations": durations}
+
+
+def told(bootstrap: str, prefix: str = "") -> Told:
     """The latest complete revision of each window."""
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for records in said(bootstrap, f"{prefix}aggregates"):
@@ -84,7 +105,7 @@ def told(bootstrap: str, prefix: str = "") -> dict[tuple[str, int], tuple[int, f
                 assert key not in found or found[key]["revision"] + 1 == one["revision"], "a gap, or said twice"
                 found[key] = one
     return {
-        key: (one["count"], one["fields"]["t"]["sum"])
+        key: (one["count"], one["fields"]["t"]["sum"], one["fields"]["state"])
         for key, one in found.items()
         if one["complete"] and "t" in one["fields"]
     }
