@@ -19,6 +19,11 @@ CLEAN_SHUTDOWN = ".kafka_cleanshutdown"
 CLEAN_SHUTDOWN_BYTES = b'{"version":0,"brokerEpoch":-1}'
 
 Offsets = dict[tuple[str, int], int]
+UNKNOWN = -1
+"""In place of a recovery point; `UNKNOWN - P` where all below P is on disk, and nobody can tell of what is above.
+
+A broker reads a log with such a point whole.
+"""
 
 
 def encode_id(raw: bytes) -> str:

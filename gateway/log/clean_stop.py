@@ -149,16 +149,16 @@ def recover(
     files: PartitionFiles,
     end: CleanEnd | None,
     *,
-    recovery_point: int | None,
+    recovery_point: int,
     log_start_offset: int,
     quarantine: str,
     compacted: bool,
 ) -> tuple[Recovered, bool]:
     """A partition after any stop, and whether that was taken on trust. Raises `OSError`.
 
-    `recovery_point` is None where the checkpoint is damaged; what a clean stop proves takes its place.
+    `recovery_point` is `UNKNOWN` where the checkpoint is damaged; what a clean stop proves takes its place.
     """
-    if recovery_point is None and end is not None:
+    if recovery_point <= checkpoints.UNKNOWN and end is not None:
         recovery_point = end.end
     trusted = None if end is None else trust(files, end, point=recovery_point, compacted=compacted)
     if trusted is not None:
@@ -173,7 +173,7 @@ def recover(
     return recoverer.recover(), False
 
 
-def trust(files: PartitionFiles, end: CleanEnd, *, point: int | None, compacted: bool) -> Recovered | None:
+def trust(files: PartitionFiles, end: CleanEnd, *, point: int, compacted: bool) -> Recovered | None:
     """The log as the clean stop left it, None where anything is not as it says. `point` is the recovery point."""
     if point != end.end:
         return None

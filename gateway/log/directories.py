@@ -128,9 +128,7 @@ class Directories:
         found, on_trust = clean_stop.recover(
             files,
             self.clean_ends.get(key),
-            recovery_point=None
-            if self._offsets.points_lost and not is_new
-            else self._offsets.recovery_points.get(key, 0),
+            recovery_point=self._offsets.recovery_points.get(key, 0),
             log_start_offset=start,
             quarantine=f"{self._node_dir}/quarantine",
             compacted=compacted,

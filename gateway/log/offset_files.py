@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterable, Mapping
 
 from gateway.log import checkpoints
+from gateway.log.adoption import partition_of
 from gateway.log.checkpoints import Offsets
 from headwater.disk import Disk, read_checked, read_or_none
 
@@ -25,12 +26,14 @@ class OffsetFiles:
         self._log_dir = log_dir
         self._lock = threading.Lock()
         self.recovery_points: Offsets = {}
-        self.points_lost = False  # the file of recovery points was there, and says nothing: a log may end anywhere
         self.starts: Offsets = {}
         self.cleaned: Offsets = {}
 
     def read(self) -> None:
-        """Whatever of them is there; what is missing or damaged is empty."""
+        """Whatever of them is there; what is missing or damaged is empty, but for recovery points that are damaged.
+
+        Each log's is `UNKNOWN` then until it is open, on the disk too: a start that ends halfway has noted some.
+        """
         try:
             self.recovery_points = checkpoints.decode_offsets(
                 read_checked(self._disk, f"{self._log_dir}/{checkpoints.RECOVERY_POINTS}")
@@ -38,7 +41,8 @@ class OffsetFiles:
         except FileNotFoundError:
             self.recovery_points = {}
         except ValueError:
-            self.recovery_points, self.points_lost = {}, True
+            found = map(partition_of, self._disk.names(self._log_dir))
+            self.recovery_points = {key: checkpoints.UNKNOWN for key in found if key is not None}
         self.starts = self._read(checkpoints.LOG_STARTS)
         self.cleaned = self._read(checkpoints.CLEANED)
 

@@ -19,6 +19,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from gateway.log.chain import chain_next
+from gateway.log.checkpoints import UNKNOWN
 from gateway.log.errors import CorruptBatch
 from gateway.log.files import PartitionFiles
 from gateway.log.layout import RECORD_BYTES_MIN
@@ -76,7 +77,7 @@ class Recoverer:
         self,
         files: PartitionFiles,
         *,
-        recovery_point: int | None,
+        recovery_point: int,
         log_start_offset: int,
         quarantine: str,
         compacted: bool = False,
@@ -84,8 +85,8 @@ class Recoverer:
         self._files = files
         self._disk = files.disk
         self._directory = files.directory
-        self._point = recovery_point or 0
-        self._point_lost = recovery_point is None  # nobody can tell what was on disk for certain
+        self._point_lost = recovery_point <= UNKNOWN  # above the point nobody can tell what was on disk for certain
+        self._point = UNKNOWN - recovery_point if self._point_lost else recovery_point
         self._log_start = log_start_offset
         self._quarantine = quarantine
         self._compacted = compacted  # gaps between batches are as they should be, and there is no hash chain
@@ -296,14 +297,12 @@ class Recoverer:
         if found is not None and (limit_offset is None or found[1] < limit_offset):
             self._quarantine_range(segment, found[0], found[1], replay)
             # First the proof that what is split off was acknowledged: a crash in between must not drop it.
-            self._point = max(self._point, found[1])
-            self._files.set_recovery_point(self._point)
+            self._note_point(max(self._point, found[1]))
             self._split(segment, found[0], size, found[1])
         elif (lost_end := self._lost_end(segment, size, limit_offset)) > first:
             self._quarantine_range(segment, size, lost_end, replay)
             if lost_end > self._point:
-                self._point = lost_end
-                self._files.set_recovery_point(lost_end)  # a crash from here on must not give these offsets again
+                self._note_point(lost_end)  # a crash from here on must not give these offsets again
             found = None
         else:
             self._find(Outcome.TORN_TAIL, first, first, size - start, segment.log_path)
@@ -314,6 +313,10 @@ class Recoverer:
         self._disk.truncate(segment.handle, start)
         self._disk.sync(segment.handle)
         return None if found is None else found[1]
+
+    def _note_point(self, point: int) -> None:
+        self._point = point
+        self._files.set_recovery_point(UNKNOWN - point if self._point_lost else point)
 
     def _lost_end(self, segment: Segment, size: int, limit_offset: int | None) -> int:
         """Up to where the bad end of a segment may have held acknowledged records, with nothing good behind it.
