@@ -348,7 +348,7 @@ class PartitionLog(Readable, Upkept):
                 going = go_on_after_failure(
                     self._files, self._segments, self.epochs, self.synced_offset, self._synced, self._snapshots
                 )
-        except OSError as again:
+        except (OSError, CorruptBatch) as again:
             raise LogFailed(what, hint=_LOOK) from again
         self.epochs, self.leader_epoch = going.epochs, going.epochs[-1][0]
         if not self._chained:

@@ -11,9 +11,10 @@ from bisect import bisect_left
 from typing import NamedTuple
 
 from gateway.log.chain import CHAIN_START
+from gateway.log.errors import CorruptBatch
 from gateway.log.files import PartitionFiles
 from gateway.log.replay import Replay
-from gateway.log.scan import scan_run
+from gateway.log.scan import Stop, scan_run
 from gateway.log.segment import Segment, chain_in, rebuild_indexes
 from gateway.log.segments import Segments
 from gateway.log.state import PartitionState
@@ -35,9 +36,10 @@ def go_on_after_failure(
     synced: tuple[Segment, int],
     snapshots: dict[int, bytes],
 ) -> GoingOn:
-    """Drop what is beyond the synced end and start a segment there. Raises `OSError`, and may be called again then.
+    """Drop what is beyond the synced end and start a segment there.
 
-    Until it works the segments stay listed, so that a log always has an active one; nobody reads that far.
+    Raises `OSError` or, where the synced part went bad, `CorruptBatch`, and may be called again then. Until it works
+    the segments stay listed, so that a log always has an active one; nobody reads that far.
     """
     # First: segments that go may have raised it, and a start in between would take them for lost.
     files.set_recovery_point(synced_offset)
@@ -90,6 +92,8 @@ def _state_at(
     if kept is None or synced_offset in snapshots:
         return PartitionState.restore(snapshots[synced_offset])
     replay = Replay(PartitionState.restore(snapshots[kept.base_offset]), None)
-    scan_run(files.disk, kept.handle, 0, kept.size, kept.base_offset, synced_offset, replay.visit)
+    end = scan_run(files.disk, kept.handle, 0, kept.size, kept.base_offset, synced_offset, replay.visit)
+    if end.stop is Stop.BAD:
+        raise CorruptBatch(f"{kept.log_path} went bad at offset {end.next_offset}")  # the next start mends it
     replay.state.transactions.synced(synced_offset)
     return replay.state

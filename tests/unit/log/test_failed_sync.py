@@ -252,3 +252,24 @@ def test_a_segment_that_was_whole_when_the_next_one_failed_is_left_with_its_inde
     store.flush_now()
     assert (log.log_end_offset, log.leader_epoch) == (synced, 1)
     assert {f"{0:020d}{suffix}" for suffix in (".index", ".timeindex")} <= set(disk.names(f"{DATA}/log/t-0"))
+
+
+@pytest.mark.parametrize("position", [10, 70])
+def test_where_the_failed_file_went_bad_the_log_takes_nothing_and_the_others_go_on(position: int) -> None:
+    disk, clock, heard = ForgetfulDisk(), ManualClock(), list[str]()
+    store, log = open_log(disk, clock=clock, alarm=lambda _: None)
+    other = store.create_topic("other").partitions[0]
+    append(log, b"kept", producer_id=7, producer_epoch=0, base_sequence=0, transactional=True)
+    store.flush_now()
+    append(log, b"lost")
+    append(other, b"fine")
+    log.when_synced(2, lambda: heard.append("acknowledged"), lambda: heard.append("failed"))
+    other.when_synced(1, lambda: heard.append("acknowledged"))
+    disk._live[segment_path(0)].data[position] ^= 0xFF  # of its length, or of what its CRC covers
+    disk.fail_next["sync"] = EIO
+    store.flush_now()
+    assert heard == ["failed", "acknowledged"]
+    clock.advance(1_000)
+    with pytest.raises(LogFailed, match="takes nothing"):
+        append(log, b"refused")
+    assert log.last_stable_offset == 0
