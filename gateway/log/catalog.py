@@ -10,7 +10,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -248,12 +248,19 @@ class Catalog:
 
     def put_topic(self, name: str, entry: TopicEntry) -> None:
         """Make a topic's entry durable. Raises `OSError`, with nothing changed."""
-        self.put_topics({name: entry})
-
-    def put_topics(self, entries: Mapping[str, TopicEntry]) -> None:
-        """The same for several at once."""
         with self._lock:
-            self._replace({**self.topics, **entries})
+            self._replace({**self.topics, name: entry})
+
+    def change_topic(self, name: str, changed: Callable[[TopicEntry], TopicEntry]) -> None:
+        """The same for one that is there, made of what it is just now: other threads change entries too."""
+        self.change_topics(lambda each, entry: changed(entry) if each == name else entry)
+
+    def change_topics(self, changed: Callable[[str, TopicEntry], TopicEntry]) -> None:
+        """The same for any of them, in one write; none when nothing is different."""
+        with self._lock:
+            topics = {name: changed(name, entry) for name, entry in self.topics.items()}
+            if topics != self.topics:
+                self._replace(topics)
 
     def drop_topic(self, name: str) -> None:
         with self._lock:

@@ -7,7 +7,7 @@ made of what the last one left, and written over the same temporary file.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from gateway.log import checkpoints
 from gateway.log.adoption import partition_of
@@ -53,10 +53,11 @@ class OffsetFiles:
             self._write(checkpoints.RECOVERY_POINTS, points)
             self.recovery_points = points
 
-    def set_starts(self, starts: Mapping[Key, int]) -> None:
-        """Note new log starts, before anything below them is removed."""
+    def set_starts(self, starts: Mapping[Key, int], is_there: Callable[[Key], bool] = lambda _: True) -> None:
+        """Note new log starts, before anything below them is removed; only of logs that are still there."""
         with self._lock:
-            changed = {**self.starts, **starts}
+            later = {key: max(at, self.starts.get(key, 0)) for key, at in starts.items() if is_there(key)}
+            changed = {**self.starts, **later}
             self._write(checkpoints.LOG_STARTS, changed)
             self.starts = changed
 

@@ -25,6 +25,7 @@ from gateway.log.catalog import (
     new_id,
     write_properties,
 )
+from gateway.log.deleting import Deletions
 from gateway.log.directories import Directories
 from gateway.log.errors import InvalidTopic, LogFailed, TopicExists
 from gateway.log.flusher import CallInLoop, Flusher
@@ -77,6 +78,7 @@ class LogStore:
         )
         self._lock: DirectoryLock | None = None
         self._offsets = OffsetFiles(disk, self._log_dir)
+        self._deletions = Deletions(self._catalog, self._offsets, self.partition, self._alarm)
         self._topics: dict[str, Topic] = {}
         self._coming: dict[str, int] = {}  # topics that are being made, with the partitions that they will have more
         self._closed = False
@@ -186,20 +188,8 @@ class LogStore:
         self._catalog.save()
         for name, entry in sorted(self._catalog.topics.items()):
             self._topics[name] = self._topic(name, entry, self._directories.open(name, entry))
-        self._end_vain_deletions()
+        self._deletions.end_vain()
         self._write_checkpoints()
-
-    def _end_vain_deletions(self) -> None:
-        """A disk that lost what it had synced may end a log below its start: what comes now was never deleted."""
-        entries = {
-            name: msgspec.structs.replace(entry, deleted=deleted)
-            for name, entry in self._catalog.topics.items()
-            for logs in [self._topics[name].partitions]
-            for deleted in [{at: min(offset, logs[int(at)].log_end_offset) for at, offset in entry.deleted.items()}]
-            if deleted != entry.deleted
-        }
-        if entries:
-            self._catalog.put_topics(entries)
 
     def _adopt_directories(self, *, known: bool) -> None:
         for name, entry in find_unlisted(self._disk, self._log_dir, self._catalog.topics, list_known=known).items():
@@ -275,8 +265,8 @@ class LogStore:
         def put() -> None:
             if self._topics.get(name) is not topic:
                 raise OSError(errno.ENOENT, "it was deleted meanwhile")
-            now = self._catalog.topics[name]  # settings may have changed meanwhile
-            self._catalog.put_topic(name, msgspec.structs.replace(now, partitions=partitions))
+            # Of the entry as it is now: settings may have changed meanwhile.
+            self._catalog.change_topic(name, partial(msgspec.structs.replace, partitions=partitions))
 
         try:
             logs = yield from self._directories.making(name, entry, len(topic.partitions), put, here=True)
@@ -296,9 +286,8 @@ class LogStore:
         if topic is None:
             raise InvalidTopic(f"There is no topic {name}")
         parsed = parse_config(config)
-        entry = self._catalog.topics[name]
         try:
-            self._catalog.put_topic(name, msgspec.structs.replace(entry, config=dict(config)))
+            self._catalog.change_topic(name, partial(msgspec.structs.replace, config=dict(config)))
         except OSError as error:
             raise LogFailed(f"Cannot change topic {name}: {error.strerror or error}") from error
         topic.config.clear()
@@ -316,7 +305,7 @@ class LogStore:
             raise InvalidTopic(f"There is no topic {name}")
         entry = self._catalog.topics[name]
         try:
-            self._catalog.put_topic(name, msgspec.structs.replace(entry, deleting=True))
+            self._catalog.change_topic(name, partial(msgspec.structs.replace, deleting=True))
             del self._topics[name]
             with self.flusher.between_rounds():
                 for log in topic.partitions:
@@ -332,24 +321,11 @@ class LogStore:
 
         Upkeep tells of it and removes the files.
         """
-        logs = {key: self._topics[key[0]].partitions[key[1]] for key in starts}
-        later = {key: starts[key] for key, log in logs.items() if starts[key] > log.log_start_offset}
-        if not later:
-            return
-        entries: dict[str, TopicEntry] = {}
-        for (name, index), offset in later.items():
-            entry = entries.get(name, self._catalog.topics[name])
-            entries[name] = msgspec.structs.replace(entry, deleted={**entry.deleted, str(index): offset})
-        try:
-            self._catalog.put_topics(entries)
-        except OSError as error:
-            raise LogFailed(f"Cannot delete records: {error.strerror or error}") from error
-        for key, offset in later.items():
-            logs[key].delete_below(offset)
-        try:
-            self._offsets.set_starts(later)
-        except OSError as error:  # for a broker that goes on with these files: the list of topics has it for us
-            self._alarm(f"{checkpoints.LOG_STARTS} could not be written: {error.strerror or error}")
+        run_steps(self.deleting_records(starts))
+
+    def deleting_records(self, starts: Mapping[tuple[str, int], int]) -> Generator[Step, None, None]:
+        """The same in steps, for a loop that others wait for: nothing is deleted before the end."""
+        return self._deletions.steps(starts)
 
     # -- durability
 

@@ -67,7 +67,7 @@ _HANDLERS: dict[ApiKey, Handler] = {
     ApiKey.SASL_AUTHENTICATE: lambda broker, request, peer, reply: reply(sasl.authenticate_again(request)),
     ApiKey.CREATE_TOPICS: topics.create_topics,
     ApiKey.DELETE_TOPICS: topics.delete_topics,
-    ApiKey.DELETE_RECORDS: _now(deletions.delete_records),
+    ApiKey.DELETE_RECORDS: deletions.delete_records,
     ApiKey.INIT_PRODUCER_ID: lambda broker, request, peer, reply: broker.transactions.init(request, peer, reply),
     ApiKey.OFFSET_FOR_LEADER_EPOCH: _now(epochs.offset_for_leader_epoch),
     ApiKey.ADD_PARTITIONS_TO_TXN: lambda broker, request, peer, reply: broker.transactions.add(request, peer, reply),

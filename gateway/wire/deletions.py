@@ -7,15 +7,17 @@ new start is durable before the answer; whole segments below it go with upkeep's
 from __future__ import annotations
 
 import logging
+from collections.abc import Generator
 from typing import Any
 
 from gateway.log.errors import LogFailed
+from gateway.log.steps import Step
 from gateway.log.topic_config import lenient_config
 from gateway.wire.broker import Broker
 from gateway.wire.compiler import Body
 from gateway.wire.errors import ErrorCode
 from gateway.wire.internal_topics import INTERNAL_TOPICS
-from gateway.wire.peer import Peer
+from gateway.wire.peer import Peer, Reply
 from gateway.wire.session import Request
 
 logger = logging.getLogger(__name__)
@@ -25,9 +27,12 @@ _NO_WATERMARK = -1
 _Key = tuple[str, int]
 
 
-def delete_records(broker: Broker, request: Request, peer: Peer) -> Body:
+def delete_records(broker: Broker, request: Request, peer: Peer, reply: Reply) -> None:
     """Each partition alone; a partition that is named twice is deleted up to the last offset that is given for it."""
-    body: dict[str, Any] = request.body or {}
+    broker.work(_deleted(broker, request.body or {}, peer), peer, reply)
+
+
+def _deleted(broker: Broker, body: dict[str, Any], peer: Peer) -> Generator[Step, None, Body]:
     asked = {
         (topic["name"], part["partition_index"]): part["offset"]
         for topic in body["topics"]
@@ -37,7 +42,7 @@ def delete_records(broker: Broker, request: Request, peer: Peer) -> Body:
     starts = {key: start for key, (start, code) in found.items() if code is ErrorCode.NONE}
     refused = ErrorCode.NONE
     try:
-        broker.store.delete_records(starts)
+        yield from broker.store.deleting_records(starts)
     except LogFailed as error:
         logger.error("%s", error.what)
         refused = ErrorCode.KAFKA_STORAGE_ERROR
@@ -47,7 +52,8 @@ def delete_records(broker: Broker, request: Request, peer: Peer) -> Body:
     by_topic: dict[str, list[Body]] = {}
     for key, (_, code) in found.items():
         log = broker.store.partition(*key)
-        code = code or refused
+        if code is ErrorCode.NONE:
+            code = refused if log is not None else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION  # deleted meanwhile
         low = log.log_start_offset if log is not None and code is ErrorCode.NONE else _NO_WATERMARK
         by_topic.setdefault(key[0], []).append({"partition_index": key[1], "low_watermark": low, "error_code": code})
     return {"topics": [{"name": name, "partitions": parts} for name, parts in by_topic.items()]}

@@ -56,7 +56,7 @@ def test_who_does_not_grow(world: World) -> None:
     assert grow(world, 3, assignments=[{"broker_ids": [1]}]) == 0
 
 
-@pytest.mark.parametrize("step", ["open", "put_topic"])
+@pytest.mark.parametrize("step", ["open", "change_topic"])
 def test_a_disk_that_refuses_leaves_the_topic_as_it_was(
     world: World, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,7 +69,7 @@ def test_a_disk_that_refuses_leaves_the_topic_as_it_was(
             def refuse(*_: object) -> None:
                 raise full
 
-            patch.setattr(world.store._catalog, "put_topic", refuse)
+            patch.setattr(world.store._catalog, "change_topic", refuse)
         assert grow(world, 4) == ErrorCode.KAFKA_STORAGE_ERROR
     assert len(world.store.topics["t"].partitions) == 2
     world.crash()
