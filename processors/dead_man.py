@@ -80,7 +80,7 @@ class DeadMan(AlertState):
         facts: DeviceFacts,
     ) -> Iterator[Transition]:
         keys, heard = roster.heard(mark.node, window.takes)
-        after = self._allowances(mark.node, keys, heard, roster, facts)
+        after = self._allowances(mark.node, watermark, keys, heard, roster, facts)
         lived = watermark - self._lived_since(mark, watermark, after)
         quiet = heard <= watermark - after
         if firing := [name for name, one in self.instances.items() if one.state == "firing"]:
@@ -96,19 +96,24 @@ class DeadMan(AlertState):
             if not any(first <= until and last <= end for first, end in node.open):
                 yield from self._fire(name, last, until, watermark)
 
-    def _allowances(self, node: str, keys: Ints, heard: Ints, roster: Roster, facts: DeviceFacts) -> Ints:
+    def _allowances(
+        self, node: str, watermark: int, keys: Ints, heard: Ints, roster: Roster, facts: DeviceFacts
+    ) -> Ints:
         """How long each device may be silent; for ever where the rule goes by intervals and nobody knows one."""
         rest = _FOR_EVER_MS if self._after_ms is None else self._after_ms
         if self.rule.missed is None:
             return np.full(len(keys), rest, dtype=np.int64)
         said = self._said(node, roster.names(keys), facts)
-        intervals = (
-            said
-            if roster.rhythms is None or self._after_ms is not None
-            else np.where(said, said, roster.rhythms.intervals(keys, heard))
-        )
-        after = np.rint(intervals * self.rule.missed).astype(np.int64)
-        return np.where(intervals == UNKNOWN, rest, np.maximum(after, SILENT_MIN_MS))
+        after: Ints = np.maximum(np.rint(said * self.rule.missed).astype(np.int64), SILENT_MIN_MS)
+        unsaid = np.flatnonzero(said == UNKNOWN)
+        after[unsaid] = rest
+        if self._after_ms is None and roster.rhythms is not None:
+            # Who has spoken just now is not silent, however often he speaks: that is nearly everybody.
+            asked = unsaid[heard[unsaid] <= watermark - SILENT_MIN_MS]
+            learnt = roster.rhythms.intervals(keys[asked], heard[asked])
+            known = np.maximum(np.rint(learnt * self.rule.missed).astype(np.int64), SILENT_MIN_MS)
+            after[asked] = np.where(learnt == UNKNOWN, rest, known)
+        return after
 
     def _said(self, node: str, names: list[str], facts: DeviceFacts) -> Ints:
         """The interval that each device's readings say."""

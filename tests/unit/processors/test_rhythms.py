@@ -48,18 +48,19 @@ STEP = st.sampled_from([0, 1, 500, 1_000, 1_001, 5_000, 30_000, 70_000, -3_000, 
 
 
 @given(
-    steps=st.lists(st.tuples(st.integers(0, 2), STEP), max_size=120),
-    cuts=st.lists(st.integers(0, 120), max_size=6),
+    steps=st.lists(st.tuples(st.integers(0, 2), STEP, st.sampled_from([1, 6, 20])), max_size=30),
+    cuts=st.lists(st.integers(0, 300), max_size=6),
     restarts=st.booleans(),
 )
 def test_many_at_once_learn_what_each_learns_by_itself(
-    steps: list[tuple[int, int]], cuts: list[int], restarts: bool
+    steps: list[tuple[int, int, int]], cuts: list[int], restarts: bool
 ) -> None:
     now = dict.fromkeys(range(3), T0)
     readings = []
-    for device, step in steps:
-        now[device] += step
-        readings.append((device, now[device]))
+    for device, step, times in steps:
+        for _ in range(times):
+            now[device] += step
+            readings.append((device, now[device]))
     heard = np.full(4, NEVER, dtype=np.int64)
     rhythms = Rhythms()
     for begin, end in pairwise(sorted({0, len(readings), *(cut for cut in cuts if cut < len(readings))})):
@@ -81,11 +82,20 @@ def test_a_burst_longer_than_the_silence_behind_it_says_that_nothing_is_known_an
     readings = [(0, T0 + second * 30_000) for second in range(7)]
     readings += [(0, T0 + 180_000 + tenth * 500) for tenth in range(1, 60)]  # half a minute without a pause
     readings += [(0, readings[-1][1] + second * 20_000) for second in range(1, 7)]
-    heard, rhythms = np.full(2, T0, dtype=np.int64), Rhythms()
-    rhythms.grow(1)
-    for count, (_, time) in enumerate(readings):
-        rhythms.take(np.array([0]), np.array([time]), heard)
-        heard[0] = time
+    key, time = np.array(readings, dtype=np.int64).T
+    heard, rhythms, at_once = np.full(2, T0, dtype=np.int64), Rhythms(), Rhythms()
+    for one in (rhythms, at_once):
+        one.grow(1)
+    at_once.take(key, time, heard)
+    assert at_once.intervals(np.arange(1), time[-1:]).tolist() == [20_000]
+    at_once = Rhythms()
+    at_once.grow(1)
+    at_once.take(key[:7], time[:7], heard)  # … and what was learnt before is gone
+    at_once.take(key[7:-1], time[7:-1], time[6:7])
+    assert at_once.intervals(np.arange(1), time[-2:-1]).tolist() == [0]
+    for count, (_, at) in enumerate(readings):
+        rhythms.take(np.array([0]), np.array([at]), heard)
+        heard[0] = at
         assert rhythms.intervals(np.arange(1), heard[:1]).tolist() == one_by_one(readings[: count + 1], 1), count
     assert one_by_one(readings, 1) == [20_000]
     assert one_by_one(readings[:-1], 1) == [0]
