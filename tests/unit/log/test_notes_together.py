@@ -8,7 +8,11 @@ import pytest
 
 from gateway.log.errors import LogFailed
 from gateway.log.segment import Segment
-from tests.support.logs import NOW_MS, FlakyDisk, append, open_log
+from tests.support.logs import NOW_MS, FlakyDisk, all_files, append, open_log
+from tests.support.logs import batch as make_batch
+
+OTHERS = ["lend", "hold", "let go", "flush", "flush", "roll", "sync fails", "write fails"]
+OTHERS += ["ask for the newest", "ask for a time", "ask for a time", "ask for the chain"]
 
 
 def told(segment: Segment) -> tuple[object, ...]:
@@ -60,3 +64,52 @@ def test_what_a_turn_has_synced_is_indexed_even_if_its_next_write_fails() -> Non
     assert log.chain_at(1) == chain
     assert log.segments_count == 2
     store.close()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_turn_that_is_held_leaves_what_one_by_one_leaves_whatever_comes_between(seed: int) -> None:
+    random, disks = Random(seed), (FlakyDisk(), FlakyDisk())
+    stores, logs = zip(*(open_log(disk, alarm=lambda _: None) for disk in disks), strict=True)
+    flusher = stores[0].flusher  # the second log is never held, and never lent anything
+    for step in range(300):
+        what = random.choice(["append"] * 6 + OTHERS)
+        values, at = [b"v" * random.randint(1, 90)] * random.randint(1, 6), NOW_MS + random.randint(0, 10_000)
+        if what == "hold":
+            flusher.hold()
+        elif what == "let go":
+            flusher.let_go()
+        answers: list[object] = []
+        for disk, store, log in zip(disks, stores, logs, strict=True):
+            if what == "append" or (what == "lend" and log is not logs[0]):
+                append(log, *values, timestamp=at)
+            elif what == "lend":
+                lent = make_batch(*values, timestamp=at)
+                log.append(memoryview(lent), now_ms=NOW_MS)
+                lent[:] = bytes(len(lent))
+            elif what == "roll":
+                log.roll_now()
+            elif what == "ask for the newest":
+                answers.append(log.newest_timestamp())
+            elif what == "ask for a time":
+                answers.append(log.offset_for_timestamp(at))
+            elif what == "ask for the chain":
+                answers.append(log.chain_at(log.log_end_offset))
+            elif what == "write fails":
+                disk.tear_next_append, disk.refuse_truncate = True, step % 2 == 0
+                with pytest.raises(LogFailed):
+                    append(log, b"lost", timestamp=NOW_MS + 20_000)
+                disk.refuse_truncate = False
+            elif what in ("flush", "sync fails"):
+                disk.syncs_until_failure = 0 if what == "sync fails" else None
+                store.flush_now()
+                disk.syncs_until_failure = None
+        assert answers[:1] == answers[1:]
+    for store in stores:
+        store.close()
+    assert left(disks[0]) == left(disks[1])
+
+
+def left(disk: FlakyDisk) -> dict[str, bytes]:
+    """The files of the log, and what says how it was left; not those with ids, which are drawn."""
+    files = all_files(disk).items()
+    return {path: data for path, data in files if path.endswith("stop") or ("/t-0" in path and "meta" not in path)}
