@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from array import array
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gateway.wire.broker import Broker
@@ -17,6 +18,9 @@ from gateway.wire.session import Request
 
 METADATA_MAX = 4096  # Kafka's offset.metadata.max.bytes
 NO_OFFSET = -1
+_TOPIC_BYTES = 512
+_AS_WRITTEN = -100  # no error code of Kafka's: whatever comes of the write
+_Outline = list[tuple[str, "array[int]", "array[int]"]]
 
 
 def offset_commit(broker: Broker, request: Request, peer: Peer, reply: Reply) -> None:
@@ -94,33 +98,46 @@ def _commit(
     if not broker.groups.has_room(more):
         refused |= dict.fromkeys(offsets, ErrorCode.INVALID_COMMIT_OFFSET_SIZE)
         offsets = {}
+    size_bytes = len(body["topics"]) * _TOPIC_BYTES + 2 * sum(each.size_bytes for each in offsets.values())
+    if offsets and not broker.groups.may_wait(size_bytes):
+        refused |= dict.fromkeys(offsets, ErrorCode.COORDINATOR_LOAD_IN_PROGRESS)  # clients ask again
+        offsets = {}
+    answer = _outline(body, refused)
     if group is None or not offsets:
-        reply(_committed(body, lambda where: refused.get(where, ErrorCode.NONE)))
+        reply(_committed(answer, ErrorCode.NONE))
         return
     pairs = [(encode_offset_key(group.group_id, where), encode_offset(each)) for where, each in offsets.items()]
     broker.groups.commit(
         group,
         pairs,
         offsets,
-        lambda code: reply(_committed(body, lambda where: refused.get(where, code))),
+        lambda code: reply(_committed(answer, code)),
         producer=producer,
+        size_bytes=size_bytes,
     )
 
 
-def _committed(body: dict[str, Any], code_of: Callable[[Partition], ErrorCode]) -> Body:
+def _outline(body: dict[str, Any], refused: Mapping[Partition, ErrorCode]) -> _Outline:
+    """What of a request its answer needs: a decoded one takes thirty times as much, and waits for the disk."""
+    found = []
+    for topic in body["topics"]:
+        name, indexes = topic["name"], [part["partition_index"] for part in topic["partitions"]]
+        codes = [refused.get((name, index), _AS_WRITTEN) for index in indexes]
+        found.append((name, array("i", indexes), array("h", codes)))
+    return found
+
+
+def _committed(answer: _Outline, written: ErrorCode) -> Body:
     return {
         "topics": [
             {
-                "name": topic["name"],
+                "name": name,
                 "partitions": [
-                    {
-                        "partition_index": part["partition_index"],
-                        "error_code": code_of((topic["name"], part["partition_index"])),
-                    }
-                    for part in topic["partitions"]
+                    {"partition_index": index, "error_code": written if code == _AS_WRITTEN else code}
+                    for index, code in zip(indexes, codes, strict=True)
                 ],
             }
-            for topic in body["topics"]
+            for name, indexes, codes in answer
         ]
     }
 

@@ -47,7 +47,7 @@ class Groups:
         self.rebalances = Rebalances(self, timers, clock)
         self._reported: set[tuple[str, Partition, int]] = set()
         self._refused = 0
-        self._bytes = 0
+        self._bytes = self._waiting_bytes = 0
         self._commits = 0
         self._load()
 
@@ -58,6 +58,7 @@ class Groups:
             "members": sum(len(group.members) for group in self.all.values()),
             "offsets": sum(len(group.offsets) for group in self.all.values()),
             "bytes": self._bytes,
+            "waiting_bytes": self._waiting_bytes,
             "refused": self._refused,
             "commits": self._commits,
             "past_the_end": self._past_the_end(),
@@ -85,6 +86,13 @@ class Groups:
         if self._bytes + more_bytes <= self._settings.groups_bytes_max:
             return True
         self._refuse("something", f"all of them take {self._bytes} bytes (kafka.groups_bytes_max)")
+        return False
+
+    def may_wait(self, more_bytes: int) -> bool:
+        """Whether a commit may wait for the disk with so much in memory, beside those that do already."""
+        if not self._waiting_bytes or self._waiting_bytes + more_bytes <= self._settings.groups_bytes_max:
+            return True
+        self._refuse("a commit", f"others that wait for the disk take {self._waiting_bytes} bytes")
         return False
 
     def note(self, group: Group) -> None:
@@ -159,8 +167,12 @@ class Groups:
         done: Done,
         *,
         producer: tuple[int, int] | None = None,
+        size_bytes: int = 0,
     ) -> None:
-        """Make offsets durable; they are seen once they are, those of a transaction once it is committed."""
+        """Make offsets durable; they are seen once they are, those of a transaction once it is committed.
+
+        The request takes `size_bytes` meanwhile.
+        """
         mine: dict[Partition, Committed] = {}
 
         def placed(position: int) -> None:
@@ -173,6 +185,7 @@ class Groups:
 
         def finished(code: ErrorCode) -> None:
             group.committing -= 1
+            self._waiting_bytes -= size_bytes
             if code is ErrorCode.NONE:
                 self._commits += 1
                 if producer is None:
@@ -183,6 +196,7 @@ class Groups:
             done(code)
 
         group.committing += 1
+        self._waiting_bytes += size_bytes
         self._append(pairs, finished, producer=producer, placed=placed)
 
     def ended(self, producer_id: int, *, commit: bool) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
+
 import pytest
 
 from gateway.wire import coordinator
@@ -124,3 +127,39 @@ def test_a_long_poll_keeps_nothing_that_it_does_not_wait_for(world: World) -> No
     assert not asked.answered
     world.produced("t", [b"x"])
     assert len(asked.body["responses"]) == 1
+
+
+def commit_body(group: str, partitions: int) -> dict[str, object]:
+    parts = [
+        {"partition_index": at % 30, "committed_offset": 0, "committed_metadata": "m" * 50} for at in range(partitions)
+    ]
+    topics = [{"name": "t", "partitions": parts}]
+    return {"group_id": group, "generation_id_or_member_epoch": -1, "member_id": "", "topics": topics}
+
+
+def test_commits_that_wait_for_the_disk_have_so_much_room_together(world: World) -> None:
+    asked = [world.send(ApiKey.OFFSET_COMMIT, commit_body("g", 30)) for _ in range(9)]
+    told = [{part["error_code"] for part in each.body["topics"][0]["partitions"]} for each in asked if each.answered]
+    assert 0 < len(told) < len(asked)
+    assert told == [{ErrorCode.COORDINATOR_LOAD_IN_PROGRESS}] * len(told)
+    assert 0 < world.broker.status()["groups"]["waiting_bytes"] <= ROOM
+    world.settle()
+    assert all(each.answered for each in asked)
+    assert world.broker.status()["groups"]["waiting_bytes"] == 0
+    again = world.send(ApiKey.OFFSET_COMMIT, commit_body("g", 30))
+    world.settle()
+    assert {part["error_code"] for part in again.body["topics"][0]["partitions"]} == {0}
+
+
+def test_of_a_commit_that_waits_little_is_kept(world: World) -> None:
+    """A request may name one partition again and again: decoded it takes many times its bytes."""
+    body = commit_body("g", 10_000)
+    tracemalloc.start()
+    try:
+        asked = world.send(ApiKey.OFFSET_COMMIT, body)
+        gc.collect()
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert not asked.answered
+    assert held < 1 << 18
