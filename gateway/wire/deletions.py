@@ -40,6 +40,7 @@ def _deleted(broker: Broker, body: dict[str, Any], peer: Peer) -> Generator[Step
     }
     found = {key: _start(broker, key, offset) for key, offset in asked.items()}
     starts = {key: start for key, (start, code) in found.items() if code is ErrorCode.NONE}
+    before = {key: log.log_start_offset for key in starts if (log := broker.store.partition(*key)) is not None}
     refused = ErrorCode.NONE
     try:
         yield from broker.store.deleting_records(starts)
@@ -48,7 +49,8 @@ def _deleted(broker: Broker, body: dict[str, Any], peer: Peer) -> Generator[Step
         refused = ErrorCode.KAFKA_STORAGE_ERROR
     else:
         for (name, index), start in starts.items():
-            logger.info("%s-%d begins at offset %d: %s deleted what is below", name, index, start, peer.name)
+            if start > before[name, index]:
+                logger.info("%s-%d begins at offset %d: %s deleted what is below", name, index, start, peer.name)
     by_topic: dict[str, list[Body]] = {}
     for key, (_, code) in found.items():
         log = broker.store.partition(*key)

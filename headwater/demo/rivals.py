@@ -144,7 +144,8 @@ class Gateway(Rival):
         from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
         numbers: Counter[int] = Counter()
-        reads_only = {"enable.partition.eof": True, "enable.auto.commit": False}
+        # Of a rival that was just killed librdkafka would tell the screen with each attempt.
+        reads_only = {"enable.partition.eof": True, "enable.auto.commit": False, "log_level": 0}
         consumer = Consumer({"bootstrap.servers": f"127.0.0.1:{self._kafka}", "group.id": "versus", **reads_only})
         consumer.assign([TopicPartition("readings", 0, OFFSET_BEGINNING)])
         try:

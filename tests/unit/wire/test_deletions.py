@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 from typing import Any
 
 import pytest
@@ -56,6 +57,16 @@ def test_a_log_begins_where_a_client_says_and_does_so_after_a_power_cut(world: W
     starts = checkpoints.decode_offsets(world.disk.read_file(f"{DATA}/log/{checkpoints.LOG_STARTS}"))
     assert starts[("t", 0)] == 4, "a broker that goes on with these files knows it too"
     assert delete(world, 2, version=1) == (0, 4), "a start that has been passed is no error"
+
+
+def test_the_log_says_who_deleted_and_nothing_of_what_was_gone_already(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.produced("t", [b"a"] * 5)
+    with caplog.at_level(logging.INFO):
+        assert delete(world, 4) == (0, 4)
+        assert delete(world, 2) == (0, 4)
+    assert caplog.messages == ["t-0 begins at offset 4: test:1 deleted what is below"]
 
 
 def test_minus_one_is_the_high_watermark_and_what_comes_later_stays(world: World) -> None:
