@@ -22,7 +22,7 @@ READINGS_MAX = 10_000
 _CLAIM_MAX = 10**18  # milliseconds; what is above is looked at
 _TOPICS_CACHED_MAX = 16_384
 # each text is read once: digits that two parts of a pattern could share would cost the square of their number
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _BROKEN = re.compile(r"[+-]?(?:nan|inf(?:inity)?|[0-9]+\.#[a-z]+[0-9]*|[0-9]+(?:\.[0-9]{3})*,[0-9]+)", re.IGNORECASE)
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _BOOLEANS = {"true": True, "t": True, "yes": True, "on": True, "1": True}

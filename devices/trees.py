@@ -34,7 +34,7 @@ def look_up(value: Any, path: str) -> Any:
 def flatten(value: dict[str, Any], decoder: str = "json") -> dict[str, Any]:
     """Nested objects' members as `outer.inner`, arrays' elements as `name.0`; a long array is one text, its JSON.
 
-    Raises `Undecodable` for nesting without end.
+    Raises `Undecodable` for nesting without end, and where two members would be one field (`{"a": [1], "a.0": 2}`).
     """
     flat: dict[str, Any] = {}
     waiting: list[tuple[str, Iterable[tuple[Any, Any]], int]] = [("", value.items(), 1)]
@@ -50,10 +50,14 @@ def flatten(value: dict[str, Any], decoder: str = "json") -> dict[str, Any]:
             elif type(member) is list:
                 leaves = _leaves(member, DEPTH_MAX - depth)
                 if leaves > min(room, ARRAY_FIELDS_MAX):
+                    if name in flat:
+                        raise Undecodable(f"two members are both “{name[:80]}”", decoder=decoder)
                     flat[name] = msgspec.json.encode(member).decode()
                 else:
                     room -= leaves
                     waiting.append((name + ".", enumerate(member), depth + 1))
+            elif name in flat:
+                raise Undecodable(f"two members are both “{name[:80]}”", decoder=decoder)
             else:
                 flat[name] = member
     return flat

@@ -7,7 +7,8 @@ A sentence is `$ttsss,field,field*hh`: talker, formatter, fields, and as checksu
 `MWV.angle`, `MWV.speed`          wind angle and speed, whatever the reference
 `MWV.R.angle`, `MWV.T.speed` …    only of sentences with this reference: R relative, T theoretical (true)
 `XDR.NAME`                        the transducer of this name; one that has no name goes by its type letter, `XDR.C`
-`GSV.3`, `PGRMZ.1`                a sentence's field by its number, from 1 on: of any sentence, proprietary ones too
+`GSV.3`, `PGRMZ.1`                a sentence's field by its number, from 1 on: of any sentence, proprietary ones too,
+                                  but XDR, whose transducers may be called so
 `IIMWV.speed`                     with the talker before the formatter: only of this talker
 `datetime`, `talker`              the moment that RMC or ZDA states, as ISO 8601; the talker's two letters
 
@@ -149,7 +150,7 @@ class _Plan:
         for path in dict.fromkeys(self._shape.paths):
             head, _, rest = path.partition(".")
             if rest and head in (formatter, address):
-                if _POSITION.fullmatch(rest) and special is None:
+                if _POSITION.fullmatch(rest) and formatter != "XDR":  # a transducer may be called 1
                     positions.append((path, int(rest) - 1))
                 else:
                     aliases.setdefault(f"{formatter}.{rest}", []).append(path)

@@ -105,9 +105,10 @@ class _Plan:
         readings: list[Reading] = []
         if kind == "NDEATH":
             return self._node_death(key, node, payload)
+        crc = crc32(data, crc32(topic.encode()))
         if kind == "NBIRTH":
-            node = self._born(key, payload)
-        elif (gap := self._gap(node, payload.seq, crc32(data, crc32(topic.encode())))) and node is not None:
+            node = self._born(key, payload, crc)
+        elif (gap := self._gap(node, payload.seq, crc)) and node is not None:
             self._want(key, f"messages missing before number {payload.seq}: {gap}")
             readings.append(Reading(f"{group}/{node_name}", {"sequence_gap": gap}, payload.timestamp_ms))
         name = f"{group}/{node_name}/{device}" if device else f"{group}/{node_name}"
@@ -137,11 +138,15 @@ class _Plan:
         self._nodes.pop(key, None)
         return [Reading(name, {"online": False}), *(Reading(f"{name}/{one}", {"online": False}) for one in devices)]
 
-    def _born(self, key: tuple[str, str], payload: Payload) -> _Node:
+    def _born(self, key: tuple[str, str], payload: Payload, crc: int) -> _Node:
+        before = self._nodes.get(key)
+        if before is not None and payload.timestamp_ms is not None and before.latest.get(payload.seq or 0) == crc:
+            return before  # the same birth again; another one has another time
         self._nodes.pop(key, None)  # the births of its devices are void (section 6.4.4)
         self.wanted.pop(key, None)
         node = self._known(key)
         node.bd_seq = _bd_seq(payload)
+        node.latest[payload.seq or 0] = crc
         node.next_seq = None if payload.seq is None else payload.seq + 1
         return node
 

@@ -67,6 +67,14 @@ def test_a_long_array_is_one_text_and_spoils_nothing(spectrum: list[object]) -> 
     assert reading.fields == {"t": 20.5, "s": msgspec.json.encode(spectrum).decode()}
 
 
+@pytest.mark.parametrize("sent", [{"a": [1], "a.0": 2}, {"a.b": 1, "a": {"b": 1}}, {"a": {"b": [0] * 65}, "a.b": 1}])
+def test_two_members_are_never_one_field(sent: object) -> None:
+    for profile in (None, parse_profile('name = "p"\ntopics = ["{place}"]\n', "p.toml")):
+        [result] = decode_json(profile, [("t", msgspec.json.encode(sent))])
+        assert isinstance(result, Undecodable)
+        assert result.reason.startswith("two members are both “a.")
+
+
 def test_many_arrays_are_not_more_fields_than_a_reading_may_have() -> None:
     [reading] = read({f"a{n}": list(range(60)) for n in range(30)} | {"t": 1})
     assert reading.fields["t"] == 1

@@ -317,6 +317,13 @@ def test_any_sentence_is_read_by_its_fields_numbers() -> None:
     assert fields(b"$%s*%02X" % (gsv, checksums([gsv])[0]), listed) == {"satellites": 11, "snr": 111}
 
 
+def test_wind_is_read_by_its_fields_numbers_too() -> None:
+    paths = '[fields.angle]\npath = "MWV.1"\n[fields.speed]\npath = "MWV.speed"\n[fields.unit]\npath = "MWV.4"\n'
+    profile = parse_profile(f'name = "p"\nformat = "nmea0183"\ndevice = "d"\n{paths}', "p.toml")
+    wind = b"WIMWV,45.5,R,5,M,A"
+    assert fields(b"$%s*%02X" % (wind, checksums([wind])[0]), profile) == {"angle": 45.5, "speed": 5.0, "unit": "M"}
+
+
 def test_the_talker_may_name_the_device_and_a_message_hold_several_sentences() -> None:
     profile = Profile(name="two", format="nmea0183", device_path="talker")
     lines = b"\r\n".join([made("MTW", "17.9", "C", talker="YX"), made("HDT", "12.5", "T", talker="HE")]) + b"\r\n"

@@ -137,6 +137,20 @@ def test_what_comes_again_is_no_gap_and_its_readings_are_kept() -> None:
     assert lost[0].fields == {"sequence_gap": 99}
 
 
+def test_a_birth_that_comes_again_is_no_gap_and_no_new_session() -> None:
+    profile = fresh()
+    birth = field(1, T) + field(3, 0)
+    messages = [("NBIRTH", birth), *(("NDATA", numbered(seq, seq)) for seq in (1, 2)), ("NBIRTH", birth)]
+    results = decode_group(profile, [(f"spBv1.0/g/{kind}/n", data) for kind, data in messages])
+    assert results[0] == results[3] == [Reading("g/n", {"online": True}, T)]
+    [later] = decode_group(profile, [("spBv1.0/g/NDATA/n", numbered(3, 3))])
+    assert later == [Reading("g/n", {"a": 3}, T)]
+    assert rebirths_wanted(profile) == []
+    again = [("NBIRTH", field(1, T + 1) + field(3, 0)), ("NDATA", numbered(1, 1))]  # another one begins anew
+    results = decode_group(profile, [(f"spBv1.0/g/{kind}/n", data) for kind, data in again])
+    assert results[1] == [Reading("g/n", {"a": 1}, T)]
+
+
 def test_a_nodes_death_is_its_devices_death_and_the_will_of_an_older_session_is_not() -> None:
     profile = fresh()
     *_, dead = say(profile, "NBIRTH", "DBIRTH", "NDEATH")
@@ -151,8 +165,10 @@ def test_after_a_death_aliases_are_unknown_until_the_next_birth() -> None:
     profile = fresh()
     results = say(profile, "NBIRTH", "DBIRTH", "NDEATH", "DDATA")
     assert "alias 16 is not known: no birth of it was heard (a rebirth of g/n is wanted)" in reason(results[-1])
-    # a node's birth voids the births of its devices
-    results = say(profile, "NBIRTH", "DBIRTH", "NBIRTH", "DDATA")
+    # a node's birth, unless it is the same again, voids the births of its devices
+    say(profile, "NBIRTH", "DBIRTH")
+    decode_group(profile, [(TOPICS["NBIRTH"], TAHU["NBIRTH"] + field(1, T + 1))])
+    results = say(profile, "DDATA")
     assert "alias 16 is not known" in reason(results[-1])
     [wanted] = rebirths_wanted(profile)
     assert wanted == ("g", "n", "messages missing before number 2: 1")
