@@ -28,6 +28,7 @@ def add(name: str, config: str | None, purposes: frozenset[str], *, generate: bo
     files = users_files(config)
     password = secrets.token_urlsafe(18) if generate else _ask(name)
     paths = {files[purpose] for purpose in purposes}
+    first = "mqtt" in purposes and not _takes_mqtt(files["mqtt"])
     for path in sorted(paths):
         here = frozenset(purpose for purpose in purposes if files[purpose] == path)
         add_user(path, name, password.encode(), here, replace=replace)
@@ -35,11 +36,16 @@ def add(name: str, config: str | None, purposes: frozenset[str], *, generate: bo
     if generate:
         print(f"Its password, shown this once: {password}")
     print("A running node takes it within a second or two.")
-    if "mqtt" in purposes:
+    if first:
         print("From now on every MQTT client needs a user and password.")
         print('To listen to the whole network: listen = ":1883" in [mqtt], then start the node again.')
     if "kafka" in purposes:
         print("It signs in with SASL PLAIN or SCRAM at a [[kafka.listeners]], and may do what an [[kafka.acl]] allows.")
+
+
+def _takes_mqtt(path: str) -> bool:
+    """Whether somebody may connect over MQTT already."""
+    return os.path.lexists(path) and any("mqtt" in user.purposes for user in read_users(path).values())
 
 
 def list_users(config: str | None) -> None:

@@ -237,11 +237,13 @@ def test_user_add_writes_where_the_node_reads(
     assert added.returncode == 0, added.stderr
     assert list(read_users(str(tmp_path / "data" / "node" / "users"))) == ["pump"]
     assert "secret" not in added.stdout
+    assert "From now on every MQTT client" in added.stdout
     monkeypatch.setattr(sys, "stdin", io.StringIO("other\n"))
     again = headwater("user", "add", "pump")
     assert again.returncode == 2
     assert "--replace" in again.stderr
     generated = headwater("user", "add", "pump", "--generate", "--replace")
+    assert "From now on" not in generated.stdout  # it has been so since the first
     [password] = [line.split(": ")[1] for line in generated.stdout.splitlines() if "this once" in line]
     assert matches(read_users(str(tmp_path / "data" / "node" / "users"))["pump"], password.encode())
     config = tmp_path / "headwater.toml"
