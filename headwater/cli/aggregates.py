@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from headwater.cli import words
 from headwater.cli.config_group import is_group_file
-from headwater.cli.find import config_file, kafka_address, need_status
+from headwater.cli.find import config_file, find_node, kafka_address, need_status
 from headwater.cli.screen import console
 from headwater.errors import UserError
 from headwater.settings.group import load_group
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from headwater.cli.group_log import GroupLog
     from processors.group.settings import GroupSettings
     from processors.outputs import Log
+    from processors.rules.model import Rules, WindowRule
 
 JOB = "processors"
 """What a node's own processors are called in the names of their topics."""
@@ -46,6 +47,8 @@ async def list_results(
         found = await latest(reader, rule, group, incomplete=incomplete)
     finally:
         await reader.close()
+    if rule and not found:
+        _need_rule(config, rule)
     shown = found[-number:]
     if as_json:
         sys.stdout.write("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in shown))
@@ -70,6 +73,25 @@ async def list_results(
         )
     with console() as screen:
         screen.print(table)
+
+
+def _need_rule(config: str | None, rule: str) -> None:
+    """Nothing was found of a rule: raises UserError unless there is one of that name, which told nothing yet."""
+    from headwater.settings.load import load_settings
+    from processors.rules.files import load_rules
+
+    path = group_file(config)
+    files = load_settings(find_node(config).config).settings.rules if path is None else load_group(path).rules
+    chosen(load_rules(files), rule)
+
+
+def chosen(rules: Rules, name: str) -> list[WindowRule]:
+    """The window rules that are meant. Raises UserError."""
+    found = [one for one in rules.windows if name in ("", one.name)]
+    if not found:
+        names = ", ".join(one.name for one in rules.windows) or "none"
+        raise UserError(f"there is no window rule{f' “{name}”' if name else ''} here", hint=f"The node's: {names}.")
+    return found
 
 
 async def latest(reader: TopicReader, rule: str, group: str, *, incomplete: bool = False) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from headwater.cli import words
-from headwater.cli.aggregates import JOB, blocks, connect, group_file, iso, open_group
+from headwater.cli.aggregates import JOB, blocks, chosen, connect, group_file, iso, open_group
 from headwater.cli.find import find_node, need_status
 from headwater.errors import UserError
 from headwater.settings.group import load_group
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from processors.group.settings import GroupSettings
     from processors.outputs import Log
     from processors.recompute import Finding
-    from processors.rules.model import Rules, WindowRule
+    from processors.rules.model import WindowRule
 
 WAIT_S = 60.0
 NAMED = 10
@@ -108,15 +108,6 @@ async def _read_by_group(
                 hint="Start its members (`headwater process`) or wait until they have caught up, and run this again.",
             )
         await asyncio.sleep(0.25)
-
-
-def chosen(rules: Rules, name: str) -> list[WindowRule]:
-    """The window rules that are meant. Raises UserError."""
-    found = [one for one in rules.windows if name in ("", one.name)]
-    if not found:
-        names = ", ".join(one.name for one in rules.windows) or "none"
-        raise UserError(f"there is no window rule{f' “{name}”' if name else ''} here", hint=f"The node's: {names}.")
-    return found
 
 
 async def _ends(reader: TopicReader, topics: Sequence[str]) -> dict[tuple[str, int], int]:

@@ -82,6 +82,8 @@ def test_what_came_too_late_is_in_a_revision_that_is_made_once(
     assert run(group, capsys, dry_run=True).startswith("6 windows: 4 as the log says, 0 would be revised")
     asyncio.run(list_results(str(group.file), rule="of_node", group="", number=9, incomplete=False, as_json=True))
     listed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    with pytest.raises(UserError, match="there is no window rule “nope” here"):
+        asyncio.run(list_results(str(group.file), rule="nope", group="", number=9, incomplete=False, as_json=True))
     assert [(one["group"], one["start"], one["count"]) for one in listed] == [
         ("node/n0", START_MS, 2),
         ("node/n0", START_MS + 10_000, 1),

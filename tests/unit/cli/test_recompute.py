@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from headwater.cli.recompute import chosen, compare, tell, write
+from headwater.cli.aggregates import chosen
+from headwater.cli.recompute import compare, tell, write
 from headwater.clock import ManualClock
 from headwater.errors import UserError
 from processors.processor import PartitionProcessor

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from headwater.cli.recompute import chosen, compare, write
+from headwater.cli.aggregates import chosen
+from headwater.cli.recompute import compare, write
 from processors.processor import AGGREGATES
 from processors.recompute import Finding
 from processors.rules.model import Rules, WindowRule
