@@ -30,17 +30,16 @@ class OffsetFiles:
         self.cleaned: Offsets = {}
 
     def read(self) -> None:
-        """Whatever of them is there; what is missing or damaged is empty, but for recovery points that are damaged.
+        """Whatever of them is there; what is missing or damaged is empty, but for the recovery points.
 
-        Each log's is `UNKNOWN` then until it is open, on the disk too: a start that ends halfway has noted some.
+        Each log's is `UNKNOWN` then until it is open, on the disk too: a start that ends halfway has noted some. They
+        are there before the first log is, so where there are logs they were lost.
         """
         try:
             self.recovery_points = checkpoints.decode_offsets(
                 read_checked(self._disk, f"{self._log_dir}/{checkpoints.RECOVERY_POINTS}")
             )
-        except FileNotFoundError:
-            self.recovery_points = {}
-        except ValueError:
+        except (FileNotFoundError, ValueError):
             found = map(partition_of, self._disk.names(self._log_dir))
             self.recovery_points = {key: checkpoints.UNKNOWN for key in found if key is not None}
         self.starts = self._read(checkpoints.LOG_STARTS)
@@ -69,11 +68,21 @@ class OffsetFiles:
             self.cleaned = changed
 
     def forget(self, keys: Iterable[Key]) -> None:
-        """Those logs are gone; `write_all` makes it durable."""
+        """Those logs are gone. Raises `OSError`, and may be called again then."""
+        gone = set(keys)
         with self._lock:
-            for key in keys:
-                for offsets in (self.recovery_points, self.starts, self.cleaned):
-                    offsets.pop(key, None)
+            if self.recovery_points.keys() & gone:
+                points = {key: at for key, at in self.recovery_points.items() if key not in gone}
+                self._write(checkpoints.RECOVERY_POINTS, points)
+                self.recovery_points = points
+            if self.starts.keys() & gone:
+                starts = {key: at for key, at in self.starts.items() if key not in gone}
+                self._write(checkpoints.LOG_STARTS, starts)
+                self.starts = starts
+            if self.cleaned.keys() & gone:
+                cleaned = {key: at for key, at in self.cleaned.items() if key not in gone}
+                self._write(checkpoints.CLEANED, cleaned)
+                self.cleaned = cleaned
 
     def write_all(self, synced: Offsets, starts: Offsets) -> None:
         """Every file, from what the logs say."""

@@ -20,12 +20,7 @@ from gateway.log.clean_stop import CleanEnd, close_cleanly
 from gateway.log.errors import CorruptBatch, LogFailed
 from gateway.log.files import Closing, PartitionFiles
 from gateway.log.flusher import Flusher, SyncResult
-from gateway.log.layout import (
-    ATTRIBUTE_CONTROL,
-    HEADER_BYTES,
-    HEADER_STRUCT,
-    LENGTH_OFFSET,
-)
+from gateway.log.layout import ATTRIBUTE_CONTROL, HEADER_BYTES, HEADER_STRUCT, LENGTH_OFFSET
 from gateway.log.plan import SEQUENCED, Plan, plan_append
 from gateway.log.readable import Readable
 from gateway.log.records import Buffer
@@ -382,6 +377,10 @@ class PartitionLog(Readable, Upkept):
             return None
         end = None
         self._note_written()
+        if self._failure is not None:
+            self._retry_ms = self._clock.monotonic_ms()
+            with contextlib.suppress(LogFailed):  # the next start finds then what was never acknowledged
+                self._go_on(self._failure)
         if self._failure is None and self.synced_offset == self.log_end_offset:
             base_snapshot = self._snapshots[self._active.base_offset]
             end = close_cleanly(self._files, self._segments, self._state, base_snapshot, self._chain, self.leader_epoch)

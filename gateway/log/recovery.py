@@ -271,6 +271,7 @@ class Recoverer:
         self._base_snapshot = replay.state.snapshot()
         segment = self._files.segment(base)
         handle = self._disk.open(segment.log_path)
+        self._disk.drop_cache(handle)  # the last process may have stopped because a sync failed
         size = self._disk.size(handle)
         segment.start(handle)
         replay.chain = self._anchors.get(base, replay.chain)

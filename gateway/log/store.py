@@ -9,25 +9,13 @@ import contextlib
 import errno
 import logging
 from collections.abc import Callable, Generator, Mapping
-from functools import partial
 from typing import Any, Literal
 
-import msgspec
-
-from gateway.log import checkpoints, clean_stop
+from gateway.log import clean_stop
 from gateway.log.adoption import find_unlisted
-from gateway.log.catalog import (
-    Catalog,
-    TopicEntry,
-    check_collision,
-    check_partitions,
-    check_topic_name,
-    new_id,
-    write_properties,
-)
+from gateway.log.catalog import Catalog, TopicEntry, write_properties
 from gateway.log.deleting import Deletions
 from gateway.log.directories import Directories
-from gateway.log.errors import InvalidTopic, LogFailed, TopicExists
 from gateway.log.flusher import CallInLoop, Flusher
 from gateway.log.lock import DirectoryLock
 from gateway.log.offset_files import OffsetFiles
@@ -37,7 +25,7 @@ from gateway.log.segment import SegmentCache
 from gateway.log.settings import LogSettings
 from gateway.log.steps import Step, run_steps
 from gateway.log.topic import Topic, findings, topics_status
-from gateway.log.topic_config import TopicConfig, lenient_config, parse_config
+from gateway.log.topic_changes import TopicChanges
 from headwater.clock import Clock
 from headwater.disk import Disk, RealDisk
 from headwater.errors import UserError
@@ -47,7 +35,7 @@ __all__ = ["LogStore", "Topic"]
 _log = logging.getLogger(__name__)
 
 
-class LogStore:
+class LogStore(TopicChanges):
     """Open one per data directory with `open`; all methods are for the loop's thread."""
 
     def __init__(
@@ -80,7 +68,8 @@ class LogStore:
         self._offsets = OffsetFiles(disk, self._log_dir)
         self._deletions = Deletions(self._catalog, self._offsets, self.partition, self._alarm)
         self._topics: dict[str, Topic] = {}
-        self._coming: dict[str, int] = {}  # topics that are being made, with the partitions that they will have more
+        self._coming: dict[str, int] = {}
+        self._leaving: set[str] = set()
         self._closed = False
         self.cluster_id = ""
         self.directory_id = ""
@@ -198,9 +187,6 @@ class LogStore:
                 entry = TopicEntry(id=entry.id, partitions=entry.partitions, config={"cleanup.policy": "compact"})
             self._catalog.put_topic(name, entry)
 
-    def _topic(self, name: str, entry: TopicEntry, logs: list[PartitionLog]) -> Topic:
-        return Topic(name, checkpoints.decode_id(entry.id), dict(entry.config), logs)
-
     @property
     def disk(self) -> Disk:
         return self._disk
@@ -228,93 +214,6 @@ class LogStore:
     def partition(self, topic: str, index: int) -> PartitionLog | None:
         found = self._topics.get(topic)
         return found.partitions[index] if found is not None and 0 <= index < len(found.partitions) else None
-
-    def create_topic(self, name: str, *, partitions: int = 1, config: Mapping[str, str] | None = None) -> Topic:
-        """Durable when it returns. Raises `InvalidTopic`, `TopicExists`, `LogFailed`."""
-        return run_steps(self.creating_topic(name, partitions=partitions, config=config or {}))
-
-    def creating_topic(self, name: str, *, partitions: int, config: Mapping[str, str]) -> Generator[Step, None, Topic]:
-        """The same in steps, for a loop that others wait for: the topic is there at the end, and not before."""
-        self._check_new(name, partitions, config)
-        entry = TopicEntry(id=new_id(), partitions=partitions, config=dict(config))
-        self._coming[name] = partitions
-        try:
-            logs = yield from self._directories.making(name, entry, 0, partial(self._catalog.put_topic, name, entry))
-            self._topics[name] = self._topic(name, entry, logs)
-        finally:
-            del self._coming[name]
-        return self._topics[name]
-
-    def _check_new(self, name: str, partitions: int, config: Mapping[str, str]) -> None:
-        check_topic_name(name)
-        check_partitions(name, partitions)
-        parse_config(config)
-        if name in self._topics or name in self._coming:
-            raise TopicExists(f"Topic {name} {'exists already' if name in self._topics else 'is just being made'}")
-        check_collision(name, (*self._topics, *self._coming))
-
-    def growing_topic(self, name: str, partitions: int) -> Generator[Step, None, None]:
-        """More partitions, in steps; durable at the end. Raises `InvalidTopic`, `LogFailed`."""
-        check_partitions(name, partitions)
-        if name in self._coming:
-            raise InvalidTopic(f"Topic {name} is just being given more partitions")
-        topic = self._topics[name]
-        entry = msgspec.structs.replace(self._catalog.topics[name], partitions=partitions)
-        self._coming[name] = partitions - len(topic.partitions)
-
-        def put() -> None:
-            if self._topics.get(name) is not topic:
-                raise OSError(errno.ENOENT, "it was deleted meanwhile")
-            # Of the entry as it is now: settings may have changed meanwhile.
-            self._catalog.change_topic(name, partial(msgspec.structs.replace, partitions=partitions))
-
-        try:
-            logs = yield from self._directories.making(name, entry, len(topic.partitions), put, here=True)
-            self._set(logs, lenient_config(topic.config))  # they may have changed meanwhile
-            topic.partitions.extend(logs)
-        finally:
-            del self._coming[name]
-
-    @property
-    def partitions_coming(self) -> int:
-        """Of topics that are just being made, or given more."""
-        return sum(self._coming.values())
-
-    def configure_topic(self, name: str, config: Mapping[str, str]) -> None:
-        """Replace a topic's settings; durable when it returns. Raises `InvalidTopic`, `LogFailed`."""
-        topic = self._topics.get(name)
-        if topic is None:
-            raise InvalidTopic(f"There is no topic {name}")
-        parsed = parse_config(config)
-        try:
-            self._catalog.change_topic(name, partial(msgspec.structs.replace, config=dict(config)))
-        except OSError as error:
-            raise LogFailed(f"Cannot change topic {name}: {error.strerror or error}") from error
-        topic.config.clear()
-        topic.config.update(config)
-        self._set(topic.partitions, parsed)
-
-    def _set(self, logs: list[PartitionLog], config: TopicConfig) -> None:
-        for log in logs:
-            log.obey(config.log_settings(self._settings), compacted=config.compact)
-
-    def delete_topic(self, name: str) -> None:
-        """Durable when it returns. Raises `InvalidTopic` for an unknown one, `LogFailed`."""
-        topic = self._topics.get(name)
-        if topic is None:
-            raise InvalidTopic(f"There is no topic {name}")
-        entry = self._catalog.topics[name]
-        try:
-            self._catalog.change_topic(name, partial(msgspec.structs.replace, deleting=True))
-            del self._topics[name]
-            with self.flusher.between_rounds():
-                for log in topic.partitions:
-                    log.abandon()
-            self._directories.remove(name, entry.partitions)
-            self._catalog.drop_topic(name)
-            self._write_checkpoints()
-        except OSError as error:
-            raise LogFailed(f"Cannot delete topic {name}: {error.strerror or error}") from error
 
     def delete_records(self, starts: Mapping[tuple[str, int], int]) -> None:
         """Begin logs at later offsets, at most their synced ends; durable when it returns. Raises `LogFailed`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from typing import Any
 
 from gateway.log.errors import InvalidTopic, LogFailed
@@ -78,7 +78,7 @@ def incremental_alter_configs(broker: Broker, request: Request, peer: Peer, repl
 def _altered(broker: Broker, body: dict[str, Any], peer: Peer) -> Generator[Step, None, Body]:
     responses = []
     for asked in body["resources"]:
-        code, message = _alter(broker, asked, peer, validate_only=body["validate_only"])
+        code, message = yield from _alter(broker, asked, peer, validate_only=body["validate_only"])
         responses.append(
             {
                 "error_code": code,
@@ -87,12 +87,12 @@ def _altered(broker: Broker, body: dict[str, Any], peer: Peer) -> Generator[Step
                 "resource_name": asked["resource_name"],
             }
         )
-        yield None
+        yield None  # a request may name any number of those that are not there
     return {"responses": responses}
 
 
-def _alter(broker: Broker, asked: dict[str, Any], peer: Peer, *, validate_only: bool) -> Outcome:
-    name = asked["resource_name"]
+def _alter(broker: Broker, asked: dict[str, Any], peer: Peer, *, validate_only: bool) -> Generator[Step, None, Outcome]:
+    name, changes = asked["resource_name"], asked["configs"]
     topic = broker.store.topics.get(name)
     if asked["resource_type"] != TOPIC_RESOURCE:
         return ErrorCode.INVALID_REQUEST, "only topics have settings that change here: edit the node's configuration"
@@ -100,29 +100,37 @@ def _alter(broker: Broker, asked: dict[str, Any], peer: Peer, *, validate_only: 
         return ErrorCode.INVALID_TOPIC_EXCEPTION, "the topic is the broker's own"
     if topic is None:
         return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no topic {name}"
-    config = dict(topic.config)
-    keys = [change["name"] for change in asked["configs"]]
+    keys = [change["name"] for change in changes]
     if len(set(keys)) != len(keys):
         return ErrorCode.INVALID_REQUEST, "a setting is named twice"
-    for change in asked["configs"]:
-        operation, value = change["config_operation"], change["value"]
-        if operation == _DELETE:
-            config.pop(change["name"], None)
-        elif value is None or operation not in {_SET, _APPEND, _SUBTRACT}:
+    for change in changes:
+        operation = change["config_operation"]
+        if operation != _DELETE and (change["value"] is None or operation not in {_SET, _APPEND, _SUBTRACT}):
             return ErrorCode.INVALID_REQUEST, f"{change['name']}: no value, or operation {operation} is unknown"
-        else:
-            config[change["name"]] = _changed(config.get(change["name"], ""), operation, value)
     try:
-        parse_config(config)
+        parse_config(_altered_config(topic.config, changes))
         if not validate_only:
-            broker.store.configure_topic(name, config)
+            yield from broker.store.configuring_topic(name, lambda config: _altered_config(config, changes))
     except InvalidTopic as error:
+        if broker.store.topics.get(name) is not topic:
+            return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, error.what
         return ErrorCode.INVALID_CONFIG, error.what
     except LogFailed as error:
         return ErrorCode.KAFKA_STORAGE_ERROR, error.what
     if not validate_only:
         logger.info("topic %s: %s changed %s", name, peer.name, ", ".join(keys))
     return ErrorCode.NONE, None
+
+
+def _altered_config(config: Mapping[str, str], changes: list[dict[str, Any]]) -> dict[str, str]:
+    altered = dict(config)
+    for change in changes:
+        key, operation = change["name"], change["config_operation"]
+        if operation == _DELETE:
+            altered.pop(key, None)
+        else:
+            altered[key] = _changed(altered.get(key, ""), operation, change["value"])
+    return altered
 
 
 def _changed(old: str, operation: int, value: str) -> str:

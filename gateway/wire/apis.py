@@ -47,7 +47,7 @@ _HANDLERS: dict[ApiKey, Handler] = {
     ApiKey.PRODUCE: produce.produce,
     ApiKey.FETCH: fetch.fetch,
     ApiKey.LIST_OFFSETS: _now(offsets.list_offsets),
-    ApiKey.METADATA: _now(cluster.metadata),
+    ApiKey.METADATA: cluster.metadata,
     ApiKey.OFFSET_COMMIT: commits.offset_commit,
     ApiKey.OFFSET_FETCH: _now(commits.offset_fetch),
     ApiKey.JOIN_GROUP: members.join,

@@ -52,25 +52,23 @@ def _partitions_of(broker: Broker, name: str) -> int:
     return broker.settings.partitions.get(name, broker.settings.partitions_default)
 
 
-def auto_create(broker: Broker, name: str) -> tuple[Topic | None, ErrorCode]:
-    """Create a topic that a client asked about; None and why when it may not be."""
+def auto_create(broker: Broker, name: str) -> Generator[Step, None, ErrorCode]:
+    """Create a topic that a client asked about; why not, when it may not be."""
     if not is_name(name) or name in INTERNAL_TOPICS:
-        return None, ErrorCode.INVALID_TOPIC_EXCEPTION
+        return ErrorCode.INVALID_TOPIC_EXCEPTION
     count = _partitions_of(broker, name)
     if not has_room(broker, count):
         logger.warning("topic %s is not created: there are kafka.partitions_max partitions already", name)
-        return None, ErrorCode.INVALID_PARTITIONS
+        return ErrorCode.INVALID_PARTITIONS
     try:
-        topic = broker.store.create_topic(name, partitions=count)
+        yield from broker.store.creating_topic(name, partitions=count, config={})
     except TopicExists:
-        return None, ErrorCode.LEADER_NOT_AVAILABLE  # somebody else is having it made: ask again
+        return ErrorCode.LEADER_NOT_AVAILABLE  # somebody else is having it made: ask again
     except HeadwaterError as error:
         logger.warning("topic %s is not created: %s", name, error.what)
-        return None, ErrorCode.KAFKA_STORAGE_ERROR if isinstance(
-            error, LogFailed
-        ) else ErrorCode.INVALID_TOPIC_EXCEPTION
+        return ErrorCode.KAFKA_STORAGE_ERROR if isinstance(error, LogFailed) else ErrorCode.INVALID_TOPIC_EXCEPTION
     logger.info("topic %s created with %d partitions: a client asked for it", name, count)
-    return topic, ErrorCode.NONE
+    return ErrorCode.NONE
 
 
 def create_topics(broker: Broker, request: Request, peer: Peer, reply: Reply) -> None:
@@ -176,20 +174,24 @@ def _deleted(broker: Broker, body: dict[str, Any], peer: Peer, version: int) -> 
         if name is None:
             known = (each.name for each in broker.store.topics.values() if each.topic_id == topic["topic_id"])
             name = next(known, None)
-        code = ErrorCode.UNKNOWN_TOPIC_ID if name is None else _delete(broker, name, peer)
+        code = ErrorCode.UNKNOWN_TOPIC_ID
+        if name is not None:
+            code = yield from _delete(broker, name, peer)
         shown = name if name is not None or version >= 6 else ""
         answers.append({"name": shown, "topic_id": topic["topic_id"], "error_code": code})
-        yield None
     return {"responses": answers}
 
 
-def _delete(broker: Broker, name: str, peer: Peer) -> ErrorCode:
+def _delete(broker: Broker, name: str, peer: Peer) -> Generator[Step, None, ErrorCode]:
     if name not in broker.store.topics:
+        yield None  # a request may name any number of those
         return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
     if name in INTERNAL_TOPICS:
         return ErrorCode.INVALID_TOPIC_EXCEPTION
     try:
-        broker.store.delete_topic(name)
+        yield from broker.store.deleting_topic(name)
+    except InvalidTopic:
+        return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION  # somebody else is deleting it
     except LogFailed as error:
         logger.error("topic %s is not deleted: %s", name, error.what)
         return ErrorCode.KAFKA_STORAGE_ERROR

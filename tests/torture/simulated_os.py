@@ -106,6 +106,7 @@ class SimulatedOs:
 
     O_RDONLY, O_RDWR, O_WRONLY, O_APPEND = os.O_RDONLY, os.O_RDWR, os.O_WRONLY, os.O_APPEND
     O_CREAT, O_TRUNC, O_CLOEXEC, O_DIRECTORY = os.O_CREAT, os.O_TRUNC, os.O_CLOEXEC, os.O_DIRECTORY
+    POSIX_FADV_DONTNEED = os.POSIX_FADV_DONTNEED
 
     def __init__(self) -> None:
         self.root = Directory()
@@ -219,6 +220,9 @@ class SimulatedOs:
         file, path = self._file(handle)
         if self.before("fdatasync", path) is not SKIP:
             file.durable, file.pending = bytes(file.data), []
+
+    def posix_fadvise(self, handle: int, _start: int, _size: int, _advice: int) -> None:
+        self._file(handle)  # all that was read here is what the next sync writes
 
     def fsync(self, handle: int) -> None:
         node, path = self._handles[handle]

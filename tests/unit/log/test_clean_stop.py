@@ -153,7 +153,7 @@ def changes() -> list[tuple[str, Callable[[ForgetfulDisk], None]]]:
         ("snapshot gone", gone(f"{DATA}/log/t-0/{end}")),
         ("base snapshot flipped", flipped(segment_path(active, ".snapshot"))),
         ("epochs gone", gone(f"{DATA}/log/t-0/leader-epoch-checkpoint")),
-        ("recovery point gone", gone(point)),
+        ("another recovery point", lambda disk: overwrite(disk, point, b"0\n1\nt 0 3\n")),
         ("half a swap", more(f"{closed:020d}.log.swap")),
         ("mark cut", cut(MARK)),
         ("mark flipped", flipped(MARK)),
@@ -186,12 +186,18 @@ def test_the_mark_is_gone_for_good_when_a_start_is_through(then: str) -> None:
     assert not store.unread
 
 
+def _refuse(path: str, *, create: bool = False) -> int:
+    raise OSError(5, "Input/output error", path)
+
+
 def test_a_mark_is_only_left_when_the_rest_is_on_the_disk() -> None:
     disk = ForgetfulDisk()
     store, log = open_log(disk)
     append(log, b"lost")
-    disk.fail_next |= {"sync": OSError(5, "Input/output error"), "open": OSError(5, "Input/output error")}
+    disk.fail_next["sync"] = OSError(5, "Input/output error")
+    well, disk.open = disk.open, _refuse  # type: ignore[method-assign]
     store.close()
+    disk.open = well  # type: ignore[method-assign]
     assert not open_log(disk)[0].unread
     disk = ForgetfulDisk()
     store, log = open_log(disk)

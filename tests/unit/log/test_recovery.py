@@ -287,7 +287,8 @@ def test_a_new_segment_whose_predecessor_is_torn_was_never_acknowledged_and_goes
 
 @pytest.mark.parametrize("stop", ["clean", "killed"])
 @pytest.mark.parametrize("lost", ["segment", "its end"])
-def test_a_hole_is_no_end_where_the_recovery_point_is_damaged_too(stop: str, lost: str) -> None:
+@pytest.mark.parametrize("points", [b"0\n", None], ids=["damaged", "missing"])
+def test_a_hole_is_no_end_where_the_recovery_points_are_lost_too(stop: str, lost: str, points: bytes | None) -> None:
     disk = ForgetfulDisk()
     _, log = filled(disk, close=stop == "clean")
     expected = read_all(log)
@@ -301,7 +302,10 @@ def test_a_hole_is_no_end_where_the_recovery_point_is_damaged_too(stop: str, los
         start, _ = position_of(disk, hole, first)
         flip(disk, segment_path(hole), start + 90)
         overwrite(disk, segment_path(hole), disk.read_file(segment_path(hole))[: start + 200])
-    overwrite(disk, f"{DATA}/log/{RECOVERY_POINTS}", b"0\n")
+    if points is None:
+        disk.remove(f"{DATA}/log/{RECOVERY_POINTS}")
+    else:
+        overwrite(disk, f"{DATA}/log/{RECOVERY_POINTS}", points)
     store, log = open_log(disk)
     (finding,) = store.recovered
     assert (finding.first_offset, finding.end_offset) == (first, following)
