@@ -12,6 +12,8 @@ of the usual message is decoded faster still, by `json_plain`.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from typing import Any, TypedDict
 
@@ -33,6 +35,7 @@ _DEVICES_CACHED_MAX = 16_384
 _NONE_OF_THEM = "the object holds none of the profile's fields"
 TEXT_BYTES_MAX = 256
 """A longer text that is no JSON is a mistake rather than a status."""
+_NUMBER = re.compile(r'(?:"((?:[^"\\]|\\.)*)"\s*:\s*)?(?<![\w."])(-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)')
 _ERRORS = (ValueError, RecursionError)  # msgspec's DecodeError and a UnicodeDecodeError are ValueErrors
 
 
@@ -243,7 +246,19 @@ def _reason(payload: bytes, error: Exception) -> str:
         return "the JSON is nested too deeply"
     if isinstance(error, UnicodeDecodeError):
         return f"no JSON: byte {error.start} is not UTF-8"
+    if "out of range" in str(error) and (found := _out_of_range(payload)):
+        return found
     return str(error) if isinstance(error, msgspec.ValidationError) else f"no JSON: {error}"
+
+
+def _out_of_range(payload: bytes) -> str:
+    """Which member holds the number that no double can be; "" when that cannot be told."""
+    for found in _NUMBER.finditer(payload.decode(errors="replace")):
+        name, number = found.group(1), found.group(2)
+        if math.isinf(float(number)):
+            whose = f"field “{name:.80}”" if name else "the message"
+            return f"{whose} holds {number:.40}, which is out of range for a number"
+    return ""
 
 
 _plans: PlanCache[_Plan] = PlanCache(_Plan)

@@ -49,7 +49,30 @@ def warnings(settings: Settings) -> list[str]:
         for broker in settings.mqtt_client
         if broker.password is not None and not broker.tls and not is_loopback(broker.where()[0])
     ]
-    return found + ([*rule_warnings(settings.rules), *_hasty_alerts(settings)] if settings.rules else [])
+    if not settings.rules:
+        return found
+    return [*found, *rule_warnings(settings.rules), *_hasty_alerts(settings), *_fields_as_labels(settings)]
+
+
+def _fields_as_labels(settings: Settings) -> list[str]:
+    """Windows over groups by what a profile captures from topics: those are fields, and devices have no such label."""
+    from devices.profile_files import read_profiles
+    from devices.topics import placeholders
+    from processors.rules.files import load_rules
+
+    told = {f"labels.{label}" for section in settings.device for label in section.labels}
+    captured: dict[str, str] = {}
+    for profile in read_profiles(settings.profiles):
+        for topic in profile.topics:
+            captured |= dict.fromkeys((f"labels.{name}" for name in placeholders(topic)), profile.name)
+    return [
+        f"window {rule.name} groups by {label}, which no [[device]] here has: what profile {captured[label]} captures"
+        f" from topics is a field of its readings ({label.removeprefix('labels.')}), no label of their device; give"
+        " the devices that label in [[device]], or choose readings by the field (where)"
+        for rule in load_rules(settings.rules).windows
+        for label in rule.group_by
+        if label in captured and label not in told
+    ]
 
 
 def _hasty_alerts(settings: Settings) -> list[str]:

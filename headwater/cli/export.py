@@ -57,9 +57,13 @@ async def export(
         records = await _Range.find(reader, topic, span, everything=everything)
         progress = Progress(records.total, tell=sys.stderr.isatty())
         names = columns.split(",") if columns else await _names(records, progress)
+        empty = set(names)
         with _whole_file(file, replace=replace) as out:
-            rows = await _write(records, names, out, progress)
-        progress.end(f"{words.count(rows, 'record')} of topic {topic} in {file if file != '-' else 'standard output'}")
+            rows = await _write(records, names, out, progress, empty)
+        told = f"{words.count(rows, 'record')} of topic {topic} in {file if file != '-' else 'standard output'}"
+        if columns and rows and empty:
+            told += f"; none has {', '.join(name for name in names if name in empty)}"
+        progress.end(told)
     finally:
         await reader.close()
 
@@ -152,7 +156,8 @@ async def _names(records: _Range, progress: Progress) -> list[str]:
     return sorted(found)
 
 
-async def _write(records: _Range, names: list[str], out: IO[str], progress: Progress) -> int:
+async def _write(records: _Range, names: list[str], out: IO[str], progress: Progress, empty: set[str]) -> int:
+    """How many rows; `empty` keeps the names that no record has."""
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([*OWN, *names])
     rows = 0
@@ -160,6 +165,8 @@ async def _write(records: _Range, names: list[str], out: IO[str], progress: Prog
     async for block, chosen in records.blocks(progress):
         for at in chosen:
             members = flat(block.values[at])
+            if empty:
+                empty.difference_update(members)
             key = block.keys[at]
             own = [iso(block.timestamps[at]), block.timestamps[at], "" if key is None else key.decode(errors="replace")]
             writer.writerow([*own, *(cell(members[name]) if name in members else "" for name in names)])

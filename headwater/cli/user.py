@@ -10,6 +10,7 @@ import sys
 from gateway.users import PURPOSES, add_user, read_users, remove_user
 from headwater.cli.find import config_file, find_node
 from headwater.errors import UserError
+from headwater.net import is_loopback, parse_address
 from headwater.settings.load import load_settings
 
 
@@ -38,9 +39,20 @@ def add(name: str, config: str | None, purposes: frozenset[str], *, generate: bo
     print("A running node takes it within a second or two.")
     if first:
         print("From now on every MQTT client needs a user and password.")
-        print('To listen to the whole network: listen = ":1883" in [mqtt], then start the node again.')
+        listen = _listens_beyond(config)
+        if listen:
+            print(f"The node listens to the network at {listen} then: nothing is to be started again.")
+        else:
+            print('To listen to the whole network: listen = ":1883" in [mqtt], then start the node again.')
     if "kafka" in purposes:
         print("It signs in with SASL PLAIN or SCRAM at a [[kafka.listeners]], and may do what an [[kafka.acl]] allows.")
+
+
+def _listens_beyond(config: str | None) -> str:
+    """Where the node's file has MQTT listen to more than this machine; "" where it does not, or there is no file."""
+    file = config_file(config)
+    mqtt = load_settings(file).settings.mqtt if file is not None else None
+    return mqtt.listen if mqtt is not None and not is_loopback(parse_address(mqtt.listen, default_port=1883)[0]) else ""
 
 
 def _takes_mqtt(path: str) -> bool:

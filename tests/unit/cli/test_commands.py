@@ -238,6 +238,7 @@ def test_user_add_writes_where_the_node_reads(
     assert list(read_users(str(tmp_path / "data" / "node" / "users"))) == ["pump"]
     assert "secret" not in added.stdout
     assert "From now on every MQTT client" in added.stdout
+    assert 'listen = ":1883" in [mqtt]' in added.stdout
     monkeypatch.setattr(sys, "stdin", io.StringIO("other\n"))
     again = headwater("user", "add", "pump")
     assert again.returncode == 2
@@ -250,6 +251,13 @@ def test_user_add_writes_where_the_node_reads(
     config.write_text(config.read_text().replace("[mqtt]\n", '[mqtt]\nusers_file = "who"\n'))
     assert headwater("user", "add", "meter", "--generate").returncode == 0
     assert list(read_users(str(tmp_path / "who"))) == ["meter"]
+
+
+def test_user_add_does_not_ask_for_a_setting_that_is_there(headwater: Headwater, tmp_path: Path) -> None:
+    (tmp_path / "headwater.toml").write_text('node = "n"\n[mqtt]\nlisten = ":1883"\n')
+    added = headwater("user", "add", "pump", "--generate").stdout
+    assert "listens to the network at :1883" in added
+    assert "To listen to the whole network" not in added
 
 
 def test_config_check_names_an_access_rule_that_is_none(headwater: Headwater, tmp_path: Path) -> None:
@@ -275,6 +283,21 @@ def test_an_edge_that_takes_nothing_in_is_warned_of(headwater: Headwater, tmp_pa
     assert "warning: no [mqtt], [[mqtt_client]], [[serial]] or [[modbus]]" in headwater("config", "check").stdout
     (tmp_path / "headwater.toml").write_text('node = "n"\nrole = "central"\n')
     assert "warning" not in headwater("config", "check").stdout
+
+
+def test_groups_by_what_topics_capture_are_warned_of(headwater: Headwater, tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_text('name = "p"\ntopics = ["plant/{line}/{device}"]\n')
+    rule = '[[window]]\nname = "w"\nsize_s = 10\ngroup_by = ["site", "labels.line"]\nevery_field = ["mean"]\n'
+    (tmp_path / "r.toml").write_text(rule)
+    config = 'node = "n"\nprofiles = ["p.toml"]\nrules = ["r.toml"]\n[mqtt]\n'
+    (tmp_path / "headwater.toml").write_text(config)
+    [warning] = [line for line in headwater("config", "check").stdout.splitlines() if line.startswith("warning")]
+    assert "window w groups by labels.line" in warning
+    assert "profile p" in warning
+    (tmp_path / "headwater.toml").write_text(config + '[[device]]\ndevice = "pump*"\nlabels = { line = "7" }\n')
+    checked = headwater("config", "check")
+    assert checked.returncode == 0, checked.stderr
+    assert "warning" not in checked.stdout
 
 
 def test_mistakes_in_profiles_and_rules_are_told_together_in_one_style(headwater: Headwater, tmp_path: Path) -> None:

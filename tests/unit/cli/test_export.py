@@ -108,8 +108,16 @@ def test_the_nodes_own_health_is_left_out_unless_asked_for(
 
 def test_chosen_columns_and_standard_output(node: MemoryNode, capsys: pytest.CaptureFixture[str]) -> None:
     put(node, 0, {"a": 1, "b": 2.0})
-    run(file="-", columns="b,missing")
-    assert capsys.readouterr().out == "time,time_ms,key,b,missing\n1970-01-01T00:00:00.000Z,0,edge/t-0,2.0,\n"
+    put(node, 1, {"c": 1})
+    run(file="-", columns="b,missing,none")
+    written = capsys.readouterr()
+    assert written.out == (
+        "time,time_ms,key,b,missing,none\n1970-01-01T00:00:00.000Z,0,edge/t-0,2.0,,\n"
+        "1970-01-01T00:00:00.001Z,1,edge/t-0,,,\n"
+    )
+    assert written.err.endswith("; none has missing, none\n")
+    run(file="-", columns="b,c")
+    assert "none has" not in capsys.readouterr().err
 
 
 def test_values_that_are_no_objects(node: MemoryNode, tmp_path: Path) -> None:

@@ -222,3 +222,19 @@ def test_what_a_broker_says_of_itself_needs_a_profile_that_names_the_device() ->
     text = 'name = "hall"\ntopics = ["$SYS/broker/load/{field}/1min"]\ndevice = "hall-broker"\n'
     topic = "$SYS/broker/load/sockets/1min"
     assert one(b"12.5", parse_profile(text, "h.toml"), topic) == Reading("hall-broker", {"sockets": 12.5})
+
+
+@pytest.mark.parametrize(
+    ("payload", "whose", "number"),
+    [
+        (b'{"a": 1, "t\\"1": "9e999", "b": {"deep": -1e999}, "c": 2e999}', "field “deep”", "-1e999"),
+        (b'{"1e999": 1, "x":[0, 3.5E+400]}', "the message", "3.5E+400"),
+    ],
+)
+@pytest.mark.parametrize("profile", [None, Profile(name="p")])
+def test_a_number_that_no_double_can_be_is_named(
+    payload: bytes, whose: str, number: str, profile: Profile | None
+) -> None:
+    (result,) = decode_group(profile, [("t", payload)])
+    assert isinstance(result, Undecodable)
+    assert result.reason == f"{whose} holds {number}, which is out of range for a number"
